@@ -1,0 +1,46 @@
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# The library is found here by the rules' definitions as it is by the scripts, which lie beside it.
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+
+from sft_interactions.config import ConfigError, resolve
+
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+try:
+    config = resolve(config)
+except ConfigError as error:
+    raise WorkflowError(f"The configuration is not valid:\n{error}")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/finetuning.smk"
+include: "workflow/rules/inference.smk"
+include: "workflow/rules/extraction.smk"
+include: "workflow/rules/analysis.smk"
+include: "workflow/rules/figures.smk"
+
+
+localrules:
+    all,
+    figures,
+    tables,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.figures.input,
+        rules.tables.input,

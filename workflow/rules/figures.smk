@@ -1,0 +1,5 @@
+rule figures:
+    message:
+        "All figures are there"
+    input:
+        [],

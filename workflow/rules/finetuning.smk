@@ -1,0 +1,58 @@
+rule finetune:
+    message:
+        "Fine-tuning {wildcards.run}"
+    input:
+        model=model_folder,
+        train=data_table("train"),
+        validation=data_table("validation"),
+    output:
+        checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
+        training=f"{RESULTS}/runs/{{run}}/training.parquet",
+    log:
+        "logs/finetune/{run}.log",
+    benchmark:
+        "logs/benchmarks/finetune/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(TUNED_RUNS),
+    params:
+        settings=run_settings("finetune", "seed"),
+        compute=COMPUTE,
+    threads: COMPUTE["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=COMPUTE["gpus"],
+    conda:
+        "../../envs/torch.yaml"
+    script:
+        "../scripts/finetune.py"
+
+
+rule own_checkpoints:
+    message:
+        "Linking the checkpoints of {wildcards.run}"
+    input:
+        model=model_folder,
+        folders=lambda wildcards: [
+            folder
+            for folder in RUNS[wildcards.run]["checkpoints"].values()
+            if folder != "base"
+        ],
+    output:
+        checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
+    log:
+        "logs/own_checkpoints/{run}.log",
+    benchmark:
+        "logs/benchmarks/own_checkpoints/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(OWN_RUNS),
+    params:
+        checkpoints=lambda wildcards: RUNS[wildcards.run]["checkpoints"],
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    conda:
+        "../../envs/torch.yaml"
+    script:
+        "../scripts/own_checkpoints.py"

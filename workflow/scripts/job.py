@@ -1,0 +1,78 @@
+"""What every script starts with: its log, its progress bar, its error message, its provenance."""
+
+import logging
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from sft_interactions import config as study_config
+
+
+class _Lines:
+    """Stream for a progress bar that puts every refresh on a line of its own, also in the log.
+
+    Several jobs share the terminal, so a bar that rewrites its line would overwrite the others.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def write(self, text: str) -> None:
+        text = text.strip("\r\n ")
+        if text:
+            logging.getLogger("progress").info(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def start(snakemake) -> dict[str, str]:
+    """Send logging to the job's log file and to the terminal, and errors to both.
+
+    Returns:
+        ``created_by`` and ``config_hash``, to be passed to ``tables.write``.
+    """
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[logging.FileHandler(log, mode="w"), logging.StreamHandler(sys.stderr)],
+        force=True,
+    )
+    logging.captureWarnings(True)
+    warnings.simplefilter("ignore", FutureWarning)  # for the authors of libraries, not their users
+    for chatty in ("httpx", "datasets", "transformers", "matplotlib", "fontTools"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].utils.logging.disable_progress_bar()
+
+    def report(kind, error, trace) -> None:
+        with log.open("a") as file:
+            file.write("".join(traceback.format_exception(kind, error, trace)))
+        if isinstance(error, ValueError):
+            print(f"{snakemake.rule}: {error}", file=sys.stderr)
+        else:
+            traceback.print_exception(kind, error, trace)
+
+    sys.excepthook = report
+    return {"created_by": snakemake.rule, "config_hash": study_config.digest(snakemake.config)}
+
+
+def progress_bar(snakemake, total: int, unit: str):
+    """A tqdm bar named after the job, with a line every ten seconds."""
+    from tqdm import tqdm
+
+    label = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=unit,
+        mininterval=10,
+        maxinterval=30,
+        file=_Lines(Path(snakemake.log[0])),
+        ncols=100,
+        ascii=" =",
+    )

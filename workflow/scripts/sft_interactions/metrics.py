@@ -1,0 +1,151 @@
+"""Counts, strengths and quality of the three classes, with bootstrap intervals over samples.
+
+Equations of arXiv 2605.17967.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import polars as pl
+
+CLASSES = ("preserved", "emerged", "removed")
+KINDS = ("and", "or", "both")
+BY_ORDER = ("count", "strength_positive", "strength_negative", "strength_total")
+
+
+def compute_metrics(
+    dynamics: pl.DataFrame,
+    samples: Sequence[str],
+    steps: Sequence[int],
+    n_players: int,
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> pl.DataFrame:
+    """Metrics of every checkpoint, class and kind, over all samples.
+
+    Every metric is a ratio of two sums over samples, so one bootstrap serves all:
+
+    - ``count``, ``strength_positive``, ``strength_negative``, ``strength_total``: means over all
+      samples, also by order; effects in log-odds.
+    - ``gamma`` (Eq. 9), its chance level ``gamma_chance``, and ``rho`` (Eq. 10): means over the samples
+      whose set is not empty.
+    - ``mean_order``, ``contribution``: means over all interactions of all samples, that is
+      the sum of orders, or of signed effects, divided by the count.
+    - ``cross_entropy``: mean over all samples of -log sigmoid(sum of the class's effects); an empty
+      set predicts log-odds of 0.
+
+    Emerged and removed do not apply to the first checkpoint; their values there are null.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        samples: all analysed samples, also those without a salient interaction.
+        resamples: bootstrap resamples (percentile intervals at ``level``); 0 for no intervals.
+
+    Returns:
+        Rows (step, class, kind, order, metric, value, ci_low, ci_high, n_samples); ``order`` null
+        means all orders.
+    """
+    weights = bootstrap_weights(len(samples), resamples, seed)
+    index = pl.DataFrame({"sample_id": list(samples), "row": range(len(samples))})
+    rows = dynamics.join(index, on="sample_id", maintain_order="left")
+    parts = rows.partition_by("step", "class", as_dict=True)
+    records = []
+    for step in steps:
+        for label in CLASSES:
+            applies = label == "preserved" or step != min(steps)
+            part = parts.get((step, label), rows.clear())
+            for kind in KINDS:
+                chosen = part if kind == "both" else part.filter(pl.col("kind") == kind)
+                for order, metric, numerator, denominator in _ratios(
+                    chosen, len(samples), n_players
+                ):
+                    summary = (None, None, None, 0)
+                    if applies:
+                        summary = summarize(numerator, denominator, weights, level)
+                    elif order is not None:
+                        continue
+                    records.append((step, label, kind, order, metric, *summary))
+    return pl.DataFrame(
+        records,
+        schema={
+            "step": pl.Int64,
+            "class": pl.String,
+            "kind": pl.String,
+            "order": pl.UInt8,
+            "metric": pl.String,
+            "value": pl.Float64,
+            "ci_low": pl.Float64,
+            "ci_high": pl.Float64,
+            "n_samples": pl.UInt32,
+        },
+        orient="row",
+    )
+
+
+def _ratios(
+    rows: pl.DataFrame, n_samples: int, n_players: int
+) -> Iterator[tuple[int | None, str, np.ndarray, np.ndarray]]:
+    """Yield (order, metric, numerator by sample, denominator by sample)."""
+    sample = rows["row"].to_numpy()
+    order = rows["order"].to_numpy().astype(np.int64)
+    effect = rows["effect"].to_numpy()
+    ones = np.ones(n_samples)
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(sample, values, n_samples)
+
+    cells = sample * (n_players + 1) + order
+    shape = (n_samples, n_players + 1)
+    by_order = {
+        "count": np.ones_like(effect),
+        "strength_positive": effect.clip(min=0),
+        "strength_negative": effect.clip(max=0),
+        "strength_total": np.abs(effect),
+    }
+    for metric, values in by_order.items():
+        table = np.bincount(cells, values, shape[0] * shape[1]).reshape(shape)
+        yield None, metric, table.sum(1), ones
+        for k in range(1, n_players + 1):
+            yield k, metric, table[:, k], ones
+
+    count, size, net = total(np.ones_like(effect)), total(np.abs(effect)), total(effect)
+    filled = (size > 0).astype(float)
+    yield None, "mean_order", total(order.astype(float)), count
+    yield None, "contribution", net, count
+    yield None, "rho", np.abs(net) / np.where(filled, size, 1), filled
+    yield None, "cross_entropy", np.logaddexp(0, -net), ones
+    for metric, column in (("gamma", "generalizable"), ("gamma_chance", "chance")):
+        known = rows[column].is_not_null().to_numpy()
+        share = rows[column].cast(pl.Float64).fill_null(0.0).to_numpy()
+        covered = filled * (total(known.astype(float)) == count)
+        yield None, metric, covered * total(np.abs(effect) * share) / np.where(filled, size, 1), covered
+
+
+def bootstrap_weights(n_samples: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each resample draws each sample, float64 (resamples, n_samples)."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn = generator.integers(0, n_samples, (resamples, n_samples))
+    return np.stack([np.bincount(row, minlength=n_samples) for row in drawn] or [[]]).astype(float)
+
+
+def summarize(
+    numerator: np.ndarray, denominator: np.ndarray, weights: np.ndarray, level: float
+) -> tuple[float | None, float | None, float | None, int]:
+    """Ratio of sums over samples with its percentile bootstrap interval.
+
+    Returns:
+        (value, ci_low, ci_high, number of samples with a denominator); None where undefined.
+    """
+    used = int((denominator > 0).sum())
+    if not used:
+        return None, None, None, 0
+    value = float(numerator.sum() / denominator.sum())
+    if not weights.size:
+        return value, None, None, used
+    bottoms = weights @ denominator
+    drawn = bottoms > 0
+    ratios = (weights @ numerator)[drawn] / bottoms[drawn]
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return value, float(low), float(high), used

@@ -1,0 +1,238 @@
+"""The Parquet tables of a study: their columns, sorted, checked, written whole or not at all."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+
+SCHEMA_VERSION = "1"
+__version__ = "0.1.0"
+
+KIND = pl.Enum(["and", "or"])
+KIND_OR_BIAS = pl.Enum(["and", "or", "bias"])
+CLASS = pl.Enum(["preserved", "emerged", "removed"])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of a table and the columns it is sorted by.
+
+    Attributes:
+        columns: column name to polars type, in the order of the file.
+        key: columns that identify a row; rows are sorted by them.
+        nullable: columns that may hold null.
+    """
+
+    columns: dict[str, pl.DataType]
+    key: tuple[str, ...]
+    nullable: frozenset[str] = frozenset()
+
+
+DATA = Table({"sample_id": pl.String, "prompt": pl.String, "target": pl.String}, ("sample_id",))
+TRAINING = Table(
+    {
+        "step": pl.Int64,
+        "train_loss": pl.Float64,
+        "validation_loss": pl.Float64,
+        "learning_rate": pl.Float64,
+    },
+    ("step",),
+    frozenset({"validation_loss"}),
+)
+PROMPTS = Table(
+    {
+        "sample_id": pl.String,
+        "rendered": pl.String,
+        "token_ids": pl.List(pl.UInt32),
+        "player_of_token": pl.List(pl.Int8),
+        "target_token_ids": pl.List(pl.UInt32),
+    },
+    ("sample_id",),
+)
+PLAYERS = Table(
+    {
+        "sample_id": pl.String,
+        "player": pl.UInt8,
+        "word": pl.String,
+        "char_start": pl.UInt32,
+        "char_end": pl.UInt32,
+        "n_tokens": pl.UInt16,
+    },
+    ("sample_id", "player"),
+)
+OUTPUTS = Table(
+    {"sample_id": pl.String, "mask": pl.UInt32, "log_odds": pl.Float32}, ("sample_id", "mask")
+)
+INTERACTIONS = Table(
+    {
+        "sample_id": pl.String,
+        "kind": KIND_OR_BIAS,
+        "pattern": pl.UInt32,
+        "order": pl.UInt8,
+        "effect": pl.Float64,
+    },
+    ("sample_id", "kind", "pattern"),
+)
+SOLVE = Table(
+    {
+        "sample_id": pl.String,
+        "n_players": pl.UInt8,
+        "l1": pl.Float64,
+        "l1_lower_bound": pl.Float64,
+        "l1_plain": pl.Float64,
+        "output_range": pl.Float64,
+        "noise_bound": pl.Float64,
+        "max_residual": pl.Float64,
+        "iterations": pl.UInt32,
+    },
+    ("sample_id",),
+)
+DYNAMICS = Table(
+    {
+        "sample_id": pl.String,
+        "step": pl.Int64,
+        "class": CLASS,
+        "kind": KIND,
+        "pattern": pl.UInt32,
+        "order": pl.UInt8,
+        "effect": pl.Float64,
+        "generalizable": pl.Boolean,
+        "chance": pl.Float64,
+    },
+    ("step", "sample_id", "class", "kind", "pattern"),
+    frozenset({"generalizable", "chance"}),
+)
+METRICS = Table(
+    {
+        "step": pl.Int64,
+        "class": pl.String,
+        "kind": pl.String,
+        "order": pl.UInt8,
+        "metric": pl.String,
+        "value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "n_samples": pl.UInt32,
+    },
+    ("step", "class", "kind", "order", "metric"),
+    frozenset({"order", "value", "ci_low", "ci_high"}),
+)
+
+
+@cache
+def code_version() -> str:
+    """Version of this library and a digest of its sources, such as ``0.1.0+1a2b3c4d5e6f``."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.relative_to(package).as_posix().encode())
+        digest.update(source.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def check(frame: pl.DataFrame, table: Table, name: str) -> pl.DataFrame:
+    """Return ``frame`` cast to the table's types, in its column order, sorted by its key.
+
+    Raises:
+        ValueError: a column is missing, a value does not fit its type, is null or NaN where that is
+            not allowed, or a key occurs twice. The message starts with ``name``.
+    """
+    missing = [column for column in table.columns if column not in frame.columns]
+    if missing:
+        raise ValueError(f"{name}: columns missing: {', '.join(missing)}")
+    try:
+        frame = frame.select(pl.col(c).cast(dtype) for c, dtype in table.columns.items())
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{name}: a value does not fit its column: {error}") from error
+    for column, dtype in table.columns.items():
+        if column not in table.nullable and frame[column].null_count():
+            raise ValueError(f"{name}: column {column} holds null")
+        if dtype in (pl.Float32, pl.Float64) and frame[column].is_nan().any():
+            raise ValueError(f"{name}: column {column} holds NaN")
+    frame = frame.sort(table.key)
+    duplicated = frame.select(table.key).is_duplicated()
+    if duplicated.any():
+        row = frame.filter(duplicated).select(table.key).row(0, named=True)
+        raise ValueError(f"{name}: the row {row} occurs more than once")
+    return frame
+
+
+def write(
+    frame: pl.DataFrame,
+    path: str | Path,
+    table: Table,
+    *,
+    created_by: str,
+    config_hash: str,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write a table as zstd Parquet under a temporary name, then rename it.
+
+    Args:
+        created_by: name of the rule, kept in the file's metadata.
+        config_hash: digest of the configuration, kept in the file's metadata.
+        metadata: further file metadata.
+
+    Raises:
+        ValueError: the frame breaks the table's schema (see :func:`check`).
+    """
+    frame = check(frame, table, str(path))
+    with replacing(path) as temporary:
+        frame.write_parquet(
+            temporary,
+            compression="zstd",
+            metadata={
+                "schema_version": SCHEMA_VERSION,
+                "config_hash": config_hash,
+                "code_version": code_version(),
+                "created_by": created_by,
+                **(metadata or {}),
+            },
+        )
+
+
+class replacing:  # noqa: N801 - reads as a verb in a with statement
+    """Context manager that gives a temporary path and renames it to ``path`` on success."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{self.path.stem}-", suffix=self.path.suffix, dir=self.path.parent
+        )
+        os.close(handle)
+        os.chmod(name, 0o644)
+        self.temporary = Path(name)
+        return self.temporary
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        if kind is None:
+            self.temporary.replace(self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def read(path: str | Path, table: Table, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read a table, or some of its columns, and check that it has the table's schema.
+
+    Raises:
+        ValueError: columns or types differ from the table's.
+    """
+    schema = pl.read_parquet_schema(path)
+    for column, dtype in table.columns.items():
+        if column not in schema:
+            raise ValueError(f"{path}: column {column} is missing; rebuild this table")
+        if schema[column] != dtype:
+            raise ValueError(f"{path}: column {column} is {schema[column]}, expected {dtype}")
+    return pl.read_parquet(path, columns=columns or list(table.columns))
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """File metadata of a Parquet table, as strings."""
+    return pl.read_parquet_metadata(path)
