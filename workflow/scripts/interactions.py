@@ -1,12 +1,20 @@
 from job import start
 from sft_interactions import tables
 from sft_interactions.extraction import extract
-from sft_interactions.interactions import from_extraction, to_values
+from sft_interactions.interactions import check_certificates, from_extraction, to_values
 
 provenance = start(snakemake)
+settings = snakemake.params.extraction
 outputs = tables.read(snakemake.input[0], tables.OUTPUTS)
 samples, values = to_values(outputs, snakemake.input[0])
-solved = extract(values, noise_ratio=snakemake.params.extraction["noise_ratio"])
+solved = extract(
+    values, noise_ratio=settings["noise_ratio"], gap_tolerance=settings["gap_tolerance"]
+)
 interactions, solve = from_extraction(samples, values, solved)
+check_certificates(
+    solve,
+    settings["gap_tolerance"],
+    f"{snakemake.wildcards.run}, step {snakemake.wildcards.step}",
+)
 tables.write(interactions, snakemake.output.interactions, tables.INTERACTIONS, **provenance)
 tables.write(solve, snakemake.output.solve, tables.SOLVE, **provenance)

@@ -72,6 +72,8 @@ def _describe(error: ValidationError) -> Iterator[str]:
         return
     shown = json.dumps(error.instance)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if "propertyNames" in error.schema_path:
+        shown = f"the name {shown}"
     expected = {
         "type": lambda s: f"must be of type {s['type']}",
         "enum": lambda s: "must be one of " + ", ".join(map(str, s["enum"])),
@@ -80,8 +82,11 @@ def _describe(error: ValidationError) -> Iterator[str]:
         "exclusiveMinimum": lambda s: f"must be greater than {s['exclusiveMinimum']}",
         "exclusiveMaximum": lambda s: f"must be less than {s['exclusiveMaximum']}",
         "minItems": lambda s: f"must have at least {s['minItems']} entries",
+        "minProperties": lambda s: f"must have at least {s['minProperties']} entries",
         "uniqueItems": lambda s: "must not repeat an entry",
-    }.get(error.validator, lambda s: error.message.replace(shown, "").strip())
+        "pattern": lambda s: f"must match {s['pattern']}",
+        "oneOf": lambda s: "has none of the allowed forms",
+    }.get(error.validator, lambda s: error.message)
     about = str(error.schema.get("description", "")).strip()
     yield f"{where}: {shown} {expected(error.schema)}" + (f" ({about})" if about else "")
 

@@ -192,8 +192,9 @@ def _read_hub(source: Source, dataset: Mapping[str, Any], split: str | None) -> 
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the hub did not give {source} (subset {dataset.get('subset')}, split {split}): {error}; "
-            "check id, revision, subset, splits and the network, or download it and use path:"
+            f"the hub did not give {source} (subset {dataset.get('subset')}, split {split}): "
+            f"{error}; check id, revision, subset, splits and the network, or download it and use "
+            "path:"
         ) from error
     return _from_datasets(_only_split(loaded, source), dataset)
 
@@ -275,7 +276,10 @@ def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
         )
     if not isinstance(cells.dtype, pl.List):
         text = cells.cast(pl.String)
-        cells = text.str.split(separator) if separator else text.reshape((-1, 1)).arr.to_list()
+        cell = pl.lit(text)
+        cells = pl.select(
+            cell.str.split(separator) if separator else pl.concat_list(cell)
+        ).to_series()
     element = pl.element().str.strip_chars()
     return (
         cells.cast(pl.List(pl.String))
@@ -461,8 +465,8 @@ def _take(
     """Take the first rows that fill the quotas.
 
     Returns:
-        Which rows are taken (bool, one a row), what is missing to the quotas, and how many rows were
-        passed over because ``accept`` said no.
+        Which rows are taken (bool, one a row), what is missing to the quotas, and how many rows
+        were passed over because ``accept`` said no.
     """
     missing = {key: count for key, count in quotas.items() if count}
     taken = [False] * len(rows)

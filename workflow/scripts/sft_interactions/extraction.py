@@ -15,16 +15,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sft_interactions import highs
-from sft_interactions.transforms import (
-    complement,
-    n_players,
-    orders,
-    subset_sums,
-    superset_sums,
-)
+from sft_interactions import highs, interior_point
+from sft_interactions.transforms import complement, n_players, orders, subset_sums
 
 MIN_PLAYERS, MAX_PLAYERS = 2, 16
+MAX_PLAYERS_EXACT_FIT = 14
+SOLVERS = ("interior-point", "simplex", "ipm")
+# Entries of v that are solved together: enough to amortise Python, few enough for the cache.
+_CHUNK_SIZE = 1 << 13
 TIE_BREAK_SIZE = 1e-3
 # name: (weight of the order, weight of OR, weight of the hash, seed of the hash), times the size
 TIE_BREAKS = {
@@ -116,37 +114,6 @@ def reconstruct(
     )
 
 
-def dual_bound(
-    v: NDArray[np.float64],
-    y: NDArray[np.float64],
-    noise_bound: NDArray[np.float64],
-    and_weights: NDArray[np.float64],
-    or_weights: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Rigorous lower bound of the weighted L1 from any y, by weak duality.
-
-    The dual is max v·y − bound·|y|₁ subject to Σy = 0, |Σ_{S⊇T} y(S)| ≤ w_and(T) for T ≠ ∅ and
-    |Σ_{S∩T=∅} y(S)| ≤ w_or(T) for |T| ≥ 2. y is centred and scaled down until it is feasible.
-
-    Args:
-        v: (B, 2^n).
-        y: (B, 2^n).
-        noise_bound: (B,).
-        and_weights: (2^n,).
-        or_weights: (2^n,).
-
-    Returns:
-        float64 (B,), not below 0.
-    """
-    y = y - y.mean(axis=-1, keepdims=True)
-    excess_and = np.abs(superset_sums(y)[..., 1:]) / and_weights[1:]
-    is_or = orders(n_players(v.shape[-1])) >= 2
-    excess_or = np.abs(complement(subset_sums(y))[..., is_or]) / or_weights[is_or]
-    scale = np.maximum(1.0, np.maximum(excess_and.max(axis=-1), excess_or.max(axis=-1)))
-    value = (v * y).sum(axis=-1) - noise_bound * np.abs(y).sum(axis=-1)
-    return np.maximum(value / scale, 0.0)
-
-
 def _check(v: ArrayLike) -> NDArray[np.float64]:
     v = np.asarray(v, dtype=np.float64)
     if v.ndim != 2:
@@ -160,63 +127,135 @@ def _check(v: ArrayLike) -> NDArray[np.float64]:
     return v
 
 
+def _solve_one_by_highs(v, bound, weights, method):
+    """HiGHS, and the exact vertex of the basis that it finds."""
+    n = n_players(len(v))
+    mask = interior_point.effect_mask(n)
+    x, y, iterations = highs.solve(v, bound, weights[mask], method=method)
+    effects = np.zeros(mask.shape)
+    effects[mask] = np.where(np.abs(x[:-1]) < 1e-9, 0.0, x[:-1])
+    residual = interior_point.synthesis(effects) + x[-1] - v
+    active = np.abs(residual) > bound - 1e-9
+    side = np.where(active, np.where(residual < 0, -1, 1), 0).astype(np.int8)
+    vertex = interior_point.solve_vertex(
+        v, bound, weights, np.sign(effects).astype(np.int8), side
+    )
+    plain = interior_point.certify(v, bound, weights, effects, float(x[-1]), y)
+    exact = vertex is not None and vertex.excess < 1e-9 and vertex.gap <= plain.gap + 1e-12
+    return (vertex if exact else plain), iterations
+
+
+def _solve(v, bound, weights, gap_tolerance, solver):
+    """Solutions of problems of range 1, by the interior point or, where it fails, by HiGHS."""
+    n_problems, size = v.shape
+    solutions = [None] * n_problems
+    iterations = np.zeros(n_problems, dtype=np.int64)
+    if solver == "interior-point":
+        chunk = max(1, _CHUNK_SIZE // size)
+        for start in range(0, n_problems, chunk):
+            part = slice(start, start + chunk)
+            solutions[part], iterations[part] = interior_point.solve(v[part], bound[part], weights)
+
+    for i, found in enumerate(solutions):
+        if found is not None and found.exact:
+            continue
+        best = found
+        if solver != "interior-point":
+            best, more = _solve_one_by_highs(v[i], bound[i], weights, solver)
+            iterations[i] += more
+        else:
+            poor = best is None or max(best.gap, best.excess) > gap_tolerance
+            if poor and size <= 1 << MAX_PLAYERS_EXACT_FIT:
+                again, more = interior_point.solve(v[[i]], bound[[i]], weights, shortcuts=False)
+                best = again[0] or best
+                iterations[i] += more[0]
+            if size <= 1 << 12 and (best is None or not best.exact):
+                method = "simplex" if size < 1 << 10 else "ipm"
+                best, more = _solve_one_by_highs(v[i], bound[i], weights, method)
+                iterations[i] += more
+        if best is None:
+            raise RuntimeError(f"problem {i}: the extraction program is not solved")
+        solutions[i] = best
+    return solutions, iterations
+
+
 def extract(
     v: ArrayLike,
     *,
     noise_ratio: float = 0.04,
     tie_break: str = "canonical",
     gap_tolerance: float = 1e-6,
-    solver: str = "simplex",
+    solver: str = "interior-point",
 ) -> Extraction:
     """AND-OR interactions of a batch of problems.
 
+    The answer of a problem depends neither on the rest of the batch nor on the solver.
+
     Args:
         v: (B, 2^n) log-odds, indexed by the bit mask of the kept players, 2 ≤ n ≤ 16.
-        noise_ratio: ζ, the bound of |φ − v| as a fraction of |v(N) − v(∅)|.
-        tie_break: a name of `TIE_BREAKS`.
-        gap_tolerance: relative duality gap to reach.
-        solver: "simplex" or "ipm" (both HiGHS).
+        noise_ratio: ζ, the bound of |φ − v| as a fraction of |v(N) − v(∅)|. Where v(N) = v(∅), or
+            with ζ = 0, φ = v is asked for exactly.
+        tie_break: a name of `TIE_BREAKS`. "plain" has many optima, of which one is returned.
+        gap_tolerance: relative duality gap above which a more robust and slower solver is tried.
+            In general the exact vertex is found, with a gap near rounding, whatever the value.
+            From n = 13 on the gap that is reached may be larger: see `l1_lower_bound`.
+        solver: "interior-point" (ours), or "simplex" or "ipm" of HiGHS.
 
     Returns:
         The solutions, in the order of the rows of v.
 
     Raises:
         ValueError: v has a wrong shape or number of players, or a row (named) is not finite; an
-            unknown tie-break; a negative noise_ratio.
+            unknown tie-break or solver; a negative noise_ratio; a noise bound of 0 with n ≥ 15,
+            which would need dense matrices beyond 16 GiB.
+        RuntimeError: no solution is found, not even by HiGHS.
     """
     v = _check(v)
-    if not noise_ratio >= 0:
-        raise ValueError(f"noise_ratio must not be negative: {noise_ratio}")
+    if not (np.isfinite(noise_ratio) and noise_ratio >= 0):
+        raise ValueError(f"noise_ratio must be finite and not negative: {noise_ratio}")
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}, choose from {SOLVERS}")
     n_problems, size = v.shape
     n = n_players(size)
-    and_weights, or_weights = tie_break_weights(n, tie_break)
-    is_or = orders(n) >= 2
-    weights = np.concatenate([and_weights[1:], or_weights[is_or]])
-
+    weights = np.stack(tie_break_weights(n, tie_break))
     noise_bound = noise_ratio * np.abs(v[:, -1] - v[:, 0])
-    centre = v.mean(axis=1)
     scale = np.ptp(v, axis=1)
-    and_effects, or_effects = np.zeros_like(v), np.zeros_like(v)
-    bias, y = v[:, 0].copy(), np.zeros_like(v)
-    iterations = np.zeros(n_problems, dtype=np.int64)
-    for i in np.flatnonzero(scale > 0):
-        x, y[i], iterations[i] = highs.solve(
-            (v[i] - centre[i]) / scale[i], noise_bound[i] / scale[i], weights, method=solver
-        )
-        x *= scale[i]
-        x[:-1][np.abs(x[:-1]) < 1e-9 * scale[i]] = 0.0
-        and_effects[i, 1:] = x[: size - 1]
-        or_effects[i, is_or] = x[size - 1 : -1]
-        bias[i] = centre[i] + x[-1] - or_effects[i].sum()
+    # Elsewhere a constant is within the bound: it is the optimum, with no effects.
+    varies = np.flatnonzero(scale > 2 * noise_bound)
+    if n > MAX_PLAYERS_EXACT_FIT and (noise_bound[varies] == 0).any():
+        row = varies[np.argmin(noise_bound[varies])]
+        raise ValueError(f"v[{row}] has a noise bound of 0, which {n} players do not allow")
 
+    and_effects, or_effects, y = np.zeros_like(v), np.zeros_like(v), np.zeros_like(v)
+    constant = (v.min(axis=1) + v.max(axis=1)) / 2
+    iterations = np.zeros(n_problems, dtype=np.int64)
+    if len(varies):
+        centre, unit = v[varies].mean(axis=1), scale[varies]
+        solutions, iterations[varies] = _solve(
+            (v[varies] - centre[:, None]) / unit[:, None],
+            noise_bound[varies] / unit,
+            weights,
+            gap_tolerance,
+            solver,
+        )
+        for i, middle, one, solution in zip(varies, centre, unit, solutions, strict=True):
+            and_effects[i], or_effects[i] = solution.effects * one
+            constant[i] = middle + solution.constant * one
+            y[i] = solution.y
+
+    bias = constant - or_effects.sum(axis=1)
     absolute_and, absolute_or = np.abs(and_effects), np.abs(or_effects)
+    l1 = absolute_and @ weights[0] + absolute_or @ weights[1]
     residual = reconstruct(bias, and_effects, or_effects) - v
+    # y is feasible and sums to 0, so the offset of v adds nothing but rounding.
+    lower = ((v - v.mean(axis=1, keepdims=True)) * y).sum(axis=1)
+    lower -= noise_bound * np.abs(y).sum(axis=1)
     return Extraction(
         and_effects=and_effects,
         or_effects=or_effects,
         bias=bias,
-        l1=absolute_and @ and_weights + absolute_or @ or_weights,
-        l1_lower_bound=dual_bound(v, y, noise_bound, and_weights, or_weights),
+        l1=l1,
+        l1_lower_bound=np.clip(lower, 0.0, l1),
         l1_plain=absolute_and.sum(axis=1) + absolute_or.sum(axis=1),
         noise_bound=noise_bound,
         max_residual=np.abs(residual).max(axis=1),

@@ -12,11 +12,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
+
+from sft_interactions.inference import multiply_head_once
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -143,6 +146,7 @@ def finetune(
             target_modules=settings["lora_target_modules"],
         ),
     )
+    multiply_head_once(model)
     # Where the base model came from is a path of this machine; the adapter must not carry it.
     model.peft_config["default"].base_model_name_or_path = Path(model_dir).name
 
@@ -186,6 +190,8 @@ def finetune(
         eval_dataset=list(validation),
         callbacks=[recorder],
     )
+    # Prints every log entry; they are kept in the table.
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return _rows(recorder.rows)
 

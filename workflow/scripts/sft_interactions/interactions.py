@@ -100,3 +100,33 @@ def from_extraction(
         }
     )
     return interactions, solve
+
+
+def check_certificates(solve: pl.DataFrame, gap_tolerance: float, name: str) -> None:
+    """Refuse solutions that are not certified.
+
+    Args:
+        solve: rows of the ``solve`` table.
+        gap_tolerance: largest (l1 - l1_lower_bound) / l1.
+        name: run and step, for messages.
+
+    Raises:
+        ValueError: the duality gap of a sample is larger, or its residual |phi - v| exceeds the noise
+            bound by more than 1e-7 of the objective.
+    """
+    checked = solve.with_columns(
+        gap=(pl.col("l1") - pl.col("l1_lower_bound")) / pl.max_horizontal("l1", pl.lit(1e-300)),
+        excess=pl.col("max_residual") - pl.col("noise_bound") - 1e-7 * pl.col("l1"),
+    )
+    for row in checked.iter_rows(named=True):
+        if row["gap"] > gap_tolerance:
+            raise ValueError(
+                f"{name}, sample {row['sample_id']}: the solver stopped at a duality gap of "
+                f"{row['gap']:.1e}, above extraction.gap_tolerance = {gap_tolerance:g}; raise it or "
+                "lower players.n"
+            )
+        if row["excess"] > 1e-12:
+            raise ValueError(
+                f"{name}, sample {row['sample_id']}: |phi - v| reaches {row['max_residual']:.3e}, above "
+                f"its bound of {row['noise_bound']:.3e}; this is a defect of the solver, report it"
+            )

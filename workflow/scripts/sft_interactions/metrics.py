@@ -4,6 +4,7 @@ Equations of arXiv 2605.17967.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,8 @@ def compute_metrics(
     resamples: int,
     level: float,
     seed: int,
+    unchanged: Sequence[pl.DataFrame] = (),
+    unchanged_samples: int | None = None,
 ) -> pl.DataFrame:
     """Metrics of every checkpoint, class and kind, over all samples.
 
@@ -36,37 +39,43 @@ def compute_metrics(
     - ``cross_entropy``: mean over all samples of -log sigmoid(sum of the class's effects); an empty
       set predicts log-odds of 0.
 
+    - ``churn_floor``, ``gamma_churn_floor``, ``rho_churn_floor``: what count, gamma and rho would be if
+      nothing but noise had changed since the first checkpoint; means over draws and samples.
+
     Emerged and removed do not apply to the first checkpoint; their values there are null.
 
     Args:
         dynamics: rows of a ``dynamics`` table.
         samples: all analysed samples, also those without a salient interaction.
         resamples: bootstrap resamples (percentile intervals at ``level``); 0 for no intervals.
+        unchanged: draws of a run in which nothing but noise changes, in the form of ``dynamics``;
+            without any there is no churn floor.
+        unchanged_samples: how many samples, the first of ``samples``, those draws cover; None for all.
 
     Returns:
         Rows (step, class, kind, order, metric, value, ci_low, ci_high, n_samples); ``order`` null
         means all orders.
     """
     weights = bootstrap_weights(len(samples), resamples, seed)
-    index = pl.DataFrame({"sample_id": list(samples), "row": range(len(samples))})
-    rows = dynamics.join(index, on="sample_id", maintain_order="left")
-    parts = rows.partition_by("step", "class", as_dict=True)
+    runs = [_by_cell(rows, samples) for rows in (dynamics, *unchanged)]
     records = []
-    for step in steps:
-        for label in CLASSES:
-            applies = label == "preserved" or step != min(steps)
-            part = parts.get((step, label), rows.clear())
-            for kind in KINDS:
-                chosen = part if kind == "both" else part.filter(pl.col("kind") == kind)
-                for order, metric, numerator, denominator in _ratios(
-                    chosen, len(samples), n_players
-                ):
-                    summary = (None, None, None, 0)
-                    if applies:
-                        summary = summarize(numerator, denominator, weights, level)
-                    elif order is not None:
-                        continue
-                    records.append((step, label, kind, order, metric, *summary))
+    for step, label in product(steps, CLASSES):
+        applies = label == "preserved" or step != min(steps)
+        parts = [cells.get((step, label), cells[None]) for cells in runs]
+        for kind in KINDS:
+            for order, metric, *ratio in _ratios(parts[0], kind, len(samples), n_players):
+                if applies:
+                    records.append(
+                        (step, label, kind, order, metric, *summarize(*ratio, weights, level))
+                    )
+                elif order is None:
+                    records.append((step, label, kind, order, metric, None, None, None, 0))
+        if applies:
+            covered = np.arange(len(samples)) < (unchanged_samples or len(samples))
+            records += [
+                (step, label, "both", None, metric, *summarize(*ratio * covered, weights, level))
+                for metric, ratio in _floors(parts[1:], len(samples), n_players).items()
+            ]
     return pl.DataFrame(
         records,
         schema={
@@ -84,10 +93,37 @@ def compute_metrics(
     )
 
 
+_FLOORS = {"count": "churn_floor", "gamma": "gamma_churn_floor", "rho": "rho_churn_floor"}
+
+
+def _by_cell(
+    dynamics: pl.DataFrame, samples: Sequence[str]
+) -> dict[tuple[int, str] | None, pl.DataFrame]:
+    """Rows by (step, class), numbered by sample; the key None gives an empty table."""
+    index = pl.DataFrame({"sample_id": list(samples), "row": range(len(samples))})
+    rows = dynamics.join(index, on="sample_id", maintain_order="left")
+    return {None: rows.clear(), **rows.partition_by("step", "class", as_dict=True)}
+
+
+def _floors(
+    draws: Sequence[pl.DataFrame], n_samples: int, n_players: int
+) -> dict[str, np.ndarray]:
+    """Numerators and denominators (2, samples) of every floor, summed over the draws."""
+    sums: dict[str, np.ndarray] = {}
+    for rows in draws:
+        for order, metric, numerator, denominator in _ratios(rows, "both", n_samples, n_players):
+            if order is None and metric in _FLOORS:
+                ratio = np.stack([numerator, denominator])
+                sums[_FLOORS[metric]] = sums.get(_FLOORS[metric], 0) + ratio
+    return sums
+
+
 def _ratios(
-    rows: pl.DataFrame, n_samples: int, n_players: int
+    rows: pl.DataFrame, kind: str, n_samples: int, n_players: int
 ) -> Iterator[tuple[int | None, str, np.ndarray, np.ndarray]]:
     """Yield (order, metric, numerator by sample, denominator by sample)."""
+    if kind != "both":
+        rows = rows.filter(pl.col("kind") == kind)
     sample = rows["row"].to_numpy()
     order = rows["order"].to_numpy().astype(np.int64)
     effect = rows["effect"].to_numpy()
@@ -120,7 +156,8 @@ def _ratios(
         known = rows[column].is_not_null().to_numpy()
         share = rows[column].cast(pl.Float64).fill_null(0.0).to_numpy()
         covered = filled * (total(known.astype(float)) == count)
-        yield None, metric, covered * total(np.abs(effect) * share) / np.where(filled, size, 1), covered
+        weighted = total(np.abs(effect) * share) / np.where(filled, size, 1)
+        yield None, metric, covered * weighted, covered
 
 
 def bootstrap_weights(n_samples: int, resamples: int, seed: int) -> np.ndarray:

@@ -111,7 +111,7 @@ def _parsing_gguf_once() -> Iterator[None]:
 
 
 def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
-    """The same weights in a model that save_pretrained takes: it refuses one that came from GGUF."""
+    """The same weights in a model that save_pretrained takes; it refuses one read from GGUF."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

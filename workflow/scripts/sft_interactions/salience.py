@@ -1,6 +1,11 @@
 """Which interactions count as salient (arXiv 2605.17967 leaves the threshold open)."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import polars as pl
+
+from sft_interactions import tables
 
 
 def select_salient(
@@ -38,3 +43,18 @@ def select_salient(
         ranked = effects.sort("sample_id", -size, "kind", "pattern")
         return ranked.filter(pl.int_range(pl.len()).over("sample_id") < threshold)
     raise ValueError(f"unknown salience rule {rule!r}")
+
+
+def read_salient(
+    interactions_path: str | Path, solve_path: str | Path, salience: Mapping[str, object]
+) -> pl.DataFrame:
+    """Salient interactions of one checkpoint, from its two tables.
+
+    Args:
+        salience: ``rule`` and ``threshold``.
+    """
+    return select_salient(
+        tables.read(interactions_path, tables.INTERACTIONS),
+        tables.read(solve_path, tables.SOLVE),
+        **salience,
+    )

@@ -166,6 +166,6 @@ def _holder(archives: Iterable[zipfile.ZipFile], member: str) -> zipfile.ZipFile
 def _check_digest(name: str, expected: str, found: str) -> None:
     if found != expected:
         raise ValueError(
-            f"{name}: the SHA-256 is {found}, expected {expected}; if you trust this file, write its "
-            "digest into the config, else look why it changed"
+            f"{name}: the SHA-256 is {found}, expected {expected}; if you trust this file, write "
+            "its digest into the config, else look why it changed"
         )

@@ -106,6 +106,21 @@ DYNAMICS = Table(
     ("step", "sample_id", "class", "kind", "pattern"),
     frozenset({"generalizable", "chance"}),
 )
+UNCHANGED = Table(
+    {"draw": pl.UInt32, **DYNAMICS.columns}, ("draw", *DYNAMICS.key), DYNAMICS.nullable
+)
+STABILITY = Table(
+    {
+        "sample_id": pl.String,
+        "step": pl.Int64,
+        "perturbation": pl.String,
+        "jaccard": pl.Float64,
+        "sign_agreement": pl.Float64,
+        "rel_l1_distance": pl.Float64,
+    },
+    ("step", "perturbation", "sample_id"),
+    frozenset({"sign_agreement", "rel_l1_distance"}),
+)
 METRICS = Table(
     {
         "step": pl.Int64,
@@ -236,3 +251,15 @@ def read(path: str | Path, table: Table, columns: list[str] | None = None) -> pl
 def read_metadata(path: str | Path) -> dict[str, str]:
     """File metadata of a Parquet table, as strings."""
     return pl.read_parquet_metadata(path)
+
+
+def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str | Path) -> None:
+    """Write a table for readers: csv with all digits, Markdown with three decimals."""
+    with replacing(csv_path) as temporary:
+        frame.write_csv(temporary)
+    rounded = frame.with_columns(pl.selectors.float().round(3))
+    cells = [[("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell))
+              for cell in row] for row in rounded.iter_rows()]
+    lines = [frame.columns, ["---"] * frame.width, *cells]
+    with replacing(md_path) as temporary:
+        temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines))

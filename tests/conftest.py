@@ -1,0 +1,124 @@
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+torch.set_num_threads(1)
+
+ARCHITECTURES = ("llama", "qwen2", "gemma3")
+SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>")
+SENTENCES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "She said the film was wonderful, but the ending was sad!",
+    "Positive, negative or neutral? Answer:",
+    "I don't think that anybody likes cold rain in the morning.",
+)
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tokenizer(vocab_size, *, chat, bos):
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE if chat else None
+    return tokenizer
+
+
+def build_model(architecture, vocab_size=320):
+    # Weights large enough that every masking changes the output well above rounding.
+    shape = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 3,
+    }
+    torch.manual_seed(0)
+    if architecture == "llama":
+        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, **shape))
+    elif architecture == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(num_hidden_layers=2, **shape))
+    else:
+        model = Gemma3ForCausalLM(
+            Gemma3TextConfig(
+                num_hidden_layers=3,
+                head_dim=8,
+                sliding_window=6,
+                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                **shape,
+            )
+        )
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def plain_tokenizer():
+    """Adds a beginning-of-sequence token by itself, has no chat template; short merges."""
+    return build_tokenizer(300, chat=False, bos=True)
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer():
+    """Adds a beginning-of-sequence token by itself and by its chat template; longer merges."""
+    return build_tokenizer(320, chat=True, bos=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_models():
+    return {architecture: build_model(architecture) for architecture in ARCHITECTURES}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def model(request, tiny_models):
+    return tiny_models[request.param]
+
+
+@pytest.fixture(scope="session")
+def model_folders(tiny_models, plain_tokenizer, chat_tokenizer, tmp_path_factory):
+    """Saved models with tokenizers: Gemma's without a chat template, the others with one."""
+    root = tmp_path_factory.mktemp("models")
+    for name, model in tiny_models.items():
+        model.save_pretrained(root / name)
+        tokenizer = plain_tokenizer if name == "gemma3" else chat_tokenizer
+        tokenizer.save_pretrained(root / name)
+    return {name: root / name for name in tiny_models}

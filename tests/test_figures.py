@@ -1,0 +1,270 @@
+"""Figures 2, 3 and 4 show the numbers of the tables, all of them and nothing else."""
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sft_interactions import tables
+from sft_interactions.figures import fig2, fig3, fig4
+from sft_interactions.figures.run import Run
+from sft_interactions.figures.style import CLASSES, save
+
+METRICS = (
+    "count",
+    "strength_total",
+    "gamma",
+    "gamma_chance",
+    "rho",
+    "cross_entropy",
+    "contribution",
+)
+STEPS = (0, 5, 20, 300)
+
+
+def make_run(
+    label: str = "A model on data", steps: tuple[int, ...] = STEPS, n: int = 4, seed: int = 0
+) -> Run:
+    """A run with random metrics; removed and emerged are null at the first step."""
+    random = np.random.default_rng(seed)
+    rows = []
+
+    def add(step: int, name: str, order: int | None, metric: str, value: float) -> None:
+        applies = name == "preserved" or step != steps[0]
+        interval = (value, value - 0.1, value + 0.2) if applies else (None, None, None)
+        if order is None or applies:
+            rows.append((step, name, "both", order, metric, *interval, 9 * applies))
+
+    for step in steps:
+        for name in CLASSES:
+            for metric in METRICS:
+                add(step, name, None, metric, random.uniform(0.2, 0.8))
+            positive, negative = random.uniform(0, 2, n), random.uniform(-2, 0, n)
+            for sign, values in (("positive", positive), ("negative", negative)):
+                add(step, name, None, f"strength_{sign}", values.sum())
+                for order, value in enumerate(values, start=1):
+                    add(step, name, order, f"strength_{sign}", value)
+    schema = dict(tables.METRICS.columns)
+    metrics = tables.check(pl.DataFrame(rows, schema=schema, orient="row"), tables.METRICS, "test")
+    stages = {"boundary_step": steps[1], "ci_low_step": steps[1], "ci_high_step": steps[2]}
+    return Run(label, metrics, stages)
+
+
+def with_values(run: Run, metric: str, value: float | None) -> Run:
+    """The run with every value of a metric replaced."""
+    chosen = pl.col("metric") == metric
+    changed = [
+        pl.when(chosen).then(pl.lit(value, pl.Float64)).otherwise(pl.col(column)).alias(column)
+        for column in ("value", "ci_low", "ci_high")
+    ]
+    return replace(run, metrics=run.metrics.with_columns(changed))
+
+
+def lookup(run: Run, step: int, name: str, metric: str, order: int | None = None) -> float | None:
+    """A metric straight from the table."""
+    rows = run.metrics.filter(
+        pl.col("step") == step,
+        pl.col("class") == name,
+        pl.col("metric") == metric,
+        pl.col("order").eq_missing(pl.lit(order, pl.UInt8)),
+    )
+    return rows["value"].item()
+
+
+def panel(figure: Figure, label: str) -> Axes:
+    return next(axes for axes in figure.axes if axes.get_label() == label)
+
+
+def lines(axes: Axes) -> dict[str, np.ndarray]:
+    """Drawn values by the id of the line."""
+    return {line.get_gid(): line.get_ydata() for line in axes.lines if line.get_gid()}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [t.get_text() for part in (figure, *figure.axes) for t in part.texts]
+
+
+def test_fig2_histograms_have_the_strengths_as_heights():
+    run = make_run()
+    figure = fig2.draw([run], level=0.95)
+    for name in CLASSES:
+        for index, step in enumerate(STEPS):
+            if name != "preserved" and index == 0:
+                continue
+            heights = [
+                bar.get_height()
+                for bar in panel(figure, f"{run.label}:strength:{name}:{index}").patches
+            ]
+            expected = [
+                lookup(run, step, name, metric, order)
+                for metric in ("strength_positive", "strength_negative")
+                for order in range(1, 5)
+            ]
+            assert heights == pytest.approx(expected)
+
+
+def test_fig2_says_where_a_class_does_not_apply():
+    figure = fig2.draw([make_run()], level=0.95)
+    assert texts(figure).count("not\napplicable\nat t = 0") == 2
+    labels = [axes.get_label() for axes in figure.axes]
+    assert not any(label.endswith(("strength:removed:0", "strength:emerged:0")) for label in labels)
+
+
+def test_fig2_panels_after_the_first_share_a_scale_that_holds_every_bar():
+    run = make_run()
+    figure = fig2.draw([run], level=0.95)
+    for name in CLASSES:
+        limits = {
+            panel(figure, f"{run.label}:strength:{name}:{index}").get_ylim()
+            for index in range(1, len(STEPS))
+        }
+        assert len(limits) == 1
+        low, high = limits.pop()
+        strengths = run.by_order(name, "strength_positive"), run.by_order(name, "strength_negative")
+        assert low < strengths[1][1:].min()
+        assert high > strengths[0][1:].max()
+
+
+def test_fig2_total_bars_reach_the_total_strength():
+    run = make_run()
+    # As in real metrics, where the total is what both signs add up to.
+    total = {
+        (step, name): lookup(run, step, name, "strength_positive")
+        - lookup(run, step, name, "strength_negative")
+        for step in STEPS
+        for name in CLASSES
+        if name == "preserved" or step
+    }
+    for (step, name), value in total.items():
+        cell = (
+            (pl.col("step") == step)
+            & (pl.col("class") == name)
+            & (pl.col("metric") == "strength_total")
+        )
+        value_column = pl.when(cell).then(value).otherwise(pl.col("value")).alias("value")
+        run = replace(run, metrics=run.metrics.with_columns(value_column))
+    figure = fig2.draw([run], level=0.95)
+    for name in CLASSES:
+        bars = panel(figure, f"{run.label}:total:{name}").patches
+        tops = [bar.get_y() + bar.get_height() for bar in bars[len(STEPS) :]]
+        assert tops == pytest.approx([total.get((s, name), np.nan) for s in STEPS], nan_ok=True)
+
+
+def test_fig2_counts_follow_the_metric_under_their_columns():
+    run = make_run()
+    figure = fig2.draw([run], level=0.95)
+    axes = panel(figure, f"{run.label}:counts")
+    drawn = lines(axes)
+    for name in CLASSES:
+        expected = [lookup(run, step, name, "count") for step in STEPS]
+        assert drawn[f"count:{name}"] == pytest.approx(np.array(expected, float), nan_ok=True)
+    column = panel(figure, f"{run.label}:strength:removed:2").get_position()
+    ticks = axes.transData.transform([(x, 0) for x in axes.get_xticks()])[:, 0]
+    across = figure.transFigure.inverted().transform([(x, 0) for x in ticks])[:, 0]
+    assert across[2] == pytest.approx((column.x0 + column.x1) / 2)
+
+
+def test_fig2_shows_a_churn_floor_where_there_is_one():
+    run = make_run()
+    floor = run.metrics.filter(pl.col("metric") == "count").with_columns(
+        metric=pl.lit("churn_floor"), value=pl.when(pl.col("step") > 0).then(0.1)
+    )
+    figures = [
+        fig2.draw([run], level=0.95),
+        fig2.draw([replace(run, metrics=pl.concat([run.metrics, floor]))], level=0.95),
+    ]
+    shown = [
+        [c.get_gid() for c in panel(f, f"{run.label}:counts").collections if c.get_gid()]
+        for f in figures
+    ]
+    assert shown == [[], ["churn_floor:removed", "churn_floor:emerged"]]
+
+
+def test_fig3_lines_carry_the_metrics_and_their_gaps():
+    run = make_run()
+    hole = (pl.col("step") == 20) & (pl.col("class") == "emerged") & (pl.col("metric") == "rho")
+    value = pl.when(hole).then(None).otherwise(pl.col("value")).alias("value")
+    run = replace(run, metrics=run.metrics.with_columns(value))
+    gamma, rho = fig3.draw([run], level=0.95).axes
+    drawn = lines(gamma) | lines(rho)
+    assert np.isnan(drawn["rho:emerged"]).tolist() == [True, False, True, False]
+    for metric in ("gamma", "gamma_chance", "rho"):
+        for name in CLASSES:
+            expected = [lookup(run, step, name, metric) for step in STEPS]
+            assert drawn[f"{metric}:{name}"] == pytest.approx(
+                np.array(expected, float), nan_ok=True
+            )
+
+
+def test_fig3_without_a_baseline_says_so():
+    run = make_run()
+    for metric in ("gamma", "gamma_chance"):
+        run = with_values(run, metric, None)
+    figure = fig3.draw([run], level=0.95)
+    assert lines(figure.axes[0]) == {}
+    assert texts(figure).count("no baseline LLM") == 1
+    assert set(lines(figure.axes[1])) == {f"rho:{name}" for name in CLASSES}
+
+
+def test_fig4_bars_are_the_metrics_of_their_checkpoint():
+    run = make_run()
+    bars = [(300, "removed"), (300, "preserved"), (5, "emerged"), (300, "emerged")]
+    figure = fig4.draw([run], level=0.95)
+    for axes, metric in zip(figure.axes, ("cross_entropy", "contribution"), strict=True):
+        expected = [lookup(run, step, name, metric) for step, name in bars]
+        assert [bar.get_height() for bar in axes.patches] == pytest.approx(expected)
+        intervals = axes.collections[0].get_segments()
+        assert np.array(intervals)[:, :, 1] == pytest.approx(
+            np.array([(value - 0.1, value + 0.2) for value in expected])
+        )
+    assert any(np.allclose(line.get_ydata(), log(2)) for line in figure.axes[0].lines)
+
+
+def test_fig4_has_no_second_stage_when_removals_never_end():
+    run = make_run()
+    run = replace(run, stages={**run.stages, "boundary_step": 300})
+    figure = fig4.draw([run], level=0.95)
+    assert texts(figure).count("n/a") == 2
+    assert np.isnan(figure.axes[0].patches[3].get_height())
+
+
+LONG = "Model-{}B-Instruct on a data set with a long name"
+MANY = [make_run(LONG.format(i), tuple(range(0, 10000, 1000)), n=16) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("module", "runs"),
+    [
+        (fig2, [make_run(steps=(0, 1, 2), n=2)]),
+        (fig2, MANY[:1]),
+        (fig2, [make_run(), make_run("Another model on data")]),
+        (fig3, [make_run()]),
+        (fig3, MANY),
+        (fig4, [make_run()]),
+        (fig4, MANY),
+    ],
+)
+def test_nothing_is_cut_off(module, runs):
+    figure = module.draw(runs, level=0.95)
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert box.x0 >= -0.01
+    assert box.y0 >= -0.01
+    assert box.x1 <= width + 0.01
+    assert box.y1 <= height + 0.01
+
+
+@pytest.mark.parametrize("module", [fig2, fig3, fig4])
+def test_saving_twice_gives_the_same_bytes(module, tmp_path):
+    paths = [tmp_path / name for name in ("a.pdf", "a.png", "b.pdf", "b.png")]
+    for first in (0, 2):
+        save(module.draw([make_run()], level=0.95), paths[first : first + 2])
+    pdf, png, *again = [path.read_bytes() for path in paths]
+    assert [pdf, png] == again
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert b"/Type3" not in pdf  # fonts are embedded as outlines that printers and editors take

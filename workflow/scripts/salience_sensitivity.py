@@ -1,0 +1,25 @@
+import polars as pl
+from job import start
+from sft_interactions import tables
+from sft_interactions.sensitivity import vary_salience
+
+start(snakemake)
+
+
+def checkpoint(interactions_path, solve_path):
+    return (
+        tables.read(interactions_path, tables.INTERACTIONS),
+        tables.read(solve_path, tables.SOLVE),
+    )
+
+
+files = zip(
+    snakemake.params.steps, snakemake.input.interactions, snakemake.input.solve, strict=True
+)
+table = vary_salience(
+    {step: checkpoint(*paths) for step, *paths in files},
+    checkpoint(*snakemake.input.baseline) if snakemake.input.baseline else None,
+    snakemake.params.choices,
+    snakemake.params.n_players,
+)
+tables.write_report_table(table, snakemake.output.csv, snakemake.output.md)

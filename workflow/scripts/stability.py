@@ -1,0 +1,40 @@
+import polars as pl
+from job import start
+from sft_interactions import stability, tables
+from sft_interactions.dynamics import add_generalizability
+from sft_interactions.interactions import to_values
+from sft_interactions.salience import read_salient
+
+provenance = start(snakemake)
+settings = snakemake.params.stability
+salience = snakemake.params.salience
+steps = snakemake.params.steps
+common = {
+    "noise_ratio": snakemake.params.extraction["noise_ratio"],
+    "seed": snakemake.params.seed,
+}
+values = {}
+for step, path in zip(steps, snakemake.input.outputs, strict=True):
+    samples, values[step] = to_values(tables.read(path, tables.OUTPUTS), path)
+samples = samples[: settings["samples"]]
+values = {step: v[: settings["samples"]] for step, v in values.items()}
+
+checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
+measured = stability.measure(values, samples, checked, salience, **common)
+tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
+
+draws = stability.unchanged_run(
+    values[steps[0]],
+    samples,
+    steps,
+    stability.noise_perturbation(settings["churn_noise"]),
+    salience,
+    draws=settings["draws"],
+    **common,
+)
+baseline = read_salient(*snakemake.input.baseline, salience) if snakemake.input.baseline else None
+unchanged = [
+    add_generalizability(rows, baseline, snakemake.params.n_players).with_columns(draw=pl.lit(draw))
+    for draw, rows in enumerate(draws)
+]
+tables.write(pl.concat(unchanged), snakemake.output.unchanged, tables.UNCHANGED, **provenance)
