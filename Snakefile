@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from sft_interactions.config import ConfigError, resolve
 
-
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"

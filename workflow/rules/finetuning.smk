@@ -1,6 +1,4 @@
 rule finetune:
-    message:
-        "Fine-tuning {wildcards.run}"
     input:
         model=model_folder,
         train=data_table("train"),
@@ -14,29 +12,27 @@ rule finetune:
         "logs/benchmarks/finetune/{run}.tsv"
     wildcard_constraints:
         run=one_of(TUNED_RUNS),
-    params:
-        settings=run_settings("finetune", "seed"),
-        compute=COMPUTE,
+    conda:
+        "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
     resources:
         mem_mb=8000,
         runtime=1440,
         gpu=COMPUTE["gpus"],
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        settings=run_settings("finetune", "seed"),
+        compute=COMPUTE,
+    message:
+        "Fine-tuning {wildcards.run}"
     script:
         "../scripts/finetune.py"
 
 
 rule own_checkpoints:
-    message:
-        "Linking the checkpoints of {wildcards.run}"
     input:
         model=model_folder,
         folders=lambda wildcards: [
-            folder
-            for folder in RUNS[wildcards.run]["checkpoints"].values()
-            if folder != "base"
+            folder for folder in RUNS[wildcards.run]["checkpoints"].values() if folder != "base"
         ],
     output:
         checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
@@ -46,13 +42,15 @@ rule own_checkpoints:
         "logs/benchmarks/own_checkpoints/{run}.tsv"
     wildcard_constraints:
         run=one_of(OWN_RUNS),
-    params:
-        checkpoints=lambda wildcards: RUNS[wildcards.run]["checkpoints"],
+    conda:
+        "../../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=5,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        checkpoints=lambda wildcards: RUNS[wildcards.run]["checkpoints"],
+    message:
+        "Linking the checkpoints of {wildcards.run}"
     script:
         "../scripts/own_checkpoints.py"

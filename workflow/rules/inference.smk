@@ -1,6 +1,4 @@
 rule prompts:
-    message:
-        "Rendering the prompts of {wildcards.run} and locating their players"
     input:
         model=model_folder,
         analysis=data_table("analysis"),
@@ -13,24 +11,24 @@ rule prompts:
         "logs/benchmarks/prompts/{run}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
     params:
         settings=run_settings(),
         players=config["players"],
         inference=config["inference"],
         seed=config["seed"],
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=15,
-    conda:
-        "../../envs/torch.yaml"
+    message:
+        "Rendering the prompts of {wildcards.run} and locating their players"
     script:
         "../scripts/prompts.py"
 
 
 rule outputs:
-    message:
-        "Masked inference of {wildcards.run}, step {wildcards.step}"
     input:
         model=model_folder,
         checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
@@ -43,14 +41,16 @@ rule outputs:
         "logs/benchmarks/outputs/{run}/step-{step}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
-    params:
-        compute=COMPUTE,
+    conda:
+        "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
     resources:
         mem_mb=8000,
         runtime=720,
         gpu=COMPUTE["gpus"],
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        compute=COMPUTE,
+    message:
+        "Masked inference of {wildcards.run}, step {wildcards.step}"
     script:
         "../scripts/outputs.py"

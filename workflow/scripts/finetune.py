@@ -1,13 +1,13 @@
 from pathlib import Path
 
+import polars as pl
+from transformers import AutoTokenizer
+
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.finetune import finetune, make_example
 from sft_interactions.inference import pick_device, use_reproducible_float32
 from sft_interactions.prompts import encode, make_frame
-from transformers import AutoTokenizer
-
-import polars as pl
 
 provenance = start(snakemake)
 settings = snakemake.params.settings

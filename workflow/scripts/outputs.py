@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.inference import (

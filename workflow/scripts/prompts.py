@@ -1,11 +1,12 @@
 from dataclasses import asdict
 
 import polars as pl
+from transformers import AutoTokenizer
+
 from job import start
 from sft_interactions import tables
 from sft_interactions.players import choose_players, stop_words
 from sft_interactions.prompts import baseline_token_id, make_frame, make_prompt
-from transformers import AutoTokenizer
 
 provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference

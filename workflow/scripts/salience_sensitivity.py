@@ -1,4 +1,3 @@
-import polars as pl
 from job import start
 from sft_interactions import tables
 from sft_interactions.sensitivity import vary_salience

@@ -1,4 +1,5 @@
 import polars as pl
+
 from job import start
 from sft_interactions import stability, tables
 from sft_interactions.dynamics import add_generalizability

@@ -181,7 +181,7 @@ def _check_own_checkpoints(where: str, run: Mapping[str, Any]) -> Iterator[str]:
     if "finetune" in run:
         yield f"{where}.finetune: this run brings its own checkpoints; remove one of the two"
     if "0" not in run["checkpoints"]:
-        yield f'{where}.checkpoints: step 0 (before SFT) is missing; add `0: base`'
+        yield f"{where}.checkpoints: step 0 (before SFT) is missing; add `0: base`"
     for step, folder in run["checkpoints"].items():
         if folder != "base" and not any(
             (Path(folder) / file).is_file() for file in ("adapter_config.json", "config.json")

@@ -67,12 +67,16 @@ def add_generalizability(
     """
     if baseline is None:
         return rows.with_columns(
-            pl.lit(None, pl.Boolean).alias("generalizable"), pl.lit(None, pl.Float64).alias("chance")
+            pl.lit(None, pl.Boolean).alias("generalizable"),
+            pl.lit(None, pl.Float64).alias("chance"),
         )
     sign = (pl.col("effect") > 0).alias("positive")
     baseline = baseline.with_columns(sign)
     patterns = pl.DataFrame(
-        {"order": range(1, n_players + 1), "n": [comb(n_players, k) for k in range(1, n_players + 1)]},
+        {
+            "order": range(1, n_players + 1),
+            "n": [comb(n_players, k) for k in range(1, n_players + 1)],
+        },
         schema={"order": pl.UInt8, "n": pl.Int64},
     )
     group = ["sample_id", "kind", "positive", "order"]

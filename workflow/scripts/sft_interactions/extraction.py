@@ -20,6 +20,8 @@ from sft_interactions.transforms import complement, n_players, orders, subset_su
 
 MIN_PLAYERS, MAX_PLAYERS = 2, 16
 MAX_PLAYERS_EXACT_FIT = 14
+# From here on a try without shortcuts, or HiGHS, would take many minutes a problem.
+MAX_PLAYERS_DENSE, MAX_PLAYERS_HIGHS = 11, 12
 SOLVERS = ("interior-point", "simplex", "ipm")
 # Entries of v that are solved together: enough to amortise Python, few enough for the cache.
 _CHUNK_SIZE = 1 << 13
@@ -109,9 +111,7 @@ def reconstruct(
     """
     or_effects = np.asarray(or_effects, dtype=np.float64)
     constant = np.asarray(bias, dtype=np.float64) + or_effects.sum(axis=-1)
-    return (
-        constant[..., None] + subset_sums(and_effects) - complement(subset_sums(or_effects))
-    )
+    return constant[..., None] + subset_sums(and_effects) - complement(subset_sums(or_effects))
 
 
 def _check(v: ArrayLike) -> NDArray[np.float64]:
@@ -129,20 +129,20 @@ def _check(v: ArrayLike) -> NDArray[np.float64]:
 
 def _solve_one_by_highs(v, bound, weights, method):
     """HiGHS, and the exact vertex of the basis that it finds."""
-    n = n_players(len(v))
-    mask = interior_point.effect_mask(n)
+    mask = interior_point.effect_mask(n_players(len(v)))
     x, y, iterations = highs.solve(v, bound, weights[mask], method=method)
     effects = np.zeros(mask.shape)
     effects[mask] = np.where(np.abs(x[:-1]) < 1e-9, 0.0, x[:-1])
     residual = interior_point.synthesis(effects) + x[-1] - v
     active = np.abs(residual) > bound - 1e-9
     side = np.where(active, np.where(residual < 0, -1, 1), 0).astype(np.int8)
-    vertex = interior_point.solve_vertex(
-        v, bound, weights, np.sign(effects).astype(np.int8), side
-    )
-    plain = interior_point.certify(v, bound, weights, effects, float(x[-1]), y)
-    exact = vertex is not None and vertex.excess < 1e-9 and vertex.gap <= plain.gap + 1e-12
-    return (vertex if exact else plain), iterations
+    sign = np.sign(effects).astype(np.int8)
+    found = interior_point.solve_vertex(v, bound, weights, sign, side)
+    if found is None:
+        found = interior_point.solve_degenerate(v, bound, weights, sign, side, y)
+    if max(found.gap, found.excess) > 1e-9:
+        found = interior_point.certify(v, bound, weights, effects, float(x[-1]), y)
+    return found, iterations
 
 
 def _solve(v, bound, weights, gap_tolerance, solver):
@@ -156,27 +156,42 @@ def _solve(v, bound, weights, gap_tolerance, solver):
             part = slice(start, start + chunk)
             solutions[part], iterations[part] = interior_point.solve(v[part], bound[part], weights)
 
-    for i, found in enumerate(solutions):
-        if found is not None and found.exact:
-            continue
-        best = found
+    for i in range(n_problems):
+        tries = []
         if solver != "interior-point":
-            best, more = _solve_one_by_highs(v[i], bound[i], weights, solver)
+            tries = [lambda i=i: _solve_one_by_highs(v[i], bound[i], weights, solver)]
+        elif solutions[i] is None or not solutions[i].exact:
+            tries = _retries(v[[i]], bound[[i]], weights, solutions[i], gap_tolerance)
+        for attempt in tries:
+            found, more = attempt()
             iterations[i] += more
-        else:
-            poor = best is None or max(best.gap, best.excess) > gap_tolerance
-            if poor and size <= 1 << MAX_PLAYERS_EXACT_FIT:
-                again, more = interior_point.solve(v[[i]], bound[[i]], weights, shortcuts=False)
-                best = again[0] or best
-                iterations[i] += more[0]
-            if size <= 1 << 12 and (best is None or not best.exact):
-                method = "simplex" if size < 1 << 10 else "ipm"
-                best, more = _solve_one_by_highs(v[i], bound[i], weights, method)
-                iterations[i] += more
-        if best is None:
+            if found is not None and (solutions[i] is None or found.rank < solutions[i].rank):
+                solutions[i] = found
+            if solutions[i] is not None and solutions[i].exact:
+                break
+        if solutions[i] is None:
             raise RuntimeError(f"problem {i}: the extraction program is not solved")
-        solutions[i] = best
     return solutions, iterations
+
+
+def _retries(v, bound, weights, solution, gap_tolerance):
+    """What to try, from fast to slow, where the interior point has not ended in a vertex."""
+
+    def again(**options):
+        solutions, iterations = interior_point.solve(v, bound, weights, **options)
+        return solutions[0], iterations[0]
+
+    size = v.shape[1]
+    tries = []
+    # A small gap without a vertex is a degenerate optimum, which another path does not change.
+    if solution is None or max(solution.gap, solution.excess) > min(gap_tolerance, 1e-8):
+        tries.append(lambda: again(correctors=1))
+        if size <= 1 << MAX_PLAYERS_DENSE:
+            tries.append(lambda: again(shortcuts=False))
+    if size <= 1 << MAX_PLAYERS_HIGHS:
+        method = "simplex" if size < 1 << 10 else "ipm"
+        tries.append(lambda: _solve_one_by_highs(v[0], bound[0], weights, method))
+    return tries
 
 
 def extract(

@@ -26,7 +26,9 @@ IGNORED = -100  # the label that torch's cross-entropy leaves out
 Example = dict[str, list[int]]
 
 
-def make_example(prompt_ids: Sequence[int], response_ids: Sequence[int], max_length: int) -> Example:
+def make_example(
+    prompt_ids: Sequence[int], response_ids: Sequence[int], max_length: int
+) -> Example:
     """Training example of one prompt and response.
 
     Raises:
@@ -58,10 +60,7 @@ class ResponseCollator:
         ids = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         labels = torch.tensor(
-            [
-                [IGNORED] * (kept - len(e["response_ids"])) + e["response_ids"]
-                for e in examples
-            ]
+            [[IGNORED] * (kept - len(e["response_ids"])) + e["response_ids"] for e in examples]
         )
         return {
             "input_ids": ids,

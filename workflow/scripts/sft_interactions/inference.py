@@ -27,7 +27,9 @@ def pick_device(setting: str) -> torch.device:
     if setting == "auto":
         return torch.device("cuda" if available["cuda"] else "cpu")
     if not available[setting]:
-        raise ValueError(f"compute.device is {setting}, but torch finds none; set it to auto or cpu")
+        raise ValueError(
+            f"compute.device is {setting}, but torch finds none; set it to auto or cpu"
+        )
     return torch.device(setting)
 
 
@@ -117,9 +119,9 @@ def masking_baseline(
         if kind == "zero":
             return torch.zeros_like(layer(torch.tensor([0], device=model.device))[0])
         ids = torch.arange(layer.num_embeddings, device=model.device)
-        return torch.stack([layer(part).mean(0) * len(part) for part in ids.split(8192)]).sum(0) / len(
-            ids
-        )
+        return torch.stack([layer(part).mean(0) * len(part) for part in ids.split(8192)]).sum(
+            0
+        ) / len(ids)
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ The formulation and the algorithm below are ours. Three facts make it fast:
 - Once support and active rows are known, the vertex and its dual are one small linear system.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
 
@@ -78,6 +79,11 @@ class Solution:
     excess: float
     exact: bool = False
 
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Order of preference between solutions of the same problem, the best first."""
+        return not self.exact, max(self.gap, self.excess)
+
 
 def certify(
     v: NDArray[np.float64],
@@ -122,28 +128,48 @@ def solve_vertex(
     Returns:
         None if the system is not square or is singular.
     """
-    rows = np.flatnonzero(side)
-    and_support, or_support = np.flatnonzero(sign[0]), np.flatnonzero(sign[1])
-    n_and = len(and_support)
-    if len(rows) != n_and + len(or_support) + 1:
+    rows, system = _vertex_system(sign, side)
+    if system.shape[0] != system.shape[1]:
         return None
-    system = np.ones((len(rows), len(rows)))
-    system[:, :n_and] = (rows[:, None] & and_support) == and_support
-    system[:, n_and:-1] = (rows[:, None] & or_support) == 0
-    system[:, n_and:-1] *= -1.0
     lu, pivots, info = lapack.dgetrf(system, overwrite_a=1)
     if info:
         return None
     x = lapack.dgetrs(lu, pivots, v[rows] + bound * side[rows])[0]
-    cost = np.concatenate(
-        [(weights[0] * sign[0])[and_support], (weights[1] * sign[1])[or_support], [0.0]]
-    )
+    cost = np.append((weights * sign)[sign != 0], 0.0)
     y = np.zeros_like(v)
     y[rows] = lapack.dgetrs(lu, pivots, cost, trans=1)[0]
     effects = np.zeros_like(weights)
     x[:-1][np.abs(x[:-1]) < _ZERO] = 0.0
-    effects[0, and_support], effects[1, or_support] = x[:n_and], x[n_and:-1]
+    effects[sign != 0] = x[:-1]
     return replace(certify(v, bound, weights, effects, float(x[-1]), y), exact=True)
+
+
+def solve_degenerate(
+    v: NDArray[np.float64],
+    bound: float,
+    weights: NDArray[np.float64],
+    sign: NDArray[np.int8],
+    side: NDArray[np.int8],
+    y: NDArray[np.float64],
+) -> Solution:
+    """`solve_vertex` where more rows are active than the support needs, with a known dual y."""
+    rows, system = _vertex_system(sign, side)
+    x = np.linalg.lstsq(system, v[rows] + bound * side[rows], rcond=None)[0]
+    effects = np.zeros_like(weights)
+    effects[sign != 0] = x[:-1]
+    return replace(certify(v, bound, weights, effects, float(x[-1]), y), exact=True)
+
+
+def _vertex_system(sign, side):
+    """Active rows, and their matrix on the support (AND, then OR, by mask) and the constant."""
+    rows = np.flatnonzero(side)
+    and_support, or_support = np.flatnonzero(sign[0]), np.flatnonzero(sign[1])
+    n_and = len(and_support)
+    system = np.ones((len(rows), n_and + len(or_support) + 1))
+    system[:, :n_and] = (rows[:, None] & and_support) == and_support
+    system[:, n_and:-1] = (rows[:, None] & or_support) == 0
+    system[:, n_and:-1] *= -1.0
+    return rows, system
 
 
 class _RowFactor:
@@ -236,7 +262,9 @@ class _ColumnFactor:
         matrix *= self.root
         matrix *= self.root[:, None]
         matrix.ravel()[:: len(matrix) + 1] += 1.0
-        self.factor, info = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1, clean=0)
+        single = matrix.astype(np.float32)
+        self.factor, info = lapack.spotrf(single.T, lower=0, overwrite_a=1, clean=0)
+        print('F32FAIL') if info else None
         if info:
             raise np.linalg.LinAlgError("the preconditioner is singular")
 
@@ -270,7 +298,7 @@ class _ColumnFactor:
     def solve(self, rhs):
         r = rhs * self.inverse
         z = np.append(analysis(r).ravel()[self.columns], r.sum()) * self.root
-        z = lapack.dpotrs(self.factor, z, lower=0)[0] * self.root
+        z = lapack.spotrs(self.factor, z.astype(np.float32), lower=0)[0] * self.root
         effects = np.zeros(2 * len(rhs))
         effects[self.columns] = z[:-1]
         return r - (synthesis(effects.reshape(2, -1)) + z[-1]) * self.inverse
@@ -408,7 +436,7 @@ class _Iteration:
         self.sign = _SIGNS[:, None]
         self.inequality = state.rows & state.bounded
         on = self.inequality[:, None]
-        self.residual_p = (state.v + state.q - synthesis(state.effects()) - state.c[:, None])
+        self.residual_p = state.v + state.q - synthesis(state.effects()) - state.c[:, None]
         self.residual_p = self.residual_p * state.rows
         self.residual_s = (
             weights - self.sign[..., None] * analysis(state.y)[:, None] - state.s
@@ -590,7 +618,7 @@ def _round(state, i, weights, mask):
     return certify(state.v[i], state.bound[i], weights, effects, float(state.c[i]), state.y[i])
 
 
-def _solve_batch(v, bound, weights, max_iterations, shortcuts):
+def _solve_batch(v, bound, weights, max_iterations, shortcuts, correctors):
     n_problems, size = v.shape
     mask = effect_mask(size.bit_length() - 1)
     weights = np.where(mask, weights, 1.0)
@@ -603,7 +631,7 @@ def _solve_batch(v, bound, weights, max_iterations, shortcuts):
     for _ in range(max_iterations):
         by_columns = large & state.bounded[:, 0] & state.rows.all(axis=1) & (step.gap > 1e-3)
         step.factorise(by_columns)
-        step.advance(0 if by_columns.all() else 2)
+        step.advance(0 if by_columns.all() else correctors)
         iterations[state.index] += 1
         gap = step.current_gap()
         back = _update_rows(state, gap, mask) if large else np.zeros(len(gap), dtype=bool)
@@ -632,6 +660,7 @@ def solve(
     *,
     max_iterations: int = 80,
     shortcuts: bool = True,
+    correctors: int = 2,
 ) -> tuple[list[Solution | None], NDArray[np.int64]]:
     """Solve a batch of problems.
 
@@ -641,20 +670,25 @@ def solve(
         weights: (2, 2^n), positive.
         max_iterations: where to give up.
         shortcuts: from n = 10 on, use the preconditioner of few columns and drop rows.
+        correctors: centrality corrections a step; another number is another path to the optimum.
 
     Returns:
         For each problem an exact vertex (gap ≤ 1e-9), or else the last iterate, or None if the
         iteration broke down; and the number of iterations, int64[B].
     """
-    try:
-        # A degenerate problem may overflow near its end, which ends its iteration without harm.
-        with np.errstate(all="ignore"):
-            return _solve_batch(v, bound, weights, max_iterations, shortcuts)
-    except np.linalg.LinAlgError:
-        if len(v) == 1:
-            return [None], np.zeros(1, dtype=np.int64)
-        parts = [
-            solve(v[[i]], bound[[i]], weights, max_iterations=max_iterations, shortcuts=shortcuts)
-            for i in range(len(v))
-        ]
-        return [part[0][0] for part in parts], np.concatenate([part[1] for part in parts])
+    options = (max_iterations, shortcuts, correctors)
+    # A degenerate problem may overflow near its end, which ends its iteration without harm.
+    with np.errstate(all="ignore"):
+        try:
+            return _solve_batch(v, bound, weights, *options)
+        except np.linalg.LinAlgError:
+            pass
+        # One broken problem must not cost the others of the batch their solution.
+        solutions: list[Solution | None] = [None] * len(v)
+        iterations = np.zeros(len(v), dtype=np.int64)
+        for i in range(len(v) if len(v) > 1 else 0):
+            with suppress(np.linalg.LinAlgError):
+                (solutions[i],), iterations[[i]] = _solve_batch(
+                    v[[i]], bound[[i]], weights, *options
+                )
+        return solutions, iterations

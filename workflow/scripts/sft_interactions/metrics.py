@@ -105,9 +105,7 @@ def _by_cell(
     return {None: rows.clear(), **rows.partition_by("step", "class", as_dict=True)}
 
 
-def _floors(
-    draws: Sequence[pl.DataFrame], n_samples: int, n_players: int
-) -> dict[str, np.ndarray]:
+def _floors(draws: Sequence[pl.DataFrame], n_samples: int, n_players: int) -> dict[str, np.ndarray]:
     """Numerators and denominators (2, samples) of every floor, summed over the draws."""
     sums: dict[str, np.ndarray] = {}
     for rows in draws:

@@ -213,9 +213,7 @@ class _Extracted:
         part = type(self.solved)(
             **{f.name: getattr(self.solved, f.name)[rows] for f in fields(self.solved)}
         )
-        return select_salient(
-            *from_extraction(self.ids[rows], self.values[rows], part), **salience
-        )
+        return select_salient(*from_extraction(self.ids[rows], self.values[rows], part), **salience)
 
 
 def _extract(values, ids, perturbation: Perturbation, noise_ratio: float) -> _Extracted:

@@ -50,9 +50,7 @@ def detect_stages(
     boundary = steps[find_boundary(counts.mean(0), share)]
     weights = bootstrap_weights(len(samples), resamples, seed)
     drawn = [steps[find_boundary(w @ counts, share)] for w in weights if w.size] or [boundary]
-    low, high = np.quantile(
-        drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf"
-    )
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     losses = [] if training is None else training.drop_nulls("validation_loss").to_dicts()
     lowest = min(losses, key=lambda row: row["validation_loss"], default=None)
     return {

@@ -258,8 +258,13 @@ def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str |
     with replacing(csv_path) as temporary:
         frame.write_csv(temporary)
     rounded = frame.with_columns(pl.selectors.float().round(3))
-    cells = [[("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell))
-              for cell in row] for row in rounded.iter_rows()]
+    cells = [
+        [
+            ("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell))
+            for cell in row
+        ]
+        for row in rounded.iter_rows()
+    ]
     lines = [frame.columns, ["---"] * frame.width, *cells]
     with replacing(md_path) as temporary:
         temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines))

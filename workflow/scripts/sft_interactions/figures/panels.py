@@ -140,7 +140,7 @@ def _wrap(label: str, letters: int) -> str:
 
 
 def add_legend_and_note(figure: Figure, rows: list[list[Artist]], note: str) -> None:
-    """Put one legend above all panels and a note in small print below them.
+    """Put one legend above all panels and a note in small print below them, and fix the layout.
 
     Args:
         rows: rows of the legend; on a narrow figure they become its columns.
@@ -160,3 +160,6 @@ def add_legend_and_note(figure: Figure, rows: list[list[Artist]], note: str) -> 
     )
     letters = int(figure.get_figwidth() / (0.56 * SMALL / 72))
     figure.supxlabel(textwrap.fill(" ".join(note.split()), letters), fontsize=SMALL, color=GREY)
+    # The layout moves a little whenever it runs; run once, it is the same in every file.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")

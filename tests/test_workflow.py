@@ -1,0 +1,323 @@
+"""The whole workflow on two tiny models, from the command line."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from sft_interactions import tables
+from sft_interactions.extraction import reconstruct
+from sft_interactions.inference import load_checkpoint, masked_log_odds, masking_baseline
+
+ROOT = Path(__file__).parents[1]
+N = 3
+SUBJECTS = ("film", "morning", "ending", "story", "rain", "dog")
+VERDICTS = {"wonderful": "positive", "sad": "negative"}
+STEPS = {"llama-tiny": [0, 1, 3], "gemma3-tiny": [0, 3]}
+CONFIG = {
+    "seed": 1,
+    "models": {"llama": {}, "gemma3": {"template": "plain"}},
+    "datasets": {
+        "lines": {
+            "source": "path:lines.jsonl",
+            "prompt": "text",
+            "target": "label",
+            "instruction": "Positive or negative?\n{prompt}",
+            "train": 6,
+            "validation": 2,
+            "analysis": 3,
+        }
+    },
+    "finetune": {
+        "steps": 3,
+        "checkpoints": STEPS["llama-tiny"],
+        "batch_size": 2,
+        "gradient_accumulation": 1,
+        "learning_rate": 0.02,
+        "lora_rank": 2,
+    },
+    "players": {"n": N},
+    "bootstrap": {"resamples": 50},
+    "stability": {"draws": 2},
+    "runs": {
+        "llama-tiny": {"dataset": "lines", "baseline_run": "gemma3-tiny"},
+        "gemma3-tiny": {
+            "dataset": "lines",
+            "baseline_run": "llama-tiny",
+            "finetune": {"checkpoints": STEPS["gemma3-tiny"]},
+        },
+    },
+}
+
+
+def snakemake(folder, config, *arguments):
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
+    command += ["--configfile", str(folder / "config.yaml"), "--directory", str(folder)]
+    command += ["--cores", "2"]
+    return subprocess.run(
+        [*command, *arguments],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.fixture(scope="module")
+def study(model_folders, tmp_path_factory):
+    """A finished study: its folder and its config."""
+    folder = tmp_path_factory.mktemp("study")
+    rows = [
+        {"text": f"I think that the {subject} was truly {word}, friend!", "label": label}
+        for subject in SUBJECTS
+        for word, label in VERDICTS.items()
+    ]
+    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    done = snakemake(folder, config)
+    assert done.returncode == 0, done.stdout[-5000:]
+    return folder, config
+
+
+@pytest.fixture(scope="module")
+def results(study):
+    return study[0] / "results"
+
+
+def read(path, table):
+    frame = tables.read(path, table)
+    assert not frame.is_empty(), path
+    assert frame.equals(tables.check(frame, table, str(path))), f"{path} is not sorted"
+    return frame
+
+
+def by_sample(frame, column):
+    return {key: part[column].to_numpy() for (key,), part in frame.group_by("sample_id")}
+
+
+EVERY_RUN = pytest.mark.parametrize("run", STEPS)
+
+
+def test_every_table_has_its_columns_and_metadata(results):
+    expected = {
+        results / "data" / "lines" / f"{split}.parquet": (tables.DATA, "data")
+        for split in ("train", "validation", "analysis")
+    }
+    for run, steps in STEPS.items():
+        folder = results / "runs" / run
+        expected |= {
+            folder / "training.parquet": (tables.TRAINING, "finetune"),
+            folder / "prompts.parquet": (tables.PROMPTS, "prompts"),
+            folder / "players.parquet": (tables.PLAYERS, "prompts"),
+            folder / "dynamics.parquet": (tables.DYNAMICS, "dynamics"),
+            folder / "unchanged.parquet": (tables.UNCHANGED, "stability"),
+            folder / "stability.parquet": (tables.STABILITY, "stability"),
+            folder / "metrics.parquet": (tables.METRICS, "metrics"),
+        }
+        for step in steps:
+            stem = folder / "interactions" / f"step-{step}"
+            expected |= {
+                folder / "outputs" / f"step-{step}.parquet": (tables.OUTPUTS, "outputs"),
+                stem.with_suffix(".parquet"): (tables.INTERACTIONS, "interactions"),
+                stem.with_suffix(".solve.parquet"): (tables.SOLVE, "interactions"),
+            }
+    assert set(results.rglob("*.parquet")) == set(expected)
+    hashes = set()
+    for path, (table, rule) in expected.items():
+        read(path, table)
+        metadata = tables.read_metadata(path)
+        assert metadata["schema_version"] == tables.SCHEMA_VERSION
+        assert metadata["created_by"] == rule
+        assert re.fullmatch(r"[\d.]+\+[0-9a-f]{12}", metadata["code_version"])
+        hashes.add(metadata["config_hash"])
+    assert len(hashes) == 1
+
+
+def test_nothing_temporary_is_left(results):
+    hidden = {path.name for path in results.rglob(".*")}
+    assert hidden <= {".snakemake_timestamp"}
+
+
+@EVERY_RUN
+def test_checkpoints_are_the_listed_steps(results, run):
+    folders = (results / "runs" / run / "checkpoints").glob("step-*")
+    assert sorted(path.name for path in folders) == [f"step-{step}" for step in STEPS[run]]
+
+
+@EVERY_RUN
+def test_training_has_every_step_and_validation_at_checkpoints(results, run):
+    rows = read(results / "runs" / run / "training.parquet", tables.TRAINING)
+    assert rows["step"].to_list() == [0, 1, 2, 3]
+    validated = rows.drop_nulls("validation_loss")["step"].to_list()
+    assert validated == STEPS[run]
+
+
+def test_runs_share_samples_and_players(results):
+    samples = read(results / "data" / "lines" / "analysis.parquet", tables.DATA)
+    words = {}
+    for run in STEPS:
+        players = read(results / "runs" / run / "players.parquet", tables.PLAYERS)
+        assert players["sample_id"].unique().sort().equals(samples["sample_id"])
+        assert players.group_by("sample_id").len()["len"].to_list() == [N] * len(samples)
+        words[run] = players.select("sample_id", "player", "word").rows()
+    assert words["llama-tiny"] == words["gemma3-tiny"]
+
+
+@EVERY_RUN
+def test_players_own_the_tokens_of_their_words(results, run):
+    players = read(results / "runs" / run / "players.parquet", tables.PLAYERS)
+    prompts = read(results / "runs" / run / "prompts.parquet", tables.PROMPTS)
+    for row in players.join(prompts, on="sample_id").iter_rows(named=True):
+        assert row["rendered"][row["char_start"] : row["char_end"]] == row["word"]
+        assert row["player_of_token"].count(row["player"]) == row["n_tokens"] > 0
+
+
+@EVERY_RUN
+def test_outputs_have_every_mask_of_every_sample(results, run):
+    for step in STEPS[run]:
+        path = results / "runs" / run / "outputs" / f"step-{step}.parquet"
+        masks = by_sample(read(path, tables.OUTPUTS), "mask")
+        assert len(masks) == CONFIG["datasets"]["lines"]["analysis"]
+        assert all(mask.tolist() == list(range(2**N)) for mask in masks.values())
+
+
+@EVERY_RUN
+def test_outputs_can_be_recomputed_from_model_checkpoint_and_prompts(results, run):
+    folder = results / "runs" / run
+    step = STEPS[run][-1]
+    rows = read(folder / "outputs" / f"step-{step}.parquet", tables.OUTPUTS)
+    outputs = by_sample(rows, "log_odds")
+    metadata = tables.read_metadata(folder / "prompts.parquet")
+    model = load_checkpoint(
+        results / "models" / run.partition("-")[0], folder / "checkpoints" / f"step-{step}", "cpu"
+    )
+    baseline = masking_baseline(
+        model, metadata["masking_baseline"], int(metadata["baseline_token_id"])
+    )
+    for prompt in read(folder / "prompts.parquet", tables.PROMPTS).iter_rows(named=True):
+        values = masked_log_odds(
+            model,
+            prompt["token_ids"],
+            prompt["player_of_token"],
+            prompt["target_token_ids"],
+            baseline,
+            method="full_length",
+        )
+        np.testing.assert_allclose(outputs[prompt["sample_id"]], values, atol=1e-4)
+        assert np.ptp(values) > 0.01
+
+
+@EVERY_RUN
+def test_interactions_give_the_outputs_within_the_noise_bound(results, run):
+    for step in STEPS[run]:
+        folder = results / "runs" / run
+        outputs = by_sample(
+            read(folder / "outputs" / f"step-{step}.parquet", tables.OUTPUTS), "log_odds"
+        )
+        stem = folder / "interactions" / f"step-{step}"
+        interactions = read(stem.with_suffix(".parquet"), tables.INTERACTIONS)
+        solve = read(stem.with_suffix(".solve.parquet"), tables.SOLVE)
+        assert set(solve["sample_id"]) == set(outputs)
+        for row in solve.iter_rows(named=True):
+            dense = {kind: np.zeros(2**N) for kind in ("and", "or", "bias")}
+            rows = interactions.filter(sample_id=row["sample_id"])
+            for kind, pattern, effect in rows.select("kind", "pattern", "effect").rows():
+                dense[kind][pattern] = effect
+            phi = reconstruct(dense["bias"][0], dense["and"], dense["or"])
+            v = outputs[row["sample_id"]].astype(float)
+            assert np.abs(phi - v).max() <= row["noise_bound"] + 1e-9
+            assert row["noise_bound"] == pytest.approx(0.04 * abs(v[-1] - v[0]))
+            assert row["l1_lower_bound"] <= row["l1"] * (1 + 1e-9)
+
+
+@EVERY_RUN
+def test_dynamics_and_metrics_agree(results, run):
+    folder = results / "runs" / run
+    dynamics = read(folder / "dynamics.parquet", tables.DYNAMICS)
+    metrics = read(folder / "metrics.parquet", tables.METRICS)
+    assert dynamics["generalizable"].null_count() == 0
+    assert dynamics.filter(step=0)["class"].unique().to_list() == ["preserved"]
+    counts = metrics.filter(pl.col("order").is_null(), metric="count", kind="both")
+    assert counts["step"].unique().sort().to_list() == STEPS[run]
+    n_samples = CONFIG["datasets"]["lines"]["analysis"]
+    for step, label, value in counts.select("step", "class", "value").rows():
+        found = dynamics.filter(pl.col("class") == label, step=step)
+        if step == 0 and label != "preserved":
+            assert value is None
+        else:
+            assert value == pytest.approx(len(found) / n_samples)
+    values = metrics["value"].drop_nulls()
+    assert values.is_finite().all()
+
+
+@EVERY_RUN
+def test_stages(results, run):
+    stages = json.loads((results / "runs" / run / "stages.json").read_text())
+    assert stages["run"] == run
+    for name in ("boundary", "ci_low", "ci_high", "best_checkpoint"):
+        assert stages[f"{name}_step"] in STEPS[run]
+    assert list(stages["evidence"]["removed_count"]) == [str(step) for step in STEPS[run]]
+
+
+def test_figures_of_the_rules_are_there(results):
+    rules = (ROOT / "workflow" / "rules" / "figures.smk").read_text()
+    for name in re.findall(r"^rule (fig\d+):", rules, re.MULTILINE):
+        for form in ("pdf", "png"):
+            assert (results / "figures" / f"{name}.{form}").stat().st_size > 1000
+
+
+def test_nothing_is_left_to_do(study):
+    again = snakemake(*study, "--dry-run")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout
+
+
+def test_own_checkpoints_give_the_same_metrics(study, results):
+    folder, config = study
+    config = copy.deepcopy(config)
+    trained = results / "runs" / "gemma3-tiny"
+    config["runs"]["gemma3-own"] = {
+        "dataset": "lines",
+        "baseline_run": "llama-tiny",
+        "checkpoints": {0: "base", 3: str(trained / "checkpoints" / "step-3")},
+    }
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.parquet")}
+    done = snakemake(folder, config, "results/runs/gemma3-own/metrics.parquet")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    own = results / "runs" / "gemma3-own"
+    for name in ("outputs/step-0.parquet", "outputs/step-3.parquet", "metrics.parquet"):
+        assert pl.read_parquet(own / name).equals(pl.read_parquet(trained / name)), name
+    assert not (own / "training.parquet").exists()
+
+
+def test_a_bad_config_starts_no_job(tmp_path, model_folders):
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    (tmp_path / "lines.jsonl").write_text("")
+    config["finetune"]["checkpoints"] = [0, 9]
+    bad = snakemake(tmp_path, config)
+    assert bad.returncode != 0
+    line = "runs.llama-tiny: finetune.checkpoints [9] lie beyond finetune.steps = 3; raise steps"
+    assert line in bad.stdout
+    assert "Traceback" not in bad.stdout
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "logs").exists()
