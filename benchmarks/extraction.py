@@ -5,10 +5,10 @@
 
 Real v: log-odds of SmolLM2-135M on masked tweets (`extraction_v.npz`). The recipe is our own plain
 implementation of what method.md describes: dense Möbius matrices, free p and clamped q, SGD with
-momentum 0.9, 10,000 steps at 1e-5, float32. Times are wall times per problem with the threads that
-OMP_NUM_THREADS allows. L1 is the plain one, the median over the problems that the baselines solve,
-and "above" how far that is from ours. Where fewer steps than 10,000 are run, the time is scaled to
-10,000 and marked "~", and the L1 is not shown.
+momentum 0.9, 10,000 steps at 1e-5, float32. Times are wall times (or, with --cpu, CPU times) per
+problem with the threads that OMP_NUM_THREADS allows. L1 is the plain one, the median over the
+problems that the baselines solve, and "above" how far that is from ours. Where fewer steps than
+10,000 are run, the time is scaled to 10,000 and marked "~", and the L1 is not shown.
 """
 
 import argparse
@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 from sft_interactions import extraction  # noqa: E402
 
 STEPS = 10_000
+clock = time.perf_counter
 
 
 def load(n):
@@ -62,22 +63,22 @@ def reference_recipe(v, steps, noise_ratio=0.04):
         and_effects, or_effects = moebius @ (half + p), or_matrix @ (half - p)
         return and_effects[1:].abs().sum() + or_effects[1:].abs().sum()
 
-    start = time.perf_counter()
+    start = clock()
     for _ in range(steps):
         optimizer.zero_grad()
         l1().backward()
         optimizer.step()
         with torch.no_grad():
             q.clamp_(-bound, bound)
-    seconds = (time.perf_counter() - start) * STEPS / steps
+    seconds = (clock() - start) * STEPS / steps
     with torch.no_grad():
         return float(l1()), seconds
 
 
 def timed(v, solver="interior-point"):
-    start = time.perf_counter()
+    start = clock()
     result = extraction.extract(v, solver=solver)
-    return result, time.perf_counter() - start
+    return result, clock() - start
 
 
 def peak_memory(n, n_problems):
@@ -183,14 +184,23 @@ def main():
         help="at n = 12, where the simplex takes minutes a problem",
     )
     parser.add_argument("--memory", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cpu", action="store_true", help="CPU times, for a machine that is shared"
+    )
     options = parser.parse_args()
+    if options.cpu:
+        global clock
+        clock = time.process_time
     if options.memory:
         measure_memory(*options.memory)
         return
     if options.quick:
         options.problems, options.batch = 2, 16
     players = options.players or ((8, 10) if options.quick else (8, 10, 12))
-    print(f"threads: {os.environ.get('OMP_NUM_THREADS', 'default')}, cores: {os.cpu_count()}")
+    print(
+        f"threads: {os.environ.get('OMP_NUM_THREADS', 'default')}, cores: {os.cpu_count()}, "
+        f"{'CPU' if options.cpu else 'wall'} times"
+    )
     for n in players:
         compare(n, options)
 

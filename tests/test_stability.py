@@ -1,6 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
+
 from sft_interactions import stability
 from sft_interactions.extraction import reconstruct
 from sft_interactions.sensitivity import vary_salience

@@ -36,7 +36,7 @@ _ZERO = 1e-12
 # What a vertex must reach to be taken as the optimum (v has range 1).
 _VERTEX_GAP, _VERTEX_EXCESS = 1e-9, 1e-10
 # Conjugate gradients: reduction of the residual in the norm of the preconditioner, and its cost.
-_CG_TOLERANCE, _CG_ITERATIONS = 5e-2, 150
+_CG_TOLERANCE, _CG_ITERATIONS = 1e-1, 150
 # Iterative refinement of the exact factors: relative residual to reach, number of rounds.
 _REFINED, _REFINEMENTS = 1e-10, 2
 
@@ -262,9 +262,7 @@ class _ColumnFactor:
         matrix *= self.root
         matrix *= self.root[:, None]
         matrix.ravel()[:: len(matrix) + 1] += 1.0
-        single = matrix.astype(np.float32)
-        self.factor, info = lapack.spotrf(single.T, lower=0, overwrite_a=1, clean=0)
-        print('F32FAIL') if info else None
+        self.factor, info = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1, clean=0)
         if info:
             raise np.linalg.LinAlgError("the preconditioner is singular")
 
@@ -298,7 +296,7 @@ class _ColumnFactor:
     def solve(self, rhs):
         r = rhs * self.inverse
         z = np.append(analysis(r).ravel()[self.columns], r.sum()) * self.root
-        z = lapack.spotrs(self.factor, z.astype(np.float32), lower=0)[0] * self.root
+        z = lapack.dpotrs(self.factor, z, lower=0)[0] * self.root
         effects = np.zeros(2 * len(rhs))
         effects[self.columns] = z[:-1]
         return r - (synthesis(effects.reshape(2, -1)) + z[-1]) * self.inverse
