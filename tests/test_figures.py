@@ -168,20 +168,38 @@ def test_fig2_counts_follow_the_metric_under_their_columns():
     assert across[2] == pytest.approx((column.x0 + column.x1) / 2)
 
 
-def test_fig2_shows_a_churn_floor_where_there_is_one():
+@pytest.mark.parametrize(
+    ("module", "shown"),
+    [(fig2, ["churn_floor"]), (fig3, ["gamma_churn_floor", "rho_churn_floor"])],
+)
+def test_a_churn_floor_is_drawn_where_there_is_one(module, shown):
     run = make_run()
-    floor = run.metrics.filter(pl.col("metric") == "count").with_columns(
-        metric=pl.lit("churn_floor"), value=pl.when(pl.col("step") > 0).then(0.1)
+    floors = {"churn_floor": 0.1, "gamma_churn_floor": 0.2, "rho_churn_floor": 0.3}
+    count = run.metrics.filter(pl.col("metric") == "count")
+    rows = [
+        count.with_columns(
+            metric=pl.lit(name),
+            value=pl.when(pl.col("step") > 0).then(value),
+            ci_low=pl.when(pl.col("step") > 0).then(value / 2),
+            ci_high=pl.when(pl.col("step") > 0).then(2 * value),
+        )
+        for name, value in floors.items()
+    ]
+    with_floor = replace(run, metrics=pl.concat([run.metrics, *rows]))
+
+    def drawn(run):
+        figure = module.draw([run], level=0.95)
+        return sorted(
+            gid
+            for axes in figure.axes
+            for collection in axes.collections
+            if "churn_floor" in (gid := collection.get_gid() or "")
+        )
+
+    assert drawn(run) == []
+    assert drawn(with_floor) == sorted(
+        f"{name}:{label}" for name in shown for label in ("emerged", "removed")
     )
-    figures = [
-        fig2.draw([run], level=0.95),
-        fig2.draw([replace(run, metrics=pl.concat([run.metrics, floor]))], level=0.95),
-    ]
-    shown = [
-        [c.get_gid() for c in panel(f, f"{run.label}:counts").collections if c.get_gid()]
-        for f in figures
-    ]
-    assert shown == [[], ["churn_floor:removed", "churn_floor:emerged"]]
 
 
 def test_fig3_lines_carry_the_metrics_and_their_gaps():

@@ -53,8 +53,7 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     figure = Figure(figsize=(TEXT_WIDTH, height))
     for index, run in enumerate(runs):
         _Block(figure, run, top=HEADER + BLOCK * index).draw()
-    has_floor = any(map(_churn_floors, runs))
-    entries = _legend_entries(level, has_floor)
+    entries = _legend_entries(level, any(run.has_churn_floor for run in runs))
     figure.legend(
         entries.values(),
         entries.keys(),
@@ -192,8 +191,7 @@ class _Block:
         positions = self.lefts - LEFT + self.width / 2
         axes.set_xlim(0, width)
         panels.shade_stages(axes, self.run, positions)
-        for label, floor in _churn_floors(self.run).items():
-            axes.fill_between(positions, 0, floor, gid=f"churn_floor:{label}", **_FLOOR_STYLE)
+        panels.draw_floor(axes, self.run, "count", positions)
         for label in CLASSES:
             panels.draw_line(axes, self.run, label, "count", positions)
         tops = [self.run.series(label, "count")[[0, 2]] for label in CLASSES]
@@ -245,21 +243,6 @@ class _Block:
         self.figure.text(left / TEXT_WIDTH, 1 - (self.top + top) / whole, text, **style)
 
 
-_FLOOR_STYLE = {
-    "facecolor": "none",
-    "edgecolor": GREY,
-    "hatch": "//////",
-    "linewidth": 0.4,
-    "zorder": 1,
-}
-
-
-def _churn_floors(run: Run) -> dict[str, np.ndarray]:
-    """Counts of changes that noise alone would make, where the metrics have them."""
-    floors = {label: run.series(label, "churn_floor")[0] for label in ("removed", "emerged")}
-    return {label: floor for label, floor in floors.items() if np.isfinite(floor).any()}
-
-
 def _headroom(top: float) -> float:
     return 1.08 * top if top > 0 else 1.0
 
@@ -286,5 +269,5 @@ def _legend_entries(level: float, has_floor: bool) -> dict[str, Artist | tuple[A
         panels.bar_handle(level),
     )
     if has_floor:
-        entries["churn floor"] = Patch(**_FLOOR_STYLE)
+        entries["churn floor"] = panels.floor_handle()
     return entries

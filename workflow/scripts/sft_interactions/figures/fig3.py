@@ -33,11 +33,14 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
         for row, metric in enumerate(ROWS):
             _draw_panel(grid[row, column], run, metric, width, bottom=row == len(ROWS) - 1)
     chance = Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="chance level of γ")
+    marks = [panels.band_handle(level), chance]
+    if any(run.has_churn_floor for run in runs):
+        marks.append(panels.floor_handle())
     panels.add_legend_and_note(
         figure,
-        [panels.line_handles(), [*panels.stage_handles(), panels.band_handle(level), chance]],
+        [[*panels.line_handles(), *panels.stage_handles()], marks],
         f"Means over {panels.samples_name(runs)}. Newly emerged and removed interactions do not "
-        "apply before SFT.",
+        "apply before SFT. Churn floor: removed and emerged if nothing but noise changed.",
     )
     return figure
 
@@ -60,6 +63,7 @@ def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -
             fontstyle="italic", color=GREY,
         )  # fmt: skip
         return
+    panels.draw_floor(axes, run, metric, positions)
     for label, style in CLASSES.items():
         panels.draw_line(axes, run, label, metric, positions)
         if metric == "gamma":

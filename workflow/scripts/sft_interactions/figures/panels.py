@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -25,6 +26,7 @@ from sft_interactions.figures.style import (
 )
 
 BAND_ALPHA = 0.16
+_FLOOR_STYLE = {"facecolor": "none", "hatch": "//////", "linewidth": 0.4, "zorder": 1}
 
 
 def shade_stages(axes: Axes, run: Run, positions: np.ndarray) -> None:
@@ -52,6 +54,30 @@ def draw_line(axes: Axes, run: Run, label: str, metric: str, positions: np.ndarr
         clip_on=False,
         zorder=4 if label == "preserved" else 3,
     )
+
+
+def draw_floor(axes: Axes, run: Run, metric: str, positions: np.ndarray) -> None:
+    """Hatch what noise alone would give for the removed and the emerged interactions.
+
+    For ``count`` from 0 to its churn floor, else the interval of the floor.
+    """
+    if not run.has_churn_floor:
+        return
+    name = "churn_floor" if metric == "count" else f"{metric}_churn_floor"
+    for label in ("removed", "emerged"):
+        value, low, high = run.series(label, name)
+        if metric == "count":
+            low, high, color = 0, value, GREY
+        else:
+            color = to_rgba(CLASSES[label].line, 0.5)
+        axes.fill_between(
+            positions, low, high, edgecolor=color, gid=f"{name}:{label}", **_FLOOR_STYLE
+        )
+
+
+def floor_handle() -> Artist:
+    """Legend entry of the churn floor."""
+    return Patch(edgecolor=GREY, label="churn floor", **_FLOOR_STYLE)
 
 
 def label_steps(axes: Axes, steps: Sequence[int], positions: np.ndarray, width: float) -> None:

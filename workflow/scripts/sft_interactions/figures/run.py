@@ -45,6 +45,11 @@ class Run:
         """Index of the checkpoint that ends the denoising stage."""
         return self.steps.index(self.stages["boundary_step"])
 
+    @property
+    def has_churn_floor(self) -> bool:
+        """Whether the metrics say what noise alone would change."""
+        return bool(np.isfinite(self.series("removed", "churn_floor")[0]).any())
+
     def series(self, label: str, metric: str) -> np.ndarray:
         """Value and interval of a metric of a class over the checkpoints.
 
