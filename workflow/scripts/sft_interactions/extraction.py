@@ -133,13 +133,7 @@ def _solve_one_by_highs(v, bound, weights, method):
     x, y, iterations = highs.solve(v, bound, weights[mask], method=method)
     effects = np.zeros(mask.shape)
     effects[mask] = np.where(np.abs(x[:-1]) < 1e-9, 0.0, x[:-1])
-    residual = interior_point.synthesis(effects) + x[-1] - v
-    active = np.abs(residual) > bound - 1e-9
-    side = np.where(active, np.where(residual < 0, -1, 1), 0).astype(np.int8)
-    sign = np.sign(effects).astype(np.int8)
-    found = interior_point.solve_vertex(v, bound, weights, sign, side)
-    if found is None:
-        found = interior_point.solve_degenerate(v, bound, weights, sign, side, y)
+    found = interior_point.solve_active(v, bound, weights, effects, float(x[-1]), y)
     if max(found.gap, found.excess) > 1e-9:
         found = interior_point.certify(v, bound, weights, effects, float(x[-1]), y)
     return found, iterations

@@ -13,7 +13,8 @@ The formulation and the algorithm below are ours. Three facts make it fast:
 - Few columns matter while many rows do (early), and few rows are near their bound (late). Early,
   conjugate gradients with fast transforms are preconditioned by the few columns with weight
   (Woodbury); late, rows far inside their bound leave the working set, and come back if they must.
-- Once support and active rows are known, the vertex and its dual are one small linear system.
+- Once support and active rows are known, the vertex and its dual are one small linear system. Where
+  the optimum is nearly degenerate, a few simplex pivots lead from a neighbour to it.
 """
 
 from contextlib import suppress
@@ -22,7 +23,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import lapack, qr
 
 from sft_interactions.transforms import complement, orders, subset_sums, superset_sums
 
@@ -35,6 +36,8 @@ _TINY = 1e-300
 _ZERO = 1e-12
 # What a vertex must reach to be taken as the optimum (v has range 1).
 _VERTEX_GAP, _VERTEX_EXCESS = 1e-9, 1e-10
+# Relative gap below which a failing vertex means a degenerate optimum.
+_DEGENERATE_GAP = 1e-7
 # Conjugate gradients: reduction of the residual in the norm of the preconditioner, and its cost.
 _CG_TOLERANCE, _CG_ITERATIONS = 1e-1, 150
 # Iterative refinement of the exact factors: relative residual to reach, number of rounds.
@@ -158,6 +161,111 @@ def solve_degenerate(
     effects = np.zeros_like(weights)
     effects[sign != 0] = x[:-1]
     return replace(certify(v, bound, weights, effects, float(x[-1]), y), exact=True)
+
+
+def solve_active(
+    v: NDArray[np.float64],
+    bound: float,
+    weights: NDArray[np.float64],
+    effects: NDArray[np.float64],
+    constant: float,
+    y: NDArray[np.float64],
+) -> Solution:
+    """The exact solution with the support and the active rows of a nearly exact one.
+
+    Args:
+        effects: (2, 2^n), exactly 0 off the support.
+        y: (2^n,) a nearly optimal dual.
+    """
+    sign, side = _active_set(v, bound, effects, constant)
+    return solve_vertex(v, bound, weights, sign, side) or solve_degenerate(
+        v, bound, weights, sign, side, y
+    )
+
+
+def _active_set(v, bound, effects, constant):
+    residual = synthesis(effects) + constant - v
+    active = np.abs(residual) > bound - 1e-9
+    side = np.where(active, np.where(residual < 0, -1, 1), 0).astype(np.int8)
+    return np.sign(effects).astype(np.int8), side
+
+
+def improve_vertex(
+    v: NDArray[np.float64],
+    bound: float,
+    weights: NDArray[np.float64],
+    vertex: Solution,
+    max_pivots: int = 100,
+) -> Solution | None:
+    """Walk from a feasible vertex to the optimal one by pivots of the primal simplex method.
+
+    For a vertex that is all but optimal: every pivot factorises anew.
+
+    Returns:
+        None if the way ends in a singular system or is longer than `max_pivots`.
+    """
+    mask = effect_mask(len(v).bit_length() - 1)
+    sign, side = _active_set(v, bound, vertex.effects, vertex.constant)
+    for _ in range(max_pivots):
+        rows, system = _vertex_system(sign, side)
+        if system.shape[0] != system.shape[1]:
+            return None
+        lu, pivots, info = lapack.dgetrf(system, overwrite_a=1)
+        if info:
+            return None
+        support = sign != 0
+        x = lapack.dgetrs(lu, pivots, v[rows] + bound * side[rows])[0]
+        cost = np.append((weights * sign)[support], 0.0)
+        y = np.zeros_like(v)
+        y[rows] = lapack.dgetrs(lu, pivots, cost, trans=1)[0]
+
+        # What may enter: an effect that is worth more than its weight, a row held at its bound by
+        # a dual of the wrong sign.
+        worth = analysis(y)
+        gain_effect = np.where(mask & ~support, np.abs(worth) - weights, 0.0)
+        gain_row = np.where(bound > 0, y * side, 0.0)
+        best_effect, best_row = int(gain_effect.argmax()), int(gain_row.argmax())
+        if max(gain_effect.flat[best_effect], gain_row[best_row]) < 1e-12:
+            return solve_vertex(v, bound, weights, sign, side)
+        step = np.zeros_like(weights)
+        right = np.zeros(len(rows))
+        free = side == 0
+        if gain_effect.flat[best_effect] >= gain_row[best_row]:
+            step.flat[best_effect] = np.sign(worth.flat[best_effect])
+            right -= synthesis(step)[rows]
+        else:
+            right[rows == best_row] = -side[best_row]
+            free[best_row] = True
+        dx = lapack.dgetrs(lu, pivots, right)[0]
+
+        # What leaves: an effect that shrinks to 0, an inactive row that meets its bound.
+        effects = np.zeros_like(weights)
+        effects[support] = x[:-1]
+        shrink = np.zeros_like(weights)
+        shrink[support] = -dx[:-1] * sign[support]
+        step[support] = dx[:-1]
+        residual = synthesis(effects) + x[-1] - v
+        change = synthesis(step) + dx[-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            to_zero = np.where(shrink > 1e-12, np.abs(effects) / shrink, np.inf)
+            to_bound = np.where(
+                free & (np.abs(change) > 1e-12),
+                np.maximum(bound - np.sign(change) * residual, 0.0) / np.abs(change),
+                np.inf,
+            )
+        last_effect, last_row = int(to_zero.argmin()), int(to_bound.argmin())
+        if not np.isfinite(min(to_zero.flat[last_effect], to_bound[last_row])):
+            return None
+        sign, side = sign.copy(), side.copy()
+        if gain_effect.flat[best_effect] >= gain_row[best_row]:
+            sign.flat[best_effect] = np.sign(worth.flat[best_effect])
+        else:
+            side[best_row] = 0
+        if to_zero.flat[last_effect] <= to_bound[last_row]:
+            sign.flat[last_effect] = 0
+        else:
+            side[last_row] = np.sign(change[last_row])
+    return None
 
 
 def _vertex_system(sign, side):
@@ -577,35 +685,76 @@ def _update_rows(state, gap, mask):
     return back.any(axis=1)
 
 
-def _try_vertex(state, i, weights, mask):
+def _try_vertex(state, i, weights, mask, gap):
     """The vertex of the basis that the iterate points to, or None if it is not the optimum.
 
     A basis holds c and as many effects and inactive rows together as there are other rows: those
-    with the largest ratio of the primal to the dual variable.
+    with the largest ratio of the primal to the dual variable. Where the optimum is nearly degenerate
+    the ratio of some tells nothing: then, near the end, an independent basis is chosen and improved.
     """
     x, s, size = state.x[i], state.s[i], state.v.shape[1]
     effect_ratio = np.where(mask, (x / s).max(axis=0), 0.0)
     if state.bounded[i, 0]:
         on = state.rows[i]
+        working = np.flatnonzero(on)
         row_ratio = (state.t[i] / np.where(on, state.u[i], 1.0)).min(axis=0)
         n_basic = on.sum() - 1
         row_side = np.where(state.u[i, 0] > state.u[i, 1], 1, -1)
     else:
         on = np.zeros(size, dtype=bool)
+        working = np.arange(size)
         row_ratio, n_basic, row_side = np.zeros(size), size - 1, np.ones(size, dtype=int)
     ratio = np.concatenate([effect_ratio[mask], row_ratio[on]])
-    basic = np.zeros(len(ratio), dtype=bool)
-    basic[np.argpartition(-ratio, n_basic - 1)[:n_basic]] = True
+    # Of an effect near 0 only the dual slack tells the sign.
+    side_of_effect = np.where(x[0] / s[0] > x[1] / s[1], 1, -1)[mask]
     n_effects = mask.sum()
-    sign = np.zeros(mask.shape, dtype=np.int8)
-    sign[mask] = basic[:n_effects] * np.where((x[0] > x[1])[mask], 1, -1)
-    inactive = ~on & state.bounded[i, 0]
-    inactive[on] = basic[n_effects:]
-    side = np.where(inactive, 0, row_side).astype(np.int8)
-    vertex = solve_vertex(state.v[i], state.bound[i], weights, sign, side)
-    if vertex is None or not (vertex.gap < _VERTEX_GAP and vertex.excess < _VERTEX_EXCESS):
-        return None
-    return vertex
+
+    def vertex_of(chosen):
+        basic = np.zeros(len(ratio), dtype=bool)
+        basic[chosen] = True
+        sign = np.zeros(mask.shape, dtype=np.int8)
+        sign[mask] = basic[:n_effects] * side_of_effect
+        inactive = ~on & state.bounded[i, 0]
+        inactive[on] = basic[n_effects:]
+        side = np.where(inactive, 0, row_side).astype(np.int8)
+        return solve_vertex(state.v[i], state.bound[i], weights, sign, side)
+
+    vertex = vertex_of(np.argpartition(-ratio, n_basic - 1)[:n_basic])
+    if not _is_optimal(vertex) and gap < _DEGENERATE_GAP:
+        vertex = vertex_of(_independent(ratio, n_basic, mask, working))
+        if vertex is not None and vertex.excess < _VERTEX_EXCESS:
+            vertex = improve_vertex(state.v[i], state.bound[i], weights, vertex)
+    return vertex if _is_optimal(vertex) else None
+
+
+def _is_optimal(vertex):
+    return vertex is not None and vertex.gap < _VERTEX_GAP and vertex.excess < _VERTEX_EXCESS
+
+
+def _independent(ratio, n_basic, mask, rows):
+    """Independent columns, of effects and then of working rows, with the largest ratios.
+
+    A QR factorisation that takes the longest remaining column, each scaled by its ratio.
+    """
+    n = mask.shape[1].bit_length() - 1
+    ratio = np.clip(np.nan_to_num(ratio, nan=0.0), 1e-30, 1e30)
+    candidates = np.argsort(-ratio, kind="stable")[: n_basic + n_basic // 4]
+    effects, row_of = candidates[candidates < mask.sum()], candidates[candidates >= mask.sum()]
+    flat = np.flatnonzero(mask)[effects]
+    kind, pattern = flat >> n, flat & ((1 << n) - 1)
+    columns = np.where(
+        kind == 0,
+        (rows[:, None] & pattern) == pattern,
+        -((rows[:, None] & pattern) == 0).astype(int),
+    )
+    slack = np.zeros((len(rows), len(row_of)))
+    slack[row_of - mask.sum(), np.arange(len(row_of))] = 1.0
+    matrix = np.hstack([np.ones((len(rows), 1)), columns, slack])
+    order = np.concatenate([effects, row_of])
+    scale = np.sqrt(np.clip(ratio[order] / ratio[candidates[n_basic - 1]], 1e-10, 1e10))
+    matrix *= np.append(1e6, scale)
+    chosen = qr(matrix, mode="r", pivoting=True, overwrite_a=True)[1][: n_basic + 1]
+    return order[chosen[chosen > 0] - 1]
 
 
 def _round(state, i, weights, mask):
@@ -635,7 +784,7 @@ def _solve_batch(v, bound, weights, max_iterations, shortcuts, correctors):
         back = _update_rows(state, gap, mask) if large else np.zeros(len(gap), dtype=bool)
         done = np.zeros(len(gap), dtype=bool)
         for i in np.flatnonzero((gap < 1e-4) & ~back):
-            solutions[state.index[i]] = vertex = _try_vertex(state, i, weights, mask)
+            solutions[state.index[i]] = vertex = _try_vertex(state, i, weights, mask, gap[i])
             done[i] = vertex is not None
         # A gap at rounding without a vertex: the optimum is degenerate, more steps do not help.
         keep = ~done & np.isfinite(gap) & (gap > 1e-14)
