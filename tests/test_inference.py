@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from sft_interactions.inference import (
+    MaskedPrompt,
     log_odds,
     masked_log_odds,
     masking_baseline,
     pick_device,
 )
+from sft_interactions.memory import BatchSize
 
 UNKNOWN = 0
 OWNERS = {
@@ -55,12 +57,20 @@ def by_hand(model, ids, owners, targets):
     return np.array(values)
 
 
+def make_prompt(owners, targets):
+    return MaskedPrompt(make_ids(owners), owners, targets)
+
+
+def batch(tokens):
+    return BatchSize(tokens, 2**40)
+
+
 class Seen:
     """Input embeddings of every forward pass of a model."""
 
     def __init__(self, model):
         self.inputs = []
-        self.handle = model.register_forward_pre_hook(self.keep, with_kwargs=True)
+        self.handle = model.base_model.register_forward_pre_hook(self.keep, with_kwargs=True)
 
     def keep(self, model, args, kwargs):
         self.inputs.append(kwargs["inputs_embeds"])
@@ -74,7 +84,7 @@ class Seen:
 
 def evaluate(model, owners, targets, **options):
     baseline = masking_baseline(model, "token", UNKNOWN)
-    return masked_log_odds(model, make_ids(owners), owners, targets, baseline, **options)
+    return masked_log_odds(model, make_prompt(owners, targets), baseline, **options)
 
 
 @pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
@@ -84,8 +94,8 @@ def test_prefix_tree_is_the_full_forward(model, owners, targets):
     assert whole.shape == (2 ** (max(owners) + 1),)
     assert whole.dtype == np.float32
     assert np.ptp(whole) > 0.05
-    for max_rows in (2, 8, 256):
-        tree = evaluate(model, owners, targets, method="prefix_tree", max_rows=max_rows)
+    for tokens in (8, 40, 1024):
+        tree = evaluate(model, owners, targets, method="prefix_tree", batch=batch(tokens))
         np.testing.assert_allclose(tree, whole, atol=1e-4)
 
 
@@ -94,8 +104,8 @@ def test_prefix_tree_is_the_full_forward(model, owners, targets):
 def test_full_forward_is_the_definition(model, case, targets):
     owners = OWNERS[case]
     expected = by_hand(model, make_ids(owners), owners, targets)
-    for max_rows in (3, 256):
-        whole = evaluate(model, owners, targets, method="full_length", max_rows=max_rows)
+    for tokens in (40, 1024):
+        whole = evaluate(model, owners, targets, method="full_length", batch=batch(tokens))
         np.testing.assert_allclose(whole, expected, atol=1e-4)
     np.testing.assert_allclose(evaluate(model, owners, targets), expected, atol=1e-4)
 
@@ -104,7 +114,7 @@ def test_more_players_than_rows_fit(model):
     owners = [-1, 0, 1, -1, 2, 3, 3, 4, 5, -1]
     whole = evaluate(model, owners, [17], method="full_length")
     with Seen(model) as inputs:
-        tree = evaluate(model, owners, [17], max_rows=8)
+        tree = evaluate(model, owners, [17], batch=batch(32))
     np.testing.assert_allclose(tree, whole, atol=1e-4)
     assert max(len(rows) for rows in inputs) == 8
     assert sum(rows.shape[0] * rows.shape[1] for rows in inputs) < 0.5 * 64 * len(owners)
@@ -126,7 +136,7 @@ def test_masking_touches_exactly_the_tokens_of_masked_words(model):
 def test_the_model_is_given_the_same_prompt_length_for_every_mask(model):
     owners = OWNERS["long tail"]
     with Seen(model) as inputs:
-        evaluate(model, owners, [17], method="full_length", max_rows=3)
+        evaluate(model, owners, [17], method="full_length", batch=batch(3 * len(owners)))
     assert {rows.shape[1] for rows in inputs} == {len(owners)}
     assert [len(rows) for rows in inputs] == [3, 3, 2]
 
@@ -165,7 +175,7 @@ def test_baseline_mean_and_zero(model):
 def test_baseline_changes_all_masks_but_the_full_one(model):
     owners = OWNERS["one player"]
     values = [
-        masked_log_odds(model, make_ids(owners), owners, [17], masking_baseline(model, kind, 0))
+        masked_log_odds(model, make_prompt(owners, [17]), masking_baseline(model, kind, 0))
         for kind in ("token", "mean", "zero")
     ]
     for other in values[1:]:
@@ -184,10 +194,9 @@ def test_baseline_changes_all_masks_but_the_full_one(model):
         ([], [], [9], "numbered 0..n-1"),
     ],
 )
-def test_impossible_prompts_are_refused(tiny_models, ids, owners, targets, message):
-    model = tiny_models["llama"]
+def test_impossible_prompts_are_refused(ids, owners, targets, message):
     with pytest.raises(ValueError, match=message):
-        masked_log_odds(model, ids, owners, targets, masking_baseline(model, "zero"))
+        MaskedPrompt(ids, owners, targets)
 
 
 def test_device():
