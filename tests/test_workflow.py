@@ -15,7 +15,12 @@ import yaml
 
 from sft_interactions import tables
 from sft_interactions.extraction import reconstruct
-from sft_interactions.inference import load_checkpoint, masked_log_odds, masking_baseline
+from sft_interactions.inference import (
+    MaskedPrompt,
+    load_checkpoint,
+    masked_log_odds,
+    masking_baseline,
+)
 
 ROOT = Path(__file__).parents[1]
 N = 3
@@ -212,14 +217,10 @@ def test_outputs_can_be_recomputed_from_model_checkpoint_and_prompts(results, ru
         model, metadata["masking_baseline"], int(metadata["baseline_token_id"])
     )
     for prompt in read(folder / "prompts.parquet", tables.PROMPTS).iter_rows(named=True):
-        values = masked_log_odds(
-            model,
-            prompt["token_ids"],
-            prompt["player_of_token"],
-            prompt["target_token_ids"],
-            baseline,
-            method="full_length",
+        masked = MaskedPrompt(
+            prompt["token_ids"], prompt["player_of_token"], prompt["target_token_ids"]
         )
+        values = masked_log_odds(model, masked, baseline, method="full_length")
         np.testing.assert_allclose(outputs[prompt["sample_id"]], values, atol=1e-4)
         assert np.ptp(values) > 0.01
 

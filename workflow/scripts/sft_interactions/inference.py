@@ -4,9 +4,11 @@ Imports torch and transformers only. Equations of arXiv 2605.17967.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sft_interactions.memory import BatchSize, is_out_of_memory
-from sft_interactions.prefix_tree import PrefixTree, peak_bytes
+from sft_interactions.prefix_tree import NotBranchableError, PrefixTree, peak_bytes
+
+# Maskings of one prompt whose error is measured, evenly spread, the empty and the full one included.
+ERROR_MASKINGS = 8
 
 
 def pick_device(setting: str) -> torch.device:
@@ -70,14 +75,14 @@ def load_checkpoint(
     checkpoint_dir: str | Path | None,
     device: torch.device,
     *,
-    base: PreTrainedModel | None = None,
+    base: Callable[[], PreTrainedModel] | None = None,
 ) -> PreTrainedModel:
     """Load a model in float32 with the weights of a checkpoint, ready for inference.
 
     Args:
         checkpoint_dir: folder of a PEFT adapter, which is merged, or of full weights; None for the
             model itself.
-        base: the model of ``model_dir``, if it is loaded already; it is copied, not changed.
+        base: gives the model of ``model_dir``, if it is loaded already; it is copied, not changed.
 
     Raises:
         ValueError: the folder holds neither.
@@ -87,7 +92,7 @@ def load_checkpoint(
     )
     if checkpoint_dir is None or is_adapter:
         # A copy even for the next adapter: what merging adds does not come off without rounding.
-        model = load_base(model_dir) if base is None else copy.deepcopy(base)
+        model = load_base(model_dir) if base is None else copy.deepcopy(base())
     elif (Path(checkpoint_dir) / "config.json").is_file():
         model = load_base(checkpoint_dir)
     else:
@@ -314,3 +319,101 @@ class _FullLength:
             )
             self.record(numbers, output.logits)
             self.done += len(numbers)
+
+
+class PrecisionError(ValueError):
+    """The log-odds of a checkpoint are further from the float32 reference than allowed."""
+
+
+class Checkpoint:
+    """A checkpoint ready to evaluate masked prompts, in the precision that the config asks for.
+
+    Args:
+        model: model of :func:`load_checkpoint` on the CPU; it is used up.
+        device: where to evaluate.
+        settings: ``inference`` of the config.
+        baseline: arguments of :func:`masking_baseline`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        device: torch.device,
+        settings: Mapping[str, Any],
+        baseline: Mapping[str, Any],
+    ) -> None:
+        self.settings = settings
+        self.method = "full_length" if settings["method"] == "full_length" else "prefix_tree"
+        self.model = in_dtype(model, settings["dtype"])
+        # The reference of a half-precision model stays on the CPU: both may not fit on a GPU.
+        self.reference = self.model if self.model is model else model
+        self.model = self.model.to(device)
+        self.baselines = {m: masking_baseline(m, **baseline) for m in (self.model, self.reference)}
+        self.batch = BatchSize.of_device(device, settings["batch_tokens"], settings["memory_gb"])
+
+    def log_odds(
+        self, prompt: MaskedPrompt, progress: Callable[[int], None] = lambda _: None
+    ) -> NDArray[np.float32]:
+        """All log-odds of a prompt, as :func:`masked_log_odds` gives them.
+
+        Raises:
+            NotBranchableError: the model cannot be evaluated as a prefix tree, and the config does not
+                allow whole prompts instead.
+        """
+        allow_tf32(self.settings["dtype"] == "tf32")
+        arguments = {"batch": self.batch, "progress": progress}
+        try:
+            return masked_log_odds(
+                self.model, prompt, self.baselines[self.model], method=self.method, **arguments
+            )
+        except NotBranchableError as error:
+            if self.settings["method"] != "auto":
+                raise NotBranchableError(
+                    f"{error}; set inference.method to auto to forward every masked prompt whole"
+                ) from error
+            logging.getLogger(__name__).warning("%s; forwarding every masked prompt whole", error)
+            self.method = "full_length"
+            return self.log_odds(prompt, progress)
+        finally:
+            allow_tf32(False)
+
+    def error(self, prompt: MaskedPrompt, values: NDArray[np.float32]) -> dict[str, str]:
+        """Compare some log-odds of a prompt with whole prompts in float32.
+
+        Args:
+            values: (2^n,) log-odds of the prompt.
+
+        Returns:
+            For the metadata of outputs: ``log_odds_error_max`` and ``log_odds_error_rms``, in
+            log-odds, over ``error_maskings`` maskings.
+
+        Raises:
+            PrecisionError: the largest error exceeds ``inference.max_error``.
+        """
+        masks = np.unique(np.linspace(0, len(values) - 1, ERROR_MASKINGS).astype(int))
+        reference = masked_log_odds(
+            self.reference,
+            prompt,
+            self.baselines[self.reference],
+            batch=self.batch,
+            method="full_length",
+            masks=masks.tolist(),
+        )
+        errors = np.abs(values[masks].astype(np.float64) - reference)
+        if not errors.max() <= self.settings["max_error"]:
+            raise PrecisionError(
+                f"log-odds in {self.settings['dtype']} ({self.method}) differ by up to "
+                f"{errors.max():.3g} from whole prompts in float32, more than inference.max_error = "
+                f"{self.settings['max_error']:g}; "
+                + (
+                    "set inference.method to full_length, since this model's attention does not "
+                    "branch"
+                    if self.settings["dtype"] == "float32"
+                    else "set inference.dtype to float32, or raise max_error and read the churn floor"
+                )
+            )
+        return {
+            "log_odds_error_max": f"{errors.max():.6g}",
+            "log_odds_error_rms": f"{np.sqrt(np.mean(errors**2)):.6g}",
+            "error_maskings": str(len(masks)),
+        }

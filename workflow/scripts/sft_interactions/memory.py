@@ -38,8 +38,11 @@ class BatchSize:
         is_gpu = device.type == "cuda"
         if memory_gb is not None:
             memory = int(memory_gb * 2**30)
+        elif is_gpu:
+            torch.cuda.empty_cache()
+            memory = int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
         else:
-            memory = int(GPU_SHARE * torch.cuda.mem_get_info(device)[0]) if is_gpu else CPU_MEMORY
+            memory = CPU_MEMORY
         return cls(tokens or (8192 if is_gpu else 1024), memory)
 
     def fit(self, needed: Callable[[int], int]) -> int:

@@ -16,6 +16,7 @@ ATTENTION = "prefix_tree"
 # Rows of one forward pass are at most a quarter of its tokens: segments of one or two tokens then run
 # in smaller passes, which costs little, and fewer states wait for their descendants.
 TOKENS_PER_ROW = 4
+BRANCHABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 
 class NotBranchableError(ValueError):
@@ -54,6 +55,9 @@ class PrefixTree:
         n_targets: logits are wanted at this many last positions.
         batch_tokens: largest number of token positions of one forward pass, if a row fits in it.
         record: takes (rows,) masks and their logits (rows, n_targets, vocabulary).
+
+    Raises:
+        NotBranchableError: the model has layers other than full or sliding-window attention.
     """
 
     def __init__(
@@ -74,7 +78,14 @@ class PrefixTree:
         self.live_rows = _live_rows(batch_tokens)
         self.batch_rows = _batch_rows(cuts, batch_tokens)
         self.done = 0
-        self.n_layers = model.config.get_text_config().num_hidden_layers
+        config = model.config.get_text_config()
+        self.n_layers = config.num_hidden_layers
+        others = set(getattr(config, "layer_types", None) or ()) - BRANCHABLE_LAYERS
+        if others:
+            raise NotBranchableError(
+                f"{type(model).__name__} cannot be evaluated as a prefix tree: it has layers of "
+                f"{', '.join(sorted(others))}"
+            )
 
     def run(self, done: int = 0) -> None:
         """Evaluate the leaves from number ``done`` on, in the order in which they come.

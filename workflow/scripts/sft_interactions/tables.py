@@ -67,6 +67,14 @@ PLAYERS = Table(
 OUTPUTS = Table(
     {"sample_id": pl.String, "mask": pl.UInt32, "log_odds": pl.Float32}, ("sample_id", "mask")
 )
+# File metadata of outputs: how they were made, and their error on a few maskings of one sample.
+OUTPUTS_METADATA = (
+    "dtype",
+    "method",
+    "log_odds_error_max",
+    "log_odds_error_rms",
+    "error_maskings",
+)
 INTERACTIONS = Table(
     {
         "sample_id": pl.String,
