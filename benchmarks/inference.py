@@ -111,42 +111,47 @@ def random_prompt(n):
 
 
 class Forwarded:
-    """Counts the forward passes of a model by (rows, tokens)."""
+    """Counts the forward passes of a model by token positions, and those of its output head."""
 
     def __init__(self, model):
-        self.shapes = Counter()
-        self.handle = model.base_model.register_forward_pre_hook(self.count, with_kwargs=True)
+        self.passes, self.heads = Counter(), Counter()
+        head = model.get_output_embeddings()
+        self.handles = [
+            model.base_model.register_forward_pre_hook(self.count, with_kwargs=True),
+            head.register_forward_pre_hook(self.count_head),
+        ]
 
     def count(self, _, args, kwargs):
-        self.shapes[tuple(kwargs["inputs_embeds"].shape[:2])] += 1
+        self.passes[kwargs["inputs_embeds"].shape[:2].numel()] += 1
 
-    @property
-    def positions(self):
-        return sum(rows * tokens * times for (rows, tokens), times in self.shapes.items())
+    def count_head(self, _, inputs):
+        self.heads[inputs[0].shape[:-1].numel()] += 1
+
+    def remove(self):
+        for handle in self.handles:
+            handle.remove()
 
 
 @torch.inference_mode()
-def bare_products(model, shapes, leaves, leaf_rows, timer):
+def bare_products(model, forwarded, timer):
     """Seconds of the matrix products of some forward passes, without anything between them."""
     head = model.get_output_embeddings()
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    sizes = {layer.in_features for layer in layers} | {head.in_features}
 
-    def seconds(some, rows):
-        inputs = {
-            size: torch.randn(rows, size, device=model.device, dtype=some[0].weight.dtype)
-            for size in sizes
-        }
+    def seconds(some, positions):
+        sizes = {layer.in_features for layer in some}
+        like = {"device": model.device, "dtype": some[0].weight.dtype}
+        inputs = {size: torch.randn(positions, size, **like) for size in sizes}
         with timer:
             for layer in some:
                 torch.nn.functional.linear(inputs[layer.in_features], layer.weight)
         return timer.seconds
 
-    passes = Counter()
-    for (rows, tokens), times in shapes.items():
-        passes[rows * tokens] += times
-    total = sum(times * seconds(layers, rows) for rows, times in passes.items())
-    return total + leaves / leaf_rows * seconds([head], leaf_rows)
+    return sum(
+        times * seconds(some, positions)
+        for some, counted in ((layers, forwarded.passes), ([head], forwarded.heads))
+        for positions, times in counted.items()
+    )
 
 
 def memory(device, field):
@@ -212,10 +217,9 @@ def work(task, options):
     masks = np.unique(np.linspace(0, 2**n - 1, task["maskings"]).astype(int)).tolist()
     floor = None
     if task["method"] == "ours":
-        shapes = Forwarded(model)
         if device.type == "cuda":
             run(masks, rows)  # kernels are chosen at the first call
-            shapes.shapes.clear()
+        forwarded = Forwarded(model)
     reset_peak_memory(device)
     before = memory(device, "VmRSS")
     with timer:
@@ -224,11 +228,9 @@ def work(task, options):
     peak = memory(device, "VmHWM") - before
     if task["method"] == "ours":
         masks = range(2**n)
-        positions = shapes.positions
-        leaf_rows = max(rows for rows, _ in shapes.shapes)
-        shapes.handle.remove()
-        floors = [bare_products(model, shapes.shapes, 2**n, leaf_rows, timer) for _ in range(2)]
-        floor = min(floors)
+        positions = sum(size * times for size, times in forwarded.passes.items())
+        forwarded.remove()
+        floor = min(bare_products(model, forwarded, timer) for _ in range(2))
     else:
         positions = 2**n * len(prompt.token_ids)
         seconds *= 2**n / len(masks)

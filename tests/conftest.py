@@ -10,11 +10,11 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokeniz
 
 torch.set_num_threads(1)
 
-WINDOW = {"sliding_window": 6}
+
 MIXED = {
     "num_hidden_layers": 3,
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    **WINDOW,
+    "sliding_window": 6,
 }
 # Windows are shorter than the prompts of the tests. All have grouped-query attention.
 ARCHITECTURES = {
@@ -23,7 +23,7 @@ ARCHITECTURES = {
     "gemma3": ("gemma3_text", {"head_dim": 8, **MIXED}),
     "gemma2": ("gemma2", {"head_dim": 8, "attn_logit_softcapping": 2.0, **MIXED}),
     "qwen3": ("qwen3", {"head_dim": 8, "use_sliding_window": True, **MIXED}),
-    "mistral": ("mistral", {"head_dim": 8, **WINDOW}),
+    "mistral": ("mistral", {"head_dim": 8, "sliding_window": 10}),  # of both layers
 }
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>")
 SENTENCES = (

@@ -64,6 +64,11 @@ def inference_shards(wildcards):
     ]
 
 
+def learned_baseline(wildcards):
+    is_learned = config["inference"]["masking_baseline"] == "learned"
+    return [f"{RESULTS}/runs/{wildcards.run}/masking_baseline.parquet"] * is_learned
+
+
 def every_run(pattern):
     return [f"{RESULTS}/runs/{run}/{pattern}" for run in RUNS]
 

@@ -28,11 +28,41 @@ rule prompts:
         "../scripts/prompts.py"
 
 
+rule masking_baseline:
+    input:
+        model=model_folder,
+        prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/masking_baseline.parquet",
+    log:
+        "logs/masking_baseline/{run}.log",
+    benchmark:
+        "logs/benchmarks/masking_baseline/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/torch.yaml"
+    threads: COMPUTE["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=COMPUTE["gpus"],
+    params:
+        settings=config["inference"]["learned_baseline"],
+        compute=COMPUTE,
+        seed=config["seed"],
+    message:
+        "Learning the masking baseline of {wildcards.run}"
+    script:
+        "../scripts/masking_baseline.py"
+
+
 rule inference:
     input:
         model=model_folder,
         checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
+        baseline=learned_baseline,
     output:
         temp(directory(f"{RESULTS}/runs/{{run}}/inference/from-step-{{step}}-shard-{{shard}}")),
     log:

@@ -53,8 +53,13 @@ def model_of(run: str) -> str:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Digest of everything in a config that tables depend on: all but where files go."""
+    """Digest of everything in a config that tables depend on: all but where files and jobs go."""
     kept = {key: value for key, value in config.items() if key not in ("results", "downloads")}
+    kept["inference"] = {
+        key: value
+        for key, value in config["inference"].items()
+        if key not in ("checkpoints_per_job", "shards")
+    }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -142,7 +142,10 @@ def log_odds(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
 
 
 def masking_baseline(
-    model: PreTrainedModel, kind: str, token_id: int | None = None
+    model: PreTrainedModel,
+    kind: str,
+    token_id: int | None = None,
+    vector: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """Embedding (hidden,) that replaces the embedding of every token of a masked word.
 
@@ -150,9 +153,12 @@ def masking_baseline(
     (Gemma) scales this one too.
 
     Args:
-        kind: ``token`` (of ``token_id``), ``mean`` (over the vocabulary) or ``zero``.
+        kind: ``token`` (of ``token_id``), ``mean`` (over the vocabulary), ``zero``, or ``learned``
+            (``vector``, as :func:`~sft_interactions.baseline.learn_baseline` gives it).
     """
     layer = model.get_input_embeddings()
+    if kind == "learned":
+        return torch.tensor(vector, device=model.device, dtype=model.dtype)
     with torch.inference_mode():
         if kind == "token":
             return layer(torch.tensor([token_id], device=model.device))[0]
@@ -237,7 +243,7 @@ def masked_log_odds(
     if hasattr(model, "get_base_model"):  # a PEFT model, whose adapters are in the model's layers
         model = model.get_base_model()
     batch = batch or BatchSize.of_device(model.device)
-    inputs = _Inputs(model, prompt, baseline)
+    inputs = MaskedInputs(model, prompt, baseline)
     length = len(inputs.owners)
     places = None if masks is None else torch.tensor(list(masks), device=model.device)
     values = torch.empty(
@@ -275,10 +281,10 @@ def masked_log_odds(
                 raise
         # Here, since the traceback of the error keeps the tensors of the failed pass alive.
         done = current.done
-        batch.halve()
+        batch.halve(current.batch_tokens)
 
 
-class _Inputs:
+class MaskedInputs:
     """Embeddings of a prompt, and of what is read of its target, under any mask."""
 
     def __init__(
@@ -302,8 +308,9 @@ class _Inputs:
 class _FullLength:
     """Every masked prompt forwarded whole: the reference of the prefix tree."""
 
-    def __init__(self, model, inputs: _Inputs, masks, batch_tokens: int, record) -> None:
+    def __init__(self, model, inputs: MaskedInputs, masks, batch_tokens: int, record) -> None:
         self.model, self.inputs, self.masks, self.record = model, inputs, masks, record
+        self.batch_tokens = batch_tokens
         self.rows = max(1, batch_tokens // len(inputs.owners))
         self.done = 0
 

@@ -46,33 +46,37 @@ class BatchSize:
         return cls(tokens or (8192 if is_gpu else 1024), memory)
 
     def fit(self, needed: Callable[[int], int]) -> int:
-        """Halve the batch until the bytes ``needed(tokens)`` fit in the memory.
+        """Token positions of which ``needed(tokens)`` bytes fit in the memory, for one prompt.
+
+        The next prompt starts from the whole batch again, so that it does not depend on which prompts
+        came before it.
 
         Raises:
             ValueError: the smallest batch does not fit.
         """
-        while needed(self.tokens) > self.memory:
-            if self.tokens // 2 < SMALLEST_BATCH:
+        tokens = self.tokens
+        while needed(tokens) > self.memory:
+            if tokens // 2 < SMALLEST_BATCH:
                 raise ValueError(
-                    f"the smallest batch needs about {needed(self.tokens) / 2**30:.3g} GiB beside the "
+                    f"the smallest batch needs about {needed(tokens) / 2**30:.3g} GiB beside the "
                     f"model, but {self.memory / 2**30:.3g} may be used; raise inference.memory_gb or "
                     "lower players.n"
                 )
-            self.tokens //= 2
-        return self.tokens
+            tokens //= 2
+        return tokens
 
-    def halve(self) -> None:
-        """Halve the batch after memory ran out.
+    def halve(self, tokens: int) -> None:
+        """Halve the batch for good after memory ran out with one of ``tokens`` positions.
 
         Raises:
             ValueError: it is the smallest already.
         """
-        if self.tokens // 2 < SMALLEST_BATCH:
+        if tokens // 2 < SMALLEST_BATCH:
             raise ValueError(
                 "memory runs out with the smallest batch; use a device with more memory, a smaller "
                 "model or inference.dtype"
             )
-        self.tokens //= 2
+        self.tokens = tokens // 2
         logging.getLogger(__name__).warning(
             "memory ran out; going on with %d token positions a forward pass", self.tokens
         )

@@ -71,7 +71,7 @@ class PrefixTree:
         record: Callable[[torch.Tensor, torch.Tensor], None],
     ) -> None:
         self.model, self.embed, self.record = model, embed, record
-        self.n, self.n_targets = len(first_tokens), n_targets
+        self.n, self.n_targets, self.batch_tokens = len(first_tokens), n_targets, batch_tokens
         self.order = sorted(range(self.n), key=first_tokens.__getitem__)
         cuts = [*(first_tokens[player] for player in self.order), length]
         self.levels = [_Level(*cut) for cut in zip([0, *cuts], cuts, strict=False)]

@@ -53,6 +53,7 @@ PROMPTS = Table(
     },
     ("sample_id",),
 )
+MASKING_BASELINE = Table({"dimension": pl.UInt32, "value": pl.Float32}, ("dimension",))
 PLAYERS = Table(
     {
         "sample_id": pl.String,
