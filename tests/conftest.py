@@ -6,19 +6,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
 
-ARCHITECTURES = ("llama", "qwen2", "gemma3")
+
+MIXED = {
+    "num_hidden_layers": 3,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": 6,
+}
+# Windows are shorter than the prompts of the tests. All have grouped-query attention.
+ARCHITECTURES = {
+    "llama": ("llama", {}),
+    "qwen2": ("qwen2", {}),
+    "gemma3": ("gemma3_text", {"head_dim": 8, **MIXED}),
+    "gemma2": ("gemma2", {"head_dim": 8, "attn_logit_softcapping": 2.0, **MIXED}),
+    "qwen3": ("qwen3", {"head_dim": 8, "use_sliding_window": True, **MIXED}),
+    "mistral": ("mistral", {"head_dim": 8, "sliding_window": 10}),  # of both layers
+}
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>")
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -74,21 +80,9 @@ def build_model(architecture, vocab_size=320):
         "pad_token_id": 3,
     }
     torch.manual_seed(0)
-    if architecture == "llama":
-        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, **shape))
-    elif architecture == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(num_hidden_layers=2, **shape))
-    else:
-        model = Gemma3ForCausalLM(
-            Gemma3TextConfig(
-                num_hidden_layers=3,
-                head_dim=8,
-                sliding_window=6,
-                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-                **shape,
-            )
-        )
-    return model.eval()
+    model_type, own = ARCHITECTURES[architecture]
+    config = CONFIG_MAPPING[model_type](**{"num_hidden_layers": 2, **shape, **own})
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +109,7 @@ def model(request, tiny_models):
 
 @pytest.fixture(scope="session")
 def model_folders(tiny_models, plain_tokenizer, chat_tokenizer, tmp_path_factory):
-    """Saved models with tokenizers: Gemma's without a chat template, the others with one."""
+    """Saved models with tokenizers: Gemma-3's without a chat template, the others with one."""
     root = tmp_path_factory.mktemp("models")
     for name, model in tiny_models.items():
         model.save_pretrained(root / name)

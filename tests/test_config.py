@@ -49,7 +49,9 @@ def test_committed_configs_are_valid(path, monkeypatch):
 def test_defaults_are_filled_in():
     config = resolve(BASE)
     assert (config["players"]["n"], config["players"]["stop_words"]) == (10, "english")
-    assert config["inference"] == {"masking_baseline": "token", "target_tokens": 1}
+    assert config["inference"]["masking_baseline"] == "token"
+    assert config["inference"]["dtype"] == "float32"
+    assert config["inference"]["memory_gb"] is None
     assert config["salience"] == {"rule": "max_effect", "threshold": 0.05}
     assert config["datasets"]["d"]["filter"] == {}
     assert config["datasets"]["d"]["instruction"] == "{prompt}"
@@ -90,7 +92,8 @@ def test_the_model_of_a_run_is_its_first_word():
 
 
 def test_digest_covers_what_tables_depend_on():
-    same = [resolve(changed(c)) for c in ({}, {"results": "r"}, {"downloads": "d"})]
+    jobs = {"inference": {"shards": 2, "checkpoints_per_job": 3}}
+    same = [resolve(changed(c)) for c in ({}, {"results": "r"}, {"downloads": "d"}, jobs)]
     assert len(set(map(digest, same))) == 1
     other = [resolve(changed(c)) for c in ({}, {"players.n": 4}, {"seed": 1}, {"results": "r"})]
     assert len(set(map(digest, other))) == 3
@@ -112,6 +115,13 @@ BAD = {
     "required": ({"datasets.d.prompt": DROP}, "datasets.d", "'prompt' is missing; add it"),
     "no runs": ({"runs": {}}, "runs", "at least 1 entries"),
     "form": ({"inference.target_tokens": "two"}, "inference.target_tokens", "allowed forms"),
+    "too few tokens": ({"inference.batch_tokens": 4}, "inference.batch_tokens", "allowed forms"),
+    "no GPU format": (
+        {"inference.dtype": "tf32", "compute.device": "cpu"},
+        "inference.dtype",
+        "set float32, or compute.device",
+    ),
+    "shards": ({"inference.shards": 3}, "inference.shards", "2 samples of runs.a-d; lower it"),
     "no place": ({"datasets.d.instruction": "Hi"}, "datasets.d.instruction", "must match"),
     "source kind": ({"models.a.source": "ftp:x"}, "models.a.source", "must match"),
     "name of a model": ({"models.a-c": {"source": "hub:x"}}, "models", "no hyphen"),

@@ -1,15 +1,30 @@
+import copy
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import MambaConfig, MambaForCausalLM
 
 from sft_interactions.inference import (
+    ERROR_MASKINGS,
+    Checkpoint,
+    MaskedPrompt,
+    PrecisionError,
+    in_dtype,
     log_odds,
     masked_log_odds,
     masking_baseline,
+    multiply_head_once,
     pick_device,
 )
+from sft_interactions.memory import BatchSize
+from sft_interactions.prefix_tree import NotBranchableError
 
 UNKNOWN = 0
 OWNERS = {
@@ -55,12 +70,20 @@ def by_hand(model, ids, owners, targets):
     return np.array(values)
 
 
+def make_prompt(owners, targets):
+    return MaskedPrompt(make_ids(owners), owners, targets)
+
+
+def batch(tokens):
+    return BatchSize(tokens, 2**40)
+
+
 class Seen:
     """Input embeddings of every forward pass of a model."""
 
     def __init__(self, model):
         self.inputs = []
-        self.handle = model.register_forward_pre_hook(self.keep, with_kwargs=True)
+        self.handle = model.base_model.register_forward_pre_hook(self.keep, with_kwargs=True)
 
     def keep(self, model, args, kwargs):
         self.inputs.append(kwargs["inputs_embeds"])
@@ -74,7 +97,7 @@ class Seen:
 
 def evaluate(model, owners, targets, **options):
     baseline = masking_baseline(model, "token", UNKNOWN)
-    return masked_log_odds(model, make_ids(owners), owners, targets, baseline, **options)
+    return masked_log_odds(model, make_prompt(owners, targets), baseline, **options)
 
 
 @pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
@@ -83,9 +106,9 @@ def test_prefix_tree_is_the_full_forward(model, owners, targets):
     whole = evaluate(model, owners, targets, method="full_length")
     assert whole.shape == (2 ** (max(owners) + 1),)
     assert whole.dtype == np.float32
-    assert np.ptp(whole) > 0.05
-    for max_rows in (2, 8, 256):
-        tree = evaluate(model, owners, targets, method="prefix_tree", max_rows=max_rows)
+    assert np.ptp(whole) > 0.02
+    for tokens in (8, 40, 1024):
+        tree = evaluate(model, owners, targets, method="prefix_tree", batch=batch(tokens))
         np.testing.assert_allclose(tree, whole, atol=1e-4)
 
 
@@ -94,8 +117,8 @@ def test_prefix_tree_is_the_full_forward(model, owners, targets):
 def test_full_forward_is_the_definition(model, case, targets):
     owners = OWNERS[case]
     expected = by_hand(model, make_ids(owners), owners, targets)
-    for max_rows in (3, 256):
-        whole = evaluate(model, owners, targets, method="full_length", max_rows=max_rows)
+    for tokens in (40, 1024):
+        whole = evaluate(model, owners, targets, method="full_length", batch=batch(tokens))
         np.testing.assert_allclose(whole, expected, atol=1e-4)
     np.testing.assert_allclose(evaluate(model, owners, targets), expected, atol=1e-4)
 
@@ -104,7 +127,7 @@ def test_more_players_than_rows_fit(model):
     owners = [-1, 0, 1, -1, 2, 3, 3, 4, 5, -1]
     whole = evaluate(model, owners, [17], method="full_length")
     with Seen(model) as inputs:
-        tree = evaluate(model, owners, [17], max_rows=8)
+        tree = evaluate(model, owners, [17], batch=batch(32))
     np.testing.assert_allclose(tree, whole, atol=1e-4)
     assert max(len(rows) for rows in inputs) == 8
     assert sum(rows.shape[0] * rows.shape[1] for rows in inputs) < 0.5 * 64 * len(owners)
@@ -126,9 +149,238 @@ def test_masking_touches_exactly_the_tokens_of_masked_words(model):
 def test_the_model_is_given_the_same_prompt_length_for_every_mask(model):
     owners = OWNERS["long tail"]
     with Seen(model) as inputs:
-        evaluate(model, owners, [17], method="full_length", max_rows=3)
+        evaluate(model, owners, [17], method="full_length", batch=batch(3 * len(owners)))
     assert {rows.shape[1] for rows in inputs} == {len(owners)}
     assert [len(rows) for rows in inputs] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("merged", [True, False], ids=["merged", "loaded"])
+def test_adapters(model, merged):
+    torch.manual_seed(1)
+    lora = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    adapted = get_peft_model(copy.deepcopy(model), lora, autocast_adapter_dtype=False).eval()
+    adapted = adapted.merge_and_unload() if merged else adapted
+    owners, targets = OWNERS["long tail"], TARGETS["three target tokens"]
+    whole = evaluate(adapted, owners, targets, method="full_length")
+    tree = evaluate(adapted, owners, targets)
+    np.testing.assert_allclose(tree, whole, atol=1e-4)
+    assert np.abs(whole - evaluate(model, owners, targets)).max() > 0.05
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(model, dtype):
+    half = in_dtype(model, dtype)
+    assert half.get_input_embeddings().weight.dtype == getattr(torch, dtype)
+    assert half.get_output_embeddings().weight.dtype == torch.float32
+    multiply_head_once(half)
+    owners = OWNERS["long tail"]
+    exact = evaluate(model, owners, [17])
+    errors = []
+    for method in ("prefix_tree", "full_length"):
+        rounded = evaluate(half, owners, [17], method=method)
+        assert rounded.dtype == np.float32
+        errors.append(np.abs(rounded - exact).max())
+    assert max(errors) < 0.5
+    assert min(errors) > 1e-4
+    assert in_dtype(model, "float32") is model
+
+
+def test_the_model_is_left_as_it_was(model):
+    usual = model.config._attn_implementation
+    before = evaluate(model, OWNERS["long head"], [17], method="full_length")
+    evaluate(model, OWNERS["long head"], [17])
+    assert model.config._attn_implementation == usual
+    again = evaluate(model, OWNERS["long head"], [17], method="full_length")
+    np.testing.assert_array_equal(before, again)
+
+
+def test_some_maskings_only(model):
+    owners = OWNERS["words of several tokens"]
+    whole = evaluate(model, owners, [17], method="full_length")
+    some = evaluate(model, owners, [17], method="full_length", masks=[6, 0, 5])
+    np.testing.assert_allclose(some, whole[[6, 0, 5]], atol=1e-5)
+    with pytest.raises(ValueError, match="takes no masks"):
+        evaluate(model, owners, [17], masks=[1])
+
+
+def test_memory_that_suffices_changes_nothing(tiny_models):
+    owners = OWNERS["long tail"]
+    values = [
+        evaluate(tiny_models["gemma3"], owners, [17], batch=BatchSize(64, memory))
+        for memory in (2**20, 2**40)
+    ]
+    np.testing.assert_array_equal(*values)
+
+
+class Exhausted:
+    """Lets a model's forward passes of more than ``tokens`` positions run out of memory."""
+
+    def __init__(self, model, tokens, error):
+        self.passed = []
+        self.tokens, self.error = tokens, error
+        self.handle = model.base_model.register_forward_pre_hook(self.check, with_kwargs=True)
+
+    def check(self, model, args, kwargs):
+        rows, length = kwargs["inputs_embeds"].shape[:2]
+        # The first pass of the last segment goes through, so that something has been done before.
+        if rows * length > self.tokens and self.passed.count(length) > 0:
+            raise self.error
+        self.passed.append(length)
+
+    def __enter__(self):
+        return self.passed
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+
+@pytest.mark.parametrize("method", ["prefix_tree", "full_length"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+    ids=["gpu", "cpu"],
+)
+def test_out_of_memory_halves_the_batch_and_goes_on(model, method, error, caplog):
+    owners = [-1, 0, 1, -1, 2, 3, 3, 4, 5, *[-1] * 6]
+    whole = evaluate(model, owners, [17], method="full_length")
+    size, done = batch(128), []
+    with Exhausted(model, 70, error):
+        values = evaluate(model, owners, [17], method=method, batch=size, progress=done.append)
+    np.testing.assert_allclose(values, whole, atol=1e-4)
+    assert sum(done) == 2 ** (max(owners) + 1)
+    assert size.tokens == 64
+    assert "memory ran out; going on with 64 token positions" in caplog.text
+
+
+def test_out_of_memory_with_the_smallest_batch(tiny_models):
+    model = tiny_models["llama"]
+    with (
+        Exhausted(model, 0, torch.OutOfMemoryError("out of memory")),
+        pytest.raises(ValueError, match="memory runs out with the smallest batch"),
+    ):
+        evaluate(model, OWNERS["long tail"], [17], batch=batch(16))
+
+
+def test_other_errors_are_not_swallowed(tiny_models):
+    model = tiny_models["llama"]
+    with (
+        Exhausted(model, 0, RuntimeError("shapes differ")),
+        pytest.raises(RuntimeError, match="sh"),
+    ):
+        evaluate(model, OWNERS["long tail"], [17])
+
+
+PEAK = """
+import sys, torch
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+from sft_interactions.inference import MaskedPrompt, masked_log_odds, masking_baseline
+from sft_interactions.memory import BatchSize
+
+torch.set_num_threads(1)
+shape = dict(num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8, head_dim=64)
+model = LlamaForCausalLM(
+    LlamaConfig(vocab_size=320, hidden_size=32, intermediate_size=48, **shape)
+).eval()
+owners = [-1, *range(14), -1]
+prompt = MaskedPrompt(list(range(10, 26)), owners, [17])
+baseline = masking_baseline(model, "zero")
+
+def megabytes(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if field in line) / 1024
+
+masked_log_odds(model, MaskedPrompt([10, 11], [0, 1], [17]), baseline)
+before = megabytes("VmRSS")
+batch = BatchSize(16384, int(float(sys.argv[1]) * 2**20))
+values = masked_log_odds(model, prompt, baseline, batch=batch)
+assert len(set(values.tolist())) > 10000
+print(megabytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_peak_memory_is_below_the_budget():
+    def run(budget):
+        path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", PEAK, str(budget)]
+        done = subprocess.run(command, env=path, check=True, capture_output=True, text=True)
+        return float(done.stdout)
+
+    # All states of n = 14 at once would take 2^14 positions of 16 KiB, 256 MiB.
+    assert run(64) < 64
+    assert run(4096) > 128
+
+
+def test_a_budget_too_small_for_one_masked_prompt(tiny_models):
+    with pytest.raises(ValueError, match=r"raise inference\.memory_gb or lower players\.n"):
+        evaluate(tiny_models["llama"], OWNERS["long tail"], [17], batch=BatchSize(64, 1000))
+
+
+def test_a_model_without_states_to_share_is_no_tree():
+    config = MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, state_size=4)
+    torch.manual_seed(0)
+    mamba = MambaForCausalLM(config).eval()
+    owners = OWNERS["long tail"]
+    with pytest.raises(NotBranchableError, match="MambaForCausalLM cannot be evaluated as a pre"):
+        evaluate(mamba, owners, [17])
+    assert evaluate(mamba, owners, [17], method="full_length").shape == (8,)
+
+
+SETTINGS = {
+    "dtype": "float32",
+    "method": "prefix_tree",
+    "max_error": 0.01,
+    "batch_tokens": None,
+    "memory_gb": None,
+}
+
+
+def open_checkpoint(model, **changes):
+    model = copy.deepcopy(model)
+    multiply_head_once(model)
+    baseline = {"kind": "token", "token_id": UNKNOWN}
+    return Checkpoint(model, torch.device("cpu"), {**SETTINGS, **changes}, baseline)
+
+
+def test_error_of_a_checkpoint(model):
+    prompt = make_prompt(OWNERS["long tail"], [17])
+    exact = open_checkpoint(model)
+    values = exact.log_odds(prompt)
+    small = exact.error(prompt, values)
+    assert small["error_maskings"] == str(ERROR_MASKINGS)
+    assert 0 < float(small["log_odds_error_rms"]) <= float(small["log_odds_error_max"]) < 1e-4
+    half = open_checkpoint(model, dtype="bfloat16", max_error=1.0)
+    rounded = half.log_odds(prompt)
+    large = half.error(prompt, rounded)
+    assert float(large["log_odds_error_max"]) == pytest.approx(
+        np.abs(rounded.astype(float) - evaluate(model, prompt.player_of_token, [17])).max(),
+        abs=1e-4,
+    )
+    with pytest.raises(
+        PrecisionError, match=r"max_error = 0\.0001; set inference\.dtype to float32"
+    ):
+        open_checkpoint(model, dtype="bfloat16", max_error=1e-4).error(prompt, rounded)
+    with pytest.raises(PrecisionError, match=r"set inference\.method to full_length"):
+        exact.error(prompt, values + 1)
+    with pytest.raises(PrecisionError):
+        exact.error(prompt, values * np.nan)
+
+
+def test_a_model_that_does_not_branch_falls_back_only_if_it_may(caplog):
+    config = MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, state_size=4)
+    mamba = MambaForCausalLM(config).eval()
+    prompt = make_prompt(OWNERS["long tail"], [17])
+    with pytest.raises(NotBranchableError, match=r"set inference\.method to auto"):
+        open_checkpoint(mamba).log_odds(prompt)
+    allowed = open_checkpoint(mamba, method="auto")
+    values = allowed.log_odds(prompt)
+    assert allowed.method == "full_length"
+    assert "forwarding every masked prompt whole" in caplog.text
+    assert float(allowed.error(prompt, values)["log_odds_error_max"]) < 1e-4
 
 
 def test_log_odds_where_p_is_one_in_float32():
@@ -165,7 +417,7 @@ def test_baseline_mean_and_zero(model):
 def test_baseline_changes_all_masks_but_the_full_one(model):
     owners = OWNERS["one player"]
     values = [
-        masked_log_odds(model, make_ids(owners), owners, [17], masking_baseline(model, kind, 0))
+        masked_log_odds(model, make_prompt(owners, [17]), masking_baseline(model, kind, 0))
         for kind in ("token", "mean", "zero")
     ]
     for other in values[1:]:
@@ -184,10 +436,9 @@ def test_baseline_changes_all_masks_but_the_full_one(model):
         ([], [], [9], "numbered 0..n-1"),
     ],
 )
-def test_impossible_prompts_are_refused(tiny_models, ids, owners, targets, message):
-    model = tiny_models["llama"]
+def test_impossible_prompts_are_refused(ids, owners, targets, message):
     with pytest.raises(ValueError, match=message):
-        masked_log_odds(model, ids, owners, targets, masking_baseline(model, "zero"))
+        MaskedPrompt(ids, owners, targets)
 
 
 def test_device():

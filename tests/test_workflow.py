@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,12 @@ import yaml
 
 from sft_interactions import tables
 from sft_interactions.extraction import reconstruct
-from sft_interactions.inference import load_checkpoint, masked_log_odds, masking_baseline
+from sft_interactions.inference import (
+    MaskedPrompt,
+    load_checkpoint,
+    masked_log_odds,
+    masking_baseline,
+)
 
 ROOT = Path(__file__).parents[1]
 N = 3
@@ -212,14 +218,10 @@ def test_outputs_can_be_recomputed_from_model_checkpoint_and_prompts(results, ru
         model, metadata["masking_baseline"], int(metadata["baseline_token_id"])
     )
     for prompt in read(folder / "prompts.parquet", tables.PROMPTS).iter_rows(named=True):
-        values = masked_log_odds(
-            model,
-            prompt["token_ids"],
-            prompt["player_of_token"],
-            prompt["target_token_ids"],
-            baseline,
-            method="full_length",
+        masked = MaskedPrompt(
+            prompt["token_ids"], prompt["player_of_token"], prompt["target_token_ids"]
         )
+        values = masked_log_odds(model, masked, baseline, method="full_length")
         np.testing.assert_allclose(outputs[prompt["sample_id"]], values, atol=1e-4)
         assert np.ptp(values) > 0.01
 
@@ -306,6 +308,42 @@ def test_own_checkpoints_give_the_same_metrics(study, results):
     for name in ("outputs/step-0.parquet", "outputs/step-3.parquet", "metrics.parquet"):
         assert pl.read_parquet(own / name).equals(pl.read_parquet(trained / name)), name
     assert not (own / "training.parquet").exists()
+
+
+def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(study, results):
+    folder, config = study
+    config = copy.deepcopy(config)
+    trained = results / "runs" / "llama-tiny"
+    broken = folder / "broken"
+    shutil.copytree(trained / "checkpoints" / "step-1", broken)
+    (broken / "adapter_model.safetensors").write_bytes(b"half a file")
+    steps = STEPS["llama-tiny"]
+    checkpoints = {step: str(trained / "checkpoints" / f"step-{step}") for step in steps}
+    config["runs"]["llama-again"] = {
+        "dataset": "lines",
+        "checkpoints": {**checkpoints, 1: str(broken)},
+    }
+    config["inference"] = {"shards": 2, "checkpoints_per_job": 2}
+    targets = [f"results/runs/llama-again/outputs/step-{step}.parquet" for step in steps]
+    stopped = snakemake(folder, config, *targets, "--keep-going")
+    assert stopped.returncode != 0
+    again = results / "runs" / "llama-again"
+    # Both shards have kept their samples of step 0, the first checkpoint of the job that broke.
+    samples = CONFIG["datasets"]["lines"]["analysis"]
+    assert len(list((again / "inference" / "parts").iterdir())) == samples
+    assert [path.stem for path in (again / "outputs").iterdir()] == ["step-3"]
+
+    shutil.copy(trained / "checkpoints" / "step-1" / "adapter_model.safetensors", broken)
+    done = snakemake(folder, config, *targets)
+    assert done.returncode == 0, done.stdout[-5000:]
+    for step in steps:
+        paths = [run / "outputs" / f"step-{step}.parquet" for run in (again, trained)]
+        assert pl.read_parquet(paths[0]).equals(pl.read_parquet(paths[1]))
+        about, expected = map(tables.read_metadata, paths)
+        for key in tables.OUTPUTS_METADATA:
+            assert about[key] == expected[key], key
+        assert float(about["log_odds_error_max"]) < 1e-4
+    assert not list((again / "inference").iterdir())
 
 
 def test_a_bad_config_starts_no_job(tmp_path, model_folders):

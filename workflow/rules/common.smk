@@ -47,6 +47,28 @@ def of_steps(run, pattern):
     return [f"{RESULTS}/runs/{run}/{pattern}".format(step=step) for step in RUNS[run]["steps"]]
 
 
+def steps_from(run, first):
+    """The checkpoints that one inference job evaluates, of which ``first`` is the first."""
+    begin = RUNS[run]["steps"].index(first)
+    return RUNS[run]["steps"][begin : begin + config["inference"]["checkpoints_per_job"]]
+
+
+def inference_shards(wildcards):
+    """Folders with all samples of a checkpoint, by shard; each may hold other checkpoints too."""
+    steps = RUNS[wildcards.run]["steps"]
+    place = steps.index(int(wildcards.step))
+    first = steps[place - place % config["inference"]["checkpoints_per_job"]]
+    return [
+        f"{RESULTS}/runs/{wildcards.run}/inference/from-step-{first}-shard-{shard}"
+        for shard in range(config["inference"]["shards"])
+    ]
+
+
+def learned_baseline(wildcards):
+    is_learned = config["inference"]["masking_baseline"] == "learned"
+    return [f"{RESULTS}/runs/{wildcards.run}/masking_baseline.parquet"] * is_learned
+
+
 def every_run(pattern):
     return [f"{RESULTS}/runs/{run}/{pattern}" for run in RUNS]
 

@@ -20,7 +20,7 @@ rule prompts:
     params:
         settings=run_settings(),
         players=config["players"],
-        inference=config["inference"],
+        inference={key: config["inference"][key] for key in ("masking_baseline", "target_tokens")},
         seed=config["seed"],
     message:
         "Rendering the prompts of {wildcards.run} and locating their players"
@@ -28,10 +28,70 @@ rule prompts:
         "../scripts/prompts.py"
 
 
-rule outputs:
+rule masking_baseline:
+    input:
+        model=model_folder,
+        prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/masking_baseline.parquet",
+    log:
+        "logs/masking_baseline/{run}.log",
+    benchmark:
+        "logs/benchmarks/masking_baseline/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/torch.yaml"
+    threads: COMPUTE["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=COMPUTE["gpus"],
+    params:
+        settings=config["inference"]["learned_baseline"],
+        compute=COMPUTE,
+        seed=config["seed"],
+    message:
+        "Learning the masking baseline of {wildcards.run}"
+    script:
+        "../scripts/masking_baseline.py"
+
+
+rule inference:
     input:
         model=model_folder,
         checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
+        prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
+        baseline=learned_baseline,
+    output:
+        temp(directory(f"{RESULTS}/runs/{{run}}/inference/from-step-{{step}}-shard-{{shard}}")),
+    log:
+        "logs/inference/{run}/from-step-{step}-shard-{shard}.log",
+    benchmark:
+        "logs/benchmarks/inference/{run}/from-step-{step}-shard-{shard}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+        shard=r"\d+",
+    conda:
+        "../../envs/torch.yaml"
+    threads: COMPUTE["threads"]
+    resources:
+        mem_mb=8000,
+        runtime=720,
+        gpu=COMPUTE["gpus"],
+    params:
+        steps=lambda wildcards: steps_from(wildcards.run, int(wildcards.step)),
+        inference=config["inference"],
+        compute=COMPUTE,
+    message:
+        "Masked inference of {wildcards.run} from step {wildcards.step}, shard {wildcards.shard}"
+    script:
+        "../scripts/inference.py"
+
+
+rule outputs:
+    input:
+        shards=inference_shards,
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
     output:
         f"{RESULTS}/runs/{{run}}/outputs/step-{{step}}.parquet",
@@ -42,15 +102,12 @@ rule outputs:
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
-        "../../envs/torch.yaml"
-    threads: COMPUTE["threads"]
+        "../../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=8000,
-        runtime=720,
-        gpu=COMPUTE["gpus"],
-    params:
-        compute=COMPUTE,
+        mem_mb=2000,
+        runtime=15,
     message:
-        "Masked inference of {wildcards.run}, step {wildcards.step}"
+        "Merging the outputs of {wildcards.run}, step {wildcards.step}"
     script:
         "../scripts/outputs.py"

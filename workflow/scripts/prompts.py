@@ -35,7 +35,7 @@ for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=Tr
     )
 
 metadata = {"masking_baseline": inference["masking_baseline"]}
-if inference["masking_baseline"] == "token":
+if inference["masking_baseline"] in ("token", "learned"):
     metadata["baseline_token_id"] = str(baseline_token_id(tokenizer, settings["baseline_token"]))
 tables.write(
     pl.DataFrame([asdict(prompt) for prompt in prompts]),

@@ -14,14 +14,15 @@ common = {
     "noise_ratio": snakemake.params.extraction["noise_ratio"],
     "seed": snakemake.params.seed,
 }
-values = {}
+values, errors = {}, {}
 for step, path in zip(steps, snakemake.input.outputs, strict=True):
     samples, values[step] = to_values(tables.read(path, tables.OUTPUTS), path)
+    errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 samples = samples[: settings["samples"]]
 values = {step: v[: settings["samples"]] for step, v in values.items()}
 
 checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
-measured = stability.measure(values, samples, checked, salience, **common)
+measured = stability.measure(values, samples, checked, salience, errors=errors, **common)
 tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
 
 draws = stability.unchanged_run(
@@ -31,6 +32,7 @@ draws = stability.unchanged_run(
     stability.noise_perturbation(settings["churn_noise"]),
     salience,
     draws=settings["draws"],
+    errors=errors,
     **common,
 )
 baseline = read_salient(*snakemake.input.baseline, salience) if snakemake.input.baseline else None

@@ -53,8 +53,13 @@ def model_of(run: str) -> str:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Digest of everything in a config that tables depend on: all but where files go."""
+    """Digest of everything in a config that tables depend on: all but where files and jobs go."""
     kept = {key: value for key, value in config.items() if key not in ("results", "downloads")}
+    kept["inference"] = {
+        key: value
+        for key, value in config["inference"].items()
+        if key not in ("checkpoints_per_job", "shards")
+    }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -122,6 +127,8 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_dataset(f"datasets.{name}", dataset)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
+    if config["inference"]["dtype"] == "tf32" and config["compute"]["device"] in ("cpu", "mps"):
+        yield "inference.dtype: tf32 is a format of GPUs; set float32, or compute.device to cuda"
 
 
 def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -171,6 +178,12 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             yield f"{where}.baseline_run: {baseline!r} has the same model; name a run of another one"
         elif runs[baseline]["dataset"] != run["dataset"]:
             yield f"{where}.baseline_run: {baseline!r} is on another data set; both must share samples"
+    samples = datasets.get(run["dataset"], {}).get("analysis")
+    if samples is not None and config["inference"]["shards"] > samples:
+        yield (
+            f"inference.shards: {config['inference']['shards']} shards for the {samples} samples of "
+            f"{where}; lower it"
+        )
     if "checkpoints" in run:
         yield from _check_own_checkpoints(where, run)
     else:

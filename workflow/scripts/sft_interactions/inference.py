@@ -4,13 +4,22 @@ Imports torch and transformers only. Equations of arXiv 2605.17967.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from sft_interactions.memory import BatchSize, is_out_of_memory
+from sft_interactions.prefix_tree import NotBranchableError, PrefixTree, peak_bytes
+
+# Maskings of one prompt whose error is measured, evenly spread, the empty and the full one included.
+ERROR_MASKINGS = 8
 
 
 def pick_device(setting: str) -> torch.device:
@@ -36,49 +45,80 @@ def pick_device(setting: str) -> torch.device:
 def use_reproducible_float32(threads: int) -> None:
     """Fix what the last digits depend on: the number of CPU threads and the matrix product's format."""
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    allow_tf32(False)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round the factors of float32 products to 10 bits."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def multiply_head_once(model: PreTrainedModel) -> None:
-    """Make the output head see contiguous hidden states.
+    """Make the output head see contiguous float32 hidden states.
 
     The slice of positions that ``logits_to_keep`` leaves is not contiguous, and torch multiplies it row
     by row, reading the vocabulary's matrix anew each time: ten times slower on CPU for Gemma-3-270M.
     """
     model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, inputs: (inputs[0].contiguous(),)
+        lambda _, inputs: (inputs[0].contiguous().float(),)
     )
 
 
+def load_base(folder: str | Path) -> PreTrainedModel:
+    """Load the float32 weights of a folder that transformers can load."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
 def load_checkpoint(
-    model_dir: str | Path, checkpoint_dir: str | Path | None, device: torch.device
+    model_dir: str | Path,
+    checkpoint_dir: str | Path | None,
+    device: torch.device,
+    *,
+    base: Callable[[], PreTrainedModel] | None = None,
 ) -> PreTrainedModel:
     """Load a model in float32 with the weights of a checkpoint, ready for inference.
 
     Args:
         checkpoint_dir: folder of a PEFT adapter, which is merged, or of full weights; None for the
             model itself.
+        base: gives the model of ``model_dir``, if it is loaded already; it is copied, not changed.
 
     Raises:
         ValueError: the folder holds neither.
     """
-    if checkpoint_dir is None or (Path(checkpoint_dir) / "adapter_config.json").is_file():
-        weights = model_dir
+    is_adapter = (
+        checkpoint_dir is not None and (Path(checkpoint_dir) / "adapter_config.json").is_file()
+    )
+    if checkpoint_dir is None or is_adapter:
+        # A copy even for the next adapter: what merging adds does not come off without rounding.
+        model = load_base(model_dir) if base is None else copy.deepcopy(base())
     elif (Path(checkpoint_dir) / "config.json").is_file():
-        weights = checkpoint_dir
+        model = load_base(checkpoint_dir)
     else:
         raise ValueError(
             f"{checkpoint_dir}: neither adapter_config.json (PEFT adapter) nor config.json (full "
             "weights) is there; name a checkpoint folder"
         )
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
-    if weights is model_dir and checkpoint_dir is not None:
+    if is_adapter:
         from peft import PeftModel  # its import takes seconds and base models do without it
 
         model = PeftModel.from_pretrained(model, checkpoint_dir).merge_and_unload()
     multiply_head_once(model)
     return model.to(device).eval()
+
+
+def in_dtype(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    """A model of :func:`load_checkpoint` with its weights in ``dtype``, but for the output head.
+
+    The head stays float32, and so do the logits. ``float32`` and ``tf32`` return the model itself.
+    """
+    if dtype in ("float32", "tf32"):
+        return model
+    head = copy.deepcopy(model.get_output_embeddings())
+    model = copy.deepcopy(model).to(getattr(torch, dtype))
+    model.set_output_embeddings(head)
+    return model
 
 
 def log_odds(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
@@ -102,7 +142,10 @@ def log_odds(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
 
 
 def masking_baseline(
-    model: PreTrainedModel, kind: str, token_id: int | None = None
+    model: PreTrainedModel,
+    kind: str,
+    token_id: int | None = None,
+    vector: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """Embedding (hidden,) that replaces the embedding of every token of a masked word.
 
@@ -110,9 +153,12 @@ def masking_baseline(
     (Gemma) scales this one too.
 
     Args:
-        kind: ``token`` (of ``token_id``), ``mean`` (over the vocabulary) or ``zero``.
+        kind: ``token`` (of ``token_id``), ``mean`` (over the vocabulary), ``zero``, or ``learned``
+            (``vector``, as :func:`~sft_interactions.baseline.learn_baseline` gives it).
     """
     layer = model.get_input_embeddings()
+    if kind == "learned":
+        return torch.tensor(vector, device=model.device, dtype=model.dtype)
     with torch.inference_mode():
         if kind == "token":
             return layer(torch.tensor([token_id], device=model.device))[0]
@@ -124,74 +170,133 @@ def masking_baseline(
         ) / len(ids)
 
 
-@torch.inference_mode()
-def masked_log_odds(
-    model: PreTrainedModel,
-    token_ids: Sequence[int],
-    player_of_token: Sequence[int],
-    target_token_ids: Sequence[int],
-    baseline: torch.Tensor,
-    *,
-    max_rows: int = 256,
-    method: str = "prefix_tree",
-) -> NDArray[np.float32]:
-    """Output score v(S) of Eq. 1 for every subset S of the players of one prompt.
+@dataclass(frozen=True)
+class MaskedPrompt:
+    """One prompt with its players, ready to be masked.
 
-    x_S keeps the words of the players in S; the embeddings of all tokens of the other players are
-    replaced by ``baseline``. Positions, attention and length do not change.
-
-    Args:
+    Attributes:
         token_ids: (L,) tokens of the prompt.
         player_of_token: (L,) player of each token, -1 for background; players are 0..n-1.
         target_token_ids: (m,) scored tokens; the score is the sum of their log-odds.
-        baseline: (hidden,) masking baseline embedding.
-        max_rows: largest number of masked prompts in one forward pass.
-        method: ``prefix_tree`` shares the hidden states of maskings that agree so far;
-            ``full_length`` forwards every masked prompt whole and is the reference.
-
-    Returns:
-        (2^n,) float32; index is the bit mask of S, bit k for player k.
 
     Raises:
         ValueError: players are not numbered 0..n-1, or there is none, or no target.
     """
-    owners = torch.tensor(list(player_of_token), device=model.device)
-    n = int(owners.max()) + 1 if len(owners) else 0
-    if n < 1 or set(owners.tolist()) - {-1} != set(range(n)):
-        raise ValueError("players must be numbered 0..n-1, each with at least one token")
-    if len(owners) != len(token_ids) or not len(target_token_ids):
-        raise ValueError("token_ids and player_of_token must be of one length, and a target given")
-    targets = torch.tensor(list(target_token_ids), device=model.device)
-    embed = model.get_input_embeddings()
-    # The scored tokens but the last are read as input too (teacher forcing).
-    ids = torch.cat([torch.tensor(list(token_ids), device=model.device), targets[:-1]])
-    prompt = _Prompt(
-        embeddings=embed(ids),
-        owners=torch.cat([owners, owners.new_full((len(targets) - 1,), -1)]),
-        targets=targets,
-        baseline=baseline.to(model.device),
-        n=n,
+
+    token_ids: Sequence[int]
+    player_of_token: Sequence[int]
+    target_token_ids: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or set(self.player_of_token) - {-1} != set(range(self.n)):
+            raise ValueError("players must be numbered 0..n-1, each with at least one token")
+        if len(self.player_of_token) != len(self.token_ids) or not len(self.target_token_ids):
+            raise ValueError(
+                "token_ids and player_of_token must be of one length, and a target given"
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of players."""
+        return max(self.player_of_token, default=-1) + 1
+
+    @property
+    def first_tokens(self) -> list[int]:
+        """Place of the first token of each player."""
+        owners = list(self.player_of_token)
+        return [owners.index(player) for player in range(self.n)]
+
+
+@torch.inference_mode()
+def masked_log_odds(
+    model: PreTrainedModel,
+    prompt: MaskedPrompt,
+    baseline: torch.Tensor,
+    *,
+    batch: BatchSize | None = None,
+    method: str = "prefix_tree",
+    masks: Sequence[int] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float32]:
+    """Output score v(S) of Eq. 1 for the subsets S of the players of one prompt.
+
+    x_S keeps the words of the players in S; the embeddings of all tokens of the other players are
+    replaced by ``baseline``. Positions, attention and length do not change. Where memory runs out the
+    batches are halved, and the evaluation goes on after the last maskings that were done.
+
+    Args:
+        baseline: (hidden,) masking baseline embedding.
+        batch: size of the forward passes; by default that of the model's device.
+        method: ``prefix_tree`` shares the hidden states of maskings that agree so far;
+            ``full_length`` forwards every masked prompt whole and is the reference.
+        masks: bit masks of the subsets, bit k for player k; by default all 2^n in order. Only for
+            ``full_length``.
+        progress: called with the number of maskings that have just been done.
+
+    Returns:
+        (number of masks,) float32, natural logarithm.
+
+    Raises:
+        NotBranchableError: the model cannot be evaluated as a prefix tree.
+        ValueError: not even the smallest batch fits in memory.
+    """
+    if hasattr(model, "get_base_model"):  # a PEFT model, whose adapters are in the model's layers
+        model = model.get_base_model()
+    batch = batch or BatchSize.of_device(model.device)
+    inputs = MaskedInputs(model, prompt, baseline)
+    length = len(inputs.owners)
+    places = None if masks is None else torch.tensor(list(masks), device=model.device)
+    values = torch.empty(
+        2**prompt.n if places is None else len(places), dtype=torch.float32, device=model.device
     )
-    evaluate = {"prefix_tree": _prefix_tree, "full_length": _full_length}[method]
-    values = torch.empty(2**n, dtype=torch.float32, device=model.device)
 
-    def record(masks: torch.Tensor, logits: torch.Tensor) -> None:
+    def record(rows: torch.Tensor, logits: torch.Tensor) -> None:
         # A few rows at a time: copies of a whole batch of logits would leave every cache.
-        for rows, part in zip(masks.split(16), logits.split(16), strict=True):
-            scores = log_odds(part, prompt.targets.expand(len(rows), -1))
-            values[rows] = scores.double().sum(-1).float()
+        for some, part in zip(rows.split(16), logits.split(16), strict=True):
+            scores = log_odds(part, inputs.targets.expand(len(some), -1))
+            values[some] = scores.double().sum(-1).float()
+        progress(len(rows))
 
-    evaluate(model, prompt, max_rows, record)
-    return values.cpu().numpy()
+    def evaluation() -> PrefixTree | _FullLength:
+        if method == "prefix_tree" and places is None:
+            cuts = [*sorted(prompt.first_tokens), length]
+            n_targets = len(inputs.targets)
+            tokens = batch.fit(lambda tokens: peak_bytes(model, cuts, n_targets, tokens))
+            return PrefixTree(
+                model, inputs.masked, prompt.first_tokens, length, n_targets, tokens, record
+            )
+        if method == "full_length":
+            order = torch.arange(len(values), device=model.device) if places is None else places
+            return _FullLength(model, inputs, order, batch.tokens, record)
+        raise ValueError(f"method {method!r} is none, or takes no masks")
+
+    done = 0
+    while True:
+        current = evaluation()
+        try:
+            current.run(done)
+            return values.cpu().numpy()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Here, since the traceback of the error keeps the tensors of the failed pass alive.
+        done = current.done
+        batch.halve(current.batch_tokens)
 
 
-class _Prompt:
-    def __init__(self, embeddings, owners, targets, baseline, n) -> None:
-        self.embeddings = embeddings
-        self.owners = owners
-        self.targets = targets
-        self.baseline = baseline
-        self.n = n
+class MaskedInputs:
+    """Embeddings of a prompt, and of what is read of its target, under any mask."""
+
+    def __init__(
+        self, model: PreTrainedModel, prompt: MaskedPrompt, baseline: torch.Tensor
+    ) -> None:
+        self.targets = torch.tensor(list(prompt.target_token_ids), device=model.device)
+        # The scored tokens but the last are read as input too (teacher forcing).
+        ids = [*prompt.token_ids, *prompt.target_token_ids[:-1]]
+        self.embeddings = model.get_input_embeddings()(torch.tensor(ids, device=model.device))
+        background = [-1] * (len(prompt.target_token_ids) - 1)
+        self.owners = torch.tensor([*prompt.player_of_token, *background], device=model.device)
+        self.baseline = baseline.to(self.embeddings)
 
     def masked(self, masks: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """Embeddings (rows, stop - start, hidden) of the tokens start..stop under each mask."""
@@ -200,64 +305,122 @@ class _Prompt:
         return torch.where(kept[:, :, None], self.embeddings[None, start:stop], self.baseline)
 
 
-Record = Callable[[torch.Tensor, torch.Tensor], None]
+class _FullLength:
+    """Every masked prompt forwarded whole: the reference of the prefix tree."""
+
+    def __init__(self, model, inputs: MaskedInputs, masks, batch_tokens: int, record) -> None:
+        self.model, self.inputs, self.masks, self.record = model, inputs, masks, record
+        self.batch_tokens = batch_tokens
+        self.rows = max(1, batch_tokens // len(inputs.owners))
+        self.done = 0
+
+    def run(self, done: int) -> None:
+        self.done = done
+        for numbers in torch.arange(done, len(self.masks), device=self.masks.device).split(
+            self.rows
+        ):
+            output = self.model(
+                inputs_embeds=self.inputs.masked(self.masks[numbers], 0, len(self.inputs.owners)),
+                use_cache=False,
+                logits_to_keep=len(self.inputs.targets),
+            )
+            self.record(numbers, output.logits)
+            self.done += len(numbers)
 
 
-def _full_length(model, prompt: _Prompt, max_rows: int, record: Record) -> None:
-    length = len(prompt.owners)
-    for masks in torch.arange(2**prompt.n, device=model.device).split(max_rows):
-        output = model(
-            inputs_embeds=prompt.masked(masks, 0, length),
-            use_cache=False,
-            logits_to_keep=len(prompt.targets),
-        )
-        record(masks, output.logits)
+class PrecisionError(ValueError):
+    """The log-odds of a checkpoint are further from the float32 reference than allowed."""
 
 
-def _prefix_tree(model, prompt: _Prompt, max_rows: int, record: Record) -> None:
-    """Evaluate all maskings, forwarding every shared prefix once.
+class Checkpoint:
+    """A checkpoint ready to evaluate masked prompts, in the precision that the config asks for.
 
-    The prompt is cut at the first token of each player. At a cut the live rows double (player kept
-    or masked); where they would exceed ``max_rows``, halves are finished one after the other.
+    Args:
+        model: model of :func:`load_checkpoint` on the CPU; it is used up.
+        device: where to evaluate.
+        settings: ``inference`` of the config.
+        baseline: arguments of :func:`masking_baseline`.
     """
-    length = len(prompt.owners)
-    first = [int((prompt.owners == k).nonzero()[0]) for k in range(prompt.n)]
-    order = sorted(range(prompt.n), key=first.__getitem__)
-    cuts = [first[k] for k in order] + [length]
 
-    def forward(masks: torch.Tensor, start: int, stop: int, cache: DynamicCache) -> None:
-        inputs = {
-            "inputs_embeds": prompt.masked(masks, start, stop),
-            "past_key_values": cache,
-            "use_cache": True,
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        device: torch.device,
+        settings: Mapping[str, Any],
+        baseline: Mapping[str, Any],
+    ) -> None:
+        self.settings = settings
+        self.method = "full_length" if settings["method"] == "full_length" else "prefix_tree"
+        self.model = in_dtype(model, settings["dtype"])
+        # The reference of a half-precision model stays on the CPU: both may not fit on a GPU.
+        self.reference = self.model if self.model is model else model
+        self.model = self.model.to(device)
+        self.baselines = {m: masking_baseline(m, **baseline) for m in (self.model, self.reference)}
+        self.batch = BatchSize.of_device(device, settings["batch_tokens"], settings["memory_gb"])
+
+    def log_odds(
+        self, prompt: MaskedPrompt, progress: Callable[[int], None] = lambda _: None
+    ) -> NDArray[np.float32]:
+        """All log-odds of a prompt, as :func:`masked_log_odds` gives them.
+
+        Raises:
+            NotBranchableError: the model cannot be evaluated as a prefix tree, and the config does not
+                allow whole prompts instead.
+        """
+        allow_tf32(self.settings["dtype"] == "tf32")
+        arguments = {"batch": self.batch, "progress": progress}
+        try:
+            return masked_log_odds(
+                self.model, prompt, self.baselines[self.model], method=self.method, **arguments
+            )
+        except NotBranchableError as error:
+            if self.settings["method"] != "auto":
+                raise NotBranchableError(
+                    f"{error}; set inference.method to auto to forward every masked prompt whole"
+                ) from error
+            logging.getLogger(__name__).warning("%s; forwarding every masked prompt whole", error)
+            self.method = "full_length"
+            return self.log_odds(prompt, progress)
+        finally:
+            allow_tf32(False)
+
+    def error(self, prompt: MaskedPrompt, values: NDArray[np.float32]) -> dict[str, str]:
+        """Compare some log-odds of a prompt with whole prompts in float32.
+
+        Args:
+            values: (2^n,) log-odds of the prompt.
+
+        Returns:
+            For the metadata of outputs: ``log_odds_error_max`` and ``log_odds_error_rms``, in
+            log-odds, over ``error_maskings`` maskings.
+
+        Raises:
+            PrecisionError: the largest error exceeds ``inference.max_error``.
+        """
+        masks = np.unique(np.linspace(0, len(values) - 1, ERROR_MASKINGS).astype(int))
+        reference = masked_log_odds(
+            self.reference,
+            prompt,
+            self.baselines[self.reference],
+            batch=self.batch,
+            method="full_length",
+            masks=masks.tolist(),
+        )
+        errors = np.abs(values[masks].astype(np.float64) - reference)
+        if not errors.max() <= self.settings["max_error"]:
+            raise PrecisionError(
+                f"log-odds in {self.settings['dtype']} ({self.method}) differ by up to "
+                f"{errors.max():.3g} from whole prompts in float32, more than inference.max_error = "
+                f"{self.settings['max_error']:g}; "
+                + (
+                    "set inference.method to full_length, since this model's attention does not "
+                    "branch"
+                    if self.settings["dtype"] == "float32"
+                    else "set inference.dtype to float32, or raise max_error and read the churn floor"
+                )
+            )
+        return {
+            "log_odds_error_max": f"{errors.max():.6g}",
+            "log_odds_error_rms": f"{np.sqrt(np.mean(errors**2)):.6g}",
+            "error_maskings": str(len(masks)),
         }
-        if stop == length:
-            record(masks, model(**inputs, logits_to_keep=len(prompt.targets)).logits)
-        else:
-            # Without the head: logits of a large vocabulary would cost more than the segment.
-            model.base_model(**inputs)
-
-    def descend(masks: torch.Tensor, depth: int, cache: DynamicCache) -> None:
-        if depth == prompt.n:
-            return
-        if 2 * len(masks) > max_rows and len(masks) > 1:
-            half = len(masks) // 2
-            rows = torch.arange(len(masks), device=masks.device)
-            other = copy.deepcopy(cache)
-            other.batch_select_indices(rows[half:])
-            cache.batch_select_indices(rows[:half])
-            descend(masks[:half], depth, cache)
-            descend(masks[half:], depth, other)
-            return
-        bit = 1 << order[depth]
-        if cache.get_seq_length():
-            cache.batch_repeat_interleave(2)
-        masks = torch.stack([masks, masks | bit], dim=1).flatten()
-        forward(masks, cuts[depth], cuts[depth + 1], cache)
-        descend(masks, depth + 1, cache)
-
-    root = torch.zeros(1, dtype=torch.int64, device=model.device)
-    cache = DynamicCache(config=model.config)
-    if cuts[0] > 0:
-        forward(root, 0, cuts[0], cache)
-    descend(root, 0, cache)

@@ -60,9 +60,10 @@ def perturb(
     label: str,
     *,
     seed: int,
+    error: float = 0.0,
     dtype: str = "float32",
 ) -> NDArray[np.float64]:
-    """Add a perturbation's noise to v.
+    """Add a perturbation's noise to v, and where it has any, that of the inference.
 
     The draw depends on ``seed``, ``label``, the perturbation and the sample id, never on which samples
     come together.
@@ -70,12 +71,15 @@ def perturb(
     Args:
         values: (B, 2^n) v.
         label: tells draws apart, such as the step.
+        error: measured error of the log-odds (root mean square).
         dtype: floating type of the inference, for rounding noise.
     """
     if perturbation.relative_noise is None:
         scale = ROUNDINGS * float(np.finfo(dtype).eps) * np.abs(values).max(axis=1)
     else:
         scale = perturbation.relative_noise * np.abs(values[:, -1] - values[:, 0])
+    if perturbation.relative_noise != 0:
+        scale = np.hypot(scale, error)
     noisy = values.copy()
     for row, sample_id in enumerate(samples):
         key = f"{seed}:{label}:{perturbation.name}:{sample_id}".encode()
@@ -116,18 +120,21 @@ def measure(
     *,
     noise_ratio: float,
     seed: int,
+    errors: Mapping[int, float] | None = None,
 ) -> pl.DataFrame:
     """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
 
     Args:
         values: step to v, (B, 2^n).
         salience: rule and threshold of :func:`~sft_interactions.salience.select_salient`.
+        errors: step to the measured error of its log-odds (root mean square); none by default.
 
     Returns:
         Rows (sample_id, step, perturbation, jaccard, sign_agreement, rel_l1_distance); the last is
         Σ|I - I'| / Σ|I| over all interactions, null where there is none.
     """
     steps = sorted(values)
+    errors = errors or dict.fromkeys(steps, 0.0)
     ids = list(samples) * len(steps)
     stacked = np.concatenate([values[step] for step in steps])
     canonical = _extract(stacked, ids, Perturbation("canonical"), noise_ratio)
@@ -136,7 +143,14 @@ def measure(
     for perturbation in checked:
         noisy = np.concatenate(
             [
-                perturb(values[step], samples, perturbation, f"step-{step}", seed=seed)
+                perturb(
+                    values[step],
+                    samples,
+                    perturbation,
+                    f"step-{step}",
+                    seed=seed,
+                    error=errors[step],
+                )
                 for step in steps
             ]
         )
@@ -169,6 +183,7 @@ def unchanged_run(
     noise_ratio: float,
     draws: int,
     seed: int,
+    errors: Mapping[int, float] | None = None,
 ) -> list[pl.DataFrame]:
     """Classes of interactions in a run in which nothing but noise changes from checkpoint to checkpoint.
 
@@ -178,14 +193,24 @@ def unchanged_run(
 
     Args:
         values: (B, 2^n) v of the first checkpoint.
+        errors: step to the measured error of its log-odds (root mean square), added to the noise with
+            that of the first; none by default.
 
     Returns:
         For each draw, rows as of :func:`~sft_interactions.dynamics.classify`.
     """
     first, *later = sorted(steps)
+    errors = errors or dict.fromkeys(steps, 0.0)
     labels = [(draw, step) for draw in range(draws) for step in later]
     noisy = [
-        perturb(values, samples, perturbation, f"draw-{draw}-step-{step}", seed=seed)
+        perturb(
+            values,
+            samples,
+            perturbation,
+            f"draw-{draw}-step-{step}",
+            seed=seed,
+            error=float(np.hypot(errors[first], errors[step])),
+        )
         for draw, step in labels
     ]
     start = _extract(values, list(samples), Perturbation("canonical"), noise_ratio)

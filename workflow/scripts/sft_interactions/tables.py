@@ -53,6 +53,7 @@ PROMPTS = Table(
     },
     ("sample_id",),
 )
+MASKING_BASELINE = Table({"dimension": pl.UInt32, "value": pl.Float32}, ("dimension",))
 PLAYERS = Table(
     {
         "sample_id": pl.String,
@@ -66,6 +67,14 @@ PLAYERS = Table(
 )
 OUTPUTS = Table(
     {"sample_id": pl.String, "mask": pl.UInt32, "log_odds": pl.Float32}, ("sample_id", "mask")
+)
+# File metadata of outputs: how they were made, and their error on a few maskings of one sample.
+OUTPUTS_METADATA = (
+    "dtype",
+    "method",
+    "log_odds_error_max",
+    "log_odds_error_rms",
+    "error_maskings",
 )
 INTERACTIONS = Table(
     {

@@ -1,0 +1,301 @@
+"""All maskings of a prompt as a prefix tree: what maskings share is forwarded once.
+
+The prompt is cut at the first token of each player. A node of depth d is a masking of the first d
+players and holds the tokens up to the next cut; its two children keep and mask player d. A node's
+keys and values are stored once and read by all its descendants, in attention, through transformers'
+``AttentionInterface``; nothing is copied when states branch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+ATTENTION = "prefix_tree"
+# Rows of one forward pass are at most a quarter of its tokens: segments of one or two tokens then run
+# in smaller passes, which costs little, and fewer states wait for their descendants.
+TOKENS_PER_ROW = 4
+BRANCHABLE_LAYERS = {"full_attention", "sliding_attention"}
+
+
+class NotBranchableError(ValueError):
+    """The model's attention cannot be evaluated as a prefix tree."""
+
+
+class _Level:
+    """Keys and values of the live nodes of one depth, layer by layer."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+        self.open(0, 0)
+
+    def open(self, first: int, rows: int) -> None:
+        self.first, self.rows = first, rows
+        self.states: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def store(self, layer: int, row: int, new: tuple[torch.Tensor, torch.Tensor]) -> None:
+        if layer not in self.states:
+            self.states[layer] = tuple(x.new_empty(self.rows, *x.shape[1:]) for x in new)
+        for whole, part in zip(self.states[layer], new, strict=True):
+            whole[row - self.first : row - self.first + len(part)] = part
+
+
+class PrefixTree:
+    """Depth-first evaluation of all maskings of one prompt.
+
+    The shapes of the forward passes, and with them the rounding, follow from ``batch_tokens`` alone.
+
+    Args:
+        model: a causal LM of transformers.
+        embed: gives the input embeddings (rows, stop - start, hidden) of the tokens start..stop under
+            each of (rows,) masks.
+        first_tokens: (n,) place of the first token of each player.
+        length: number of tokens.
+        n_targets: logits are wanted at this many last positions.
+        batch_tokens: largest number of token positions of one forward pass, if a row fits in it.
+        record: takes (rows,) masks and their logits (rows, n_targets, vocabulary).
+
+    Raises:
+        NotBranchableError: the model has layers other than full or sliding-window attention.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        embed: Callable[[torch.Tensor, int, int], torch.Tensor],
+        first_tokens: list[int],
+        length: int,
+        n_targets: int,
+        batch_tokens: int,
+        record: Callable[[torch.Tensor, torch.Tensor], None],
+    ) -> None:
+        self.model, self.embed, self.record = model, embed, record
+        self.n, self.n_targets, self.batch_tokens = len(first_tokens), n_targets, batch_tokens
+        self.order = sorted(range(self.n), key=first_tokens.__getitem__)
+        cuts = [*(first_tokens[player] for player in self.order), length]
+        self.levels = [_Level(*cut) for cut in zip([0, *cuts], cuts, strict=False)]
+        self.live_rows = _live_rows(batch_tokens)
+        self.batch_rows = _batch_rows(cuts, batch_tokens)
+        self.done = 0
+        config = model.config.get_text_config()
+        self.n_layers = config.num_hidden_layers
+        others = set(getattr(config, "layer_types", None) or ()) - BRANCHABLE_LAYERS
+        if others:
+            raise NotBranchableError(
+                f"{type(model).__name__} cannot be evaluated as a prefix tree: it has layers of "
+                f"{', '.join(sorted(others))}"
+            )
+
+    def run(self, done: int = 0) -> None:
+        """Evaluate the leaves from number ``done`` on, in the order in which they come.
+
+        ``self.done`` is up to date also when an error ends the run.
+
+        Raises:
+            NotBranchableError: a layer of the model does not go through the attention interface.
+        """
+        self.done = done
+        usual = self.model.config._attn_implementation
+        self.model.set_attn_implementation(ATTENTION)
+        try:
+            self._evaluate(0, 0, 1)
+            self._descend(0, 0, 1)
+        finally:
+            self.model.set_attn_implementation(usual)
+            for level in self.levels:
+                level.open(0, 0)
+
+    def _descend(self, depth: int, first: int, stop: int) -> None:
+        """Evaluate all descendants of the nodes first..stop of a depth, whose states are stored."""
+        if depth == self.n or self._is_done(depth, stop):
+            return
+        half = (stop - first) // 2 if 2 * (stop - first) > self.live_rows else 0
+        for begin, end in (
+            [(first, first + half), (first + half, stop)] if half else [(first, stop)]
+        ):
+            self._evaluate(depth + 1, 2 * begin, 2 * end)
+            self._descend(depth + 1, 2 * begin, 2 * end)
+
+    def _is_done(self, depth: int, stop: int) -> bool:
+        return stop << (self.n - depth) <= self.done
+
+    def _evaluate(self, depth: int, first: int, stop: int) -> None:
+        level = self.levels[depth]
+        if level.start == level.stop:
+            return
+        level.open(first, stop - first)
+        rows = min(self.batch_rows[depth], stop - first)
+        for begin in range(first, stop, rows):
+            if not self._is_done(depth, begin + rows):
+                self._forward(depth, begin, rows)
+
+    def _forward(self, depth: int, first: int, rows: int) -> None:
+        level = self.levels[depth]
+        masks = self._masks(depth, first, rows)
+        branch = _Branch(self, depth, first, rows)
+        inputs = {
+            "inputs_embeds": self.embed(masks, level.start, level.stop),
+            "position_ids": torch.arange(level.start, level.stop, device=masks.device)[None],
+            "use_cache": False,
+            "prefix_tree": branch,
+        }
+        if depth < self.n:
+            # Without the head: logits of a large vocabulary would cost more than the segment.
+            self.model.base_model(**inputs)
+        else:
+            logits = self.model(**inputs, logits_to_keep=self.n_targets).logits
+        if branch.layers_seen != set(range(self.n_layers)):
+            raise NotBranchableError(
+                f"{type(self.model).__name__} cannot be evaluated as a prefix tree: of its "
+                f"{self.n_layers} layers, {len(branch.layers_seen)} go through transformers' "
+                "attention interface"
+            )
+        if depth == self.n:
+            self.record(masks, logits)
+            self.done = first + rows
+
+    def _masks(self, depth: int, first: int, rows: int) -> torch.Tensor:
+        nodes = torch.arange(first, first + rows, device=self.model.device)
+        masks = torch.zeros_like(nodes)
+        for place, player in enumerate(self.order[:depth]):
+            masks |= ((nodes >> (depth - 1 - place)) & 1) << player
+        return masks
+
+
+class _Branch:
+    """Some nodes of one depth in a forward pass, with what attention needs of their ancestors."""
+
+    def __init__(self, tree: PrefixTree, depth: int, first: int, rows: int) -> None:
+        self.levels, self.depth, self.first, self.rows = tree.levels, depth, first, rows
+        self.is_leaf = depth == tree.n
+        self.layers_seen: set[int] = set()
+        self.biases: dict[object, torch.Tensor | None] = {}
+
+    def extend(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (rows, heads, positions so far, size) of the nodes and their ancestors."""
+        self.layers_seen.add(layer)
+        level = self.levels[self.depth]
+        if not self.is_leaf:
+            level.store(layer, self.first, (key, value))
+        if level.start == 0:
+            return key, value
+        whole = tuple(x.new_empty(*x.shape[:2], level.stop, x.shape[3]) for x in (key, value))
+        for depth, ancestor in self._ancestors():
+            shift = self.depth - depth
+            n_shared = max(1, self.rows >> shift)
+            begin = (self.first >> shift) - ancestor.first
+            for x, stored in zip(whole, ancestor.states[layer], strict=True):
+                x.view(n_shared, -1, *x.shape[1:])[..., ancestor.start : ancestor.stop, :] = stored[
+                    begin : begin + n_shared, None
+                ]
+        for x, new in zip(whole, (key, value), strict=True):
+            x[:, :, level.start :] = new
+        return whole
+
+    def _ancestors(self) -> Iterator[tuple[int, _Level]]:
+        for depth, level in enumerate(self.levels[: self.depth]):
+            if level.start < level.stop:
+                yield depth, level
+
+    def bias(self, queries: torch.Tensor, groups: int, window: int | None) -> torch.Tensor | None:
+        """Additive mask (groups * length, positions so far) of causal or sliding-window attention."""
+        if window not in self.biases:
+            level = self.levels[self.depth]
+            own = torch.arange(level.start, level.stop, device=queries.device)[:, None]
+            seen = torch.arange(level.stop, device=queries.device)
+            hidden = seen > own
+            if window is not None:
+                hidden |= seen <= own - window
+            self.biases[window] = (
+                torch.zeros(hidden.shape, dtype=queries.dtype, device=queries.device)
+                .masked_fill(hidden, float("-inf"))
+                .repeat(groups, 1)
+                if hidden.any()
+                else None
+            )
+        return self.biases[window]
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    prefix_tree: _Branch | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention of a branch of the tree, as transformers calls it in every layer.
+
+    Query heads that share a key head are folded into its queries, so that keys and values are not
+    repeated. Arguments are those of transformers' attention functions: query (rows, heads, length,
+    size); key and value with their own number of heads; the result is (rows, length, heads, size).
+    """
+    keys, values = prefix_tree.extend(module.layer_idx, key, value)
+    rows, heads, length, size = query.shape
+    groups = heads // key.shape[1]
+    folded = query.reshape(rows, key.shape[1], groups * length, size)
+    bias = prefix_tree.bias(query, groups, sliding_window)
+    if softcap is None:
+        output = scaled_dot_product_attention(folded, keys, values, attn_mask=bias, scale=scaling)
+    else:
+        scores = torch.tanh(folded @ keys.transpose(2, 3) * scaling / softcap) * softcap
+        scores = scores if bias is None else scores + bias
+        output = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+    return output.reshape(rows, heads, length, -1).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+
+
+def peak_bytes(
+    model: PreTrainedModel, cuts: Sequence[int], n_targets: int, batch_tokens: int
+) -> int:
+    """Estimate of the most memory that an evaluation needs beside the model's weights.
+
+    Args:
+        cuts: (n + 1,) places of the players' first tokens, in order, and the length of the prompt.
+    """
+    config = model.config.get_text_config()
+    n_heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    state = 2 * head * (getattr(config, "num_key_value_heads", None) or n_heads)
+    intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    starts, rows = [0, *cuts[:-1]], _batch_rows(cuts, batch_tokens)
+    stored = passing = 0
+    for depth, (start, stop, batch) in enumerate(zip(starts, cuts, rows, strict=True)):
+        if depth < len(cuts) - 1:
+            live = min(2**depth, _live_rows(batch_tokens))
+            stored += live * (stop - start) * state * config.num_hidden_layers
+        # What a layer holds at once: residual, norms and heads, then the gated product.
+        token = 6 * config.hidden_size + 4 * n_heads * head + 3 * intermediate
+        scores = n_heads * (stop - start) * stop
+        passing = max(
+            passing, min(batch, 2**depth) * ((stop - start) * token + stop * state + scores)
+        )
+    logits = min(rows[-1], 2 ** (len(cuts) - 1)) * n_targets * config.vocab_size
+    return (stored + passing + 2 * logits) * model.dtype.itemsize
+
+
+def _live_rows(batch_tokens: int) -> int:
+    """Most nodes of one depth whose states are held at once."""
+    return max(2, _power_of_two(batch_tokens // TOKENS_PER_ROW))
+
+
+def _batch_rows(cuts: Sequence[int], batch_tokens: int) -> list[int]:
+    """Nodes of one forward pass, by depth: powers of two, so that passes are whole subtrees."""
+    lengths = [stop - start for start, stop in zip([0, *cuts], cuts, strict=False)]
+    return [
+        min(_live_rows(batch_tokens), _power_of_two(batch_tokens // max(1, length)))
+        for length in lengths
+    ]
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number.bit_length() - 1)
