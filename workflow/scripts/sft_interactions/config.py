@@ -37,6 +37,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     problems = list(_cross_check(config))
     if problems:
         raise ConfigError("\n".join(problems))
+    runs = list(config["runs"])
+    config["figures"].setdefault("main_runs", runs[: max(1, min(2, len(runs) - 1))])
     for name, run in config["runs"].items():
         run["model"] = model_of(name)
         run.setdefault("seed", config["seed"])
@@ -53,8 +55,9 @@ def model_of(run: str) -> str:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Digest of everything in a config that tables depend on: all but where files go."""
-    kept = {key: value for key, value in config.items() if key not in ("results", "downloads")}
+    """Digest of everything in a config that tables depend on: all but figures and where files go."""
+    apart = ("results", "downloads", "figures")
+    kept = {key: value for key, value in config.items() if key not in apart}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -122,6 +125,9 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_dataset(f"datasets.{name}", dataset)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
+    for name in config["figures"].get("main_runs", []):
+        if name not in config["runs"]:
+            yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
 
 
 def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:

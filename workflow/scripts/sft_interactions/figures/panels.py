@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 
+import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ from sft_interactions.figures.style import (
     LARGE,
     MEDIUM,
     OVERFITTING,
+    RC,
     SMALL,
     TEXT_WIDTH,
 )
@@ -129,6 +131,17 @@ def samples_name(runs: Sequence[Run]) -> str:
     counts = sorted({run.n_samples for run in runs})
     number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{number} sample" + ("" if counts == [1] else "s")
+
+
+@matplotlib.rc_context(RC)
+def draw_no_runs(runs: Sequence[Run], *, level: float) -> Figure:
+    """Say that no run is left for this figure; in the form of the other ``draw`` functions."""
+    figure = Figure(figsize=(COLUMN_WIDTH, 0.6))
+    figure.text(
+        0.5, 0.5, "No runs remain for this figure:\nfigures.main_runs of the config names all of them.",
+        ha="center", va="center", color=GREY,
+    )  # fmt: skip
+    return figure
 
 
 def run_columns(
