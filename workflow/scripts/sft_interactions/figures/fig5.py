@@ -91,7 +91,7 @@ def _draw_sample(axes: Axes, run: Faithfulness) -> None:
     for name, width in (("logical", 0.6), ("salient", 0.4), ("llm", 1.0)):
         drawn = getattr(run.outputs, name)[row][order]
         axes.plot(drawn, color=COLORS[name], linewidth=width, gid=name)
-    axes.set_xlim(0, len(order) - 1)
+    axes.set_xlim(0, 1.03 * len(order))
     axes.set_xlabel(f"maskings S by v(S), t = {run.step}")
 
 
