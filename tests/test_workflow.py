@@ -120,6 +120,10 @@ def test_every_table_has_its_columns_and_metadata(results):
         results / "data" / "lines" / f"{split}.parquet": (tables.DATA, "data")
         for split in ("train", "validation", "analysis")
     }
+    expected |= {
+        results / "findings.parquet": (tables.FINDINGS, "findings"),
+        results / "finding_parts.parquet": (tables.FINDING_PARTS, "findings"),
+    }
     for run, steps in STEPS.items():
         folder = results / "runs" / run
         expected |= {

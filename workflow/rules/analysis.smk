@@ -150,12 +150,49 @@ rule stages:
         "../scripts/stages.py"
 
 
+rule findings:
+    input:
+        dynamics=every_run("dynamics.parquet"),
+        unchanged=every_run("unchanged.parquet"),
+        solve=[of_steps(run, "interactions/step-{step}.solve.parquet")[0] for run in RUNS],
+        stages=every_run("stages.json"),
+    output:
+        findings=f"{RESULTS}/findings.parquet",
+        parts=f"{RESULTS}/finding_parts.parquet",
+        csv=f"{RESULTS}/tables/findings.csv",
+        md=report_table("findings"),
+        parts_csv=f"{RESULTS}/tables/finding-parts.csv",
+        parts_md=report_table("finding-parts"),
+    log:
+        "logs/findings.log",
+    benchmark:
+        "logs/benchmarks/findings.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        runs=list(RUNS),
+        steps=[RUNS[run]["steps"] for run in RUNS],
+        bootstrap=config["bootstrap"],
+        n_players=config["players"]["n"],
+        unchanged_samples=config["stability"]["samples"],
+        seed=config["seed"],
+    message:
+        "Testing the five findings"
+    script:
+        "../scripts/findings.py"
+
+
 rule tables:
     input:
         every_run("players.parquet"),
         every_run("metrics.parquet"),
         every_run("stages.json"),
         every_run("stability.parquet"),
+        rules.findings.output,
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
     message:
         "All tables are there"

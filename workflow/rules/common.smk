@@ -133,3 +133,9 @@ def figure_files(name, category="Figures"):
     path = f"{RESULTS}/figures/{name}"
     picture = report(f"{path}.png", caption=f"../report/{name}.rst", category=category)
     return {"pdf": f"{path}.pdf", "svg": f"{path}.svg", "png": picture}
+
+
+def report_table(name):
+    """A table that goes into the report."""
+    path = f"{RESULTS}/tables/{name}.md"
+    return report(path, caption=f"../report/{name}.rst", category="Tables")
