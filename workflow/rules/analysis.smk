@@ -142,6 +142,7 @@ rule stages:
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stages=config["stages"],
+        n_players=config["players"]["n"],
         bootstrap=config["bootstrap"],
         seed=config["seed"],
     message:
