@@ -30,6 +30,7 @@ include: "workflow/rules/inference.smk"
 include: "workflow/rules/extraction.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/tables.smk"
 
 
 localrules:

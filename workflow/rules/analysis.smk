@@ -89,6 +89,39 @@ rule salience_sensitivity:
         "../scripts/salience_sensitivity.py"
 
 
+rule sensitivity:
+    input:
+        outputs=lambda wildcards: of_steps(wildcards.run, "outputs/step-{step}.parquet"),
+        baseline=baseline_outputs,
+    output:
+        f"{RESULTS}/runs/{{run}}/sensitivity.parquet",
+    log:
+        "logs/sensitivity/{run}.log",
+    benchmark:
+        "logs/benchmarks/sensitivity/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        sensitivity=config["sensitivity"],
+        salience=config["salience"],
+        extraction=config["extraction"],
+        stability=config["stability"],
+        bootstrap=config["bootstrap"],
+        stages=config["stages"],
+        seed=config["seed"],
+    message:
+        "Testing the findings of {wildcards.run} under other choices"
+    script:
+        "../scripts/sensitivity.py"
+
+
 rule metrics:
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
@@ -185,15 +218,3 @@ rule findings:
         "Testing the five findings"
     script:
         "../scripts/findings.py"
-
-
-rule tables:
-    input:
-        every_run("players.parquet"),
-        every_run("metrics.parquet"),
-        every_run("stages.json"),
-        every_run("stability.parquet"),
-        rules.findings.output,
-        expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
-    message:
-        "All tables are there"

@@ -91,6 +91,15 @@ def baseline_interactions(wildcards):
     ]
 
 
+def baseline_outputs(wildcards):
+    """Outputs of the baseline LLM before SFT and at its last checkpoint."""
+    baseline = RUNS[wildcards.run].get("baseline_run")
+    if baseline is None:
+        return []
+    outputs = of_steps(baseline, "outputs/step-{step}.parquet")
+    return [outputs[0], outputs[-1]]
+
+
 def training_table(wildcards):
     return [f"{RESULTS}/runs/{wildcards.run}/training.parquet"] * (wildcards.run in TUNED_RUNS)
 

@@ -228,6 +228,30 @@ rule fig9:
         "../scripts/fig9.py"
 
 
+rule survival:
+    input:
+        sensitivity=every_run("sensitivity.parquet"),
+    output:
+        **figure_files("survival"),
+    log:
+        "logs/figures/survival.log",
+    benchmark:
+        "logs/benchmarks/figures/survival.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        labels=labels_of(RUNS),
+        level=config["bootstrap"]["level"],
+    message:
+        "Drawing which findings survive which choice"
+    script:
+        "../scripts/survival.py"
+
+
 rule figures:
     input:
         rules.fig1.output,
@@ -239,5 +263,6 @@ rule figures:
         rules.fig7.output,
         rules.fig8.output,
         rules.fig9.output,
+        rules.survival.output,
     message:
         "All figures are there"

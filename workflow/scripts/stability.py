@@ -24,15 +24,14 @@ checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
 measured = stability.measure(values, samples, checked, salience, **common)
 tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
 
-draws = stability.unchanged_run(
+draws = stability.UnchangedRun(
     values[steps[0]],
     samples,
     steps,
     stability.noise_perturbation(settings["churn_noise"]),
-    salience,
     draws=settings["draws"],
     **common,
-)
+).classify(salience)
 baseline = read_salient(*snakemake.input.baseline, salience) if snakemake.input.baseline else None
 unchanged = [
     add_generalizability(rows, baseline, snakemake.params.n_players).with_columns(draw=pl.lit(draw))

@@ -12,6 +12,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from sft_interactions.extraction import MAX_PLAYERS_EXACT_FIT
+
 SCHEMA_PATH = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
 
@@ -125,6 +127,11 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_dataset(f"datasets.{name}", dataset)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
+    if 0 in config["sensitivity"]["noise_ratio"] and config["players"]["n"] > MAX_PLAYERS_EXACT_FIT:
+        yield (
+            f"sensitivity.noise_ratio: 0 is possible with up to {MAX_PLAYERS_EXACT_FIT} players; set it "
+            "without 0 or lower players.n"
+        )
     for name in config["figures"].get("main_runs", []):
         if name not in config["runs"]:
             yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"

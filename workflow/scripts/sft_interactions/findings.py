@@ -32,7 +32,7 @@ class Quantities:
     Attributes:
         d: index of the checkpoint that ends the denoising stage.
         last: index of the last checkpoint.
-        n_samples: the fewest samples that a quantity asked for so far rests on.
+        n_samples: the fewest samples that a quantity asked for rests on; to be reset by the caller.
     """
 
     def __init__(
@@ -46,10 +46,12 @@ class Quantities:
         *,
         unchanged_samples: int,
         weights: np.ndarray,
+        gamma: str = "gamma",
     ) -> None:
         self.steps, self.n_players = sorted(steps), n_players
         self.d, self.last = self.steps.index(boundary_step), len(steps) - 1
         self.n_samples = len(samples)
+        self._gamma = gamma
         self._runs = [by_cell(rows, samples) for rows in (dynamics, *unchanged)]
         self._weights = np.concatenate(
             [np.ones((1, len(samples))), weights.reshape(-1, len(samples))]
@@ -73,11 +75,11 @@ class Quantities:
 
     def gamma(self, label: str, step: int) -> np.ndarray:
         """γ (Eq. 9)."""
-        return self._mean("gamma", label, step)
+        return self._mean(self._gamma, label, step)
 
     def gamma_above_chance(self, label: str, step: int) -> np.ndarray:
         """γ less its chance level."""
-        return self.gamma(label, step) - self._mean("gamma_chance", label, step)
+        return self.gamma(label, step) - self._mean(f"{self._gamma}_chance", label, step)
 
     def rho_above_chance(self, label: str, step: int) -> np.ndarray:
         """ρ (Eq. 10) less its chance level."""
@@ -208,6 +210,7 @@ def measure_parts(
     resamples: int,
     level: float,
     seed: int,
+    gamma: str = "gamma",
 ) -> pl.DataFrame:
     """Test every part of every finding on one run.
 
@@ -219,24 +222,26 @@ def measure_parts(
         stages: boundary_step, ci_low_step and ci_high_step of the run's ``stages.json``.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover.
         resamples: bootstrap resamples (percentile intervals at ``level``); 0 leaves all inconclusive.
+        gamma: metric that is taken for γ.
 
     Returns:
         Rows (finding, part, statistic, claim, threshold, value, ci_low, ci_high, n_samples, verdict).
     """
-    weights = bootstrap_weights(len(samples), resamples, seed)
+    quantities = Quantities(
+        dynamics,
+        unchanged,
+        samples,
+        steps,
+        stages["boundary_step"],
+        n_players,
+        unchanged_samples=unchanged_samples,
+        weights=bootstrap_weights(len(samples), resamples, seed),
+        gamma=gamma,
+    )
+    last, d = quantities.last, quantities.d
     records = []
     for part in sorted([*PARTS, SHORT], key=lambda part: part.name):
-        quantities = Quantities(
-            dynamics,
-            unchanged,
-            samples,
-            steps,
-            stages["boundary_step"],
-            n_players,
-            unchanged_samples=unchanged_samples,
-            weights=weights,
-        )
-        last, d = quantities.last, quantities.d
+        quantities.n_samples = len(samples)
         value = low = high = None
         n_samples = 0
         if part.stages <= (d > 0) + (0 < d < last):

@@ -35,7 +35,8 @@ def compute_metrics(
       samples, also by order; effects in log-odds.
     - ``gamma`` (Eq. 9), its chance level ``gamma_chance``, ``rho`` (Eq. 10) and its chance level
       ``rho_chance`` (the mean of rho if every effect drew its sign at random): means over the
-      samples whose set is not empty.
+      samples whose set is not empty. ``gamma_by_count`` and ``gamma_by_count_chance`` are the same
+      with every interaction of weight one.
     - ``mean_order``, ``contribution``: means over all interactions of all samples, that is
       the sum of orders, or of signed effects, divided by the count.
     - ``cross_entropy``: mean over all samples of -log sigmoid(sum of the class's effects); an empty
@@ -159,6 +160,8 @@ def ratios(
         covered = filled * (total(known.astype(float)) == count)
         weighted = total(np.abs(effect) * share) / np.where(filled, size, 1)
         yield None, metric, covered * weighted, covered
+        counted = total(share) / np.where(filled, count, 1)
+        yield None, metric.replace("gamma", "gamma_by_count"), covered * counted, covered
 
 
 _SIGN_DRAWS = 512

@@ -176,6 +176,17 @@ FINDINGS = Table(
     FINDING_PARTS.nullable,
 )
 
+SENSITIVITY = Table(
+    {
+        "position": pl.UInt16,
+        "choice": pl.String,
+        "boundary_step": pl.Int64,
+        **{name: dtype for name, dtype in FINDINGS.columns.items() if name != "run"},
+    },
+    ("position", "finding"),
+    FINDINGS.nullable,
+)
+
 
 @cache
 def code_version() -> str:

@@ -161,7 +161,7 @@ def run_columns(
     size = LARGE if len(runs) < 4 else MEDIUM
     letters = int((width + 0.2) / (0.7 * size / 72))  # of the bold font, which is wide
     for column, run in enumerate(runs):
-        title = _wrap(run.label, letters)
+        title = wrap(run.label, letters)
         grid[0, column].set_title(title, fontsize=size, fontweight="bold", linespacing=1.0)
     for row, name in enumerate(names):
         grid[row, 0].set_ylabel(name)
@@ -170,7 +170,7 @@ def run_columns(
     return figure, grid, width
 
 
-def _wrap(label: str, letters: int) -> str:
+def wrap(label: str, letters: int) -> str:
     """Break a run's label, first before "on" as in the paper, into lines of so many letters."""
     if len(label) <= letters:
         return label
