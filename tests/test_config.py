@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from sft_interactions import config as study_config
+from sft_interactions import extraction
 from sft_interactions.config import ConfigError, digest, model_of, resolve
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +106,10 @@ def test_figures_two_and_three_leave_a_run_to_seven_and_eight(n_runs, main):
     assert config["figures"]["main_runs"] == main
 
 
+def test_limit_of_the_exact_fit_is_that_of_the_extraction():
+    assert study_config.MAX_PLAYERS_EXACT_FIT == extraction.MAX_PLAYERS_EXACT_FIT
+
+
 # What is changed, the key that the message names, and a word of the mend.
 BAD = {
     "unknown block": ({"player": {}}, "'player'", "did you mean players"),
@@ -142,6 +147,7 @@ BAD = {
         "figures.main_runs",
         r"not in runs \(a-d, b-d\)",
     ),
+    "exact fit": ({"players.n": 15}, "sensitivity.noise_ratio", "without 0 or lower players.n"),
     "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps"),
     "no zero": ({"runs.b-d.finetune": {"checkpoints": [5, 10]}}, "runs.b-d", "0.*add it"),
     "only zero": ({"finetune.checkpoints": [0]}, "finetune.checkpoints", "at least 2"),

@@ -134,6 +134,7 @@ def test_every_table_has_its_columns_and_metadata(results):
             folder / "unchanged.parquet": (tables.UNCHANGED, "stability"),
             folder / "stability.parquet": (tables.STABILITY, "stability"),
             folder / "metrics.parquet": (tables.METRICS, "metrics"),
+            folder / "sensitivity.parquet": (tables.SENSITIVITY, "sensitivity"),
         }
         for step in steps:
             stem = folder / "interactions" / f"step-{step}"

@@ -12,8 +12,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from sft_interactions.extraction import MAX_PLAYERS_EXACT_FIT
-
+# As in extraction.py, which needs a solver that not every environment of the workflow has.
+MAX_PLAYERS_EXACT_FIT = 14
 SCHEMA_PATH = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
 

@@ -45,7 +45,7 @@ def draw(runs: Mapping[str, pl.DataFrame], *, level: float) -> Figure:
     figure.text(
         0.5,
         0.05 / height,
-        f"Columns: findings 1 to 5. In a cell: parts supported / all parts; {panels.interval_name(level)}s.",
+        f"Columns: findings 1 to 5. In a cell: supported parts / all; {panels.interval_name(level)}s.",
         ha="center",
         fontsize=SMALL,
         color=GREY,
