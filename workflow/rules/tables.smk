@@ -134,6 +134,32 @@ rule sensitivity_table:
         "../scripts/sensitivity_table.py"
 
 
+rule paper_table:
+    input:
+        paper=f"{workflow.basedir}/workflow/resources/paper_values.csv",
+        metrics=every_run("metrics.parquet"),
+        stages=every_run("stages.json"),
+    output:
+        csv=f"{RESULTS}/tables/paper.csv",
+        md=report_table("paper"),
+    log:
+        "logs/tables/paper.log",
+    benchmark:
+        "logs/benchmarks/tables/paper.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        labels=labels_of(RUNS),
+    message:
+        "Tabulating the paper's numbers beside those of the study"
+    script:
+        "../scripts/paper_table.py"
+
+
 rule tables:
     input:
         every_run("players.parquet"),
@@ -146,6 +172,7 @@ rule tables:
         rules.faithfulness_table.output,
         rules.sparsity_table.output,
         rules.sensitivity_table.output,
+        rules.paper_table.output,
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
     message:
         "All tables are there"
