@@ -31,12 +31,14 @@ include: "workflow/rules/extraction.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:
     all,
     figures,
     tables,
+    report,
 
 
 rule all:

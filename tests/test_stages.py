@@ -117,6 +117,23 @@ def test_interval_spans_samples_that_do_not():
     assert 0 < found["evidence"]["resamples_at_boundary"] < 1
 
 
+def test_a_signal_counts_as_much_as_the_samples_agree_on_it():
+    # Both samples lose all at once; their effects then go opposite ways, late.
+    rows = []
+    for sample_id, late in zip(SAMPLES, (1.0, 40.0), strict=True):
+        for step in STEPS:
+            for pattern in range(1, 9):
+                label = "preserved" if step == 0 or pattern <= 2 else "removed"
+                effect = late if step == 80 and label == "preserved" else 1.0
+                rows.append((sample_id, step, label, "and", pattern, 2, effect, None, None))
+    frame = pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
+    settings = {"share": 0.9, "level": 0.95, "seed": 0}
+    found = detect_stages(frame, None, SAMPLES, STEPS, N, resamples=100, **settings)
+    assert found["boundary_step"] == 5
+    strength = found["evidence"]["signals"]["strength_total_preserved"]
+    assert strength["boundary_step"] == 20
+
+
 def test_without_removals_the_boundary_is_the_first_step():
     found = detect([[0] * 4, [0] * 4])
     steps = [found[f"{name}_step"] for name in ("boundary", "ci_low", "ci_high")]

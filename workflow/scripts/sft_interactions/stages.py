@@ -15,6 +15,7 @@ from sft_interactions.metrics import CLASSES, bootstrap_weights, by_cell, ratios
 DETECTOR = "change_point"
 # Metrics whose course is looked at; the first two are divided by their largest value, the others are
 # ratios, so that all signals are in [0, 1] and one that only wobbles does not count like one that moves.
+LEAST_ERROR = 0.01
 SCALED, RATIOS = ("count", "strength_total"), ("gamma", "rho")
 
 
@@ -84,6 +85,8 @@ def detect_stages(
 ) -> dict[str, object]:
     """Stage boundary of a run with a bootstrap interval over samples.
 
+    Every signal is divided by the bootstrap standard error of its increments (at least
+    ``LEAST_ERROR``), so that it counts as much as the samples agree on it.
     Without any removed interaction there is no denoising stage and the boundary is the first step.
 
     Args:
@@ -97,19 +100,21 @@ def detect_stages(
         stage), detector and evidence.
     """
     sums = _sums(dynamics, samples, steps, n_players)
-    weights = bootstrap_weights(len(samples), resamples, seed)
-    everything = np.ones(len(samples))
+    means = _means(sums, np.ones(len(samples)))
+    signals = scale_signals(means)
+    drawn = [_means(sums, w) for w in bootstrap_weights(len(samples), resamples, seed) if w.size]
+    courses = np.array([_stack(scale_signals(draw), list(signals)) for draw in drawn])
+    precision = _precision(courses) if drawn else np.ones(len(signals))
 
-    def boundary_of(weight: np.ndarray) -> tuple[int, float]:
-        means = _means(sums, weight)
-        if not means["count", "removed"].any():
-            return 0, 0.0
-        return find_boundary(np.stack(list(scale_signals(means).values()), axis=1))
+    def boundary_of(course: np.ndarray, removed: np.ndarray) -> tuple[int, float]:
+        return find_boundary(course * precision) if removed.any() else (0, 0.0)
 
-    index, explained = boundary_of(everything)
-    drawn = [steps[boundary_of(weight)[0]] for weight in weights if weight.size] or [steps[index]]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    means = _means(sums, everything)
+    index, explained = boundary_of(_stack(signals, list(signals)), means["count", "removed"])
+    found = [
+        steps[boundary_of(course, draw["count", "removed"])[0]]
+        for course, draw in zip(courses, drawn, strict=True)
+    ] or [steps[index]]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     removed = means["count", "removed"]
     losses = {} if training is None else _validation_losses(training)
     return {
@@ -120,8 +125,8 @@ def detect_stages(
         "detector": DETECTOR,
         "evidence": {
             "explained": explained,
-            "resamples_at_boundary": float(np.mean(np.array(drawn) == steps[index])),
-            "signals": _signal_evidence(scale_signals(means), steps),
+            "resamples_at_boundary": float(np.mean(np.array(found) == steps[index])),
+            "signals": _signal_evidence(signals, steps),
             "removed_share": share,
             "removed_share_step": steps[int(np.argmax(removed >= share * removed.max()))],
             "removed_count": dict(zip(map(str, steps), removed.tolist(), strict=True)),
@@ -156,6 +161,22 @@ def _means(
         defined = denominator > 0
         means[key] = np.where(defined, numerator / np.where(defined, denominator, 1), np.nan)
     return means
+
+
+def _stack(signals: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Signals as columns, (checkpoints, names); one that is missing does not change."""
+    none = np.zeros(len(next(iter(signals.values()))))
+    return np.stack([signals.get(name, none) for name in names], axis=1)
+
+
+def _precision(courses: np.ndarray) -> np.ndarray:
+    """One over the standard error of the increments of every signal, (signals,).
+
+    Args:
+        courses: (resamples, checkpoints, signals).
+    """
+    error = np.sqrt(np.diff(courses, axis=1).var(axis=0).mean(axis=0))
+    return 1 / np.maximum(error, LEAST_ERROR)
 
 
 def _signal_evidence(

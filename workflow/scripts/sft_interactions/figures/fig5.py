@@ -20,7 +20,7 @@ from sft_interactions.figures.style import GREY, RC
 # None of the colours of the classes, of which this figure says nothing.
 COLORS = {"llm": "black", "logical": "#009e73", "salient": "#9a5fb5"}
 ROWS = ("Log-odds of\none prompt", "Share of\nall maskings")
-LIMIT, BINS = 0.25, 50
+LIMIT, BINS = 0.25, 51
 
 
 @dataclass(frozen=True)
