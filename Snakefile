@@ -30,12 +30,15 @@ include: "workflow/rules/inference.smk"
 include: "workflow/rules/extraction.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:
     all,
     figures,
     tables,
+    report,
 
 
 rule all:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from sft_interactions import config as study_config
+from sft_interactions import extraction
 from sft_interactions.config import ConfigError, digest, model_of, resolve
 
 ROOT = Path(__file__).parents[1]
@@ -93,10 +94,24 @@ def test_the_model_of_a_run_is_its_first_word():
 
 def test_digest_covers_what_tables_depend_on():
     jobs = {"inference": {"shards": 2, "checkpoints_per_job": 3}}
-    same = [resolve(changed(c)) for c in ({}, {"results": "r"}, {"downloads": "d"}, jobs)]
+    apart = ({}, {"results": "r"}, {"downloads": "d"}, {"figures.sample": "x"}, jobs)
+    same = [resolve(changed(c)) for c in apart]
     assert len(set(map(digest, same))) == 1
     other = [resolve(changed(c)) for c in ({}, {"players.n": 4}, {"seed": 1}, {"results": "r"})]
     assert len(set(map(digest, other))) == 3
+
+
+@pytest.mark.parametrize(
+    ("n_runs", "main"), [(1, ["a-d"]), (2, ["a-d"]), (3, ["a-d", "b-d"]), (5, ["a-d", "b-d"])]
+)
+def test_figures_two_and_three_leave_a_run_to_seven_and_eight(n_runs, main):
+    runs = ["a-d", "b-d", "a-x", "b-x", "a-y"][:n_runs]
+    config = resolve(changed({"runs": {run: {"dataset": "d"} for run in runs}}))
+    assert config["figures"]["main_runs"] == main
+
+
+def test_limit_of_the_exact_fit_is_that_of_the_extraction():
+    assert study_config.MAX_PLAYERS_EXACT_FIT == extraction.MAX_PLAYERS_EXACT_FIT
 
 
 # What is changed, the key that the message names, and a word of the mend.
@@ -138,6 +153,12 @@ BAD = {
     "baseline": ({"runs.a-d.baseline_run": "b-x"}, "runs.a-d.baseline_run", "not in runs"),
     "same model": ({"runs.a-d.baseline_run": "a-d"}, "runs.a-d.baseline_run", "of another"),
     "other data": ({"runs.b-d.dataset": "e"}, "runs.a-d.baseline_run", "must share samples"),
+    "no main run": (
+        {"figures.main_runs": ["c-d"]},
+        "figures.main_runs",
+        r"not in runs \(a-d, b-d\)",
+    ),
+    "exact fit": ({"players.n": 15}, "sensitivity.noise_ratio", "without 0 or lower players.n"),
     "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps"),
     "no zero": ({"runs.b-d.finetune": {"checkpoints": [5, 10]}}, "runs.b-d", "0.*add it"),
     "only zero": ({"finetune.checkpoints": [0]}, "finetune.checkpoints", "at least 2"),

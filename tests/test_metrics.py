@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -92,6 +93,22 @@ def test_gamma_is_weighted_by_strength(metrics):
 def test_rho_is_what_is_not_cancelled(metrics):
     assert metrics(0, "preserved", "rho") == pytest.approx((1 / 4 + 1) / 2)
     assert metrics(0, "preserved", "rho", "or") == 0
+
+
+def test_chance_level_of_rho_is_its_mean_over_all_signs(metrics):
+    sizes = [2.0, 1.0, 0.5, 0.5]
+    signs = itertools.product([-1, 1], repeat=4)
+    drawn = [abs(np.dot(row, sizes)) / sum(sizes) for row in signs]
+    of_b = 1.0  # a single interaction cannot cancel
+    expected = (np.mean(drawn) + of_b) / 2
+    assert metrics(0, "preserved", "rho_chance") == pytest.approx(expected)
+
+
+def test_chance_level_of_rho_of_many_falls_with_their_number():
+    rows = [("a", 0, "preserved", "and", 1, 1.0, None, None)] * 400
+    # Of n equal sizes it is sqrt(2 / (pi n)) for large n.
+    found = Metrics(dynamics(*rows), samples=("a",))(0, "preserved", "rho_chance")
+    assert found == pytest.approx(math.sqrt(2 / (math.pi * 400)), rel=0.1)
 
 
 def test_ratios_are_means_over_the_samples_that_have_a_set(metrics):

@@ -78,16 +78,15 @@ def test_measure_is_perfect_without_noise_and_worse_with_more(values):
 
 def test_unchanged_run_loses_more_the_louder_the_noise(values):
     def removed(size):
-        draws = stability.unchanged_run(
+        draws = stability.UnchangedRun(
             values,
             SAMPLES,
             [0, 1, 2],
             stability.noise_perturbation(size),
-            SALIENCE,
             noise_ratio=0.04,
             draws=3,
             seed=0,
-        )
+        ).classify(SALIENCE)
         assert len(draws) == 3
         return sum(draw.filter(pl.col("class") == "removed").height for draw in draws)
 

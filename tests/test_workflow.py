@@ -126,6 +126,10 @@ def test_every_table_has_its_columns_and_metadata(results):
         results / "data" / "lines" / f"{split}.parquet": (tables.DATA, "data")
         for split in ("train", "validation", "analysis")
     }
+    expected |= {
+        results / "findings.parquet": (tables.FINDINGS, "findings"),
+        results / "finding_parts.parquet": (tables.FINDING_PARTS, "findings"),
+    }
     for run, steps in STEPS.items():
         folder = results / "runs" / run
         expected |= {
@@ -136,6 +140,7 @@ def test_every_table_has_its_columns_and_metadata(results):
             folder / "unchanged.parquet": (tables.UNCHANGED, "stability"),
             folder / "stability.parquet": (tables.STABILITY, "stability"),
             folder / "metrics.parquet": (tables.METRICS, "metrics"),
+            folder / "sensitivity.parquet": (tables.SENSITIVITY, "sensitivity"),
         }
         for step in steps:
             stem = folder / "interactions" / f"step-{step}"
@@ -278,11 +283,19 @@ def test_stages(results, run):
     assert list(stages["evidence"]["removed_count"]) == [str(step) for step in STEPS[run]]
 
 
-def test_figures_of_the_rules_are_there(results):
-    rules = (ROOT / "workflow" / "rules" / "figures.smk").read_text()
-    for name in re.findall(r"^rule (fig\d+):", rules, re.MULTILINE):
-        for form in ("pdf", "png"):
-            assert (results / "figures" / f"{name}.{form}").stat().st_size > 1000
+@pytest.mark.parametrize("number", range(1, 10))
+def test_every_figure_is_there(results, number):
+    for form in ("pdf", "png", "svg"):
+        assert (results / "figures" / f"fig{number}.{form}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", [f"fig{number}" for number in range(1, 10)])
+def test_a_figure_is_rebuilt_by_one_job(study, results, name):
+    (results / "figures" / f"{name}.svg").rename(results / "moved.svg")
+    planned = snakemake(*study, "--dry-run", name)
+    (results / "moved.svg").rename(results / "figures" / f"{name}.svg")
+    assert re.search(rf"^{name} +1$", planned.stdout, re.MULTILINE), planned.stdout
+    assert re.search(r"^total +1$", planned.stdout, re.MULTILINE), planned.stdout
 
 
 def test_nothing_is_left_to_do(study):

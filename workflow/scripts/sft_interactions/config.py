@@ -12,6 +12,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+# As in extraction.py, which needs a solver that not every environment of the workflow has.
+MAX_PLAYERS_EXACT_FIT = 14
 SCHEMA_PATH = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
 
@@ -37,6 +39,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     problems = list(_cross_check(config))
     if problems:
         raise ConfigError("\n".join(problems))
+    runs = list(config["runs"])
+    config["figures"].setdefault("main_runs", runs[: max(1, min(2, len(runs) - 1))])
     for name, run in config["runs"].items():
         run["model"] = model_of(name)
         run.setdefault("seed", config["seed"])
@@ -53,8 +57,9 @@ def model_of(run: str) -> str:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Digest of everything in a config that tables depend on: all but where files and jobs go."""
-    kept = {key: value for key, value in config.items() if key not in ("results", "downloads")}
+    """Digest of everything in a config that tables depend on: not figures, nor where files and jobs go."""
+    apart = ("results", "downloads", "figures")
+    kept = {key: value for key, value in config.items() if key not in apart}
     kept["inference"] = {
         key: value
         for key, value in config["inference"].items()
@@ -129,6 +134,14 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_run(name, run, config)
     if config["inference"]["dtype"] == "tf32" and config["compute"]["device"] in ("cpu", "mps"):
         yield "inference.dtype: tf32 is a format of GPUs; set float32, or compute.device to cuda"
+    if 0 in config["sensitivity"]["noise_ratio"] and config["players"]["n"] > MAX_PLAYERS_EXACT_FIT:
+        yield (
+            f"sensitivity.noise_ratio: 0 is possible with up to {MAX_PLAYERS_EXACT_FIT} players; set it "
+            "without 0 or lower players.n"
+        )
+    for name in config["figures"].get("main_runs", []):
+        if name not in config["runs"]:
+            yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
 
 
 def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ Equations of arXiv 2605.17967.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -32,8 +33,10 @@ def compute_metrics(
 
     - ``count``, ``strength_positive``, ``strength_negative``, ``strength_total``: means over all
       samples, also by order; effects in log-odds.
-    - ``gamma`` (Eq. 9), its chance level ``gamma_chance``, and ``rho`` (Eq. 10): means over the samples
-      whose set is not empty.
+    - ``gamma`` (Eq. 9), its chance level ``gamma_chance``, ``rho`` (Eq. 10) and its chance level
+      ``rho_chance`` (the mean of rho if every effect drew its sign at random): means over the
+      samples whose set is not empty. ``gamma_by_count`` and ``gamma_by_count_chance`` are the same
+      with every interaction of weight one.
     - ``mean_order``, ``contribution``: means over all interactions of all samples, that is
       the sum of orders, or of signed effects, divided by the count.
     - ``cross_entropy``: mean over all samples of -log sigmoid(sum of the class's effects); an empty
@@ -57,13 +60,13 @@ def compute_metrics(
         means all orders.
     """
     weights = bootstrap_weights(len(samples), resamples, seed)
-    runs = [_by_cell(rows, samples) for rows in (dynamics, *unchanged)]
+    runs = [by_cell(rows, samples) for rows in (dynamics, *unchanged)]
     records = []
     for step, label in product(steps, CLASSES):
         applies = label == "preserved" or step != min(steps)
         parts = [cells.get((step, label), cells[None]) for cells in runs]
         for kind in KINDS:
-            for order, metric, *ratio in _ratios(parts[0], kind, len(samples), n_players):
+            for order, metric, *ratio in ratios(parts[0], kind, len(samples), n_players):
                 if applies:
                     records.append(
                         (step, label, kind, order, metric, *summarize(*ratio, weights, level))
@@ -96,7 +99,7 @@ def compute_metrics(
 _FLOORS = {"count": "churn_floor", "gamma": "gamma_churn_floor", "rho": "rho_churn_floor"}
 
 
-def _by_cell(
+def by_cell(
     dynamics: pl.DataFrame, samples: Sequence[str]
 ) -> dict[tuple[int, str] | None, pl.DataFrame]:
     """Rows by (step, class), numbered by sample; the key None gives an empty table."""
@@ -109,14 +112,14 @@ def _floors(draws: Sequence[pl.DataFrame], n_samples: int, n_players: int) -> di
     """Numerators and denominators (2, samples) of every floor, summed over the draws."""
     sums: dict[str, np.ndarray] = {}
     for rows in draws:
-        for order, metric, numerator, denominator in _ratios(rows, "both", n_samples, n_players):
+        for order, metric, numerator, denominator in ratios(rows, "both", n_samples, n_players):
             if order is None and metric in _FLOORS:
                 ratio = np.stack([numerator, denominator])
                 sums[_FLOORS[metric]] = sums.get(_FLOORS[metric], 0) + ratio
     return sums
 
 
-def _ratios(
+def ratios(
     rows: pl.DataFrame, kind: str, n_samples: int, n_players: int
 ) -> Iterator[tuple[int | None, str, np.ndarray, np.ndarray]]:
     """Yield (order, metric, numerator by sample, denominator by sample)."""
@@ -149,6 +152,7 @@ def _ratios(
     yield None, "mean_order", total(order.astype(float)), count
     yield None, "contribution", net, count
     yield None, "rho", np.abs(net) / np.where(filled, size, 1), filled
+    yield None, "rho_chance", _random_rho(np.abs(effect), sample, n_samples), filled
     yield None, "cross_entropy", np.logaddexp(0, -net), ones
     for metric, column in (("gamma", "generalizable"), ("gamma_chance", "chance")):
         known = rows[column].is_not_null().to_numpy()
@@ -156,6 +160,37 @@ def _ratios(
         covered = filled * (total(known.astype(float)) == count)
         weighted = total(np.abs(effect) * share) / np.where(filled, size, 1)
         yield None, metric, covered * weighted, covered
+        counted = total(share) / np.where(filled, count, 1)
+        yield None, metric.replace("gamma", "gamma_by_count"), covered * counted, covered
+
+
+_SIGN_DRAWS = 512
+
+
+@cache
+def _signs(n: int) -> np.ndarray:
+    """Random signs, float64 (draws, n); all of them, up to a common sign, where they are few."""
+    if 1 << (n - 1) <= _SIGN_DRAWS:
+        return 1.0 - 2 * (np.arange(1 << (n - 1))[:, None] >> np.arange(n) & 1)
+    generator = np.random.Generator(np.random.PCG64(n))
+    return generator.choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+
+
+def _random_rho(size: np.ndarray, sample: np.ndarray, n_samples: int) -> np.ndarray:
+    """Mean of rho (Eq. 10) by sample if every effect had a random sign; 0 for an empty set.
+
+    Args:
+        size: |I| of every interaction.
+        sample: its sample, a number below ``n_samples``.
+    """
+    order = np.lexsort((-size, sample))
+    groups = np.split(size[order], np.searchsorted(sample[order], np.arange(1, n_samples)))
+    return np.array(
+        [
+            np.abs(_signs(len(group)) @ group).mean() / group.sum() if len(group) else 0.0
+            for group in groups
+        ]
+    )
 
 
 def bootstrap_weights(n_samples: int, resamples: int, seed: int) -> np.ndarray:

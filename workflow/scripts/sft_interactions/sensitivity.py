@@ -1,12 +1,20 @@
-"""Counts and quality of the three classes under other choices than the study's own."""
+"""The findings and the three classes under other choices than the study's own."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from sft_interactions.dynamics import add_generalizability, classify
+from sft_interactions.dynamics import KEY, add_generalizability, classify
+from sft_interactions.extraction import extract
+from sft_interactions.findings import conclude, measure_parts
+from sft_interactions.interactions import from_extraction
 from sft_interactions.metrics import compute_metrics
 from sft_interactions.salience import select_salient
+from sft_interactions.stability import UnchangedRun, noise_perturbation
+from sft_interactions.stages import detect_stages
 
 SHOWN = ["count", "mean_order", "gamma", "rho"]
 
@@ -61,3 +69,174 @@ def vary_salience(
             )
         )
     return pl.concat(parts)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to analyse a run; the defaults are the paper's or, where it leaves a choice open, ours.
+
+    Attributes:
+        salience: rule and threshold.
+        noise_ratio: ζ of the extraction.
+        tie_break: tie-break of the extraction.
+        gamma: metric that is taken for γ: ``gamma`` (by strength) or ``gamma_by_count``.
+        removed_effect: effect of a removed interaction: ``first``, the one before SFT, or
+            ``last_present``, the one at the last checkpoint before t at which it was salient.
+        baseline_llm: ``before SFT``, or ``tuned``, at its last checkpoint.
+    """
+
+    salience: Mapping[str, object]
+    noise_ratio: float
+    tie_break: str = "canonical"
+    gamma: str = "gamma"
+    removed_effect: str = "first"
+    baseline_llm: str = "before SFT"
+
+
+def choices(
+    own: Choice,
+    salience: Sequence[Mapping[str, object]],
+    noise_ratios: Sequence[float],
+    tie_breaks: Sequence[str],
+    has_baseline: bool,
+) -> dict[str, Choice]:
+    """The study's own choice and, one at a time, the others, by name.
+
+    Args:
+        has_baseline: there is a baseline LLM, so the choices about γ apply.
+    """
+    found = {"the study's own": own}
+    for rule in salience:
+        if dict(rule) != dict(own.salience):
+            name = f"salience: {rule['rule']} {rule['threshold']:g}"
+            found[name] = replace(own, salience=rule)
+    for ratio in noise_ratios:
+        if ratio != own.noise_ratio:
+            found[f"noise bound ζ: {ratio:g}"] = replace(own, noise_ratio=ratio)
+    for name in tie_breaks:
+        found[f"tie-break: {name}"] = replace(own, tie_break=name)
+    found["removed effect: last present"] = replace(own, removed_effect="last_present")
+    if has_baseline:
+        found["γ: by count"] = replace(own, gamma="gamma_by_count")
+        found["baseline LLM: tuned"] = replace(own, baseline_llm="tuned")
+    return found
+
+
+def vary_findings(
+    values: Mapping[int, NDArray[np.float64]],
+    baseline: Mapping[str, NDArray[np.float64]],
+    samples: Sequence[str],
+    tested: Mapping[str, Choice],
+    *,
+    stability: Mapping[str, object],
+    bootstrap: Mapping[str, object],
+    removed_share: float,
+    seed: int,
+) -> pl.DataFrame:
+    """Test the findings under every choice: extraction, classes, stages and churn floor anew.
+
+    Args:
+        values: step to v, (B, 2^n).
+        baseline: v of the baseline LLM, by ``baseline_llm``; empty without one.
+        samples: (B,) sample ids, in sorted order.
+        tested: name to choice, see :func:`choices`.
+        stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
+        bootstrap: ``resamples`` and ``level``.
+        removed_share: see :func:`~sft_interactions.stages.detect_stages`.
+
+    Returns:
+        Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
+        and the ``boundary_step`` under it.
+    """
+    steps = sorted(values)
+    n_players = values[steps[0]].shape[1].bit_length() - 1
+    covered = list(samples[: stability["samples"]])
+    extracted: dict[tuple[float, str], tuple] = {}
+    parts = []
+    for position, (name, choice) in enumerate(tested.items()):
+        key = (choice.noise_ratio, choice.tie_break)
+        if key not in extracted:
+            settings = {"noise_ratio": choice.noise_ratio, "tie_break": choice.tie_break}
+            noise = replace(
+                noise_perturbation(stability["churn_noise"]), tie_break=choice.tie_break
+            )
+            extracted[key] = (
+                _extract({**values, **baseline}, samples, settings),
+                UnchangedRun(
+                    values[steps[0]][: len(covered)],
+                    covered,
+                    steps,
+                    noise,
+                    noise_ratio=choice.noise_ratio,
+                    draws=stability["draws"],
+                    seed=seed,
+                ),
+            )
+        tables, unchanged = extracted[key]
+        salient = {
+            label: select_salient(*pair, **choice.salience) for label, pair in tables.items()
+        }
+        reference = salient.get(choice.baseline_llm)
+        runs = [classify({step: salient[step] for step in steps})]
+        runs += unchanged.classify(choice.salience)
+        if choice.removed_effect == "last_present":
+            runs[0] = last_present_effects(runs[0], salient, steps)
+        dynamics, *floor = [add_generalizability(rows, reference, n_players) for rows in runs]
+        stages = detect_stages(
+            dynamics, None, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap
+        )
+        rows = measure_parts(
+            dynamics,
+            floor,
+            samples,
+            steps,
+            stages,
+            n_players,
+            unchanged_samples=len(covered),
+            seed=seed,
+            gamma=choice.gamma,
+            **bootstrap,
+        )
+        parts.append(
+            conclude(rows.with_columns(run=pl.lit(""))).select(
+                pl.lit(position).alias("position"),
+                pl.lit(name).alias("choice"),
+                pl.lit(stages["boundary_step"], pl.Int64).alias("boundary_step"),
+                pl.exclude("run"),
+            )
+        )
+    return pl.concat(parts)
+
+
+def last_present_effects(
+    rows: pl.DataFrame, salient: Mapping[int, pl.DataFrame], steps: Sequence[int]
+) -> pl.DataFrame:
+    """Give removed interactions the effect that they had when they were last salient.
+
+    Args:
+        rows: what :func:`~sft_interactions.dynamics.classify` returns.
+        salient: step to rows (sample_id, kind, pattern, effect), for each of ``steps``.
+    """
+    present = pl.concat(
+        [
+            salient[step].select(*KEY, pl.lit(step, pl.Int64).alias("step"), last="effect")
+            for step in steps
+        ]
+    ).sort("step")
+    found = (
+        rows.with_row_index("row")
+        .sort("step")
+        .join_asof(present, on="step", by=KEY, strategy="backward", check_sortedness=False)
+        .sort("row")
+    )
+    removed = pl.col("class") == "removed"
+    effect = pl.when(removed).then("last").otherwise("effect")
+    return found.with_columns(effect.alias("effect")).drop("row", "last")
+
+
+def _extract(values: Mapping, samples: Sequence[str], settings: Mapping) -> dict:
+    """Label to the ``interactions`` and ``solve`` tables of its values."""
+    return {
+        label: from_extraction(list(samples), v, extract(v, **settings))
+        for label, v in values.items()
+    }

@@ -173,19 +173,8 @@ def measure(
     return pl.concat(parts)
 
 
-def unchanged_run(
-    values: NDArray[np.float64],
-    samples: Sequence[str],
-    steps: Sequence[int],
-    perturbation: Perturbation,
-    salience: Mapping[str, object],
-    *,
-    noise_ratio: float,
-    draws: int,
-    seed: int,
-    errors: Mapping[int, float] | None = None,
-) -> list[pl.DataFrame]:
-    """Classes of interactions in a run in which nothing but noise changes from checkpoint to checkpoint.
+class UnchangedRun:
+    """A run in which nothing but noise changes from checkpoint to checkpoint.
 
     Every checkpoint after the first gets the v of the first plus noise of its own, and goes through the
     same definitions. What then counts as removed or emerged is the churn floor; since P_t is a cumulative
@@ -193,38 +182,60 @@ def unchanged_run(
 
     Args:
         values: (B, 2^n) v of the first checkpoint.
+        perturbation: the noise; its tie-break is that of all extractions.
         errors: step to the measured error of its log-odds (root mean square), added to the noise with
             that of the first; none by default.
-
-    Returns:
-        For each draw, rows as of :func:`~sft_interactions.dynamics.classify`.
     """
-    first, *later = sorted(steps)
-    errors = errors or dict.fromkeys(steps, 0.0)
-    labels = [(draw, step) for draw in range(draws) for step in later]
-    noisy = [
-        perturb(
-            values,
-            samples,
-            perturbation,
-            f"draw-{draw}-step-{step}",
-            seed=seed,
-            error=float(np.hypot(errors[first], errors[step])),
-        )
-        for draw, step in labels
-    ]
-    start = _extract(values, list(samples), Perturbation("canonical"), noise_ratio)
-    ids = list(samples) * len(labels)
-    others = _extract(np.concatenate(noisy), ids, perturbation, noise_ratio)
-    salient = {
-        label: others.salient(slice(i * len(samples), (i + 1) * len(samples)), salience)
-        for i, label in enumerate(labels)
-    }
-    before = start.salient(slice(0, len(samples)), salience)
-    return [
-        classify({first: before, **{step: salient[draw, step] for step in later}})
-        for draw in range(draws)
-    ]
+
+    def __init__(
+        self,
+        values: NDArray[np.float64],
+        samples: Sequence[str],
+        steps: Sequence[int],
+        perturbation: Perturbation,
+        *,
+        noise_ratio: float,
+        draws: int,
+        seed: int,
+        errors: Mapping[int, float] | None = None,
+    ) -> None:
+        self.first, *self.later = sorted(steps)
+        self.draws, self.n_samples = draws, len(samples)
+        labels = [(draw, step) for draw in range(draws) for step in self.later]
+        errors = errors or dict.fromkeys(steps, 0.0)
+        noisy = [
+            perturb(
+                values,
+                samples,
+                perturbation,
+                f"draw-{draw}-step-{step}",
+                seed=seed,
+                error=float(np.hypot(errors[self.first], errors[step])),
+            )
+            for draw, step in labels
+        ]
+        ids = list(samples) * (1 + len(labels))
+        self._extracted = _extract(np.concatenate([values, *noisy]), ids, perturbation, noise_ratio)
+        self._places = {None: 0, **{label: i + 1 for i, label in enumerate(labels)}}
+
+    def classify(self, salience: Mapping[str, object]) -> list[pl.DataFrame]:
+        """For each draw, rows as of :func:`~sft_interactions.dynamics.classify`."""
+        before = self._salient(None, salience)
+        return [
+            classify(
+                {
+                    self.first: before,
+                    **{step: self._salient((draw, step), salience) for step in self.later},
+                }
+            )
+            for draw in range(self.draws)
+        ]
+
+    def _salient(
+        self, label: tuple[int, int] | None, salience: Mapping[str, object]
+    ) -> pl.DataFrame:
+        start = self._places[label] * self.n_samples
+        return self._extracted.salient(slice(start, start + self.n_samples), salience)
 
 
 class _Extracted:

@@ -1,32 +1,82 @@
-"""Boundary between the denoising and the overfitting stage."""
+"""Boundary between the denoising and the overfitting stage.
+
+The paper (arXiv 2605.17967, section 4) reads it off its figures by eye. Here it is a change point of
+what happens from checkpoint to checkpoint, over all signals that the figures show.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
+from ruptures import Dynp
 
-from sft_interactions.metrics import bootstrap_weights
+from sft_interactions.metrics import CLASSES, bootstrap_weights, by_cell, ratios
 
-DETECTOR = "removed_share"
+DETECTOR = "change_point"
+# Metrics whose course is looked at; the first two are divided by their largest value, the others are
+# ratios, so that all signals are in [0, 1] and one that only wobbles does not count like one that moves.
+LEAST_ERROR = 0.01
+SCALED, RATIOS = ("count", "strength_total"), ("gamma", "rho")
 
 
-def find_boundary(counts: np.ndarray, share: float) -> int:
-    """Index of the first checkpoint whose count of removed interactions is ``share`` of the largest.
+def find_boundary(signals: np.ndarray) -> tuple[int, float]:
+    """Index of the checkpoint that ends the denoising stage, and how clearly it does.
 
-    The denoising stage is the short period in which most removals happen (arXiv 2605.17967,
-    section 4, reads it off by eye).
+    The increments of the signals between neighbouring checkpoints, which are taken as evenly spaced, are
+    cut into two stretches with the least sum of squared deviations from the means of each (one change
+    point, L2 cost, found exactly by dynamic programming; ``ruptures``). So the signals are
+    approximated by two straight lines with different slopes, and the boundary lies where one gives way
+    to the other.
 
     Args:
-        counts: (checkpoints,) mean counts; the first is before SFT.
+        signals: (checkpoints, signals), at least two checkpoints, the first before SFT.
+
+    Returns:
+        the index, between 1 and the last but one (with two checkpoints it is 1), and the share of the
+        squared deviations that the cut removes (0 where the increments do not differ).
     """
-    if counts.max() <= 0:
-        return 0
-    return int(np.argmax(counts >= share * counts.max()))
+    increments = np.diff(signals, axis=0)
+    if len(increments) < 2:
+        return 1, 0.0
+    index = Dynp(model="l2", min_size=1, jump=1).fit_predict(increments, n_bkps=1)[0]
+    parts = increments[:index], increments[index:]
+    within = sum(((part - part.mean(0)) ** 2).sum() for part in parts)
+    whole = ((increments - increments.mean(0)) ** 2).sum()
+    return int(index), float(1 - within / whole) if whole > 0 else 0.0
+
+
+def scale_signals(means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring the courses of the metrics to one scale and fill what is not defined.
+
+    A value that is not defined (a ratio of an empty class) is the one before it, at the start the one
+    after it: no change. A metric that is nowhere defined is left out.
+
+    Args:
+        means: (metric, class) to (checkpoints,) means over samples, NaN where not defined.
+
+    Returns:
+        signal, such as ``gamma_preserved``, to (checkpoints,) values in [0, 1].
+    """
+    largest = {
+        metric: max(np.nan_to_num(means[metric, label]).max() for label in CLASSES)
+        for metric in SCALED
+    }
+    signals = {}
+    for (metric, label), course in means.items():
+        known = np.flatnonzero(np.isfinite(course))
+        if known.size:
+            before = np.searchsorted(known, np.arange(len(course)), side="right") - 1
+            filled = course[known[before.clip(min=0)]]
+            signals[f"{metric}_{label}"] = filled / (largest.get(metric) or 1.0)
+    return signals
 
 
 def detect_stages(
     dynamics: pl.DataFrame,
     training: pl.DataFrame | None,
-    samples: list[str],
-    steps: list[int],
+    samples: Sequence[str],
+    steps: Sequence[int],
+    n_players: int,
     *,
     share: float,
     resamples: int,
@@ -35,33 +85,111 @@ def detect_stages(
 ) -> dict[str, object]:
     """Stage boundary of a run with a bootstrap interval over samples.
 
+    Every signal is divided by the bootstrap standard error of its increments (at least
+    ``LEAST_ERROR``), so that it counts as much as the samples agree on it.
+    Without any removed interaction there is no denoising stage and the boundary is the first step.
+
     Args:
         dynamics: rows of a ``dynamics`` table.
         training: rows of the ``training`` table; None for a run that brought its own checkpoints.
+        share: the share of the largest count of removed interactions whose first checkpoint is
+            given beside the boundary.
 
     Returns:
         boundary_step, ci_low_step, ci_high_step, best_checkpoint_step (the end of the denoising
         stage), detector and evidence.
     """
-    counts = np.zeros((len(samples), len(steps)))
-    removed = dynamics.filter(pl.col("class") == "removed").group_by("sample_id", "step").len()
-    for sample_id, step, count in removed.iter_rows():
-        counts[samples.index(sample_id), steps.index(step)] = count
-    boundary = steps[find_boundary(counts.mean(0), share)]
-    weights = bootstrap_weights(len(samples), resamples, seed)
-    drawn = [steps[find_boundary(w @ counts, share)] for w in weights if w.size] or [boundary]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    losses = [] if training is None else training.drop_nulls("validation_loss").to_dicts()
-    lowest = min(losses, key=lambda row: row["validation_loss"], default=None)
+    sums = _sums(dynamics, samples, steps, n_players)
+    means = _means(sums, np.ones(len(samples)))
+    signals = scale_signals(means)
+    drawn = [_means(sums, w) for w in bootstrap_weights(len(samples), resamples, seed) if w.size]
+    courses = np.array([_stack(scale_signals(draw), list(signals)) for draw in drawn])
+    precision = _precision(courses) if drawn else np.ones(len(signals))
+
+    def boundary_of(course: np.ndarray, removed: np.ndarray) -> tuple[int, float]:
+        return find_boundary(course * precision) if removed.any() else (0, 0.0)
+
+    index, explained = boundary_of(_stack(signals, list(signals)), means["count", "removed"])
+    found = [
+        steps[boundary_of(course, draw["count", "removed"])[0]]
+        for course, draw in zip(courses, drawn, strict=True)
+    ] or [steps[index]]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    removed = means["count", "removed"]
+    losses = {} if training is None else _validation_losses(training)
     return {
-        "boundary_step": boundary,
+        "boundary_step": steps[index],
         "ci_low_step": int(low),
         "ci_high_step": int(high),
-        "best_checkpoint_step": boundary,
+        "best_checkpoint_step": steps[index],
         "detector": DETECTOR,
         "evidence": {
+            "explained": explained,
+            "resamples_at_boundary": float(np.mean(np.array(found) == steps[index])),
+            "signals": _signal_evidence(signals, steps),
             "removed_share": share,
-            "removed_count": dict(zip(map(str, steps), counts.mean(0).tolist(), strict=True)),
-            "lowest_validation_loss_step": lowest and lowest["step"],
+            "removed_share_step": steps[int(np.argmax(removed >= share * removed.max()))],
+            "removed_count": dict(zip(map(str, steps), removed.tolist(), strict=True)),
+            "lowest_validation_loss_step": min(losses, key=losses.get, default=None),
+            "validation_loss": {str(step): loss for step, loss in losses.items()},
         },
     }
+
+
+def _sums(
+    dynamics: pl.DataFrame, samples: Sequence[str], steps: Sequence[int], n_players: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """(metric, class) to numerators and denominators, (2, checkpoints, samples)."""
+    cells = by_cell(dynamics, samples)
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    for label in CLASSES:
+        for step in steps:
+            rows = cells.get((step, label), cells[None])
+            for order, metric, *ratio in ratios(rows, "both", len(samples), n_players):
+                if order is None and metric in (*SCALED, *RATIOS):
+                    found.setdefault((metric, label), []).append(np.stack(ratio))
+    return {key: np.stack(parts, axis=1) for key, parts in found.items()}
+
+
+def _means(
+    sums: Mapping[tuple[str, str], np.ndarray], weight: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """(metric, class) to means over the samples, weighted, (checkpoints,); NaN where undefined."""
+    means = {}
+    for key, ratio in sums.items():
+        numerator, denominator = ratio @ weight
+        defined = denominator > 0
+        means[key] = np.where(defined, numerator / np.where(defined, denominator, 1), np.nan)
+    return means
+
+
+def _stack(signals: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Signals as columns, (checkpoints, names); one that is missing does not change."""
+    none = np.zeros(len(next(iter(signals.values()))))
+    return np.stack([signals.get(name, none) for name in names], axis=1)
+
+
+def _precision(courses: np.ndarray) -> np.ndarray:
+    """One over the standard error of the increments of every signal, (signals,).
+
+    Args:
+        courses: (resamples, checkpoints, signals).
+    """
+    error = np.sqrt(np.diff(courses, axis=1).var(axis=0).mean(axis=0))
+    return 1 / np.maximum(error, LEAST_ERROR)
+
+
+def _signal_evidence(
+    signals: Mapping[str, np.ndarray], steps: Sequence[int]
+) -> dict[str, dict[str, object]]:
+    """What the detector would say of each signal alone."""
+    evidence = {}
+    for name, course in signals.items():
+        index, explained = find_boundary(course[:, None])
+        evidence[name] = {"boundary_step": steps[index], "explained": explained}
+    return evidence
+
+
+def _validation_losses(training: pl.DataFrame) -> dict[int, float]:
+    rows = training.drop_nulls("validation_loss").sort("step")
+    return dict(rows.select("step", "validation_loss").iter_rows())

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 KIND = pl.Enum(["and", "or"])
 KIND_OR_BIAS = pl.Enum(["and", "or", "bias"])
 CLASS = pl.Enum(["preserved", "emerged", "removed"])
+VERDICT = pl.Enum(["supported", "contradicted", "inconclusive"])
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,55 @@ METRICS = Table(
     },
     ("step", "class", "kind", "order", "metric"),
     frozenset({"order", "value", "ci_low", "ci_high"}),
+)
+
+FINDING_PARTS = Table(
+    {
+        "run": pl.String,
+        "finding": pl.UInt8,
+        "part": pl.String,
+        "statistic": pl.String,
+        "claim": pl.String,
+        "threshold": pl.Float64,
+        "value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "n_samples": pl.UInt32,
+        "verdict": VERDICT,
+    },
+    ("run", "part"),
+    frozenset({"value", "ci_low", "ci_high"}),
+)
+FINDINGS = Table(
+    {
+        "run": pl.String,
+        "finding": pl.UInt8,
+        "statement": pl.String,
+        "part": pl.String,
+        "statistic": pl.String,
+        "claim": pl.String,
+        "threshold": pl.Float64,
+        "value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "verdict": VERDICT,
+        "parts_supported": pl.UInt8,
+        "parts_contradicted": pl.UInt8,
+        "parts": pl.UInt8,
+    },
+    ("run", "finding"),
+    FINDING_PARTS.nullable,
+)
+
+SENSITIVITY = Table(
+    {
+        "position": pl.UInt16,
+        "choice": pl.String,
+        "boundary_step": pl.Int64,
+        **{name: dtype for name, dtype in FINDINGS.columns.items() if name != "run"},
+    },
+    ("position", "finding"),
+    FINDINGS.nullable,
 )
 
 

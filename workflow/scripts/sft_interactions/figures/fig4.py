@@ -8,6 +8,7 @@ from math import isnan, log
 
 import matplotlib
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -63,6 +64,18 @@ def bar_values(run: Run, metric: str) -> np.ndarray:
     removed, preserved, emerged = (run.series(label, metric) for label in CLASSES)
     late = emerged[:, -1] if run.boundary < len(run.steps) - 1 else np.full(3, np.nan)
     return np.stack([removed[:, -1], preserved[:, -1], emerged[:, run.boundary], late], axis=1)
+
+
+def tabulate(runs: Sequence[Run]) -> pl.DataFrame:
+    """The numbers of the bars: rows (run, metric, class, value, ci_low, ci_high), null for n/a."""
+    records = [
+        (run.label, metric, bar.replace("\n", " ").lower(), *column)
+        for run in runs
+        for metric in ROWS
+        for bar, column in zip(BARS, bar_values(run, metric).T.tolist(), strict=True)
+    ]
+    columns = ["run", "metric", "class", "value", "ci_low", "ci_high"]
+    return pl.DataFrame(records, schema=columns, orient="row").fill_nan(None)
 
 
 def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -> None:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 
+import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ from sft_interactions.figures.style import (
     LARGE,
     MEDIUM,
     OVERFITTING,
+    RC,
     SMALL,
     TEXT_WIDTH,
 )
@@ -131,6 +133,17 @@ def samples_name(runs: Sequence[Run]) -> str:
     return f"{number} sample" + ("" if counts == [1] else "s")
 
 
+@matplotlib.rc_context(RC)
+def draw_no_runs(runs: Sequence[Run], *, level: float) -> Figure:
+    """Say that no run is left for this figure; in the form of the other ``draw`` functions."""
+    figure = Figure(figsize=(COLUMN_WIDTH, 0.6))
+    figure.text(
+        0.5, 0.5, "No runs remain for this figure:\nfigures.main_runs of the config names all of them.",
+        ha="center", va="center", color=GREY,
+    )  # fmt: skip
+    return figure
+
+
 def run_columns(
     runs: Sequence[Run], rows: Iterable[str], *, row_height: float
 ) -> tuple[Figure, np.ndarray, float]:
@@ -148,7 +161,7 @@ def run_columns(
     size = LARGE if len(runs) < 4 else MEDIUM
     letters = int((width + 0.2) / (0.7 * size / 72))  # of the bold font, which is wide
     for column, run in enumerate(runs):
-        title = _wrap(run.label, letters)
+        title = wrap(run.label, letters)
         grid[0, column].set_title(title, fontsize=size, fontweight="bold", linespacing=1.0)
     for row, name in enumerate(names):
         grid[row, 0].set_ylabel(name)
@@ -157,7 +170,7 @@ def run_columns(
     return figure, grid, width
 
 
-def _wrap(label: str, letters: int) -> str:
+def wrap(label: str, letters: int) -> str:
     """Break a run's label, first before "on" as in the paper, into lines of so many letters."""
     if len(label) <= letters:
         return label

@@ -66,7 +66,9 @@ RC = {
     "hatch.linewidth": 0.4,
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
+    "svg.hashsalt": "sft-interactions",  # else the ids of its elements are drawn at random
 }
+UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def save(figure: Figure, paths: Iterable[str | Path]) -> None:
@@ -75,6 +77,5 @@ def save(figure: Figure, paths: Iterable[str | Path]) -> None:
     The same figure always gives the same bytes.
     """
     for path in map(Path, paths):
-        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
         with matplotlib.rc_context(RC), tables.replacing(path) as temporary:
-            figure.savefig(temporary, dpi=DPI, metadata=metadata)
+            figure.savefig(temporary, dpi=DPI, metadata=UNDATED.get(path.suffix))

@@ -1,0 +1,8 @@
+from job import start
+from sft_interactions import tables
+from sft_interactions.figures import fig4
+from sft_interactions.figures.run import read_runs
+
+start(snakemake)
+runs = read_runs(snakemake.params.runs, snakemake.input.metrics, snakemake.input.stages)
+tables.write_report_table(fig4.tabulate(runs), snakemake.output.csv, snakemake.output.md)
