@@ -13,7 +13,7 @@ rule data:
     wildcard_constraints:
         dataset=one_of(DATASETS),
     conda:
-        "../../envs/torch.yaml"
+        "../../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=4000,

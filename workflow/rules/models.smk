@@ -9,7 +9,7 @@ rule download:
         requirement=one_of(WHEELS),
     retries: 2
     conda:
-        "../../envs/torch.yaml"
+        "../../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=500,
