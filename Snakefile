@@ -34,8 +34,10 @@ include: "workflow/rules/figures.smk"
 
 localrules:
     all,
+    download,
     figures,
     tables,
+    own_checkpoints,
 
 
 rule all:

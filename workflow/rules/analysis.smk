@@ -15,8 +15,8 @@ rule dynamics:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         salience=config["salience"],
@@ -44,8 +44,8 @@ rule stability:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stability=config["stability"],
@@ -77,8 +77,8 @@ rule salience_sensitivity:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         choices=config["sensitivity"]["salience"],
@@ -106,8 +106,8 @@ rule metrics:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         bootstrap=config["bootstrap"],
@@ -137,8 +137,8 @@ rule stages:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stages=config["stages"],

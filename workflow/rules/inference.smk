@@ -15,8 +15,8 @@ rule prompts:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         settings=run_settings(),
         players=config["players"],
@@ -45,9 +45,8 @@ rule outputs:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
     resources:
-        mem_mb=8000,
-        runtime=720,
-        gpu=COMPUTE["gpus"],
+        mem_mb=growing(8000),
+        runtime=growing(720),
     params:
         compute=COMPUTE,
     message:
