@@ -16,9 +16,10 @@ common = {
 }
 values = {}
 for step, path in zip(steps, snakemake.input.outputs, strict=True):
-    samples, values[step] = to_values(tables.read(path, tables.OUTPUTS), path)
-samples = samples[: settings["samples"]]
-values = {step: v[: settings["samples"]] for step, v in values.items()}
+    outputs = tables.scan(path, tables.OUTPUTS)
+    first = outputs.select(pl.col("sample_id").unique().sort().head(settings["samples"]))
+    kept = outputs.join(first, on="sample_id", how="semi").collect(engine="streaming")
+    samples, values[step] = to_values(kept, path)
 
 checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
 measured = stability.measure(values, samples, checked, salience, **common)

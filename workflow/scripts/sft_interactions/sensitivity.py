@@ -10,7 +10,7 @@ from sft_interactions.salience import select_salient
 
 SHOWN = ["count", "mean_order", "gamma", "rho"]
 
-Checkpoint = tuple[pl.DataFrame, pl.DataFrame]
+Checkpoint = tuple[pl.DataFrame | pl.LazyFrame, pl.DataFrame]
 
 
 def vary_salience(
