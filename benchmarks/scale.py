@@ -79,13 +79,12 @@ def interactions(generator, ids, n):
     size = 2**n
     pattern = np.tile(np.arange(size, dtype=np.uint32), len(ids))
     effect = generator.standard_t(1.7, len(pattern))  # 5 % of the largest leaves 100-200 of 4096
-    kind = np.where(generator.random(len(pattern)) < 0.5, "and", "or")
     order = np.bitwise_count(pattern)
-    kind[order == 1], kind[order == 0] = "and", "bias"
+    kind = generator.integers(0, 2, len(pattern)) * (order > 1) + 2 * (order == 0)
     return pl.DataFrame(
         {
             "sample_id": np.repeat(ids, size),
-            "kind": kind,
+            "kind": np.array(["and", "or", "bias"])[kind],
             "pattern": pattern,
             "order": order,
             "effect": effect,

@@ -20,8 +20,8 @@ rule fig2:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=1000,
+        runtime=10,
     params:
         labels=RUN_LABELS,
         level=config["bootstrap"]["level"],
@@ -50,8 +50,8 @@ rule fig3:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=1000,
+        runtime=10,
     params:
         labels=RUN_LABELS,
         level=config["bootstrap"]["level"],
@@ -80,8 +80,8 @@ rule fig4:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=1000,
+        runtime=10,
     params:
         labels=RUN_LABELS,
         level=config["bootstrap"]["level"],
