@@ -98,7 +98,8 @@ def test_versions_are_those_of_the_lock(name):
 @EVERY_ENVIRONMENT
 def test_an_environment_pins_all_that_its_packages_need_and_no_more(name):
     # torch pins the CUDA libraries of its build itself, and they are not needed on CPU.
-    needed = {p for p in closure(directly_imported(name)) if not p.startswith(("nvidia", "triton"))}
+    libraries = ("cuda", "nvidia", "triton")
+    needed = {p for p in closure(directly_imported(name)) if not p.startswith(libraries)}
     lines = pip_lines(name)
     missing = sorted(f"{package}=={LOCK.get(package)}" for package in needed - set(pins(lines)))
     surplus = sorted(set(pins(lines)) - needed)
