@@ -36,8 +36,10 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
+    download,
     figures,
     tables,
+    own_checkpoints,
     report,
 
 

@@ -80,4 +80,8 @@ def test_from_files(tmp_path):
     kinds = (tables.INTERACTIONS, tables.SOLVE)
     for frame, path, table in zip((INTERACTIONS, SOLVE), paths, kinds, strict=True):
         tables.write(frame, path, table, created_by="test", config_hash="0")
-    assert keys(read_salient(*paths, {"rule": "top_k", "threshold": 1})) == {A1, B2}
+    for rule, threshold in (("max_effect", 0.2), ("output_range", 0.2), ("top_k", 2)):
+        in_memory = select_salient(INTERACTIONS.reverse(), SOLVE, rule, threshold)
+        found = read_salient(*paths, {"rule": rule, "threshold": threshold})
+        assert found.equals(in_memory)
+        assert found.equals(found.sort("sample_id", "kind", "pattern"))

@@ -27,6 +27,11 @@ ROOT = Path(__file__).parents[1]
 N = 3
 SUBJECTS = ("film", "morning", "ending", "story", "rain", "dog")
 VERDICTS = {"wonderful": "positive", "sad": "negative"}
+ROWS = [
+    {"text": f"I think that the {subject} was truly {word}, friend!", "label": label}
+    for subject in SUBJECTS
+    for word, label in VERDICTS.items()
+]
 STEPS = {"llama-tiny": [0, 1, 3], "gemma3-tiny": [0, 3]}
 CONFIG = {
     "seed": 1,
@@ -66,6 +71,8 @@ CONFIG = {
 
 def snakemake(folder, config, *arguments):
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for outside in ("home", "temporary"):
+        (folder / outside).mkdir(exist_ok=True)
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
     command += ["--configfile", str(folder / "config.yaml"), "--directory", str(folder)]
     command += ["--cores", "2"]
@@ -75,7 +82,11 @@ def snakemake(folder, config, *arguments):
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(folder / "temporary"),
             "XDG_CACHE_HOME": str(folder / "cache"),
+            "HF_HOME": str(folder / "cache" / "huggingface"),
+            "MPLCONFIGDIR": str(folder / "cache" / "matplotlib"),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -88,12 +99,7 @@ def snakemake(folder, config, *arguments):
 def study(model_folders, tmp_path_factory):
     """A finished study: its folder and its config."""
     folder = tmp_path_factory.mktemp("study")
-    rows = [
-        {"text": f"I think that the {subject} was truly {word}, friend!", "label": label}
-        for subject in SUBJECTS
-        for word, label in VERDICTS.items()
-    ]
-    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     config = copy.deepcopy(CONFIG)
     for name, model in config["models"].items():
         model["source"] = f"path:{model_folders[name]}"
@@ -164,6 +170,15 @@ def test_every_table_has_its_columns_and_metadata(results):
 def test_nothing_temporary_is_left(results):
     hidden = {path.name for path in results.rglob(".*")}
     assert hidden <= {".snakemake_timestamp"}
+
+
+def test_nothing_is_written_outside_results_logs_and_caches(study):
+    folder, _ = study
+    written = {path.name for path in folder.iterdir()}
+    given = {"config.yaml", "lines.jsonl", "home", "temporary"}
+    assert written - given <= {"results", "logs", ".snakemake", "cache"}
+    assert list((folder / "home").rglob("*")) == []
+    assert [path for path in (folder / "temporary").rglob("*") if path.is_file()] == []
 
 
 @EVERY_RUN
@@ -302,6 +317,13 @@ def test_nothing_is_left_to_do(study):
     again = snakemake(*study, "--dry-run")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
+
+
+def test_download_makes_models_and_data_alone(study):
+    folder, config = study
+    todo = snakemake(folder, config, "download", "--dry-run", "--forceall")
+    jobs = re.findall(r"^(\w+) +\d+$", todo.stdout, re.M)
+    assert set(jobs) == {"download", "model", "data", "total"}
 
 
 def test_own_checkpoints_give_the_same_metrics(study, results):

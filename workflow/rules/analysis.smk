@@ -15,8 +15,8 @@ rule dynamics:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         salience=config["salience"],
@@ -44,8 +44,8 @@ rule stability:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stability=config["stability"],
@@ -77,8 +77,8 @@ rule salience_sensitivity:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         choices=config["sensitivity"]["salience"],
@@ -105,8 +105,8 @@ rule sensitivity:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=growing(4000),
+        runtime=growing(720),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         sensitivity=config["sensitivity"],
@@ -139,8 +139,8 @@ rule metrics:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         bootstrap=config["bootstrap"],
@@ -170,8 +170,8 @@ rule stages:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         stages=config["stages"],
@@ -205,8 +205,8 @@ rule findings:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         runs=list(RUNS),
         steps=[RUNS[run]["steps"] for run in RUNS],

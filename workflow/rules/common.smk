@@ -4,6 +4,7 @@ MODELS = config["models"]
 DATASETS = config["datasets"]
 RUNS = config["runs"]
 COMPUTE = config["compute"]
+SPLITS = ("train", "validation", "analysis")
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
 MAIN_RUNS = config["figures"]["main_runs"]
@@ -25,6 +26,16 @@ wildcard_constraints:
 def one_of(names):
     """Regular expression of a wildcard that takes one of ``names``, or nothing at all."""
     return "|".join(map(re.escape, names)) or r"(?!)"
+
+
+def used(key):
+    """Models or data sets that a run names."""
+    return sorted({run[key] for run in RUNS.values()})
+
+
+def growing(amount):
+    """Resource that doubles with every retry of a job."""
+    return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
 
 
 def wheels_of(entry):

@@ -13,11 +13,11 @@ rule data:
     wildcard_constraints:
         dataset=one_of(DATASETS),
     conda:
-        "../../envs/torch.yaml"
+        "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         dataset=lambda wildcards: DATASETS[wildcards.dataset],
         players=config["players"],
@@ -26,3 +26,13 @@ rule data:
         "Filtering and drawing the data set {wildcards.dataset}"
     script:
         "../scripts/data.py"
+
+
+rule download:
+    input:
+        expand(f"{RESULTS}/models/{{model}}", model=used("model")),
+        expand(
+            f"{RESULTS}/data/{{dataset}}/{{split}}.parquet", dataset=used("dataset"), split=SPLITS
+        ),
+    message:
+        "All that needs the network is there"

@@ -14,8 +14,8 @@ rule interactions:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         extraction=config["extraction"],
     message:

@@ -18,8 +18,8 @@ rule fig1:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         label=labels_of(MAIN_RUNS)[0],
         sample=config["figures"].get("sample"),
@@ -46,8 +46,8 @@ rule fig2:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of(MAIN_RUNS),
         level=config["bootstrap"]["level"],
@@ -71,8 +71,8 @@ rule fig3:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of(MAIN_RUNS),
         level=config["bootstrap"]["level"],
@@ -96,8 +96,8 @@ rule fig4:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
         level=config["bootstrap"]["level"],
@@ -122,8 +122,8 @@ rule fig5:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
         sample=config["figures"].get("sample"),
@@ -151,8 +151,8 @@ rule fig6:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
         salience=config["salience"],
@@ -215,8 +215,8 @@ rule fig9:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of((compared_runs() * 2)[:2]),
         sample=config["figures"].get("sample"),
@@ -241,8 +241,8 @@ rule survival:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
         level=config["bootstrap"]["level"],

@@ -16,9 +16,8 @@ rule finetune:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
     resources:
-        mem_mb=8000,
-        runtime=1440,
-        gpu=COMPUTE["gpus"],
+        mem_mb=growing(8000),
+        runtime=growing(1440),
     params:
         settings=run_settings("finetune", "seed"),
         compute=COMPUTE,
@@ -46,8 +45,8 @@ rule own_checkpoints:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=growing(500),
+        runtime=growing(5),
     params:
         checkpoints=lambda wildcards: RUNS[wildcards.run]["checkpoints"],
     message:

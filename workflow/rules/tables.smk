@@ -12,8 +12,8 @@ rule metrics_table:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         runs=list(RUNS),
         level=config["bootstrap"]["level"],
@@ -38,8 +38,8 @@ rule class_prediction_table:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         runs=list(RUNS),
         level=config["bootstrap"]["level"],
@@ -65,8 +65,8 @@ rule faithfulness_table:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         runs=list(RUNS),
         steps=[RUNS[run]["steps"] for run in RUNS],
@@ -94,8 +94,8 @@ rule sparsity_table:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         runs=list(RUNS),
         steps=[RUNS[run]["steps"] for run in RUNS],
@@ -123,8 +123,8 @@ rule sensitivity_table:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         runs=list(RUNS),
         level=config["bootstrap"]["level"],
@@ -150,8 +150,8 @@ rule paper_table:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
     message:

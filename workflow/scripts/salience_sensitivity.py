@@ -7,7 +7,7 @@ start(snakemake)
 
 def checkpoint(interactions_path, solve_path):
     return (
-        tables.read(interactions_path, tables.INTERACTIONS),
+        tables.scan(interactions_path, tables.INTERACTIONS),
         tables.read(solve_path, tables.SOLVE),
     )
 

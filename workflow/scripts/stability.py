@@ -16,10 +16,11 @@ common = {
 }
 values, errors = {}, {}
 for step, path in zip(steps, snakemake.input.outputs, strict=True):
-    samples, values[step] = to_values(tables.read(path, tables.OUTPUTS), path)
+    outputs = tables.scan(path, tables.OUTPUTS)
+    first = outputs.select(pl.col("sample_id").unique().sort().head(settings["samples"]))
+    kept = outputs.join(first, on="sample_id", how="semi").collect(engine="streaming")
+    samples, values[step] = to_values(kept, path)
     errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
-samples = samples[: settings["samples"]]
-values = {step: v[: settings["samples"]] for step, v in values.items()}
 
 checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
 measured = stability.measure(values, samples, checked, salience, errors=errors, **common)

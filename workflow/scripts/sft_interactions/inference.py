@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from sft_interactions.gpus import claim_gpu
 from sft_interactions.memory import BatchSize, is_out_of_memory
 from sft_interactions.prefix_tree import NotBranchableError, PrefixTree, peak_bytes
 
@@ -25,9 +26,13 @@ ERROR_MASKINGS = 8
 def pick_device(setting: str) -> torch.device:
     """Device of the config value; ``auto`` is the GPU where there is one.
 
+    Of several GPUs it is one that no other job of this machine has (see :mod:`sft_interactions.gpus`).
+
     Raises:
-        ValueError: the named device is not there.
+        ValueError: the named device is not there, or every GPU is taken.
     """
+    if setting in ("auto", "cuda"):
+        claim_gpu()
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

@@ -9,12 +9,13 @@ from sft_interactions import tables
 
 
 def select_salient(
-    interactions: pl.DataFrame, solve: pl.DataFrame, rule: str, threshold: float
+    interactions: pl.DataFrame | pl.LazyFrame, solve: pl.DataFrame, rule: str, threshold: float
 ) -> pl.DataFrame:
-    """Salient AND and OR interactions of orders >= 1, sample by sample.
+    """Salient AND and OR interactions of orders >= 1, sample by sample, sorted.
 
     Args:
-        interactions: rows of an ``interactions`` table (the bias is left out).
+        interactions: rows of an ``interactions`` table (the bias is left out). A lazy frame is read in
+            pieces, so that no more than the salient rows is in memory; ``top_k`` reads it whole.
         solve: rows of the ``solve`` table of the same checkpoint; gives the range of the outputs.
         rule: ``max_effect`` keeps \\|effect\\| >= threshold x the sample's largest \\|effect\\|;
             ``output_range`` >= threshold x \\|v(N) - v(empty)\\|; ``absolute`` >= threshold;
@@ -24,25 +25,31 @@ def select_salient(
     Raises:
         ValueError: unknown rule.
     """
-    effects = interactions.filter(pl.col("kind") != "bias").with_columns(
-        pl.col("kind").cast(pl.String).cast(pl.Enum(["and", "or"]))
-    )
+    effects = interactions.lazy().filter(pl.col("kind") != "bias")
     size = pl.col("effect").abs()
-    if rule == "max_effect":
-        return effects.filter(size >= threshold * size.max().over("sample_id"))
-    if rule == "output_range":
-        ranges = solve.select("sample_id", "output_range")
-        return (
-            effects.join(ranges, on="sample_id", maintain_order="left")
-            .filter(size >= threshold * pl.col("output_range"))
-            .drop("output_range")
+    if rule in ("max_effect", "output_range"):
+        if rule == "max_effect":
+            scale = _collect(effects.group_by("sample_id").agg(size.max().alias("scale")))
+        else:
+            scale = solve.select("sample_id", pl.col("output_range").alias("scale"))
+        salient = (
+            effects.join(scale.lazy(), on="sample_id")
+            .filter(size >= threshold * pl.col("scale"))
+            .drop("scale")
         )
-    if rule == "absolute":
-        return effects.filter(size >= threshold)
-    if rule == "top_k":
+    elif rule == "absolute":
+        salient = effects.filter(size >= threshold)
+    elif rule == "top_k":
         ranked = effects.sort("sample_id", -size, "kind", "pattern")
-        return ranked.filter(pl.int_range(pl.len()).over("sample_id") < threshold)
-    raise ValueError(f"unknown salience rule {rule!r}")
+        salient = ranked.filter(pl.int_range(pl.len()).over("sample_id") < threshold)
+    else:
+        raise ValueError(f"unknown salience rule {rule!r}")
+    kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
+    return _collect(salient).with_columns(kind).sort("sample_id", "kind", "pattern")
+
+
+def _collect(frame: pl.LazyFrame) -> pl.DataFrame:
+    return frame.collect(engine="streaming")
 
 
 def read_salient(
@@ -54,7 +61,7 @@ def read_salient(
         salience: ``rule`` and ``threshold``.
     """
     return select_salient(
-        tables.read(interactions_path, tables.INTERACTIONS),
+        tables.scan(interactions_path, tables.INTERACTIONS),
         tables.read(solve_path, tables.SOLVE),
         **salience,
     )

@@ -18,7 +18,7 @@ from sft_interactions.stages import detect_stages
 
 SHOWN = ["count", "mean_order", "gamma", "rho"]
 
-Checkpoint = tuple[pl.DataFrame, pl.DataFrame]
+Checkpoint = tuple[pl.DataFrame | pl.LazyFrame, pl.DataFrame]
 
 
 def vary_salience(

@@ -292,8 +292,8 @@ class replacing:  # noqa: N801 - reads as a verb in a with statement
             self.temporary.unlink(missing_ok=True)
 
 
-def read(path: str | Path, table: Table, columns: list[str] | None = None) -> pl.DataFrame:
-    """Read a table, or some of its columns, and check that it has the table's schema.
+def scan(path: str | Path, table: Table) -> pl.LazyFrame:
+    """Open a table to read only what a query needs of it, and check that it has the table's schema.
 
     Raises:
         ValueError: columns or types differ from the table's.
@@ -304,7 +304,12 @@ def read(path: str | Path, table: Table, columns: list[str] | None = None) -> pl
             raise ValueError(f"{path}: column {column} is missing; rebuild this table")
         if schema[column] != dtype:
             raise ValueError(f"{path}: column {column} is {schema[column]}, expected {dtype}")
-    return pl.read_parquet(path, columns=columns or list(table.columns))
+    return pl.scan_parquet(path).select(list(table.columns))
+
+
+def read(path: str | Path, table: Table, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read a table, or some of its columns, after the check of :func:`scan`."""
+    return scan(path, table).select(columns or list(table.columns)).collect()
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
