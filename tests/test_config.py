@@ -49,7 +49,7 @@ def test_committed_configs_are_valid(path, monkeypatch):
 
 def test_defaults_are_filled_in():
     config = resolve(BASE)
-    assert (config["players"]["n"], config["players"]["stop_words"]) == (10, "english")
+    assert (config["players"]["n"], config["players"]["stop_words"]) == (10, "builtin")
     assert config["inference"]["masking_baseline"] == "token"
     assert config["inference"]["dtype"] == "float32"
     assert config["inference"]["memory_gb"] is None
@@ -118,7 +118,7 @@ def test_limit_of_the_exact_fit_is_that_of_the_extraction():
 BAD = {
     "unknown block": ({"player": {}}, "'player'", "did you mean players"),
     "unknown key": ({"finetune.step": 3}, "finetune: unknown key 'step'", "did you mean steps"),
-    "unlike any": ({"players.xyz": 3}, "players: unknown key 'xyz'", "known keys: n, stop_words"),
+    "unlike any": ({"players.xyz": 3}, "players: unknown key 'xyz'", "known keys: n, choice"),
     "unknown in a run": ({"runs.b-d.finetune": {"rank": 4}}, "runs.b-d.finetune", "mean lora_rank"),
     "wrong type": ({"players.n": "ten"}, "players.n", "must be of type integer"),
     "fraction": ({"players.n": 2.5}, "players.n", "must be of type integer"),
@@ -159,6 +159,22 @@ BAD = {
         r"not in runs \(a-d, b-d\)",
     ),
     "exact fit": ({"players.n": 15}, "sensitivity.noise_ratio", "without 0 or lower players.n"),
+    "players' file": ({"players.choice": "path:/no"}, "players.choice: /no", "correct the path"),
+    "choice of players": ({"players.choice": "last"}, "players.choice", "must match"),
+    "unit of a file": (
+        {
+            "players.choice": f"path:{__file__}",
+            "players.unit": "token",
+            "runs.a-d": {"dataset": "d"},
+        },
+        "players.unit",
+        "drop it",
+    ),
+    "tokens of two models": (
+        {"players.unit": "token"},
+        "runs.a-d.baseline_run",
+        "set players.unit",
+    ),
     "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps"),
     "no zero": ({"runs.b-d.finetune": {"checkpoints": [5, 10]}}, "runs.b-d", "0.*add it"),
     "only zero": ({"finetune.checkpoints": [0]}, "finetune.checkpoints", "at least 2"),

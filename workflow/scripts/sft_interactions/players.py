@@ -2,8 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 # English function words. Negations are left out on purpose: they carry meaning in short texts.
 ENGLISH_STOP_WORDS = frozenset(
@@ -20,35 +22,117 @@ ENGLISH_STOP_WORDS = frozenset(
     """.split()
 )
 
+# Chinese function words, as the segmenter cuts them, and the words that questions are asked with.
+CHINESE_STOP_WORDS = frozenset(
+    """
+    的 地 得 了 着 过 之 所 者 们 第 个 是 为 在 有 于 以 与 和 及 或 或者 以及 并 并且 而 而且 且 但 但是
+    则 即 就 也 都 又 还 还是 再 才 已 已经 曾 将 会 能 可 可以 应 应当 应该 须 要 把 被 给 让 使 由 从 自
+    向 往 到 至 对 对于 关于 根据 按照 依照 通过 因 因为 因此 所以 由于 如 如果 若 虽然 然而 不过 只 只有
+    只要 除 除了 当 时 后 前 上 中 下 内 外 里 间 之后 之前 以上 以下 其 其他 其中 该 此 这 那 这个 那个
+    这些 那些 某 各 每 本 另 等 我 你 您 他 她 它 我们 你们 他们 她们 它们 自己 谁 什么 哪 哪个 哪些 哪一
+    哪一项 怎么 如何 为何 几 多少 是否 下列 吗 呢 吧 啊 呀
+    """.split()
+)
+
 _CHUNK = re.compile(r"\S+")
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_KANA = re.compile(r"[\u3040-\u30ff]")
+_SENTENCE_END = re.compile(r"[.!?…]+[\"')\]”’]*(?=\s)|[。！？；]|\n")
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word and its place, in characters of the text it was found in."""
+    """A player (a word, a phrase, a token or a sentence) and its place, in characters of the text."""
 
     text: str
     start: int
     end: int
 
 
+class UnsuitableSampleError(ValueError):
+    """A sample that cannot give its players, and is skipped for it.
+
+    Attributes:
+        reason: what skipped samples are counted under.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def find_words(text: str) -> list[Word]:
-    """Words of ``text`` in reading order: what stands between blanks, less punctuation at its ends."""
-    words = []
-    for chunk in _CHUNK.finditer(text):
-        inner = [i for i, character in enumerate(chunk.group()) if character.isalnum()]
-        if inner:
-            start, end = chunk.start() + inner[0], chunk.start() + inner[-1] + 1
-            words.append(Word(text[start:end], start, end))
-    return words
+    """Words of ``text`` in reading order: what stands between blanks, less punctuation at its ends.
+
+    What stands between blanks and holds Chinese characters, without Japanese kana, is cut into words
+    by the segmenter jieba first.
+    """
+    return [
+        word
+        for chunk in _CHUNK.finditer(text)
+        for piece, start in _segments(chunk.group())
+        for word in _trimmed(piece, chunk.start() + start)
+    ]
+
+
+def _trimmed(piece: str, start: int) -> list[Word]:
+    """``piece``, which begins at ``start``, less punctuation at its ends; nothing if all is that."""
+    inner = [i for i, character in enumerate(piece) if character.isalnum()]
+    if not inner:
+        return []
+    return [Word(piece[inner[0] : inner[-1] + 1], start + inner[0], start + inner[-1] + 1)]
+
+
+def _segments(chunk: str) -> list[tuple[str, int]]:
+    if not _HAN.search(chunk) or _KANA.search(chunk):
+        return [(chunk, 0)]
+    import rjieba  # for texts in Chinese only
+
+    return [(piece, start) for piece, start, _ in rjieba.tokenize(chunk)]
+
+
+def find_sentences(text: str) -> list[Word]:
+    """Sentences of ``text``, less punctuation at their ends.
+
+    A sentence ends with . ! ? … before a blank, with 。！？；, or with its line.
+    """
+    places = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
+    return [sentence for a, b in pairwise(places) for sentence in _trimmed(text[a:b], a)]
+
+
+def find_tokens(text: str, words: Sequence[Word], offsets: Sequence[tuple[int, int]]) -> list[Word]:
+    """Tokens of ``text`` that touch one of ``words``.
+
+    Tokens that share a character (bytes of a rare one) are taken together.
+
+    Args:
+        offsets: (start, end) of every token, in characters of ``text``; what lies outside is left out.
+    """
+    spans: list[tuple[int, int]] = []
+    for start, end in offsets:
+        if spans and start < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        elif 0 <= start < end <= len(text):
+            spans.append((start, end))
+    tokens = []
+    for start, end in spans:
+        if any(start < word.end and end > word.start for word in words):
+            token = text[start:end].strip()
+            start += text[start:end].index(token)
+            tokens.append(Word(token, start, start + len(token)))
+    return tokens
 
 
 def stop_words(setting: str | Collection[str]) -> frozenset[str]:
-    """Stop-words of the config value: ``"english"``, ``"none"`` or the words themselves."""
-    if setting == "english":
-        return ENGLISH_STOP_WORDS
-    if setting == "none":
-        return frozenset()
+    """Stop-words of the config value: a language, ``"builtin"`` (all we have), ``"none"``, or a list."""
+    builtin = {
+        "english": ENGLISH_STOP_WORDS,
+        "chinese": CHINESE_STOP_WORDS,
+        "builtin": ENGLISH_STOP_WORDS | CHINESE_STOP_WORDS,
+        "none": frozenset(),
+    }
+    if isinstance(setting, str):
+        return builtin[setting]
     return frozenset(word.casefold() for word in setting)
 
 
@@ -63,24 +147,118 @@ def eligible_words(text: str, excluded: Collection[str]) -> list[Word]:
 
 
 def choose_players(
-    sample_id: str, text: str, n: int, *, seed: int, excluded: Collection[str]
+    sample_id: str,
+    text: str,
+    n: int,
+    *,
+    seed: int,
+    excluded: Collection[str],
+    choice: str = "random",
+    unit: str = "word",
+    offsets: Sequence[tuple[int, int]] = (),
 ) -> list[Word]:
-    """Draw ``n`` players of one sample, in reading order.
+    """Choose ``n`` players of one sample among its eligible words, in reading order.
 
-    The draw depends on ``seed``, ``sample_id`` and the place of the word only, so every model and
-    checkpoint masks the same words (arXiv 2401.16318 draws 8-10 words at random likewise).
+    Args:
+        choice: ``random`` draws them; the draw depends on ``seed``, ``sample_id`` and the places of
+            the words only, so every model and checkpoint masks the same ones (arXiv 2401.16318 draws
+            8-10 words at random likewise). Words that touch, as in Chinese, are not drawn together,
+            since a token could belong to both. ``first`` takes the first ``n``; ``all`` takes all,
+            of a text that has just ``n``.
+        unit: ``word``; ``sentence`` (stop-words do not matter); ``token``, those that touch an eligible
+            word.
+        offsets: for ``token``, as in :func:`find_tokens`.
 
     Raises:
-        ValueError: the text has fewer than ``n`` eligible words.
+        UnsuitableSampleError: the text has fewer than ``n`` eligible units, or for ``all`` more.
     """
-    candidates = eligible_words(text, excluded)
-    if len(candidates) < n:
-        raise ValueError(
-            f"sample {sample_id}: {len(candidates)} eligible words, but players.n is {n}; "
-            "lower players.n, shorten players.stop_words or raise filter.min_words"
+    if unit == "sentence":
+        candidates = find_sentences(text)
+    else:
+        candidates = eligible_words(text, excluded)
+        if unit == "token":
+            candidates = find_tokens(text, candidates, offsets)
+    if choice == "random":
+        chosen = _draw(sample_id, candidates, n, seed, may_touch=unit == "token")
+    else:
+        chosen = candidates if choice == "all" else candidates[:n]
+    if len(chosen) < n:
+        apart = f", {len(chosen)} of them apart" if len(chosen) < len(candidates) else ""
+        raise UnsuitableSampleError(
+            f"too few {unit}s",
+            f"sample {sample_id}: {len(candidates)} eligible {unit}s{apart}, but players.n is {n}; "
+            "lower players.n, shorten players.stop_words or raise filter.min_words",
         )
+    if len(chosen) > n:
+        raise UnsuitableSampleError(
+            f"too many {unit}s",
+            f"sample {sample_id}: {len(chosen)} eligible {unit}s, but players.n is {n} and "
+            "players.choice is all; raise players.n or lower filter.max_words",
+        )
+    return chosen
 
+
+def _draw(
+    sample_id: str, candidates: Sequence[Word], n: int, seed: int, *, may_touch: bool
+) -> list[Word]:
     def rank(word: Word) -> bytes:
         return hashlib.sha256(f"{seed}:{sample_id}:{word.start}".encode()).digest()
 
-    return sorted(sorted(candidates, key=rank)[:n], key=lambda word: word.start)
+    chosen: list[Word] = []
+    for word in sorted(candidates, key=rank):
+        touching = any(word.start == other.end or word.end == other.start for other in chosen)
+        if len(chosen) < n and (may_touch or not touching):
+            chosen.append(word)
+    return sorted(chosen, key=lambda word: word.start)
+
+
+Chooser = Callable[[str, str, Sequence[tuple[int, int]]], list[Word]]
+
+
+def make_chooser(settings: Mapping[str, Any], seed: int) -> Chooser:
+    """Function (sample_id, text, token offsets) -> players, of the config's ``players`` block.
+
+    Raises:
+        ValueError: the file of ``players.choice`` cannot be read.
+    """
+    choice = settings["choice"]
+    if choice.startswith("path:"):
+        # Not at the top: prompts are rendered for fine-tuning, too, where polars is not needed.
+        from sft_interactions.own_players import OwnPlayers
+
+        own = OwnPlayers(choice.removeprefix("path:"), settings["n"])
+        return lambda sample_id, text, offsets: own.choose(sample_id, text)
+    excluded = stop_words(settings["stop_words"])
+
+    def choose(sample_id: str, text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
+        return choose_players(
+            sample_id,
+            text,
+            settings["n"],
+            seed=seed,
+            excluded=excluded,
+            choice=choice,
+            unit=settings["unit"],
+            offsets=offsets,
+        )
+
+    return choose
+
+
+def unsuitable_for(settings: Mapping[str, Any], seed: int) -> Callable[[str, str], str | None]:
+    """Function (sample_id, text) -> why the sample cannot give its players, or None.
+
+    Tokens are another matter for every model; here a text needs one eligible word for them.
+    """
+    if settings["unit"] == "token":
+        settings = {**settings, "unit": "word", "choice": "random", "n": 1}
+    choose = make_chooser(settings, seed)
+
+    def unsuitable(sample_id: str, text: str) -> str | None:
+        try:
+            choose(sample_id, text, ())
+        except UnsuitableSampleError as error:
+            return error.reason
+        return None
+
+    return unsuitable

@@ -128,6 +128,13 @@ def locate_players(
     return owner
 
 
+def text_offsets(tokenizer, frame: Frame, text: str) -> list[tuple[int, int]]:
+    """(start, end) of every token of the rendered prompt, in characters of the user text ``text``."""
+    encoded = tokenizer(frame.render(text), add_special_tokens=False, return_offsets_mapping=True)
+    shift = len(frame.prefix)
+    return [(start - shift, end - shift) for start, end in encoded["offset_mapping"]]
+
+
 def make_prompt(
     tokenizer,
     frame: Frame,
