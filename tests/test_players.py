@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import pytest
@@ -15,7 +16,10 @@ from sft_interactions.players import (
 )
 
 # Made up for these tests: a bar-exam question in Chinese.
-CHINESE = "甲公司向乙银行借款100万元，后甲公司拒绝还款。关于本案，下列哪一说法是正确的？\nA: 法院应当支持乙银行"
+CHINESE = (
+    "甲公司向乙银行借款100万元，后甲公司拒绝还款。"
+    "关于本案，下列哪一说法是正确的？\nA: 法院应当支持乙银行"
+)
 SETTINGS = {"n": 4, "choice": "random", "unit": "word", "stop_words": "builtin"}
 TEXT = "Great film, great cast: truly moving story about loss and hope in hard times"
 
@@ -112,11 +116,11 @@ def test_players_of_a_chinese_sample():
     again = draw("a", CHINESE, 6, excluded=stop_words("builtin"))
     assert again == players
     # A token may reach over the border of two words, so no two players touch.
-    for before, after in zip(players, players[1:], strict=False):
+    for before, after in itertools.pairwise(players):
         assert before.end < after.start
     for i in range(50):
         drawn = draw(str(i), CHINESE, 6, excluded=stop_words("builtin"))
-        assert all(a.end < b.start for a, b in zip(drawn, drawn[1:], strict=False))
+        assert all(a.end < b.start for a, b in itertools.pairwise(drawn))
 
 
 def test_only_chinese_is_segmented():

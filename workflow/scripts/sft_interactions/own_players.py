@@ -1,5 +1,6 @@
 """Players that a user lists in a file: words, phrases, any span of the user text."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class OwnPlayers:
             )
         placed = [(self._place(*row, text), row[0]) for row in rows]
         placed.sort(key=lambda item: item[0].start)
-        for (before, _), (word, number) in zip(placed, placed[1:], strict=False):
+        for (before, _), (word, number) in itertools.pairwise(placed):
             if word.start < before.end:
                 raise self._error(
                     number, f"{word.text!r} overlaps {before.text!r} of {sample_id}; drop one"
