@@ -17,7 +17,7 @@ RULES = {
     name: body
     for path in sorted(ROOT.glob("workflow/rules/*.smk"))
     for name, body in re.findall(
-        r"^(?:use rule \w+ as )?(?:rule )?(\w+)(?: with)?:\n((?:[ \t].*\n|\n)+)",
+        r"^(?:use rule \w+ as |rule )(\w+)(?: with)?:\n((?:[ \t].*\n|\n)+)",
         path.read_text(),
         re.M,
     )
