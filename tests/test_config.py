@@ -136,7 +136,7 @@ BAD = {
         "inference.dtype",
         "set float32, or compute.device",
     ),
-    "shards": ({"inference.shards": 3}, "inference.shards", "2 samples of runs.a-d; lower it"),
+    "shards": ({"inference.shards": 3}, "inference.shards", "with 2 samples; lower it"),
     "no place": ({"datasets.d.instruction": "Hi"}, "datasets.d.instruction", "must match"),
     "source kind": ({"models.a.source": "ftp:x"}, "models.a.source", "must match"),
     "name of a model": ({"models.a-c": {"source": "hub:x"}}, "models", "no hyphen"),

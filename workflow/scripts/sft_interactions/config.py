@@ -132,6 +132,10 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_dataset(f"datasets.{name}", dataset)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
+    shards = config["inference"]["shards"]
+    fewest = min(dataset["analysis"] for dataset in config["datasets"].values())
+    if shards > fewest:
+        yield f"inference.shards: {shards} shards, but a data set with {fewest} samples; lower it"
     if config["inference"]["dtype"] == "tf32" and config["compute"]["device"] in ("cpu", "mps"):
         yield "inference.dtype: tf32 is a format of GPUs; set float32, or compute.device to cuda"
     if 0 in config["sensitivity"]["noise_ratio"] and config["players"]["n"] > MAX_PLAYERS_EXACT_FIT:
@@ -191,12 +195,6 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             yield f"{where}.baseline_run: {baseline!r} has the same model; name a run of another one"
         elif runs[baseline]["dataset"] != run["dataset"]:
             yield f"{where}.baseline_run: {baseline!r} is on another data set; both must share samples"
-    samples = datasets.get(run["dataset"], {}).get("analysis")
-    if samples is not None and config["inference"]["shards"] > samples:
-        yield (
-            f"inference.shards: {config['inference']['shards']} shards for the {samples} samples of "
-            f"{where}; lower it"
-        )
     if "checkpoints" in run:
         yield from _check_own_checkpoints(where, run)
     else:
