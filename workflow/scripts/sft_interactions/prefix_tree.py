@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 ATTENTION = "prefix_tree"
 # Rows of one forward pass are at most a quarter of its tokens: segments of one or two tokens then run
@@ -78,14 +78,7 @@ class PrefixTree:
         self.live_rows = _live_rows(batch_tokens)
         self.batch_rows = _batch_rows(cuts, batch_tokens)
         self.done = 0
-        config = model.config.get_text_config()
-        self.n_layers = config.num_hidden_layers
-        others = set(getattr(config, "layer_types", None) or ()) - BRANCHABLE_LAYERS
-        if others:
-            raise NotBranchableError(
-                f"{type(model).__name__} cannot be evaluated as a prefix tree: it has layers of "
-                f"{', '.join(sorted(others))}"
-            )
+        self.n_layers = _config(model).num_hidden_layers
 
     def run(self, done: int = 0) -> None:
         """Evaluate the leaves from number ``done`` on, in the order in which they come.
@@ -261,8 +254,11 @@ def peak_bytes(
 
     Args:
         cuts: (n + 1,) places of the players' first tokens, in order, and the length of the prompt.
+
+    Raises:
+        NotBranchableError: the model has layers other than full or sliding-window attention.
     """
-    config = model.config.get_text_config()
+    config = _config(model)
     n_heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     state = 2 * head * (getattr(config, "num_key_value_heads", None) or n_heads)
@@ -281,6 +277,17 @@ def peak_bytes(
         )
     logits = min(rows[-1], 2 ** (len(cuts) - 1)) * n_targets * config.vocab_size
     return (stored + passing + 2 * logits) * model.dtype.itemsize
+
+
+def _config(model: PreTrainedModel) -> PreTrainedConfig:
+    config = model.config.get_text_config()
+    others = set(getattr(config, "layer_types", None) or ()) - BRANCHABLE_LAYERS
+    if others or not hasattr(config, "num_attention_heads"):
+        raise NotBranchableError(
+            f"{type(model).__name__} cannot be evaluated as a prefix tree: it has layers of "
+            f"{', '.join(sorted(others)) or 'something other than attention'}"
+        )
+    return config
 
 
 def _live_rows(batch_tokens: int) -> int:
