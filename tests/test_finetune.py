@@ -18,6 +18,7 @@ EXAMPLES = [
     make_example([1, 23, 33], [13, 14], 64),
 ]
 SETTINGS = {
+    "method": "lora",
     "checkpoints": [0, 2, 4],
     "steps": 4,
     "batch_size": 2,

@@ -137,7 +137,7 @@ def test_models_share_their_players(chat_tokenizer, plain_tokenizer):
 def test_target_tokens(framed, count):
     tokenizer, frame = framed
     prompt = prompt_of(framed, target="wonderful rain", target_tokens=count)
-    every = encode(tokenizer, frame.response_prefix + "wonderful rain")
+    _, every = encode(tokenizer, prompt.rendered, frame.response_prefix + "wonderful rain")
     assert len(every) > 2
     assert prompt.target_token_ids == (every if count == "all" else every[:count])
     assert tokenizer.eos_token_id not in prompt.target_token_ids
@@ -146,7 +146,7 @@ def test_target_tokens(framed, count):
 def test_scored_tokens_are_the_first_that_training_sees(framed):
     tokenizer, frame = framed
     prompt = prompt_of(framed, target_tokens="all")
-    trained = encode(tokenizer, frame.response("positive"))
+    _, trained = encode(tokenizer, prompt.rendered, frame.response("positive"))
     assert trained[: len(prompt.target_token_ids)] == prompt.target_token_ids
     assert len(trained) == len(prompt.target_token_ids) + 1
 

@@ -120,10 +120,11 @@ def run_settings(*keys):
 
 
 def baseline_interactions(wildcards):
-    baseline = RUNS[wildcards.run].get("baseline_run")
+    run = RUNS[wildcards.run]
+    baseline = run.get("baseline_run")
     if baseline is None:
         return []
-    step = RUNS[baseline]["steps"][0]
+    step = RUNS[baseline]["steps"][{"first": 0, "last": -1}[run["baseline_checkpoint"]]]
     return [
         f"{RESULTS}/runs/{baseline}/interactions/step-{step}.parquet",
         f"{RESULTS}/runs/{baseline}/interactions/step-{step}.solve.parquet",

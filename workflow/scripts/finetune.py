@@ -20,8 +20,7 @@ frame = make_frame(tokenizer, settings["template"], settings["instruction"])
 def examples(path):
     return [
         make_example(
-            encode(tokenizer, frame.render(row["prompt"])),
-            encode(tokenizer, frame.response(row["target"])),
+            *encode(tokenizer, frame.render(row["prompt"]), frame.response(row["target"])),
             settings["finetune"]["max_length"],
         )
         for row in tables.read(path, tables.DATA).iter_rows(named=True)

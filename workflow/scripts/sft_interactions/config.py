@@ -173,6 +173,8 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         for split, file in dataset["splits"].items():
             if not saved and not (Path(rest) / file).exists():
                 yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; correct it"
+    if dataset["train"] == "all" and dataset["balance"]:
+        yield f"{where}.train: all cannot be balanced; give a number or drop balance"
     limits = dataset["filter"]
     if limits.get("min_words", 1) > limits.get("max_words", float("inf")):
         yield f"{where}.filter: min_words is greater than max_words; swap them"
@@ -204,6 +206,8 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
     if run["dataset"] not in datasets:
         yield f"{where}.dataset: {run['dataset']!r} is not in datasets ({', '.join(datasets)})"
     baseline = run.get("baseline_run")
+    if baseline is None and run["baseline_checkpoint"] != "first":
+        yield f"{where}.baseline_checkpoint: there is no baseline_run; name one or drop this"
     if baseline is not None:
         if baseline not in runs:
             yield f"{where}.baseline_run: {baseline!r} is not in runs ({', '.join(runs)})"

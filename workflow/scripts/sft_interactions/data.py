@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "analysis")
 # The analysed samples are drawn first, so that they do not depend on the size of the training set.
 _DRAWING_ORDER = ("analysis", "validation", "train")
 _UNDIVIDED = "all rows"
-_FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+_FORMATS = {f".{kind}": kind for kind in ("parquet", "json", "jsonl", "csv", "tsv")}
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -124,8 +124,8 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
     try:
         if kind == "parquet":
             return pl.read_parquet(path, columns=_present(pl.read_parquet_schema(path), dataset))
-        if kind == "jsonl":
-            return _read_jsonl(path, dataset)
+        if kind in ("json", "jsonl"):
+            return _from_objects(path, _OBJECTS[kind](path), dataset)
         if kind in ("csv", "tsv"):
             return _read_separated(path, dataset, kind)
     except (pl.exceptions.PolarsError, UnicodeError, LookupError) as error:
@@ -133,7 +133,7 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
             f"{path} cannot be read as {kind}: {error}; correct format, encoding or columns"
         ) from error
     raise ValueError(
-        f"the format of {path} is not known; set format to one of parquet, jsonl, csv, tsv"
+        f"the format of {path} is not known; set format to one of " + ", ".join(_FORMATS.values())
     )
 
 
@@ -157,20 +157,40 @@ def _read_separated(path: Path, dataset: Mapping[str, Any], kind: str) -> pl.Dat
     return frame.rename(dict(zip(frame.columns, columns, strict=True)))
 
 
-def _read_jsonl(path: Path, dataset: Mapping[str, Any]) -> pl.DataFrame:
-    rows, known = [], set()
+def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                known |= row.keys()
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise ValueError(
-                    f"{path}, line {number} is not a JSON object: {error}; mend that line"
-                ) from error
-            rows.append(row)
+            if line.strip():
+                try:
+                    yield f"line {number}", json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(
+                        f"{path}, line {number} is not a JSON object: {error}; mend that line"
+                    ) from error
+
+
+def _read_array(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}; mend it, or set format") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} is not an array of objects; name another file, or set format")
+    yield from ((f"entry {number}", row) for number, row in enumerate(rows, 1))
+
+
+_OBJECTS = {"json": _read_array, "jsonl": _read_lines}
+
+
+def _from_objects(
+    path: Path, objects: Iterable[tuple[str, Any]], dataset: Mapping[str, Any]
+) -> pl.DataFrame:
+    rows, known = [], set()
+    for place, row in objects:
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, {place} is not a JSON object; mend it")
+        known |= row.keys()
+        rows.append(row)
     columns = _present(known, dataset)
     series = []
     for column in columns:
@@ -233,10 +253,15 @@ def _from_datasets(loaded, dataset: Mapping[str, Any]) -> _Table:
     return frame, getattr(getattr(feature, "feature", feature), "names", None)
 
 
+def _prompt_columns(dataset: Mapping[str, Any]) -> list[str]:
+    prompt = dataset["prompt"]
+    return [prompt] if isinstance(prompt, str) else prompt
+
+
 def _present(columns: Collection[str], dataset: Mapping[str, Any]) -> list[str]:
     """The columns that the config uses, each of which must be among ``columns``."""
     used = [
-        ("prompt", dataset["prompt"]),
+        *(("prompt", column) for column in _prompt_columns(dataset)),
         ("target", dataset["target"]),
         *(("filter.min_value", c) for c in dataset.get("filter", {}).get("min_value", {})),
     ]
@@ -253,9 +278,15 @@ def _decode(
     frame: pl.DataFrame, dataset: Mapping[str, Any], class_names: list[str] | None
 ) -> pl.DataFrame:
     frame = frame.select(_present(frame.columns, dataset))
-    prompt = frame[dataset["prompt"]]
-    if prompt.dtype not in (pl.String, pl.Null):
-        raise ValueError(f"prompt: column {prompt.name!r} is {prompt.dtype}; name a column of text")
+    parts = []
+    for column in _prompt_columns(dataset):
+        if frame[column].dtype not in (pl.String, pl.Null):
+            raise ValueError(
+                f"prompt: column {column!r} is {frame[column].dtype}; name a column of text"
+            )
+        text = pl.col(column).cast(pl.String).str.strip_chars()
+        parts.append(pl.when(text != "").then(text))
+    prompt = frame.select(pl.concat_str(parts, separator="\n\n", ignore_nulls=True).alias("prompt"))
     targets = _responses(frame[dataset["target"]], dataset.get("target_separator"))
     names = _target_names(dataset.get("target_names"), class_names)
     if names is not None:
@@ -264,8 +295,7 @@ def _decode(
     elif class_names is not None:
         logger.warning("the target holds class ids, kept as responses; set target_names: features")
     values = [_numbers(frame[c]) for c in dataset.get("filter", {}).get("min_value", {})]
-    text = prompt.cast(pl.String).fill_null("").str.strip_chars()
-    return pl.DataFrame([text.alias("prompt"), targets.alias("targets"), *values])
+    return prompt.with_columns(targets.alias("targets"), *values)
 
 
 def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
@@ -430,6 +460,9 @@ def _draw_splits(
     drawn, every_skipped = {}, Counter()
     for split in _DRAWING_ORDER:
         rows = remaining[table_of[split]]
+        if dataset[split] == "all":
+            drawn[split] = rows.sort("sample_id")
+            continue
         quotas = _quotas(dataset[split], responses if dataset.get("balance") else None)
         refuse = unsuitable if split == "analysis" else lambda *_: None
         chosen, left, skipped = _take(rows, quotas, refuse)

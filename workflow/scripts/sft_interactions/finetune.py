@@ -1,8 +1,9 @@
-"""Supervised fine-tuning with LoRA adapters, keeping checkpoints at given steps.
+"""Supervised fine-tuning, of LoRA adapters or of all weights, keeping checkpoints at given steps.
 
 Imports torch, transformers and peft only.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -117,10 +118,11 @@ def finetune(
     device: torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, float | int | None]]:
-    """Fine-tune with LoRA on the response tokens and keep an adapter at every listed step.
+    """Fine-tune on the response tokens and keep a checkpoint at every listed step.
 
-    Each checkpoint is written under a temporary name and then renamed, so a folder
-    ``step-{step}`` is always whole.
+    With ``method: lora`` a checkpoint is a PEFT adapter; with ``full`` it is the whole model in float32,
+    step 0 excepted, which is a link to ``model_dir``. Each is written under a temporary name and then
+    renamed, so a folder ``step-{step}`` is always whole.
 
     Args:
         settings: the config's ``finetune`` block.
@@ -135,26 +137,31 @@ def finetune(
     set_seed(seed)
     checkpoints_dir = Path(checkpoints_dir)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    model = get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=settings["lora_rank"],
-            lora_alpha=settings["lora_alpha"],
-            lora_dropout=settings["lora_dropout"],
-            target_modules=settings["lora_target_modules"],
-        ),
-    )
+    is_full = settings["method"] == "full"
+    if not is_full:
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                task_type="CAUSAL_LM",
+                r=settings["lora_rank"],
+                lora_alpha=settings["lora_alpha"],
+                lora_dropout=settings["lora_dropout"],
+                target_modules=settings["lora_target_modules"],
+            ),
+        )
+        # Where the base model came from is a path of this machine; the adapter must not carry it.
+        model.peft_config["default"].base_model_name_or_path = Path(model_dir).name
     multiply_head_once(model)
-    # Where the base model came from is a path of this machine; the adapter must not carry it.
-    model.peft_config["default"].base_model_name_or_path = Path(model_dir).name
 
     def save(step: int) -> None:
         target = checkpoints_dir / f"step-{step}"
         temporary = checkpoints_dir / f".step-{step}.partial"
         shutil.rmtree(temporary, ignore_errors=True)
-        # Embeddings are never trained; looking for their original would ask the hub.
-        model.save_pretrained(temporary, save_embedding_layers=False)
+        if is_full and step == 0:
+            target.symlink_to(os.path.relpath(model_dir, checkpoints_dir), target_is_directory=True)
+            return
+        # LoRA: embeddings are never trained; looking for their original would ask the hub.
+        model.save_pretrained(temporary, **({} if is_full else {"save_embedding_layers": False}))
         temporary.replace(target)
 
     recorder = _Recorder(settings["checkpoints"], save, progress)

@@ -11,7 +11,12 @@ PLAIN_SUFFIX = "\nAnswer:"
 
 @dataclass(frozen=True)
 class Frame:
-    """The text around the user text and around the response; background that is never masked."""
+    """The text around the user text and around the response; background that is never masked.
+
+    Attributes:
+        response_prefix: blanks between ``suffix`` and the response, which some tokenizers join to the
+            response's first token.
+    """
 
     prefix: str
     suffix: str
@@ -80,8 +85,15 @@ def make_frame(tokenizer, template: str, instruction: str) -> Frame:
         answered = tokenizer.apply_chat_template(
             [*turn, {"role": "assistant", "content": "RESPONSEGOESHERE"}], tokenize=False
         )
-        response_prefix = ""
-        response_suffix = answered.partition("RESPONSEGOESHERE")[2].rstrip("\n") or end
+        if not answered.startswith(text):
+            raise ValueError(
+                "the chat template renders a turn with its answer otherwise than the turn alone; set the "
+                "model's `template: plain`"
+            )
+        between, _, after = answered.removeprefix(text).partition("RESPONSEGOESHERE")
+        text += between.rstrip(" ")
+        response_prefix = " " * (len(between) - len(between.rstrip(" ")))
+        response_suffix = after.rstrip("\n") or end
     if text.count(_SENTINEL) != 1:
         raise ValueError("the chat template does not hold the user text exactly once")
     prefix, _, suffix = text.partition(_SENTINEL)
@@ -95,9 +107,22 @@ def _bos(tokenizer) -> str:
     return tokenizer.bos_token if adds_bos else ""
 
 
-def encode(tokenizer, text: str) -> list[int]:
-    """Token ids of ``text``, which holds its special tokens literally."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def encode(tokenizer, rendered: str, response: str) -> tuple[list[int], list[int]]:
+    """Token ids of a rendered prompt and of the response to it; both hold special tokens literally.
+
+    The response is tokenized where it stands: alone, some tokenizers would put a blank before it.
+
+    Raises:
+        ValueError: the tokenizer joins the end of the prompt to the response.
+    """
+    prompt_ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    both = tokenizer(rendered + response, add_special_tokens=False)["input_ids"]
+    if both[: len(prompt_ids)] != prompt_ids:
+        raise ValueError(
+            f"the tokenizer joins the end of the prompt {rendered[-20:]!r} to the response "
+            f"{response[:20]!r}; end `instruction` or the chat template with a line break"
+        )
+    return prompt_ids, both[len(prompt_ids) :]
 
 
 def locate_players(
@@ -152,12 +177,12 @@ def make_prompt(
             end-of-turn token).
 
     Raises:
-        ValueError: see :func:`locate_players`; or the target has no token.
+        ValueError: see :func:`locate_players` and :func:`encode`; or the target has no token.
     """
     rendered = frame.render(text)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     owner = locate_players(encoded["offset_mapping"], words, len(frame.prefix), sample_id)
-    target_ids = encode(tokenizer, frame.response_prefix + target)
+    _, target_ids = encode(tokenizer, rendered, frame.response_prefix + target)
     if target_tokens != "all":
         target_ids = target_ids[:target_tokens]
     if not target_ids:
