@@ -71,22 +71,33 @@ def closure(names):
 @cache
 def imports(path):
     """Third-party modules that a script imports, or what it imports, wherever in the file."""
+    third_party, own, left = set(), set(), [path]
+    while left:
+        found, more = imports_of_file(left.pop())
+        third_party |= found
+        left += more - own
+        own |= more
+    return third_party
+
+
+def imports_of_file(path):
+    """Third-party modules, and files of ours, that a file imports."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    found = set()
+    found, own_files = set(), set()
     for module in modules:
         stem = SCRIPTS / module.replace(".", "/")
         for own in (stem.with_suffix(".py"), stem / "__init__.py"):
             if own.is_file():
-                found |= imports(own)
+                own_files.add(own)
         top = module.partition(".")[0]
         if top not in sys.stdlib_module_names and not any(SCRIPTS.glob(f"{top}*")):
             found.add(top)
-    return found
+    return found, own_files
 
 
 @EVERY_ENVIRONMENT
