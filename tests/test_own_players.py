@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from sft_interactions.own_players import OwnPlayers
-from sft_interactions.players import UnsuitableSampleError, make_chooser, unsuitable_for
+from sft_interactions.player_choice import make_chooser, unsuitable_for
+from sft_interactions.players import UnsuitableSampleError
 
 TEXT = "New York is not New Orleans, says the mayor."
 

@@ -10,9 +10,7 @@ from sft_interactions.players import (
     find_sentences,
     find_tokens,
     find_words,
-    make_chooser,
     stop_words,
-    unsuitable_for,
 )
 
 # Made up for these tests: a bar-exam question in Chinese.
@@ -20,7 +18,6 @@ CHINESE = (
     "甲公司向乙银行借款100万元，后甲公司拒绝还款。"
     "关于本案，下列哪一说法是正确的？\nA: 法院应当支持乙银行"
 )
-SETTINGS = {"n": 4, "choice": "random", "unit": "word", "stop_words": "builtin"}
 TEXT = "Great film, great cast: truly moving story about loss and hope in hard times"
 
 
@@ -187,19 +184,3 @@ def test_tokens_are_those_of_eligible_words():
         text=text, n=3, unit="token", choice="all", excluded=stop_words("english"), offsets=offsets
     )
     assert every == tokens
-
-
-def test_chooser_follows_the_config():
-    choose = make_chooser(SETTINGS, seed=3)
-    assert choose("a", TEXT, ()) == draw(seed=3, excluded=stop_words("builtin"))
-    first = make_chooser({**SETTINGS, "choice": "first", "stop_words": "none"}, seed=3)
-    assert texts(first("a", TEXT, ())) == ["Great", "film", "great", "cast"]
-
-
-def test_unsuitable_samples_have_a_reason():
-    unsuitable = unsuitable_for(SETTINGS, seed=0)
-    assert unsuitable("a", TEXT) is None
-    assert unsuitable("a", "so sad") == "too few words"
-    # Tokens are counted where the tokenizer is known.
-    assert unsuitable_for({**SETTINGS, "unit": "token"}, seed=0)("a", "so sad") is None
-    assert unsuitable_for({**SETTINGS, "unit": "token"}, seed=0)("a", "so") == "too few words"

@@ -109,6 +109,7 @@ rule sensitivity:
         runtime=growing(720),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        baseline_checkpoint=lambda wildcards: RUNS[wildcards.run]["baseline_checkpoint"],
         sensitivity=config["sensitivity"],
         salience=config["salience"],
         extraction=config["extraction"],

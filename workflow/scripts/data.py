@@ -5,7 +5,7 @@ from pathlib import Path
 from job import start
 from sft_interactions import tables
 from sft_interactions.data import build_splits
-from sft_interactions.players import unsuitable_for
+from sft_interactions.player_choice import unsuitable_for
 from sft_interactions.sources import extract_members
 
 provenance = start(snakemake)

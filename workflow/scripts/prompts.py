@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.players import UnsuitableSampleError, make_chooser
+from sft_interactions.player_choice import make_chooser
+from sft_interactions.players import UnsuitableSampleError
 from sft_interactions.prompts import baseline_token_id, make_frame, make_prompt, text_offsets
 
 provenance = start(snakemake)

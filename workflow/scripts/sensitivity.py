@@ -18,7 +18,11 @@ names = ("before SFT", "tuned")
 baseline = {
     name: read_values(path)[1] for name, path in zip(names, snakemake.input.baseline, strict=False)
 }
-own = Choice(params.salience, params.extraction["noise_ratio"])
+own = Choice(
+    params.salience,
+    params.extraction["noise_ratio"],
+    baseline_llm=dict(zip(("first", "last"), names, strict=True))[params.baseline_checkpoint],
+)
 varied = params.sensitivity
 tested = choices(
     own, varied["salience"], varied["noise_ratio"], varied["tie_breaks"], bool(baseline)

@@ -2,10 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 # English function words. Negations are left out on purpose: they carry meaning in short texts.
 ENGLISH_STOP_WORDS = frozenset(
@@ -210,55 +209,3 @@ def _draw(
         if len(chosen) < n and (may_touch or not touching):
             chosen.append(word)
     return sorted(chosen, key=lambda word: word.start)
-
-
-Chooser = Callable[[str, str, Sequence[tuple[int, int]]], list[Word]]
-
-
-def make_chooser(settings: Mapping[str, Any], seed: int) -> Chooser:
-    """Function (sample_id, text, token offsets) -> players, of the config's ``players`` block.
-
-    Raises:
-        ValueError: the file of ``players.choice`` cannot be read.
-    """
-    choice = settings["choice"]
-    if choice.startswith("path:"):
-        # Not at the top: prompts are rendered for fine-tuning, too, where polars is not needed.
-        from sft_interactions.own_players import OwnPlayers
-
-        own = OwnPlayers(choice.removeprefix("path:"), settings["n"])
-        return lambda sample_id, text, offsets: own.choose(sample_id, text)
-    excluded = stop_words(settings["stop_words"])
-
-    def choose(sample_id: str, text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
-        return choose_players(
-            sample_id,
-            text,
-            settings["n"],
-            seed=seed,
-            excluded=excluded,
-            choice=choice,
-            unit=settings["unit"],
-            offsets=offsets,
-        )
-
-    return choose
-
-
-def unsuitable_for(settings: Mapping[str, Any], seed: int) -> Callable[[str, str], str | None]:
-    """Function (sample_id, text) -> why the sample cannot give its players, or None.
-
-    Tokens are another matter for every model; here a text needs one eligible word for them.
-    """
-    if settings["unit"] == "token":
-        settings = {**settings, "unit": "word", "choice": "random", "n": 1}
-    choose = make_chooser(settings, seed)
-
-    def unsuitable(sample_id: str, text: str) -> str | None:
-        try:
-            choose(sample_id, text, ())
-        except UnsuitableSampleError as error:
-            return error.reason
-        return None
-
-    return unsuitable

@@ -118,7 +118,8 @@ def choices(
     found["removed effect: last present"] = replace(own, removed_effect="last_present")
     if has_baseline:
         found["γ: by count"] = replace(own, gamma="gamma_by_count")
-        found["baseline LLM: tuned"] = replace(own, baseline_llm="tuned")
+        other = {"before SFT": "tuned", "tuned": "before SFT"}[own.baseline_llm]
+        found[f"baseline LLM: {other}"] = replace(own, baseline_llm=other)
     return found
 
 
