@@ -1,7 +1,7 @@
 """Masked inference: the prefix tree against the plain ways to evaluate all maskings of a prompt.
 
-    python benchmarks/inference.py            n = 6, 8, 10, 12; about 25 minutes on one core
-    python benchmarks/inference.py --quick    n = 6, 8 on the first model; about 3 minutes
+    python benchmarks/inference.py            n = 6, 8, 10, 12; about half an hour on one core
+    python benchmarks/inference.py --quick    n = 6, 8 on the first model; about 4 minutes
 
 Needs the model folders of the default study (results/models), or others as --models. Prompts are real
 tweets (`inference_prompts.jsonl`) in the study's frame; the players are spread evenly over their words.
