@@ -4,6 +4,7 @@ Imports torch and transformers only.
 """
 
 import copy
+import json
 import os
 import shutil
 import tempfile
@@ -24,8 +25,9 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 def prepare_model(source: Source, files: Sequence[Path], destination: Path, *, name: str) -> None:
     """Make the folder of a model, under a temporary name until it is whole.
 
-    A GGUF file is de-quantised to float32 and saved as safetensors. A folder, and a model of the
-    hub in its cache, is not copied: the new folder holds links to its files.
+    A GGUF file is de-quantised to float32 and saved as safetensors. Of a model for images and text
+    the language model alone is taken out and saved, in the format of its weights. Any other folder, and
+    model of the hub in its cache, is not copied: the new folder holds links to its files.
 
     Args:
         source: where the model comes from; a path may be a folder or a GGUF file.
@@ -40,7 +42,11 @@ def prepare_model(source: Source, files: Sequence[Path], destination: Path, *, n
     origin = _origin(source, files, name)
     with _replacing_folder(destination) as folder:
         if origin.is_dir():
-            _link_folder(origin, folder, name)
+            _check_folder(origin, name)
+            if _is_multimodal(origin):
+                _extract_language_model(origin, folder, name)
+            else:
+                _link_folder(origin, folder)
         elif origin.is_file() and _is_gguf(origin):
             _dequantize(origin, folder, name)
         else:
@@ -68,16 +74,47 @@ def _is_gguf(path: Path) -> bool:
         return handle.read(4) == b"GGUF"
 
 
-def _link_folder(origin: Path, folder: Path, name: str) -> None:
+def _check_folder(origin: Path, name: str) -> None:
     if not (origin / "config.json").is_file() or not any(any(origin.glob(w)) for w in _WEIGHTS):
         raise ValueError(
             f"models.{name}: {origin} lacks config.json or weights ({', '.join(_WEIGHTS)}); name a "
             "folder as save_pretrained writes it, or a GGUF file (an adapter alone must be merged "
             "into its model first)"
         )
+
+
+def _link_folder(origin: Path, folder: Path) -> None:
     for file in origin.iterdir():
         if file.is_file():
             (folder / file.name).symlink_to(file.resolve())
+
+
+def _is_multimodal(origin: Path) -> bool:
+    return "text_config" in json.loads((origin / "config.json").read_text("utf-8"))
+
+
+def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
+    """Save the language model inside a model for images and text, which is what SFT on text is about."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(origin, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(origin)
+        weights = {
+            f"model.{key}": tensor
+            for key, tensor in model.base_model.language_model.state_dict().items()
+        }
+        weights["lm_head.weight"] = model.get_output_embeddings().weight
+        with torch.device("meta"):
+            plain = AutoModelForCausalLM.from_config(model.config.get_text_config())
+        plain.load_state_dict(weights, strict=True, assign=True)
+    except Exception as error:  # what fails depends on the architecture
+        raise ValueError(
+            f"models.{name}: cannot take the language model out of {origin}, a model for images and text; "
+            f"save it by itself and use path:\n{error}"
+        ) from error
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
