@@ -27,8 +27,8 @@ from sft_interactions.salience import read_salient  # noqa: E402
 
 STUDY = ROOT / "benchmarks" / "scale.yaml"
 PROVENANCE = {"created_by": "scale", "config_hash": "0"}
-# Of one thread of the CPU that facts about this project were measured on: masked inference of
-# SmolLM2-135M in float32, 171e9 in a matrix product and 1.6 times its floor as a prefix tree.
+# One thread of a fast CPU: 171e9 in a float32 matrix product, with masked inference at 1.6 times its
+# floor. benchmarks/inference.py measures both on the machine at hand.
 FLOPS = 171e9 / 1.6
 # Parameters of the LLMs, as their names say.
 BILLIONS = {"qwen25_3b": 3, "qwen25_7b": 7, "llama2_7b": 7, "llama3_8b": 8, "gemma3_4b": 4}
