@@ -9,7 +9,8 @@ tweets (`inference_prompts.jsonl`) in the study's frame; the players are spread 
     loop           one masked prompt at a time
     all logits     batches of whole prompts, logits at every position
     needed logits  batches of whole prompts, logits at the last position
-    ours           the prefix tree
+    tree           the prefix tree, with torch's linear layers
+    ours           the prefix tree, with packed weights on a CPU
 
 Every row runs in a process of its own. Batches of whole prompts take the best of 8, 16 and 32 rows. Where a
 plain way runs only some of the maskings (--maskings), its time is scaled and marked "~", and max |Δv| is
@@ -36,12 +37,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from sft_interactions import inference  # noqa: E402
+from sft_interactions.packed_linear import PackedLinear, pack_linear_layers  # noqa: E402
 from sft_interactions.players import find_words  # noqa: E402
 from sft_interactions.prompts import baseline_token_id, make_frame, make_prompt  # noqa: E402
 
 INSTRUCTION = "Sentiment: positive, negative or neutral?\n{prompt}"
 BATCHES = (8, 16, 32)
-METHODS = ("loop", "all logits", "needed logits", "ours")
+METHODS = ("loop", "all logits", "needed logits", "tree", "ours")
 LLAMAS = {
     "1b": {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32},
     "3b": {"hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24},
@@ -136,15 +138,16 @@ class Forwarded:
 def bare_products(model, forwarded, timer):
     """Seconds of the matrix products of some forward passes, without anything between them."""
     head = model.get_output_embeddings()
-    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    kinds = (torch.nn.Linear, PackedLinear)
+    layers = [m for m in model.modules() if isinstance(m, kinds) and m is not head]
 
     def seconds(some, positions):
         sizes = {layer.in_features for layer in some}
-        like = {"device": model.device, "dtype": some[0].weight.dtype}
+        like = {"device": model.device, "dtype": model.dtype if some is layers else torch.float32}
         inputs = {size: torch.randn(positions, size, **like) for size in sizes}
         with timer:
             for layer in some:
-                torch.nn.functional.linear(inputs[layer.in_features], layer.weight)
+                layer(inputs[layer.in_features])
         return timer.seconds
 
     return sum(
@@ -194,13 +197,15 @@ def work(task, options):
     model, tokenizer = load_model(task["model"], device)
     model = inference.in_dtype(model, task["dtype"])
     inference.allow_tf32(task["dtype"] == "tf32")
+    if task["method"] == "ours":
+        pack_linear_layers(model)
     n = task["n"]
     prompt, token_id = real_prompt(tokenizer, n, options.prompt) if tokenizer else random_prompt(n)
     baseline = inference.masking_baseline(model, "token", token_id)
     timer = Timer(options, device)
 
     def run(masks, rows):
-        if task["method"] == "ours":
+        if task["method"] in ("tree", "ours"):
             return inference.masked_log_odds(model, prompt, baseline)
         all_logits = task["method"] == "all logits"
         return plain(model, prompt, baseline, masks, rows, all_logits)
@@ -216,7 +221,7 @@ def work(task, options):
         rows = min(speeds, key=speeds.get)
     masks = np.unique(np.linspace(0, 2**n - 1, task["maskings"]).astype(int)).tolist()
     floor = None
-    if task["method"] == "ours":
+    if task["method"] in ("tree", "ours"):
         if device.type == "cuda":
             run(masks, rows)  # kernels are chosen at the first call
         forwarded = Forwarded(model)
@@ -226,7 +231,7 @@ def work(task, options):
         values = run(masks, rows)
     seconds = timer.seconds
     peak = memory(device, "VmHWM") - before
-    if task["method"] == "ours":
+    if task["method"] in ("tree", "ours"):
         masks = range(2**n)
         positions = sum(size * times for size, times in forwarded.passes.items())
         forwarded.remove()

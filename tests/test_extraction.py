@@ -258,6 +258,25 @@ def test_pivots_lead_from_any_vertex_to_the_optimum(seed, n, noise_ratio):
     np.testing.assert_allclose(found.effects, best.effects, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 128, 200])
+def test_tiled_cholesky_factor(size):
+    rng = np.random.default_rng(size)
+    root = rng.normal(size=(size, size))
+    matrix, added, rhs = root @ root.T, rng.uniform(1, 2, size), rng.normal(size=size)
+
+    def factorise(factor):
+        return interior_point.TiledCholesky(
+            np.arange(size), lambda a, b: matrix[a, b], added, factor, tile=64
+        )
+
+    solution = factorise(1.5).solve(rhs)
+    whole = matrix.copy()
+    whole[np.diag_indices(size)] = 1.5 * (np.diag(matrix) + added)
+    np.testing.assert_allclose(whole @ solution, rhs, atol=1e-10)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        factorise(-1.0)
+
+
 def test_a_nearly_degenerate_problem_needs_no_second_try(real_v):
     v = real_v[12][2]
     noise = np.random.default_rng(0).normal(size=(8, 1 << 12))[5]

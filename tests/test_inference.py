@@ -24,6 +24,7 @@ from sft_interactions.inference import (
     pick_device,
 )
 from sft_interactions.memory import BatchSize
+from sft_interactions.packed_linear import PackedLinear, pack_linear_layers
 from sft_interactions.prefix_tree import NotBranchableError
 
 UNKNOWN = 0
@@ -373,6 +374,40 @@ def test_error_of_a_checkpoint(model):
         exact.error(prompt, values + 1)
     with pytest.raises(PrecisionError):
         exact.error(prompt, values * np.nan)
+
+
+@pytest.mark.parametrize("method", ["prefix_tree", "full_length"])
+def test_a_checkpoint_is_packed_and_gives_the_same(model, method):
+    prompt = make_prompt(OWNERS["words of several tokens"], [17, 40])
+    checkpoint = open_checkpoint(model, method=method)
+    kinds = {type(m) for m in checkpoint.model.modules()}
+    assert PackedLinear in kinds
+    assert torch.nn.Linear not in kinds
+    plain = evaluate(model, prompt.player_of_token, [17, 40], method="full_length")
+    np.testing.assert_allclose(checkpoint.log_odds(prompt), plain, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 300])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_linear_layer(rows, bias):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(33, 65, bias=bias)
+    inputs = torch.randn(rows, 2, 33)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(layer)(inputs), layer(inputs))
+        every_other = inputs.repeat(1, 2, 1)[:, ::2]
+        torch.testing.assert_close(PackedLinear(layer)(every_other), layer(every_other))
+
+
+def test_only_plain_float32_layers_are_packed():
+    class Other(torch.nn.Linear):
+        pass
+
+    model = torch.nn.ModuleDict(
+        {"a": torch.nn.Linear(2, 3), "b": torch.nn.Linear(2, 3).half(), "c": Other(2, 3)}
+    )
+    pack_linear_layers(model)
+    assert [type(m) for m in model.values()] == [PackedLinear, torch.nn.Linear, Other]
 
 
 def test_a_model_that_does_not_branch_falls_back_only_if_it_may(caplog):

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sft_interactions.gpus import claim_gpu
 from sft_interactions.memory import BatchSize, is_out_of_memory
-from sft_interactions.prefix_tree import NotBranchableError, PrefixTree, peak_bytes
+from sft_interactions.packed_linear import pack_linear_layers
+from sft_interactions.prefix_tree import NotBranchableError, PrefixTree, can_branch, peak_bytes
 
 # Maskings of one prompt whose error is measured, evenly spread, the empty and the full one included.
 ERROR_MASKINGS = 8
@@ -360,6 +361,9 @@ class Checkpoint:
         # The reference of a half-precision model stays on the CPU: both may not fit on a GPU.
         self.reference = self.model if self.model is model else model
         self.model = self.model.to(device)
+        if can_branch(self.reference):
+            # Models with other layers than attention may read the weights of a layer directly.
+            pack_linear_layers(self.reference)
         self.baselines = {m: masking_baseline(m, **baseline) for m in (self.model, self.reference)}
         self.batch = BatchSize.of_device(device, settings["batch_tokens"], settings["memory_gb"])
 

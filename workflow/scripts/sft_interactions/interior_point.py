@@ -23,7 +23,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack, qr
+from scipy.linalg import blas, lapack, qr
 
 from sft_interactions.transforms import complement, orders, subset_sums, superset_sums
 
@@ -32,6 +32,8 @@ _SIGNS = np.array([1.0, -1.0])
 _LARGE = 1 << 10
 _MAX_PRECONDITIONER = 6000
 _TINY = 1e-300
+# Rows of a tile of a Cholesky factor.
+_TILE = 1024
 # Effects of a degenerate vertex below this (v has range 1) are rounding.
 _ZERO = 1e-12
 # What a vertex must reach to be taken as the optimum (v has range 1).
@@ -292,28 +294,71 @@ class _RowFactor:
         shift = d.max()
         jitter = 0.0
         while True:
-            matrix = np.empty((len(rows), len(rows)))
-            for start in range(0, len(rows), 256):
-                stop = min(start + 256, len(rows))
-                some, before = rows[start:stop, None], rows[:stop]
-                block = meet.take(some & before)
-                block += join.take(some | before)
-                block += shift
-                matrix[start:stop, :stop] = block
-            diagonal = matrix.ravel()[:: len(rows) + 1]
-            diagonal += e[rows]
-            diagonal *= 1 + jitter
-            self.factor, info = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1, clean=0)
-            if info == 0:
+            try:
+                self.factor = TiledCholesky(
+                    rows,
+                    lambda a, b: meet.take(a & b) + join.take(a | b) + shift,
+                    e[rows],
+                    1 + jitter,
+                )
                 return
-            if jitter > 1e-9:
-                raise np.linalg.LinAlgError("the normal matrix is singular")
+            except np.linalg.LinAlgError:
+                if jitter > 1e-9:
+                    raise
             jitter = max(1e-15, 10 * jitter)
 
     def solve(self, rhs):
         out = np.zeros_like(rhs)
-        out[self.rows] = lapack.dpotrs(self.factor, rhs[self.rows], lower=0)[0]
+        out[self.rows] = self.factor.solve(rhs[self.rows])
         return out
+
+
+class TiledCholesky:
+    """Cholesky factor of a symmetric float64 matrix in square tiles, of which half are kept.
+
+    Args:
+        labels: (size,) int64.
+        entry: gives the entry of two arrays of labels, elementwise with broadcasting.
+        added: (size,) to add to the diagonal.
+        factor: to multiply the diagonal with thereafter.
+
+    Raises:
+        LinAlgError: the matrix is not positive definite.
+    """
+
+    def __init__(self, labels, entry, added, factor=1.0, tile=_TILE):
+        self.starts = np.arange(0, len(labels), tile)[1:]
+        parts = np.split(labels, self.starts)
+        self.tiles = tiles = []
+        for i, own in enumerate(parts):
+            # By symmetry a transposed tile, which is contiguous as LAPACK wants it.
+            tiles.append([entry(other[:, None], own).T for other in parts[: i + 1]])
+            diagonal = tiles[i][i].ravel(order="K")[:: len(own) + 1]
+            diagonal += added[i * tile : i * tile + len(own)]
+            diagonal *= factor
+        for j, row in enumerate(tiles):
+            for k in range(j):
+                blas.dsyrk(-1.0, row[k], 1.0, row[j], lower=1, overwrite_c=1)
+            row[j], info = lapack.dpotrf(row[j], lower=1, overwrite_a=1, clean=0)
+            if info:
+                raise np.linalg.LinAlgError("the matrix is not positive definite")
+            for below in tiles[j + 1 :]:
+                for k in range(j):
+                    blas.dgemm(-1.0, below[k], row[k], 1.0, below[j], trans_b=1, overwrite_c=1)
+                blas.dtrsm(1.0, row[j], below[j], side=1, lower=1, trans_a=1, overwrite_b=1)
+
+    def solve(self, rhs):
+        """Solution (size,) for a right-hand side (size,)."""
+        parts = [part.copy() for part in np.split(rhs, self.starts)]
+        for i, row in enumerate(self.tiles):
+            for k in range(i):
+                parts[i] -= row[k] @ parts[k]
+            parts[i] = blas.dtrsv(row[i], parts[i], lower=1)
+        for i, row in reversed(list(enumerate(self.tiles))):
+            for k in range(i + 1, len(parts)):
+                parts[i] -= self.tiles[k][i].T @ parts[k]
+            parts[i] = blas.dtrsv(row[i], parts[i], lower=1, trans=1)
+        return np.concatenate(parts)
 
 
 @cache

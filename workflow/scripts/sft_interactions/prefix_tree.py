@@ -247,6 +247,15 @@ def _attention(
 AttentionInterface.register(ATTENTION, _attention)
 
 
+def can_branch(model: PreTrainedModel) -> bool:
+    """Whether all layers of a model are full or sliding-window attention."""
+    try:
+        _config(model)
+    except NotBranchableError:
+        return False
+    return True
+
+
 def peak_bytes(
     model: PreTrainedModel, cuts: Sequence[int], n_targets: int, batch_tokens: int
 ) -> int:
