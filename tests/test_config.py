@@ -175,6 +175,17 @@ BAD = {
         "runs.a-d.baseline_run",
         "set players.unit",
     ),
+    "all of each": (
+        {"datasets.d.train": "all", "datasets.d.balance": True},
+        "datasets.d.train",
+        "drop balance",
+    ),
+    "no such size": ({"datasets.d.train": "most"}, "datasets.d.train", "allowed forms"),
+    "checkpoint of no one": (
+        {"runs.b-d.baseline_checkpoint": "last"},
+        "runs.b-d.baseline_checkpoint",
+        "there is no baseline_run",
+    ),
     "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps"),
     "no zero": ({"runs.b-d.finetune": {"checkpoints": [5, 10]}}, "runs.b-d", "0.*add it"),
     "only zero": ({"finetune.checkpoints": [0]}, "finetune.checkpoints", "at least 2"),

@@ -171,6 +171,63 @@ def test_bad_lines_and_columns_are_named(tmp_path):
         load(f"path:{path}", prompt="x")
 
 
+def test_an_array_of_objects(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]))
+    assert load(f"path:{path}") == [("a", ["x"]), ("b", ["y"])]
+    path.write_text('[{"text": "a", "label": "x"}, 3]')
+    with pytest.raises(ValueError, match=r"t\.json, entry 2 is not a JSON object; mend it"):
+        load(f"path:{path}")
+    path.write_text('{"text": "a"}')
+    with pytest.raises(ValueError, match=r"t\.json is not an array of objects"):
+        load(f"path:{path}")
+    path.write_text("[")
+    with pytest.raises(ValueError, match=r"t\.json is not JSON: .*or set format"):
+        load(f"path:{path}")
+
+
+# The forms of the paper's data sets; the rows are made up.
+def test_goemotions_form(tmp_path):
+    (tmp_path / "train.tsv").write_text('So "happy" now!\t1\tid1\nMixed, I guess\t0,2\tid2\n')
+    (tmp_path / "labels.txt").write_text("anger\njoy\nneutral\n")
+    splits = dict.fromkeys(("train", "validation", "analysis"), "train.tsv")
+    dataset = block(
+        f"path:{tmp_path}",
+        columns=["text", "label", "comment_id"],
+        splits=splits,
+        target_separator=",",
+        target_names=f"path:{tmp_path}/labels.txt",
+    )
+    (frame,) = load_rows(dataset).values()
+    assert clean(frame, {}, "g").select("prompt", "target").rows() == [('So "happy" now!', "joy")]
+
+
+def test_unilaw_form(tmp_path):
+    rows = [{"instruction": "请回答。", "input": "甲向乙借款。\nA: A.是\nB: B.否", "answer": "AB"}]
+    source = write_jsonl(tmp_path / "t.jsonl", rows)
+    found = load(source, prompt="input", target="answer")
+    assert found == [(rows[0]["input"], ["AB"])]
+
+
+def test_dolly_form(tmp_path):
+    rows = [
+        {"instruction": "Who won?", "context": " Ann beat Bo. ", "response": "Ann"},
+        {"instruction": "Why?", "context": "", "response": "So."},
+        {"instruction": "How?", "context": None, "response": "Thus."},
+        {"instruction": "", "context": "", "response": "Dropped."},
+    ]
+    source = write_jsonl(tmp_path / "t.jsonl", rows)
+    keys = {"prompt": ["instruction", "context"], "target": "response"}
+    (frame,) = load_rows(block(source, **keys)).values()
+    assert sorted(clean(frame, {}, "d").select("prompt", "target").rows()) == [
+        ("How?", "Thus."),
+        ("Who won?\n\nAnn beat Bo.", "Ann"),
+        ("Why?", "So."),
+    ]
+    with pytest.raises(ValueError, match="prompt: there is no column 'input'"):
+        load(source, prompt=["instruction", "input"], target="response")
+
+
 # Responses
 def test_target_names_as_list_or_file(tmp_path):
     source = write_jsonl(
@@ -286,6 +343,14 @@ def test_draw_depends_on_the_seed_not_on_the_order_of_rows(tmp_path, twelve):
 def test_analysis_does_not_depend_on_the_other_sizes(twelve):
     small = build(block(twelve, train=1, validation=1))
     assert small["analysis"].equals(build(block(twelve))["analysis"])
+
+
+def test_all_that_is_left_trains(twelve):
+    splits = build(block(twelve, train="all", validation=2, analysis=3))
+    assert len(splits["train"]) == 7
+    assert len(set().union(*prompts(splits).values())) == 12
+    fixed = build(block(twelve, train=7, validation=2, analysis=3))
+    assert all(splits[split].equals(fixed[split]) for split in splits)
 
 
 def test_sample_id_is_fixed():

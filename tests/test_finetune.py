@@ -171,6 +171,23 @@ def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["step-0", "step-1"]
 
 
+def test_all_weights_can_be_trained(model_folders, tiny_models, tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.parent.mkdir()
+    rows = train(model_folders["llama"], folder, method="full", learning_rate=1e-3)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[4]["validation_loss"] < rows[0]["validation_loss"]
+    assert (folder / "step-0").is_symlink()
+    assert not (folder / "step-4" / "adapter_config.json").exists()
+    before = tiny_models["llama"]
+    assert torch.equal(
+        logits(load_checkpoint(model_folders["llama"], folder / "step-0", CPU)), logits(before)
+    )
+    after = load_checkpoint(model_folders["llama"], folder / "step-4", CPU)
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert not torch.equal(old, new), name
+
+
 def test_checkpoints_of_full_weights(tiny_models, model_folders, tmp_path):
     tiny_models["qwen2"].save_pretrained(tmp_path / "full")
     model = load_checkpoint(model_folders["llama"], tmp_path / "full", CPU)
