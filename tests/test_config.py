@@ -34,7 +34,7 @@ def changed(changes):
         if value is DROP:
             del block[last]
         else:
-            block[last] = value
+            block[last] = copy.deepcopy(value)
     return config
 
 
@@ -115,6 +115,22 @@ def test_limit_of_the_exact_fit_is_that_of_the_extraction():
 
 
 # What is changed, the key that the message names, and a word of the mend.
+SEEDS = {"runs.b-d": {"dataset": "d", "seeds": [3, 5]}}
+
+
+def test_seeds_become_runs():
+    config = resolve(changed({**SEEDS, "runs.b-d.label": "B"}))
+    assert list(config["runs"]) == ["a-d", "b-d-seed3", "b-d-seed5"]
+    assert config["runs"]["a-d"]["baseline_run"] == "b-d-seed3"
+    assert config["figures"]["main_runs"] == ["a-d"]
+    repeats = [config["runs"][f"b-d-seed{seed}"] for seed in (3, 5)]
+    assert [run["seed"] for run in repeats] == [3, 5]
+    assert [run["label"] for run in repeats] == ["B, seed 3", "B, seed 5"]
+    assert all(run["repeats"] == "b-d" and run["model"] == "b" for run in repeats)
+    shown = resolve(changed({**SEEDS, "figures.main_runs": ["b-d"]}))
+    assert shown["figures"]["main_runs"] == ["b-d-seed3"]
+
+
 BAD = {
     "unknown block": ({"player": {}}, "'player'", "did you mean players"),
     "unknown key": ({"finetune.step": 3}, "finetune: unknown key 'step'", "did you mean steps"),
@@ -185,6 +201,18 @@ BAD = {
         {"runs.b-d.baseline_checkpoint": "last"},
         "runs.b-d.baseline_checkpoint",
         "there is no baseline_run",
+    ),
+    "seed and seeds": ({**SEEDS, "runs.b-d.seed": 1}, "runs.b-d.seeds", "remove one"),
+    "one seed": ({"runs.b-d.seeds": [1]}, "runs.b-d.seeds", "at least 2"),
+    "seeds of no fine-tuning": (
+        {"runs.b-d": {"dataset": "d", "seeds": [1, 2], "checkpoints": {"0": "base", "5": "base"}}},
+        "runs.b-d.seeds",
+        "a run for each seed",
+    ),
+    "seed's name is taken": (
+        {**SEEDS, "runs.b-d-seed5": {"dataset": "d"}},
+        "runs.b-d.seeds",
+        "rename it",
     ),
     "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps"),
     "no zero": ({"runs.b-d.finetune": {"checkpoints": [5, 10]}}, "runs.b-d", "0.*add it"),

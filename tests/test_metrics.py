@@ -6,7 +6,12 @@ import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.metrics import bootstrap_weights, compute_metrics, summarize
+from sft_interactions.metrics import (
+    bootstrap_weights,
+    compute_metrics,
+    compute_metrics_over_seeds,
+    summarize,
+)
 
 N = 3
 STEPS = [0, 10]
@@ -247,3 +252,38 @@ def test_resamples_without_a_denominator_are_left_out():
     denominator = np.array([1.0, 0, 0, 0])
     weights = bootstrap_weights(4, 200, 0)
     assert summarize(2 * denominator, denominator, weights, 0.95) == (2, 2, 2, 1)
+
+
+def over_seeds(*runs, resamples=400):
+    return compute_metrics_over_seeds(
+        runs, ["a", "b"], STEPS, N, resamples=resamples, level=0.95, seed=0
+    )
+
+
+def count_of(table, label="preserved"):
+    return table.filter(
+        pl.col("order").is_null(), metric="count", step=0, kind="both", **{"class": label}
+    ).row(0, named=True)
+
+
+def test_metrics_over_seeds_are_means_over_pairs_of_seed_and_sample():
+    other = HAND_MADE.filter(pl.col("sample_id") == "a")
+    found = count_of(over_seeds(HAND_MADE, other))
+    assert (found["value"], found["n_samples"]) == ((4 + 1 + 4 + 0) / 4, 4)
+
+
+def test_one_seed_twice_is_that_seed():
+    twice, once = over_seeds(HAND_MADE, HAND_MADE), Metrics(HAND_MADE, resamples=400).table
+    shown = twice.drop("n_samples")
+    for column in ("value", "ci_low", "ci_high"):
+        expected = once.filter(~pl.col("metric").str.contains("churn"))[column]
+        assert shown[column].to_list() == pytest.approx(expected.to_list(), nan_ok=True), column
+
+
+def test_interval_over_seeds_holds_the_spread_of_the_seeds():
+    alike = pl.concat([HAND_MADE.filter(pl.col("sample_id") == "a")] * 2)
+    alike = alike.with_columns(sample_id=pl.Series(["a"] * 6 + ["b"] * 6))
+    none = alike.clear()
+    same, apart = count_of(over_seeds(alike, alike)), count_of(over_seeds(alike, none))
+    assert (same["ci_low"], same["ci_high"]) == (4, 4)
+    assert (apart["ci_low"], apart["value"], apart["ci_high"]) == (0, 2, 4)

@@ -345,6 +345,34 @@ def test_own_checkpoints_give_the_same_metrics(study, results):
     assert not (own / "training.parquet").exists()
 
 
+def test_seeds_are_runs_and_have_a_table(study, results):
+    folder, config = study
+    table = folder / "results" / "tables" / "seeds.csv"
+    config = copy.deepcopy(config)
+    config["runs"] = {"llama-tiny": {"dataset": "lines", "seeds": [1, 2]}}
+    done = snakemake(folder, config, str(table.relative_to(folder)))
+    assert done.returncode == 0, done.stdout[-5000:]
+    runs = {
+        seed: read(
+            results / "runs" / f"llama-tiny-seed{seed}" / "dynamics.parquet", tables.DYNAMICS
+        )
+        for seed in (1, 2)
+    }
+    own = read(results / "runs" / "llama-tiny" / "dynamics.parquet", tables.DYNAMICS)
+    columns = ["sample_id", "step", "class", "kind", "pattern", "order", "effect"]
+    assert runs[1].select(columns).equals(own.select(columns))
+    assert not runs[1].select(columns).equals(runs[2].select(columns))
+    counts = pl.read_csv(table).filter(metric="count", step=3)
+    assert counts["runs"].unique().to_list() == ["llama-tiny"]
+    for name, value, low, high, n in counts.select(
+        "class", "value", "ci_low", "ci_high", "n_samples"
+    ).rows():
+        rows = [len(run.filter(pl.col("class") == name, step=3)) for run in runs.values()]
+        assert value == pytest.approx(sum(rows) / n)
+        assert low <= value <= high
+        assert n == 6
+
+
 def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(study, results):
     folder, config = study
     config = copy.deepcopy(config)

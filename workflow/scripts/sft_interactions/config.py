@@ -25,7 +25,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check a config and return it with every default filled in.
 
     Each run gets its ``model`` (from its name), its whole ``finetune`` block and its sorted
-    ``steps``, the checkpoints that are analysed.
+    ``steps``, the checkpoints that are analysed. A run with several seeds becomes as many runs, each
+    with the name that they share as ``repeats``.
 
     Raises:
         ConfigError: the config breaks the schema or names something that is not there.
@@ -39,8 +40,10 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     problems = list(_cross_check(config))
     if problems:
         raise ConfigError("\n".join(problems))
-    runs = list(config["runs"])
-    config["figures"].setdefault("main_runs", runs[: max(1, min(2, len(runs) - 1))])
+    named = list(config["runs"])
+    main = config["figures"].get("main_runs", named[: max(1, min(2, len(named) - 1))])
+    config["figures"]["main_runs"] = [_first_seed(config["runs"][name], name) for name in main]
+    config["runs"] = dict(_each_seed(config["runs"]))
     for name, run in config["runs"].items():
         run["model"] = model_of(name)
         run.setdefault("seed", config["seed"])
@@ -49,6 +52,28 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
             map(int, run["checkpoints"]) if "checkpoints" in run else run["finetune"]["checkpoints"]
         )
     return config
+
+
+def _each_seed(runs: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, run in runs.items():
+        run = dict(run)
+        if "baseline_run" in run:
+            run["baseline_run"] = _first_seed(runs[run["baseline_run"]], run["baseline_run"])
+        seeds = run.pop("seeds", None)
+        if seeds is None:
+            yield name, run
+            continue
+        for seed in seeds:
+            label = f"{run.get('label', name)}, seed {seed}"
+            yield _seed_name(name, seed), {**run, "seed": seed, "label": label, "repeats": name}
+
+
+def _first_seed(run: Mapping[str, Any], name: str) -> str:
+    return _seed_name(name, run["seeds"][0]) if "seeds" in run else name
+
+
+def _seed_name(run: str, seed: int) -> str:
+    return f"{run}-seed{seed}"
 
 
 def model_of(run: str) -> str:
@@ -205,6 +230,8 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
         )
     if run["dataset"] not in datasets:
         yield f"{where}.dataset: {run['dataset']!r} is not in datasets ({', '.join(datasets)})"
+    if "seeds" in run:
+        yield from _check_seeds(where, name, run, runs)
     baseline = run.get("baseline_run")
     if baseline is None and run["baseline_checkpoint"] != "first":
         yield f"{where}.baseline_checkpoint: there is no baseline_run; name one or drop this"
@@ -219,6 +246,18 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
         yield from _check_own_checkpoints(where, run)
     else:
         yield from _check_schedule(where, {**config["finetune"], **run.get("finetune", {})})
+
+
+def _check_seeds(
+    where: str, name: str, run: Mapping[str, Any], runs: Mapping[str, Any]
+) -> Iterator[str]:
+    if "seed" in run:
+        yield f"{where}.seeds: seed is set too; remove one of the two"
+    if "checkpoints" in run:
+        yield f"{where}.seeds: this run brings its own checkpoints; name a run for each seed instead"
+    for seed in run["seeds"]:
+        if _seed_name(name, seed) in runs:
+            yield f"{where}.seeds: there is a run {_seed_name(name, seed)} already; rename it"
 
 
 def _check_own_checkpoints(where: str, run: Mapping[str, Any]) -> Iterator[str]:

@@ -26,6 +26,7 @@ def compute_metrics(
     seed: int,
     unchanged: Sequence[pl.DataFrame] = (),
     unchanged_samples: int | None = None,
+    weights: np.ndarray | None = None,
 ) -> pl.DataFrame:
     """Metrics of every checkpoint, class and kind, over all samples.
 
@@ -54,12 +55,15 @@ def compute_metrics(
         unchanged: draws of a run in which nothing but noise changes, in the form of ``dynamics``;
             without any there is no churn floor.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover; None for all.
+        weights: (resamples, samples) how often each resample draws each sample; by default
+            :func:`bootstrap_weights`.
 
     Returns:
         Rows (step, class, kind, order, metric, value, ci_low, ci_high, n_samples); ``order`` null
         means all orders.
     """
-    weights = bootstrap_weights(len(samples), resamples, seed)
+    if weights is None:
+        weights = bootstrap_weights(len(samples), resamples, seed)
     runs = [by_cell(rows, samples) for rows in (dynamics, *unchanged)]
     records = []
     for step, label in product(steps, CLASSES):
@@ -93,6 +97,46 @@ def compute_metrics(
             "n_samples": pl.UInt32,
         },
         orient="row",
+    )
+
+
+def compute_metrics_over_seeds(
+    dynamics: Sequence[pl.DataFrame],
+    samples: Sequence[str],
+    steps: Sequence[int],
+    n_players: int,
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> pl.DataFrame:
+    """Metrics of one fine-tuning repeated with several seeds, on the same samples.
+
+    As :func:`compute_metrics`, with the sums taken over samples and seeds. The bootstrap draws seeds and,
+    independently, samples, so the interval holds the spread of both.
+
+    Args:
+        dynamics: rows of the ``dynamics`` table of each seed.
+
+    Returns:
+        Rows as of :func:`compute_metrics`; ``n_samples`` counts pairs of a seed and a sample.
+    """
+    pairs = [f"{number}/{sample}" for number in range(len(dynamics)) for sample in samples]
+    renamed = [
+        rows.with_columns(sample_id=pl.lit(f"{number}/") + pl.col("sample_id"))
+        for number, rows in enumerate(dynamics)
+    ]
+    of_seed = bootstrap_weights(len(dynamics), resamples, seed + 1)
+    of_sample = bootstrap_weights(len(samples), resamples, seed)
+    return compute_metrics(
+        pl.concat(renamed),
+        pairs,
+        steps,
+        n_players,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+        weights=np.einsum("rs,ri->rsi", of_seed, of_sample).reshape(len(of_seed), -1),
     )
 
 
