@@ -171,6 +171,20 @@ def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["step-0", "step-1"]
 
 
+def test_packed_layers_change_nothing_but_rounding(model_folders, tuned, tmp_path, monkeypatch):
+    monkeypatch.setattr("sft_interactions.finetune.can_pack", lambda layer: False)
+    folder, rows = tuned
+    plain = train(model_folders["llama"], tmp_path / "plain")
+    for column in ("train_loss", "validation_loss"):
+        values = [[row[column] for row in table if row[column]] for table in (rows, plain)]
+        assert values[0] == pytest.approx(values[1], abs=1e-5)
+    models = [
+        load_checkpoint(model_folders["llama"], place / "step-4", CPU)
+        for place in (folder, tmp_path / "plain")
+    ]
+    torch.testing.assert_close(*map(logits, models), atol=1e-4, rtol=0)
+
+
 def test_all_weights_can_be_trained(model_folders, tiny_models, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     folder.parent.mkdir()

@@ -399,6 +399,18 @@ def test_packed_linear_layer(rows, bias):
         torch.testing.assert_close(PackedLinear(layer)(every_other), layer(every_other))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_a_packed_linear_layer(bias):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(33, 65, bias=bias)
+    inputs = torch.randn(3, 5, 33, requires_grad=True)
+    gradients = [
+        torch.autograd.grad(f(inputs).square().sum(), inputs)[0]
+        for f in (layer, PackedLinear(layer, backward=True))
+    ]
+    torch.testing.assert_close(*gradients)
+
+
 def test_only_plain_float32_layers_are_packed():
     class Other(torch.nn.Linear):
         pass

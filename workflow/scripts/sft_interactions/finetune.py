@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import (
     AutoModelForCausalLM,
     PrinterCallback,
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from sft_interactions.inference import multiply_head_once
+from sft_interactions.packed_linear import PackedLinear, can_pack
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -106,6 +108,16 @@ class _Recorder(TrainerCallback):
             row["validation_loss"] = float(logs["eval_loss"])
 
 
+def pack_frozen_layers(model: PeftModel) -> None:
+    """Pack the weights that LoRA adapters are added to, for faster products on a CPU.
+
+    See :class:`~sft_interactions.packed_linear.PackedLinear`.
+    """
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and can_pack(layer.base_layer):
+            layer.base_layer = PackedLinear(layer.base_layer, backward=True)
+
+
 def finetune(
     model_dir: str | Path,
     train: Sequence[Example],
@@ -151,6 +163,8 @@ def finetune(
         )
         # Where the base model came from is a path of this machine; the adapter must not carry it.
         model.peft_config["default"].base_model_name_or_path = Path(model_dir).name
+        if device.type == "cpu":
+            pack_frozen_layers(model)
     multiply_head_once(model)
 
     def save(step: int) -> None:
