@@ -13,15 +13,14 @@ ROOT = Path(__file__).parents[1]
 PROFILES = {
     path.parent.name: yaml.safe_load(path.read_text()) for path in ROOT.glob("profiles/*/*")
 }
-RULES = {
-    name: body
-    for path in sorted(ROOT.glob("workflow/rules/*.smk"))
-    for name, body in re.findall(
-        r"^(?:use rule \w+ as |rule )(\w+)(?: with)?:\n((?:[ \t].*\n|\n)+)",
+RULES = {}
+for path in sorted(ROOT.glob("workflow/rules/*.smk")):
+    for base, name, body in re.findall(
+        r"^(?:use rule (\w+) as |rule )(\w+)(?: with)?:\n((?:[ \t].*\n|\n)+)",
         path.read_text(),
         re.M,
-    )
-}
+    ):
+        RULES[name] = body + RULES.get(base, "")
 LOCAL = set(
     re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "Snakefile").read_text(), re.M)[1]
     .replace(",", " ")
@@ -54,7 +53,8 @@ def test_profiles_name_rules_that_exist(name):
 def test_model_jobs_get_a_gpu_in_every_profile_that_has_some():
     for name in ("slurm", "gpus"):
         gpus = {rule: r.get("gpu") for rule, r in PROFILES[name]["set-resources"].items()}
-        assert gpus == dict.fromkeys(("finetune", "inference", "masking_baseline"), 1), name
+        heavy = ("finetune", "inference", "inference_of_kind", "masking_baseline")
+        assert gpus == dict.fromkeys(heavy, 1), name
 
 
 def test_every_rule_is_long_local_or_grouped():

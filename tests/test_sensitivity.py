@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_figures import texts
 
 from sft_interactions import sensitivity, tables
@@ -31,9 +32,16 @@ def values():
     return {step: random.normal(size=(6, 8)) for step in (0, 2, 5, 9)}
 
 
+def other_masking(values):
+    """v under another masking baseline: all differs but v(N)."""
+    return {key: v[:, [1, 2, 3, 4, 5, 6, 0, 7]] for key, v in values.items()}
+
+
 def vary(values, **tested):
     baseline = {"before SFT": values[0] + 0.05, "tuned": values[9]}
-    rows = vary_findings(values, baseline, SAMPLES, {"own": OWN, **tested}, **SETTINGS)
+    by_kind = {"token": values, "zero": other_masking(values)}
+    baselines = {"token": baseline, "zero": other_masking(baseline)}
+    rows = vary_findings(by_kind, baselines, SAMPLES, {"own": OWN, **tested}, **SETTINGS)
     return tables.check(rows, tables.SENSITIVITY, "test")
 
 
@@ -47,12 +55,13 @@ def differs(table, finding):
 
 def test_choices_vary_one_thing_at_a_time():
     rules = [dict(OWN.salience), {"rule": "top_k", "threshold": 5}]
-    found = choices(OWN, rules, [0, 0.04], ["hash-1"], has_baseline=True)
+    found = choices(OWN, rules, [0, 0.04], ["hash-1"], ["token", "mean"], has_baseline=True)
     assert list(found) == [
         "the study's own",
         "salience: top_k 5",
         "noise bound ζ: 0",
         "tie-break: hash-1",
+        "masking baseline: mean",
         "removed effect: last present",
         "γ: by count",
         "baseline LLM: tuned",
@@ -60,7 +69,7 @@ def test_choices_vary_one_thing_at_a_time():
     for name, choice in list(found.items())[1:]:
         changed = [key for key in vars(OWN) if vars(choice)[key] != vars(OWN)[key]]
         assert len(changed) == 1, name
-    without = choices(OWN, [], [], [], has_baseline=False)
+    without = choices(OWN, [], [], [], [], has_baseline=False)
     assert list(without) == ["the study's own", "removed effect: last present"]
 
 
@@ -83,6 +92,7 @@ def test_the_same_choice_gives_the_same_result(values):
         {"noise_ratio": 0.3},
         {"gamma": "gamma_by_count"},
         {"baseline_llm": "tuned"},
+        {"masking_baseline": "zero"},
     ],
     ids=str,
 )
@@ -167,3 +177,40 @@ def test_choices_share_an_extraction(values, monkeypatch):
     monkeypatch.setattr(sensitivity, "extract", count)
     vary(values, other=replace(OWN, gamma="gamma_by_count"))
     assert len(solved) == 4 + 2  # checkpoints and baselines, once
+    vary(values, other=replace(OWN, masking_baseline="zero"))
+    assert len(solved) == 3 * (4 + 2)
+
+
+def test_everything_is_taken_under_the_masking_baseline_of_a_choice(values):
+    baseline = {"before SFT": values[0] + 0.05, "tuned": values[9]}
+    other = replace(OWN, masking_baseline="zero")
+    expected = vary_findings(
+        {"zero": other_masking(values)},
+        {"zero": other_masking(baseline)},
+        SAMPLES,
+        {"alone": other},
+        **SETTINGS,
+    )
+    expected = tables.check(expected, tables.SENSITIVITY, "test").drop("position", "choice")
+    found = vary(values, other=other).filter(choice="other").drop("position", "choice")
+    assert found.equals(expected)
+
+
+def test_masking_baselines_without_a_baseline_llm(values):
+    by_kind = {"token": values, "zero": other_masking(values)}
+    tested = choices(OWN, [], [], [], list(by_kind), has_baseline=False)
+    rows = vary_findings(by_kind, {}, SAMPLES, tested, **SETTINGS)
+    assert rows["choice"].unique(maintain_order=True).to_list() == list(tested)
+
+
+def test_names_of_choices_fit_beside_the_figure(values):
+    kinds = ("token", "mean", "zero", "learned")
+    table = vary(values)
+    named = [
+        table.with_columns(choice=pl.lit(name), position=pl.lit(position))
+        for position, name in enumerate(choices(OWN, [], [], [], kinds, has_baseline=True))
+    ]
+    figure = survival.draw({"A run": pl.concat(named)}, level=0.95)
+    canvas = FigureCanvasAgg(figure)
+    for label in figure.axes[0].get_yticklabels():
+        assert label.get_window_extent(canvas.get_renderer()).x0 >= 0, label.get_text()

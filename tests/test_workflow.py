@@ -58,6 +58,7 @@ CONFIG = {
     "players": {"n": N},
     "bootstrap": {"resamples": 50},
     "stability": {"draws": 2},
+    "sensitivity": {"masking_baselines": ["token", "zero"]},
     "runs": {
         "llama-tiny": {"dataset": "lines", "baseline_run": "gemma3-tiny"},
         "gemma3-tiny": {
@@ -152,6 +153,10 @@ def test_every_table_has_its_columns_and_metadata(results):
             stem = folder / "interactions" / f"step-{step}"
             expected |= {
                 folder / "outputs" / f"step-{step}.parquet": (tables.OUTPUTS, "outputs"),
+                folder / "masking-zero" / "outputs" / f"step-{step}.parquet": (
+                    tables.OUTPUTS,
+                    "outputs_of_kind",
+                ),
                 stem.with_suffix(".parquet"): (tables.INTERACTIONS, "interactions"),
                 stem.with_suffix(".solve.parquet"): (tables.SOLVE, "interactions"),
             }
@@ -222,6 +227,42 @@ def test_outputs_have_every_mask_of_every_sample(results, run):
         masks = by_sample(read(path, tables.OUTPUTS), "mask")
         assert len(masks) == CONFIG["datasets"]["lines"]["analysis"]
         assert all(mask.tolist() == list(range(2**N)) for mask in masks.values())
+
+
+@EVERY_RUN
+def test_another_masking_baseline_changes_all_but_the_whole_prompt(results, run):
+    folder = results / "runs" / run
+    for step in STEPS[run]:
+        own, other = (
+            by_sample(read(place / "outputs" / f"step-{step}.parquet", tables.OUTPUTS), "log_odds")
+            for place in (folder, folder / "masking-zero")
+        )
+        assert own.keys() == other.keys()
+        for sample_id in own:
+            change = np.abs(own[sample_id] - other[sample_id])
+            assert change[-1] < 1e-4
+            assert (change[:-1] > 1e-3).all()
+    assert not (folder / "masking-zero" / "inference").exists()
+    sensitivity = read(folder / "sensitivity.parquet", tables.SENSITIVITY)
+    names = sensitivity["choice"].unique().to_list()
+    assert [name for name in names if "masking" in name] == ["masking baseline: zero"]
+
+
+def test_only_other_masking_baselines_take_inference(study):
+    folder, config = study
+    for own, others, planned in (
+        ("token", ["token"], set()),
+        ("zero", ["zero", "learned"], {"learned"}),
+    ):
+        config = {
+            **config,
+            "inference": {"masking_baseline": own},
+            "sensitivity": {"masking_baselines": others},
+        }
+        todo = snakemake(folder, config, "--dry-run", "--forceall")
+        assert todo.returncode == 0, todo.stdout[-5000:]
+        assert set(re.findall(r"masking-(\w+)/outputs", todo.stdout)) == planned
+        assert ("rule masking_baseline:" in todo.stdout) == ("learned" in planned)
 
 
 @EVERY_RUN

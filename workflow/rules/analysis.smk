@@ -91,7 +91,7 @@ rule salience_sensitivity:
 
 rule sensitivity:
     input:
-        outputs=lambda wildcards: of_steps(wildcards.run, "outputs/step-{step}.parquet"),
+        outputs=lambda wildcards: of_masking_baselines(wildcards.run, RUNS[wildcards.run]["steps"]),
         baseline=baseline_outputs,
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity.parquet",
@@ -111,6 +111,7 @@ rule sensitivity:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
         baseline_checkpoint=lambda wildcards: RUNS[wildcards.run]["baseline_checkpoint"],
         sensitivity=config["sensitivity"],
+        masking_baselines=MASKING_BASELINES,
         salience=config["salience"],
         extraction=config["extraction"],
         stability=config["stability"],

@@ -4,6 +4,11 @@ MODELS = config["models"]
 DATASETS = config["datasets"]
 RUNS = config["runs"]
 COMPUTE = config["compute"]
+MASKING_BASELINE = config["inference"]["masking_baseline"]
+# The study's own comes first.
+MASKING_BASELINES = list(
+    dict.fromkeys([MASKING_BASELINE, *config["sensitivity"]["masking_baselines"]])
+)
 SPLITS = ("train", "validation", "analysis")
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
@@ -21,16 +26,17 @@ WHEELS = {
 }
 
 
+def one_of(names):
+    """Regular expression of a wildcard that takes one of ``names``, or nothing at all."""
+    return "|".join(map(re.escape, names)) or r"(?!)"
+
+
 wildcard_constraints:
     model="[^/]+",
     dataset="[^/]+",
     run="[^/]+",
     step=r"\d+",
-
-
-def one_of(names):
-    """Regular expression of a wildcard that takes one of ``names``, or nothing at all."""
-    return "|".join(map(re.escape, names)) or r"(?!)"
+    kind=one_of(MASKING_BASELINES[1:]),
 
 
 def used(key):
@@ -77,19 +83,25 @@ def steps_from(run, first):
     return RUNS[run]["steps"][begin : begin + config["inference"]["checkpoints_per_job"]]
 
 
+def masking_folder(kind):
+    """Where a run has its masked inference under a masking baseline, in its own folder."""
+    return "" if kind == MASKING_BASELINE else f"masking-{kind}/"
+
+
 def inference_shards(wildcards):
     """Folders with all samples of a checkpoint, by shard; each may hold other checkpoints too."""
+    folder = masking_folder(wildcards.get("kind", MASKING_BASELINE))
     steps = RUNS[wildcards.run]["steps"]
     place = steps.index(int(wildcards.step))
     first = steps[place - place % config["inference"]["checkpoints_per_job"]]
     return [
-        f"{RESULTS}/runs/{wildcards.run}/inference/from-step-{first}-shard-{shard}"
+        f"{RESULTS}/runs/{wildcards.run}/{folder}inference/from-step-{first}-shard-{shard}"
         for shard in range(config["inference"]["shards"])
     ]
 
 
 def learned_baseline(wildcards):
-    is_learned = config["inference"]["masking_baseline"] == "learned"
+    is_learned = wildcards.get("kind", MASKING_BASELINE) == "learned"
     return [f"{RESULTS}/runs/{wildcards.run}/masking_baseline.parquet"] * is_learned
 
 
@@ -99,6 +111,16 @@ def every_run(pattern, runs=tuple(RUNS)):
 
 def model_folder(wildcards):
     return f"{RESULTS}/models/{RUNS[wildcards.run]['model']}"
+
+
+def prompt_settings():
+    """What the prompts of a run depend on in the masked inference."""
+    settings = {key: config["inference"][key] for key in ("masking_baseline", "target_tokens")}
+    with_token = {"token", "learned"}
+    if MASKING_BASELINE not in with_token and with_token & {*MASKING_BASELINES}:
+        # Left out elsewhere, so that other masking baselines leave prompts as they are.
+        settings["baseline_token"] = True
+    return settings
 
 
 def data_table(split):
@@ -136,13 +158,22 @@ def baseline_interactions(wildcards):
     ]
 
 
+def of_masking_baselines(run, steps):
+    """Outputs of some checkpoints of a run, under one masking baseline after the other."""
+    return [
+        f"{RESULTS}/runs/{run}/{masking_folder(kind)}outputs/step-{step}.parquet"
+        for kind in MASKING_BASELINES
+        for step in steps
+    ]
+
+
 def baseline_outputs(wildcards):
-    """Outputs of the baseline LLM before SFT and at its last checkpoint."""
+    """Outputs of the baseline LLM before SFT and at its last checkpoint, by masking baseline."""
     baseline = RUNS[wildcards.run].get("baseline_run")
     if baseline is None:
         return []
-    outputs = of_steps(baseline, "outputs/step-{step}.parquet")
-    return [outputs[0], outputs[-1]]
+    steps = RUNS[baseline]["steps"]
+    return of_masking_baselines(baseline, [steps[0], steps[-1]])
 
 
 def training_table(wildcards):

@@ -21,7 +21,7 @@ rule prompts:
     params:
         settings=run_settings(),
         players=config["players"],
-        inference={key: config["inference"][key] for key in ("masking_baseline", "target_tokens")},
+        inference=prompt_settings(),
         seed=config["seed"],
     message:
         "Rendering the prompts of {wildcards.run} and locating their players"
@@ -88,6 +88,22 @@ rule inference:
         "../scripts/inference.py"
 
 
+use rule inference as inference_of_kind with:
+    output:
+        temp(
+            directory(
+                f"{RESULTS}/runs/{{run}}/masking-{{kind}}/inference/from-step-{{step}}-shard-{{shard}}"
+            )
+        ),
+    log:
+        "logs/inference/{run}/masking-{kind}/from-step-{step}-shard-{shard}.log",
+    benchmark:
+        "logs/benchmarks/inference/{run}/masking-{kind}/from-step-{step}-shard-{shard}.tsv"
+    message:
+        "Masked inference of {wildcards.run} from step {wildcards.step}, shard {wildcards.shard}, "
+        "masking baseline {wildcards.kind}"
+
+
 rule outputs:
     input:
         shards=inference_shards,
@@ -110,3 +126,15 @@ rule outputs:
         "Merging the outputs of {wildcards.run}, step {wildcards.step}"
     script:
         "../scripts/outputs.py"
+
+
+use rule outputs as outputs_of_kind with:
+    output:
+        f"{RESULTS}/runs/{{run}}/masking-{{kind}}/outputs/step-{{step}}.parquet",
+    log:
+        "logs/outputs/{run}/masking-{kind}/step-{step}.log",
+    benchmark:
+        "logs/benchmarks/outputs/{run}/masking-{kind}/step-{step}.tsv"
+    message:
+        "Merging the outputs of {wildcards.run}, step {wildcards.step}, "
+        "masking baseline {wildcards.kind}"

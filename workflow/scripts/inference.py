@@ -20,7 +20,8 @@ device = pick_device(compute["device"])
 use_reproducible_float32(compute["threads"])
 metadata = tables.read_metadata(snakemake.input.prompts)
 token_id = metadata.get("baseline_token_id")
-baseline = {"kind": metadata["masking_baseline"], "token_id": token_id and int(token_id)}
+kind = snakemake.wildcards.get("kind", metadata["masking_baseline"])
+baseline = {"kind": kind, "token_id": token_id and int(token_id)}
 if snakemake.input.baseline:
     learned = tables.read(snakemake.input.baseline[0], tables.MASKING_BASELINE)
     baseline["vector"] = learned["value"].to_list()

@@ -45,7 +45,7 @@ metadata = {
     "masking_baseline": inference["masking_baseline"],
     "skipped": json.dumps(dict(sorted(skipped.items()))),
 }
-if inference["masking_baseline"] in ("token", "learned"):
+if inference["masking_baseline"] in ("token", "learned") or inference.get("baseline_token"):
     metadata["baseline_token_id"] = str(baseline_token_id(tokenizer, settings["baseline_token"]))
 tables.write(
     pl.DataFrame([asdict(prompt) for prompt in prompts]),

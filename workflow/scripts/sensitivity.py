@@ -1,3 +1,5 @@
+from itertools import product
+
 from job import start
 from sft_interactions import tables
 from sft_interactions.interactions import to_values
@@ -5,27 +7,33 @@ from sft_interactions.sensitivity import Choice, choices, vary_findings
 
 provenance = start(snakemake)
 params = snakemake.params
+kinds = params.masking_baselines
 
 
 def read_values(path):
     return to_values(tables.read(path, tables.OUTPUTS), path)
 
 
-values = {}
-for step, path in zip(params.steps, snakemake.input.outputs, strict=True):
-    samples, values[step] = read_values(path)
+values, baseline = {kind: {} for kind in kinds}, {kind: {} for kind in kinds}
+for (kind, step), path in zip(product(kinds, params.steps), snakemake.input.outputs, strict=True):
+    samples, values[kind][step] = read_values(path)
 names = ("before SFT", "tuned")
-baseline = {
-    name: read_values(path)[1] for name, path in zip(names, snakemake.input.baseline, strict=False)
-}
+for (kind, name), path in zip(product(kinds, names), snakemake.input.baseline, strict=False):
+    baseline[kind][name] = read_values(path)[1]
 own = Choice(
     params.salience,
     params.extraction["noise_ratio"],
     baseline_llm=dict(zip(("first", "last"), names, strict=True))[params.baseline_checkpoint],
+    masking_baseline=kinds[0],
 )
 varied = params.sensitivity
 tested = choices(
-    own, varied["salience"], varied["noise_ratio"], varied["tie_breaks"], bool(baseline)
+    own,
+    varied["salience"],
+    varied["noise_ratio"],
+    varied["tie_breaks"],
+    kinds,
+    bool(snakemake.input.baseline),
 )
 findings = vary_findings(
     values,

@@ -83,6 +83,8 @@ class Choice:
         removed_effect: effect of a removed interaction: ``first``, the one before SFT, or
             ``last_present``, the one at the last checkpoint before t at which it was salient.
         baseline_llm: ``before SFT``, or ``tuned``, at its last checkpoint.
+        masking_baseline: embedding of a masked word, see
+            :func:`~sft_interactions.inference.masking_baseline`.
     """
 
     salience: Mapping[str, object]
@@ -91,6 +93,7 @@ class Choice:
     gamma: str = "gamma"
     removed_effect: str = "first"
     baseline_llm: str = "before SFT"
+    masking_baseline: str = "token"
 
 
 def choices(
@@ -98,6 +101,7 @@ def choices(
     salience: Sequence[Mapping[str, object]],
     noise_ratios: Sequence[float],
     tie_breaks: Sequence[str],
+    masking_baselines: Sequence[str],
     has_baseline: bool,
 ) -> dict[str, Choice]:
     """The study's own choice and, one at a time, the others, by name.
@@ -115,6 +119,9 @@ def choices(
             found[f"noise bound ζ: {ratio:g}"] = replace(own, noise_ratio=ratio)
     for name in tie_breaks:
         found[f"tie-break: {name}"] = replace(own, tie_break=name)
+    for kind in masking_baselines:
+        if kind != own.masking_baseline:
+            found[f"masking baseline: {kind}"] = replace(own, masking_baseline=kind)
     found["removed effect: last present"] = replace(own, removed_effect="last_present")
     if has_baseline:
         found["γ: by count"] = replace(own, gamma="gamma_by_count")
@@ -124,8 +131,8 @@ def choices(
 
 
 def vary_findings(
-    values: Mapping[int, NDArray[np.float64]],
-    baseline: Mapping[str, NDArray[np.float64]],
+    values: Mapping[str, Mapping[int, NDArray[np.float64]]],
+    baseline: Mapping[str, Mapping[str, NDArray[np.float64]]],
     samples: Sequence[str],
     tested: Mapping[str, Choice],
     *,
@@ -137,8 +144,8 @@ def vary_findings(
     """Test the findings under every choice: extraction, classes, stages and churn floor anew.
 
     Args:
-        values: step to v, (B, 2^n).
-        baseline: v of the baseline LLM, by ``baseline_llm``; empty without one.
+        values: masking baseline to step to v, (B, 2^n), in log-odds; one for every choice of it.
+        baseline: v of the baseline LLM, by masking baseline and ``baseline_llm``; empty without one.
         samples: (B,) sample ids, in sorted order.
         tested: name to choice, see :func:`choices`.
         stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
@@ -149,22 +156,24 @@ def vary_findings(
         Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
         and the ``boundary_step`` under it.
     """
-    steps = sorted(values)
-    n_players = values[steps[0]].shape[1].bit_length() - 1
+    first = next(iter(values.values()))
+    steps = sorted(first)
+    n_players = first[steps[0]].shape[1].bit_length() - 1
     covered = list(samples[: stability["samples"]])
-    extracted: dict[tuple[float, str], tuple] = {}
+    extracted: dict[tuple[str, float, str], tuple] = {}
     parts = []
     for position, (name, choice) in enumerate(tested.items()):
-        key = (choice.noise_ratio, choice.tie_break)
+        kind = choice.masking_baseline
+        key = (kind, choice.noise_ratio, choice.tie_break)
         if key not in extracted:
             settings = {"noise_ratio": choice.noise_ratio, "tie_break": choice.tie_break}
             noise = replace(
                 noise_perturbation(stability["churn_noise"]), tie_break=choice.tie_break
             )
             extracted[key] = (
-                _extract({**values, **baseline}, samples, settings),
+                _extract({**values[kind], **baseline.get(kind, {})}, samples, settings),
                 UnchangedRun(
-                    values[steps[0]][: len(covered)],
+                    values[kind][steps[0]][: len(covered)],
                     covered,
                     steps,
                     noise,
