@@ -241,7 +241,7 @@ def test_another_masking_baseline_changes_all_but_the_whole_prompt(results, run)
         for sample_id in own:
             change = np.abs(own[sample_id] - other[sample_id])
             assert change[-1] < 1e-4
-            assert (change[:-1] > 1e-3).all()
+            assert (change[:-1] > 1e-5).all()
     assert not (folder / "masking-zero" / "inference").exists()
     sensitivity = read(folder / "sensitivity.parquet", tables.SENSITIVITY)
     names = sensitivity["choice"].unique().to_list()
@@ -261,8 +261,8 @@ def test_only_other_masking_baselines_take_inference(study):
         }
         todo = snakemake(folder, config, "--dry-run", "--forceall")
         assert todo.returncode == 0, todo.stdout[-5000:]
-        assert set(re.findall(r"masking-(\w+)/outputs", todo.stdout)) == planned
-        assert ("rule masking_baseline:" in todo.stdout) == ("learned" in planned)
+        assert set(re.findall(r", masking baseline (\w+)", todo.stdout)) == planned
+        assert ("Learning the masking baseline" in todo.stdout) == ("learned" in planned)
 
 
 @EVERY_RUN
