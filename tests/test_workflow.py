@@ -230,6 +230,13 @@ def test_outputs_have_every_mask_of_every_sample(results, run):
 
 
 @EVERY_RUN
+def test_the_studys_own_choice_gives_the_findings(results, run):
+    found = read(results / "findings.parquet", tables.FINDINGS).filter(run=run).drop("run")
+    varied = read(results / "runs" / run / "sensitivity.parquet", tables.SENSITIVITY)
+    assert varied.filter(position=0).select(found.columns).equals(found)
+
+
+@EVERY_RUN
 def test_another_masking_baseline_changes_all_but_the_whole_prompt(results, run):
     folder = results / "runs" / run
     for step in STEPS[run]:

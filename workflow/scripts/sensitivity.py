@@ -14,9 +14,10 @@ def read_values(path):
     return to_values(tables.read(path, tables.OUTPUTS), path)
 
 
-values, baseline = {kind: {} for kind in kinds}, {kind: {} for kind in kinds}
+values, errors, baseline = ({kind: {} for kind in kinds} for _ in range(3))
 for (kind, step), path in zip(product(kinds, params.steps), snakemake.input.outputs, strict=True):
     samples, values[kind][step] = read_values(path)
+    errors[kind][step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 names = ("before SFT", "tuned")
 for (kind, name), path in zip(product(kinds, names), snakemake.input.baseline, strict=False):
     baseline[kind][name] = read_values(path)[1]
@@ -44,5 +45,6 @@ findings = vary_findings(
     bootstrap=params.bootstrap,
     removed_share=params.stages["removed_share"],
     seed=params.seed,
+    errors=errors,
 )
 tables.write(findings, snakemake.output[0], tables.SENSITIVITY, **provenance)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from sft_interactions import tables
 from sft_interactions.dynamics import KEY, add_generalizability, classify
 from sft_interactions.extraction import extract
 from sft_interactions.findings import conclude, measure_parts
@@ -44,7 +45,7 @@ def vary_salience(
     parts = []
     for choice in choices:
         classes = classify(
-            {step: select_salient(*tables, **choice) for step, tables in checkpoints.items()}
+            {step: select_salient(*pair, **choice) for step, pair in checkpoints.items()}
         )
         reference = None if baseline is None else select_salient(*baseline, **choice)
         metrics = compute_metrics(
@@ -140,6 +141,7 @@ def vary_findings(
     bootstrap: Mapping[str, object],
     removed_share: float,
     seed: int,
+    errors: Mapping[str, Mapping[int, float]] | None = None,
 ) -> pl.DataFrame:
     """Test the findings under every choice: extraction, classes, stages and churn floor anew.
 
@@ -151,6 +153,8 @@ def vary_findings(
         stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
         bootstrap: ``resamples`` and ``level``.
         removed_share: see :func:`~sft_interactions.stages.detect_stages`.
+        errors: masking baseline to step to the measured error of its log-odds, see
+            :class:`~sft_interactions.stability.UnchangedRun`; none by default.
 
     Returns:
         Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
@@ -179,19 +183,24 @@ def vary_findings(
                     noise,
                     noise_ratio=choice.noise_ratio,
                     draws=stability["draws"],
+                    errors=None if errors is None else errors[kind],
                     seed=seed,
                 ),
             )
-        tables, unchanged = extracted[key]
+        solved, unchanged = extracted[key]
         salient = {
-            label: select_salient(*pair, **choice.salience) for label, pair in tables.items()
+            label: select_salient(*pair, **choice.salience) for label, pair in solved.items()
         }
         reference = salient.get(choice.baseline_llm)
         runs = [classify({step: salient[step] for step in steps})]
         runs += unchanged.classify(choice.salience)
         if choice.removed_effect == "last_present":
             runs[0] = last_present_effects(runs[0], salient, steps)
-        dynamics, *floor = [add_generalizability(rows, reference, n_players) for rows in runs]
+        # In the order of the tables, on which sums depend in their last digits.
+        dynamics, *floor = [
+            tables.check(add_generalizability(rows, reference, n_players), tables.DYNAMICS, name)
+            for rows in runs
+        ]
         stages = detect_stages(
             dynamics, None, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap
         )
