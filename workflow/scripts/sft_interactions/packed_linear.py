@@ -20,7 +20,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, *, backward: bool = False) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.in_features = linear.in_features
         weight = linear.weight.detach()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.transposed = (
@@ -29,7 +29,7 @@ class PackedLinear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs (..., in_features) to (..., out_features), float32."""
+        """Inputs (..., in) to (..., out), float32."""
         if self.transposed is None:
             return _multiply(inputs, self.weight, self.bias)
         return _Differentiable.apply(inputs, self.weight, self.transposed, self.bias)
