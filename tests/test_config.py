@@ -110,6 +110,21 @@ def test_figures_two_and_three_leave_a_run_to_seven_and_eight(n_runs, main):
     assert config["figures"]["main_runs"] == main
 
 
+def test_some_of_the_runs():
+    runs = {run: {"dataset": "d"} for run in ("a-d", "b-d", "a-x", "b-x")}
+    some = changed({"runs": runs, "only_runs": ["b-d", "b-x"]})
+    config = resolve(some)
+    assert (config["only_runs"], list(config["runs"])) == (["b-d", "b-x"], list(runs))
+    assert config["figures"]["main_runs"] == ["b-d"]
+    # Which runs are made does not decide what the tables of one of them hold.
+    assert digest(config) == digest(resolve(changed({"runs": runs})))
+    some["figures"] = {"main_runs": ["a-d", "b-x"]}
+    assert resolve(some)["figures"]["main_runs"] == ["b-x"]
+    assert resolve(changed(SEEDS))["only_runs"] == ["a-d", "b-d-seed3", "b-d-seed5"]
+    one = resolve(changed({"runs.b-d.seeds": [3, 5], "only_runs": ["b-d"]}))
+    assert one["only_runs"] == ["b-d-seed3", "b-d-seed5"]
+
+
 def test_limit_of_the_exact_fit_is_that_of_the_extraction():
     assert study_config.MAX_PLAYERS_EXACT_FIT == extraction.MAX_PLAYERS_EXACT_FIT
 
@@ -174,6 +189,8 @@ BAD = {
         "figures.main_runs",
         r"not in runs \(a-d, b-d\)",
     ),
+    "only no run": ({"only_runs": ["c-d"]}, "only_runs", r"'c-d' is not in runs \(a-d, b-d\)"),
+    "only half": ({"only_runs": ["a-d"]}, "only_runs: 'a-d'", "baseline_run 'b-d'; add it"),
     "exact fit": ({"players.n": 15}, "sensitivity.noise_ratio", "without 0 or lower players.n"),
     "players' file": ({"players.choice": "path:/no"}, "players.choice: /no", "correct the path"),
     "choice of players": ({"players.choice": "last"}, "players.choice", "must match"),

@@ -2,7 +2,7 @@ RESULTS = config["results"]
 DOWNLOADS = config["downloads"]
 MODELS = config["models"]
 DATASETS = config["datasets"]
-RUNS = config["runs"]
+RUNS = {run: config["runs"][run] for run in config["only_runs"]}
 COMPUTE = config["compute"]
 MASKING_BASELINE = config["inference"]["masking_baseline"]
 # The study's own comes first.

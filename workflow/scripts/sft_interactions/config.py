@@ -26,7 +26,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Each run gets its ``model`` (from its name), its whole ``finetune`` block and its sorted
     ``steps``, the checkpoints that are analysed. A run with several seeds becomes as many runs, each
-    with the name that they share as ``repeats``.
+    with the name that they share as ``repeats``. ``only_runs`` names the runs to make, all by default.
 
     Raises:
         ConfigError: the config breaks the schema or names something that is not there.
@@ -40,9 +40,11 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     problems = list(_cross_check(config))
     if problems:
         raise ConfigError("\n".join(problems))
-    named = list(config["runs"])
-    main = config["figures"].get("main_runs", named[: max(1, min(2, len(named) - 1))])
+    chosen = config.get("only_runs", list(config["runs"]))
+    main = [name for name in config["figures"].get("main_runs", []) if name in chosen]
+    main = main or chosen[: max(1, min(2, len(chosen) - 1))]
     config["figures"]["main_runs"] = [_first_seed(config["runs"][name], name) for name in main]
+    config["only_runs"] = [name for run in chosen for name in _seed_names(config["runs"][run], run)]
     config["runs"] = dict(_each_seed(config["runs"]))
     for name, run in config["runs"].items():
         run["model"] = model_of(name)
@@ -68,8 +70,12 @@ def _each_seed(runs: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield _seed_name(name, seed), {**run, "seed": seed, "label": label, "repeats": name}
 
 
+def _seed_names(run: Mapping[str, Any], name: str) -> list[str]:
+    return [_seed_name(name, seed) for seed in run["seeds"]] if "seeds" in run else [name]
+
+
 def _first_seed(run: Mapping[str, Any], name: str) -> str:
-    return _seed_name(name, run["seeds"][0]) if "seeds" in run else name
+    return _seed_names(run, name)[0]
 
 
 def _seed_name(run: str, seed: int) -> str:
@@ -82,8 +88,10 @@ def model_of(run: str) -> str:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Digest of everything in a config that tables depend on: not figures, nor where files and jobs go."""
-    apart = ("results", "downloads", "figures")
+    """Digest of everything in a config that a run's tables depend on: not figures, nor where files and
+    jobs go, nor which other runs are made.
+    """
+    apart = ("results", "downloads", "figures", "only_runs")
     kept = {key: value for key, value in config.items() if key not in apart}
     kept["inference"] = {
         key: value
@@ -169,9 +177,21 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
             f"sensitivity.noise_ratio: 0 is possible with up to {MAX_PLAYERS_EXACT_FIT} players; set it "
             "without 0 or lower players.n"
         )
+    yield from _check_chosen_runs(config)
     for name in config["figures"].get("main_runs", []):
         if name not in config["runs"]:
             yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
+
+
+def _check_chosen_runs(config: Mapping[str, Any]) -> Iterator[str]:
+    runs = config["runs"]
+    chosen = config.get("only_runs", list(runs))
+    for name in chosen:
+        baseline = runs.get(name, {}).get("baseline_run")
+        if name not in runs:
+            yield f"only_runs: {name!r} is not in runs ({', '.join(runs)})"
+        elif baseline in runs and baseline not in chosen:
+            yield f"only_runs: {name!r} needs its baseline_run {baseline!r}; add it"
 
 
 def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
