@@ -16,6 +16,7 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+GIVEN_CONFIG = config
 try:
     config = resolve(config)
 except ConfigError as error:

@@ -20,6 +20,7 @@ METRICS = (
     "gamma",
     "gamma_chance",
     "rho",
+    "rho_chance",
     "cross_entropy",
     "contribution",
 )
@@ -210,7 +211,7 @@ def test_fig3_lines_carry_the_metrics_and_their_gaps():
     gamma, rho = fig3.draw([run], level=0.95).axes
     drawn = lines(gamma) | lines(rho)
     assert np.isnan(drawn["rho:emerged"]).tolist() == [True, False, True, False]
-    for metric in ("gamma", "gamma_chance", "rho"):
+    for metric in ("gamma", "gamma_chance", "rho", "rho_chance"):
         for name in CLASSES:
             expected = [lookup(run, step, name, metric) for step in STEPS]
             assert drawn[f"{metric}:{name}"] == pytest.approx(
@@ -225,7 +226,8 @@ def test_fig3_without_a_baseline_says_so():
     figure = fig3.draw([run], level=0.95)
     assert lines(figure.axes[0]) == {}
     assert texts(figure).count("no baseline LLM") == 1
-    assert set(lines(figure.axes[1])) == {f"rho:{name}" for name in CLASSES}
+    expected = {f"{metric}:{name}" for metric in ("rho", "rho_chance") for name in CLASSES}
+    assert set(lines(figure.axes[1])) == expected
 
 
 def test_fig4_bars_are_the_metrics_of_their_checkpoint():

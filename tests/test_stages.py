@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.stages import detect_stages, find_boundary, scale_signals
+from sft_interactions.stages import detect_stages, find_boundary, scale_signals, tabulate
 
 STEPS = [0, 5, 20, 80]
 SAMPLES = ["a", "b"]
@@ -167,6 +167,23 @@ def test_own_checkpoints_have_no_validation_loss():
     evidence = detect([[0, 1, 9, 10], [0, 2, 10, 10]])["evidence"]
     assert evidence["lowest_validation_loss_step"] is None
     assert evidence["validation_loss"] == {}
+
+
+def test_the_table_says_what_else_could_choose():
+    losses = {0: 3.0, 5: 1.0, 20: 1.5, 80: 2.0}
+    ours = {"run": "a-d", **detect([[0, 5, 10, 10]] * 2, losses)}
+    own = {"run": "b-d", **detect([[0, 10, 10, 10]] * 2)}
+    first, second = tabulate([ours, own], [0.25, None]).rows(named=True)
+    assert (first["run"], first["best_checkpoint_step"], first["best_checkpoint_epoch"]) == (
+        "a-d",
+        20,
+        5,
+    )
+    assert (first["lowest_validation_loss_step"], first["removed_share_step"]) == (5, 20)
+    assert (first["validation_loss_at_best"], first["lowest_validation_loss"]) == (1.5, 1.0)
+    assert (second["best_checkpoint_step"], second["ci_high_step"]) == (5, 5)
+    unknown = ("best_checkpoint_epoch", "lowest_validation_loss_step", "lowest_validation_loss")
+    assert [second[column] for column in unknown] == [None] * 3
 
 
 def test_same_seed_same_stages():

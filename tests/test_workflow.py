@@ -361,6 +361,21 @@ def test_a_figure_is_rebuilt_by_one_job(study, results, name):
     assert re.search(r"^total +1$", planned.stdout, re.MULTILINE), planned.stdout
 
 
+def test_the_report_is_of_the_whole_config_and_the_end_names_the_checkpoints(study):
+    folder, config = study
+    # Only with what the command line lays over the config file there are results to report.
+    done = snakemake(
+        folder, {**config, "results": "nowhere"}, "report", "--config", "results=results"
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    page = (folder / "results" / "report.html").read_text()
+    assert all(name in page for name in ("fig9.png", "findings.md", "stages.md"))
+    assert not (folder / "nowhere").exists()
+    for run in STEPS:
+        stages = json.loads((folder / "results" / "runs" / run / "stages.json").read_text())
+        assert f"{run}: the denoising stage ends at step {stages['boundary_step']} " in done.stdout
+
+
 def test_nothing_is_left_to_do(study):
     again = snakemake(*study, "--dry-run")
     assert again.returncode == 0

@@ -180,6 +180,17 @@ def training_table(wildcards):
     return [f"{RESULTS}/runs/{wildcards.run}/training.parquet"] * (wildcards.run in TUNED_RUNS)
 
 
+def batches():
+    """Of every run, sequences of an optimizer step and the table they come from; None if it is not ours."""
+    found = []
+    for run in RUNS.values():
+        tuning = run["finetune"]
+        n_sequences = tuning["batch_size"] * tuning["gradient_accumulation"]
+        train = f"{RESULTS}/data/{run['dataset']}/train.parquet"
+        found.append((None, None) if "checkpoints" in run else (n_sequences, train))
+    return found
+
+
 def labels_of(runs):
     return [RUNS[run].get("label", run) for run in runs]
 

@@ -1,3 +1,6 @@
+import csv
+
+
 rule report:
     input:
         rules.figures.input,
@@ -15,10 +18,22 @@ rule report:
     params:
         python=sys.executable,
         snakefile=workflow.main_snakefile,
-        configfile=(workflow.overwrite_configfiles or workflow.configfiles)[0],
+        config=GIVEN_CONFIG,
     message:
         "Putting figures, tables and run times into one page"
-    shell:
-        # It reads the records of this very run, so it needs no lock of its own.
-        "{params.python} -m snakemake --snakefile {params.snakefile} --configfile {params.configfile}"
-        " --nolock --report {output} > {log} 2>&1"
+    script:
+        "../scripts/report.py"
+
+
+onsuccess:
+    # What an engineer asks first, without a file to open.
+    table = Path(RESULTS) / "tables" / "stages.csv"
+    if table.exists():
+        with table.open() as file:
+            for row in csv.DictReader(file):
+                print(
+                    f"{row['run']}: the denoising stage ends at step {row['boundary_step']} (interval "
+                    f"{row['ci_low_step']} to {row['ci_high_step']}); lowest validation loss at step "
+                    f"{row['lowest_validation_loss_step'] or 'unknown'}"
+                )
+        print(f"More in {table.parent} and {table.parents[1] / 'figures'}.")

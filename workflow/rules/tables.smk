@@ -23,6 +23,33 @@ rule metrics_table:
         "../scripts/metrics_table.py"
 
 
+rule stages_table:
+    input:
+        stages=every_run("stages.json"),
+        train=sorted({train for _, train in batches() if train}),
+    output:
+        csv=f"{RESULTS}/tables/stages.csv",
+        md=report_table("stages"),
+    log:
+        "logs/tables/stages.log",
+    benchmark:
+        "logs/benchmarks/tables/stages.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        batches=batches(),
+        level=config["bootstrap"]["level"],
+        removed_share=config["stages"]["removed_share"],
+    message:
+        "Tabulating where the denoising stages end"
+    script:
+        "../scripts/stages_table.py"
+
+
 rule class_prediction_table:
     input:
         metrics=every_run("metrics.parquet"),
@@ -201,6 +228,7 @@ rule tables:
         every_run("stages.json"),
         every_run("stability.parquet"),
         rules.findings.output,
+        rules.stages_table.output,
         rules.metrics_table.output,
         rules.class_prediction_table.output,
         rules.faithfulness_table.output,

@@ -16,6 +16,12 @@ DETECTOR = "change_point"
 # Metrics whose course is looked at; the first two are divided by their largest value, the others are
 # ratios, so that all signals are in [0, 1] and one that only wobbles does not count like one that moves.
 LEAST_ERROR = 0.01
+_STAGES_NULLABLE = {
+    "best_checkpoint_epoch": pl.Float64,
+    "lowest_validation_loss_step": pl.Int64,
+    "validation_loss_at_best": pl.Float64,
+    "lowest_validation_loss": pl.Float64,
+}
 SCALED, RATIOS = ("count", "strength_total"), ("gamma", "rho")
 
 
@@ -134,6 +140,37 @@ def detect_stages(
             "validation_loss": {str(step): loss for step, loss in losses.items()},
         },
     }
+
+
+def tabulate(
+    stages: Sequence[Mapping[str, object]], epochs_per_step: Sequence[float | None]
+) -> pl.DataFrame:
+    """One row a run: where its denoising stage ends, beside what else could choose a checkpoint.
+
+    Args:
+        stages: contents of ``stages.json`` files.
+        epochs_per_step: share of the training set that a step sees; None where it is not known.
+
+    Returns:
+        the columns of ``stages.json`` but evidence; best_checkpoint_epoch; removed_share_step;
+        lowest_validation_loss_step, and the validation loss at the best checkpoint and there (null
+        for a run that brought its own checkpoints).
+    """
+    rows = []
+    for run, epochs in zip(stages, epochs_per_step, strict=True):
+        evidence = run["evidence"]
+        best, lowest = run["best_checkpoint_step"], evidence["lowest_validation_loss_step"]
+        rows.append(
+            {
+                **{key: value for key, value in run.items() if key != "evidence"},
+                "best_checkpoint_epoch": None if epochs is None else best * epochs,
+                "removed_share_step": evidence["removed_share_step"],
+                "lowest_validation_loss_step": lowest,
+                "validation_loss_at_best": evidence["validation_loss"].get(str(best)),
+                "lowest_validation_loss": evidence["validation_loss"].get(str(lowest)),
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides=_STAGES_NULLABLE)
 
 
 def _sums(

@@ -32,7 +32,7 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     for column, run in enumerate(runs):
         for row, metric in enumerate(ROWS):
             _draw_panel(grid[row, column], run, metric, width, bottom=row == len(ROWS) - 1)
-    chance = Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="chance level of γ")
+    chance = Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="chance level")
     marks = [panels.band_handle(level), chance]
     if any(run.has_churn_floor for run in runs):
         marks.append(panels.floor_handle())
@@ -66,12 +66,11 @@ def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -
     panels.draw_floor(axes, run, metric, positions)
     for label, style in CLASSES.items():
         panels.draw_line(axes, run, label, metric, positions)
-        if metric == "gamma":
-            axes.plot(
-                positions,
-                run.series(label, "gamma_chance")[0],
-                color=style.line,
-                linestyle="--",
-                linewidth=0.8,
-                gid=f"gamma_chance:{label}",
-            )
+        axes.plot(
+            positions,
+            run.series(label, f"{metric}_chance")[0],
+            color=style.line,
+            linestyle="--",
+            linewidth=0.8,
+            gid=f"{metric}_chance:{label}",
+        )
