@@ -69,7 +69,7 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     figure.text(
         0.5,
         0.05 / height,
-        f"Means over {panels.samples_name(runs)}; strength in log-odds. In each row the panels "
+        f"{panels.means_name(runs)}; strength in log-odds. In each row the panels "
         "after t = 0 share one scale; the panel at t = 0 has its own.\nThe three panels of total "
         "strength share one scale. Checkpoints are evenly spaced, whatever their steps.",
         ha="center",

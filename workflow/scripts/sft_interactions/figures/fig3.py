@@ -39,8 +39,8 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     panels.add_legend_and_note(
         figure,
         [[*panels.line_handles(), *panels.stage_handles()], marks],
-        f"Means over {panels.samples_name(runs)}. Newly emerged and removed interactions do not "
-        "apply before SFT. Churn floor: removed and emerged if nothing but noise changed.",
+        f"{panels.means_name(runs)}. Newly emerged and removed do not apply before "
+        "SFT. Churn floor: what noise alone would give.",
     )
     return figure
 

@@ -48,7 +48,7 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     panels.add_legend_and_note(
         figure,
         [[panels.bar_handle(level), empty]],
-        f"Means over {panels.samples_name(runs)}. Removed, preserved and emerged in 2nd stage: at "
+        f"{panels.means_name(runs)}. Removed, preserved and emerged in 2nd stage: at "
         "the last checkpoint;\nemerged in 1st stage: at the end of the denoising stage. "
         "Every panel has its own scale. n/a: not applicable.",
     )

@@ -133,6 +133,11 @@ def samples_name(runs: Sequence[Run]) -> str:
     return f"{number} sample" + ("" if counts == [1] else "s")
 
 
+def means_name(runs: Sequence[Run]) -> str:
+    """Such as ``Means over 9 samples, n = 10 players``."""
+    return f"Means over {samples_name(runs)}, n = {runs[0].n_players} players"
+
+
 @matplotlib.rc_context(RC)
 def draw_no_runs(runs: Sequence[Run], *, level: float) -> Figure:
     """Say that no run is left for this figure; in the form of the other ``draw`` functions."""

@@ -36,6 +36,11 @@ class Run:
         return self.metrics["order"].drop_nulls().unique().sort().to_list()
 
     @property
+    def n_players(self) -> int:
+        """Number of players of a prompt."""
+        return self.orders[-1]
+
+    @property
     def n_samples(self) -> int:
         """Number of analysed samples."""
         return int(self._rows("preserved", "count")["n_samples"].max())
