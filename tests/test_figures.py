@@ -51,7 +51,12 @@ def make_run(
                     add(step, name, order, f"strength_{sign}", value)
     schema = dict(tables.METRICS.columns)
     metrics = tables.check(pl.DataFrame(rows, schema=schema, orient="row"), tables.METRICS, "test")
-    stages = {"boundary_step": steps[1], "ci_low_step": steps[1], "ci_high_step": steps[2]}
+    stages = {
+        "boundary_step": steps[1],
+        "ci_low_step": steps[1],
+        "ci_high_step": steps[2],
+        "best_checkpoint_step": steps[2],
+    }
     return Run(label, metrics, stages)
 
 

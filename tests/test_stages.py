@@ -5,7 +5,13 @@ import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.stages import detect_stages, find_boundary, scale_signals, tabulate
+from sft_interactions.stages import (
+    detect_stages,
+    find_boundary,
+    find_stages,
+    scale_signals,
+    tabulate,
+)
 
 STEPS = [0, 5, 20, 80]
 SAMPLES = ["a", "b"]
@@ -33,8 +39,26 @@ PAPER = {
 @pytest.mark.parametrize("run", PAPER)
 def test_boundary_of_the_papers_runs_is_the_one_it_draws(run):
     signals = np.array(PAPER[run], dtype=float).T
+    removed = signals[:, 1].copy()
     signals[:, :3] /= signals[:, :3].max()
     assert find_boundary(signals)[0] == 1  # step 1000
+    assert find_stages(signals, removed, 0.9)[0] == 1
+
+
+def test_what_emerges_late_moves_the_best_checkpoint_and_not_the_boundary():
+    removed = np.array([0, 60, 98, 100, 99, 98, 97.0])
+    emerged = np.array([0, 9, 10, 12, 14, 16, 900.0])
+    signals = np.stack([removed, emerged], axis=1)
+    assert find_boundary(signals)[0] == 5
+    assert find_stages(signals, removed, 0.9) == (2, 5)
+    # Where most removals come last, so does the end of the denoising stage.
+    assert find_stages(signals[:4], np.array([0, 1, 2, 100.0]), 0.9)[0] == 2
+
+
+def test_where_no_pace_changes_the_best_checkpoint_is_the_end_of_denoising():
+    removed = np.array([0, 10, 10, 10, 10.0])
+    assert find_stages(removed[:, None], removed, 0.9) == (1, 1)
+    assert find_stages(removed[:2, None], removed[:2], 0.9) == (1, 1)
 
 
 @pytest.mark.parametrize("boundary", [1, 2, 4])
@@ -120,14 +144,15 @@ def test_interval_spans_samples_that_do_not():
 def test_a_signal_counts_as_much_as_the_samples_agree_on_it():
     # Both samples lose all at once; their effects then go opposite ways, late.
     rows = []
-    for sample_id, late in zip(SAMPLES, (1.0, 40.0), strict=True):
+    for sample_id, late in zip(SAMPLES, (1.0, 80.0), strict=True):
         for step in STEPS:
             for pattern in range(1, 9):
-                label = "preserved" if step == 0 or pattern <= 2 else "removed"
+                label = "preserved" if step == 0 or pattern <= 4 - (step == 80) else "removed"
                 effect = late if step == 80 and label == "preserved" else 1.0
                 rows.append((sample_id, step, label, "and", pattern, 2, effect, None, None))
     frame = pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
-    settings = {"share": 0.9, "level": 0.95, "seed": 0}
+    # Of the removals the last is at the last checkpoint, so the boundary may lie anywhere.
+    settings = {"share": 1.0, "level": 0.95, "seed": 0}
     found = detect_stages(frame, None, SAMPLES, STEPS, N, resamples=100, **settings)
     assert found["boundary_step"] == 5
     strength = found["evidence"]["signals"]["strength_total_preserved"]

@@ -33,7 +33,9 @@ onsuccess:
             for row in csv.DictReader(file):
                 print(
                     f"{row['run']}: the denoising stage ends at step {row['boundary_step']} (interval "
-                    f"{row['ci_low_step']} to {row['ci_high_step']}); lowest validation loss at step "
+                    f"{row['ci_low_step']} to {row['ci_high_step']}), the best checkpoint is step "
+                    f"{row['best_checkpoint_step']} ({row['best_ci_low_step']} to "
+                    f"{row['best_ci_high_step']}); lowest validation loss at step "
                     f"{row['lowest_validation_loss_step'] or 'unknown'}"
                 )
         print(f"More in {table.parent} and {table.parents[1] / 'figures'}.")

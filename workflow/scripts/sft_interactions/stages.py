@@ -1,7 +1,7 @@
-"""Boundary between the denoising and the overfitting stage.
+"""The end of the denoising stage, and the checkpoint from which overfitting speeds up.
 
-The paper (arXiv 2605.17967, section 4) reads it off its figures by eye. Here it is a change point of
-what happens from checkpoint to checkpoint, over all signals that the figures show.
+The paper (arXiv 2605.17967, section 4) reads the first off its figures by eye. Here both are change
+points of what happens from checkpoint to checkpoint, over all signals that the figures show.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,6 +51,27 @@ def find_boundary(signals: np.ndarray) -> tuple[int, float]:
     return int(index), float(1 - within / whole) if whole > 0 else 0.0
 
 
+def find_stages(signals: np.ndarray, removed: np.ndarray, share: float) -> tuple[int, int]:
+    """Indices of the checkpoint that ends the denoising stage and of the best checkpoint.
+
+    The denoising stage is the one in which most removals happen, so its end is looked for up to the
+    checkpoint by which ``share`` of them have: it is the boundary (:func:`find_boundary`) of the course up
+    to the checkpoint after that one. Without removals there is no such stage, and it ends at the first.
+    The best checkpoint is the boundary of the course from there to the end: until then interactions
+    emerge at one pace, afterwards at another. Where there is no such change it is the same.
+
+    Args:
+        signals: as for :func:`find_boundary`.
+        removed: (checkpoints,) mean count of removed interactions.
+    """
+    end = 0
+    if removed.any():
+        done = int(np.argmax(removed >= share * removed.max()))
+        end = find_boundary(signals[: done + 2])[0]
+    best, explained = find_boundary(signals[end:])
+    return end, end + best if explained > 0 else end
+
+
 def scale_signals(means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
     """Bring the courses of the metrics to one scale and fill what is not defined.
 
@@ -92,18 +113,16 @@ def detect_stages(
     """Stage boundary of a run with a bootstrap interval over samples.
 
     Every signal is divided by the bootstrap standard error of its increments (at least
-    ``LEAST_ERROR``), so that it counts as much as the samples agree on it.
-    Without any removed interaction there is no denoising stage and the boundary is the first step.
+    ``LEAST_ERROR``), so that it counts as much as the samples agree on it; then :func:`find_stages`.
 
     Args:
         dynamics: rows of a ``dynamics`` table.
         training: rows of the ``training`` table; None for a run that brought its own checkpoints.
-        share: the share of the largest count of removed interactions whose first checkpoint is
-            given beside the boundary.
+        share: the share of the largest count of removed interactions that is removed by the
+            checkpoint where the search for the boundary ends.
 
     Returns:
-        boundary_step, ci_low_step, ci_high_step, best_checkpoint_step (the end of the denoising
-        stage), detector and evidence.
+        boundary_step, ci_low_step, ci_high_step, best_checkpoint_step, detector and evidence.
     """
     sums = _sums(dynamics, samples, steps, n_players)
     means = _means(sums, np.ones(len(samples)))
@@ -112,26 +131,29 @@ def detect_stages(
     courses = np.array([_stack(scale_signals(draw), list(signals)) for draw in drawn])
     precision = _precision(courses) if drawn else np.ones(len(signals))
 
-    def boundary_of(course: np.ndarray, removed: np.ndarray) -> tuple[int, float]:
-        return find_boundary(course * precision) if removed.any() else (0, 0.0)
-
-    index, explained = boundary_of(_stack(signals, list(signals)), means["count", "removed"])
+    course, removed = _stack(signals, list(signals)) * precision, means["count", "removed"]
+    end, best = find_stages(course, removed, share)
     found = [
-        steps[boundary_of(course, draw["count", "removed"])[0]]
-        for course, draw in zip(courses, drawn, strict=True)
-    ] or [steps[index]]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    removed = means["count", "removed"]
+        find_stages(drawn_course * precision, draw["count", "removed"], share)
+        for drawn_course, draw in zip(courses, drawn, strict=True)
+    ] or [(end, best)]
+    (low, best_low), (high, best_high) = np.quantile(
+        found, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
+    ).astype(int)
+    largest, explained = find_boundary(course)
     losses = {} if training is None else _validation_losses(training)
     return {
-        "boundary_step": steps[index],
-        "ci_low_step": int(low),
-        "ci_high_step": int(high),
-        "best_checkpoint_step": steps[index],
+        "boundary_step": steps[end],
+        "ci_low_step": steps[low],
+        "ci_high_step": steps[high],
+        "best_checkpoint_step": steps[best],
         "detector": DETECTOR,
         "evidence": {
+            "resamples_at_boundary": float(np.mean([draw[0] == end for draw in found])),
+            "best_ci_low_step": steps[best_low],
+            "best_ci_high_step": steps[best_high],
+            "largest_change_step": steps[largest],
             "explained": explained,
-            "resamples_at_boundary": float(np.mean(np.array(found) == steps[index])),
             "signals": _signal_evidence(signals, steps),
             "removed_share": share,
             "removed_share_step": steps[int(np.argmax(removed >= share * removed.max()))],
@@ -145,16 +167,17 @@ def detect_stages(
 def tabulate(
     stages: Sequence[Mapping[str, object]], epochs_per_step: Sequence[float | None]
 ) -> pl.DataFrame:
-    """One row a run: where its denoising stage ends, beside what else could choose a checkpoint.
+    """One row a run: where its stages lie, beside what else could choose a checkpoint.
 
     Args:
         stages: contents of ``stages.json`` files.
         epochs_per_step: share of the training set that a step sees; None where it is not known.
 
     Returns:
-        the columns of ``stages.json`` but evidence; best_checkpoint_epoch; removed_share_step;
-        lowest_validation_loss_step, and the validation loss at the best checkpoint and there (null
-        for a run that brought its own checkpoints).
+        the columns of ``stages.json`` but evidence; of the evidence best_ci_low_step,
+        best_ci_high_step, removed_share_step and lowest_validation_loss_step; best_checkpoint_epoch;
+        and the validation loss at the best checkpoint and the lowest (null for a run that brought its
+        own checkpoints).
     """
     rows = []
     for run, epochs in zip(stages, epochs_per_step, strict=True):
@@ -163,6 +186,8 @@ def tabulate(
         rows.append(
             {
                 **{key: value for key, value in run.items() if key != "evidence"},
+                "best_ci_low_step": evidence["best_ci_low_step"],
+                "best_ci_high_step": evidence["best_ci_high_step"],
                 "best_checkpoint_epoch": None if epochs is None else best * epochs,
                 "removed_share_step": evidence["removed_share_step"],
                 "lowest_validation_loss_step": lowest,

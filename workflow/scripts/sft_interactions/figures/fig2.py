@@ -225,6 +225,7 @@ class _Block:
             COUNTS_TOP + COUNTS / 2,
             f"Denoising stage ends\nat step {stages['boundary_step']}\n"
             f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})\n\n"
+            f"Best checkpoint: step {stages['best_checkpoint_step']}\n\n"
             f"{panels.samples_name([self.run])}",
             va="center",
             fontsize=SMALL,
