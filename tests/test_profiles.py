@@ -69,7 +69,7 @@ def test_every_rule_is_long_local_or_grouped():
 
 def test_local_rules_compute_nothing():
     heavy = {rule for rule in LOCAL if "script:" in RULES.get(rule, "")}
-    assert heavy == {"own_checkpoints"}
+    assert heavy == {"own_checkpoints", "report"}
 
 
 def test_a_large_study_is_submitted_in_few_pieces():
