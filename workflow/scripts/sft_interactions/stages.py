@@ -13,16 +13,16 @@ from ruptures import Dynp
 from sft_interactions.metrics import CLASSES, bootstrap_weights, by_cell, ratios
 
 DETECTOR = "change_point"
+LEAST_ERROR = 0.01
 # Metrics whose course is looked at; the first two are divided by their largest value, the others are
 # ratios, so that all signals are in [0, 1] and one that only wobbles does not count like one that moves.
-LEAST_ERROR = 0.01
+SCALED, RATIOS = ("count", "strength_total"), ("gamma", "rho")
 _STAGES_NULLABLE = {
     "best_checkpoint_epoch": pl.Float64,
     "lowest_validation_loss_step": pl.Int64,
     "validation_loss_at_best": pl.Float64,
     "lowest_validation_loss": pl.Float64,
 }
-SCALED, RATIOS = ("count", "strength_total"), ("gamma", "rho")
 
 
 def find_boundary(signals: np.ndarray) -> tuple[int, float]:
