@@ -1,5 +1,6 @@
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ from sft_interactions.metrics import (
     bootstrap_weights,
     compute_metrics,
     compute_metrics_over_seeds,
+    ratios,
     summarize,
 )
 
@@ -114,6 +116,23 @@ def test_chance_level_of_rho_of_many_falls_with_their_number():
     # Of n equal sizes it is sqrt(2 / (pi n)) for large n.
     found = Metrics(dynamics(*rows), samples=("a",))(0, "preserved", "rho_chance")
     assert found == pytest.approx(math.sqrt(2 / (math.pi * 400)), rel=0.1)
+
+
+def test_memory_does_not_grow_with_the_number_of_sizes_of_a_class():
+    first, number = 1000, 600
+    rows = pl.DataFrame({"row": range(number), "times": range(first, first + number)}).select(
+        pl.col("row").repeat_by("times").explode(),
+        order=1,
+        effect=1.0,
+        generalizable=None,
+        chance=None,
+    )
+    tracemalloc.start()
+    list(ratios(rows, "both", number, 12))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 512 draws of signs for each size, in bytes, would be 400 MB.
+    assert peak < 300e6
 
 
 def test_ratios_are_means_over_the_samples_that_have_a_set(metrics):

@@ -4,7 +4,7 @@ Equations of arXiv 2605.17967.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -211,13 +211,15 @@ def ratios(
 _SIGN_DRAWS = 512
 
 
-@cache
+# Bounded and in bytes: with 12 players a class may have thousands of interactions, and every size its own.
+@lru_cache(maxsize=256)
 def _signs(n: int) -> np.ndarray:
-    """Random signs, float64 (draws, n); all of them, up to a common sign, where they are few."""
+    """Random signs, int8 (draws, n); all of them, up to a common sign, where they are few."""
     if 1 << (n - 1) <= _SIGN_DRAWS:
-        return 1.0 - 2 * (np.arange(1 << (n - 1))[:, None] >> np.arange(n) & 1)
-    generator = np.random.Generator(np.random.PCG64(n))
-    return generator.choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+        signs = 1 - 2 * (np.arange(1 << (n - 1))[:, None] >> np.arange(n) & 1)
+    else:
+        signs = np.random.Generator(np.random.PCG64(n)).choice([-1, 1], (_SIGN_DRAWS, n))
+    return signs.astype(np.int8)
 
 
 def _random_rho(size: np.ndarray, sample: np.ndarray, n_samples: int) -> np.ndarray:
@@ -231,7 +233,9 @@ def _random_rho(size: np.ndarray, sample: np.ndarray, n_samples: int) -> np.ndar
     groups = np.split(size[order], np.searchsorted(sample[order], np.arange(1, n_samples)))
     return np.array(
         [
-            np.abs(_signs(len(group)) @ group).mean() / group.sum() if len(group) else 0.0
+            np.abs(_signs(len(group)).astype(float) @ group).mean() / group.sum()
+            if len(group)
+            else 0.0
             for group in groups
         ]
     )
