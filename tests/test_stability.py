@@ -3,7 +3,9 @@ import polars as pl
 import pytest
 
 from sft_interactions import stability
-from sft_interactions.extraction import reconstruct
+from sft_interactions.extraction import extract, reconstruct
+from sft_interactions.interactions import from_extraction
+from sft_interactions.salience import select_salient
 from sft_interactions.sensitivity import vary_salience
 
 SALIENCE = {"rule": "max_effect", "threshold": 0.05}
@@ -95,14 +97,13 @@ def test_unchanged_run_loses_more_the_louder_the_noise(values):
 
 
 def test_salience_sweep_matches_a_single_rule(values):
-    extracted = stability._extract(values, SAMPLES, stability.Perturbation("none"), 0.04)
-    tables = stability.from_extraction(SAMPLES, values, extracted.solved)
+    tables = from_extraction(SAMPLES, values, extract(values))
     choices = [{"rule": "max_effect", "threshold": 0.05}, {"rule": "top_k", "threshold": 2}]
     table = vary_salience({0: tables, 1: tables}, tables, choices, 4)
     counts = table.filter(pl.col("class") == "preserved").rows_by_key(
         ["rule", "step"], named=True, unique=True
     )
-    expected = extracted.salient(slice(0, 3), SALIENCE).height / 3
+    expected = select_salient(*tables, **SALIENCE).height / 3
     assert counts["max_effect", 0]["count"] == pytest.approx(expected)
     assert counts["top_k", 1]["count"] == 2
     assert counts["top_k", 1]["gamma"] == 1  # the baseline LLM is the LLM itself here

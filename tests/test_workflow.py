@@ -384,6 +384,17 @@ def test_nothing_is_left_to_do(study):
     assert "Nothing to be done" in again.stdout
 
 
+def test_long_jobs_tell_how_far_they_are(study):
+    folder, _ = study
+    for rule in ("finetune", "inference", "interactions", "stability", "sensitivity"):
+        logs = sorted((folder / "logs" / rule).rglob("*.log"))
+        assert logs, rule
+        for log in logs:
+            ends = re.findall(r"(\d+)%\|.*\| (\S+)/(\S+) \[", log.read_text())
+            percent, done, of = ends[-1]
+            assert (percent, done) == ("100", of), log
+
+
 def test_the_same_data_with_a_new_date_is_no_change(study):
     folder, config = study
     source = folder / "lines.jsonl"

@@ -1,4 +1,4 @@
-from job import start
+from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.extraction import extract
 from sft_interactions.interactions import check_certificates, from_extraction, to_values
@@ -7,9 +7,13 @@ provenance = start(snakemake)
 settings = snakemake.params.extraction
 outputs = tables.read(snakemake.input[0], tables.OUTPUTS)
 samples, values = to_values(outputs, snakemake.input[0])
-solved = extract(
-    values, noise_ratio=settings["noise_ratio"], gap_tolerance=settings["gap_tolerance"]
-)
+with progress_bar(snakemake, len(samples), "sample") as bar:
+    solved = extract(
+        values,
+        noise_ratio=settings["noise_ratio"],
+        gap_tolerance=settings["gap_tolerance"],
+        progress=bar.update,
+    )
 interactions, solve = from_extraction(samples, values, solved)
 check_certificates(
     solve,

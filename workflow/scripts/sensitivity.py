@@ -1,6 +1,6 @@
 from itertools import product
 
-from job import start
+from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.interactions import to_values
 from sft_interactions.sensitivity import Choice, choices, vary_findings
@@ -36,15 +36,17 @@ tested = choices(
     kinds,
     bool(snakemake.input.baseline),
 )
-findings = vary_findings(
-    values,
-    baseline,
-    samples,
-    tested,
-    stability=params.stability,
-    bootstrap=params.bootstrap,
-    removed_share=params.stages["removed_share"],
-    seed=params.seed,
-    errors=errors,
-)
+with progress_bar(snakemake, len(tested), "choice") as bar:
+    findings = vary_findings(
+        values,
+        baseline,
+        samples,
+        tested,
+        stability=params.stability,
+        bootstrap=params.bootstrap,
+        removed_share=params.stages["removed_share"],
+        seed=params.seed,
+        errors=errors,
+        progress=bar.update,
+    )
 tables.write(findings, snakemake.output[0], tables.SENSITIVITY, **provenance)

@@ -1,6 +1,6 @@
 import polars as pl
 
-from job import start
+from job import progress_bar, start
 from sft_interactions import stability, tables
 from sft_interactions.dynamics import add_generalizability
 from sft_interactions.interactions import to_values
@@ -23,18 +23,23 @@ for step, path in zip(steps, snakemake.input.outputs, strict=True):
     errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 
 checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
-measured = stability.measure(values, samples, checked, salience, errors=errors, **common)
+compared = len(steps) * (1 + len(checked))
+drawn = 1 + settings["draws"] * (len(steps) - 1)
+with progress_bar(snakemake, len(samples) * (compared + drawn), "extraction") as bar:
+    common["progress"] = bar.update
+    measured = stability.measure(values, samples, checked, salience, errors=errors, **common)
+    unchanged_run = stability.UnchangedRun(
+        values[steps[0]],
+        samples,
+        steps,
+        stability.noise_perturbation(settings["churn_noise"]),
+        draws=settings["draws"],
+        errors=errors,
+        **common,
+    )
 tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
 
-draws = stability.UnchangedRun(
-    values[steps[0]],
-    samples,
-    steps,
-    stability.noise_perturbation(settings["churn_noise"]),
-    draws=settings["draws"],
-    errors=errors,
-    **common,
-).classify(salience)
+draws = unchanged_run.classify(salience)
 baseline = read_salient(*snakemake.input.baseline, salience) if snakemake.input.baseline else None
 unchanged = [
     add_generalizability(rows, baseline, snakemake.params.n_players).with_columns(draw=pl.lit(draw))

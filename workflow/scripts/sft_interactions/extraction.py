@@ -9,6 +9,7 @@ J({i}) is the same function of S as I({i}) and is fixed to 0; b is not penalised
 as a linear program, with a tie-break and a dual certificate, is ours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -139,32 +140,33 @@ def _solve_one_by_highs(v, bound, weights, method):
     return found, iterations
 
 
-def _solve(v, bound, weights, gap_tolerance, solver):
+def _solve(v, bound, weights, gap_tolerance, solver, progress):
     """Solutions of problems of range 1, by the interior point or, where it fails, by HiGHS."""
     n_problems, size = v.shape
     solutions = [None] * n_problems
     iterations = np.zeros(n_problems, dtype=np.int64)
-    if solver == "interior-point":
-        chunk = max(1, _CHUNK_SIZE // size)
-        for start in range(0, n_problems, chunk):
-            part = slice(start, start + chunk)
-            solutions[part], iterations[part] = interior_point.solve(v[part], bound[part], weights)
-
-    for i in range(n_problems):
-        tries = []
-        if solver != "interior-point":
-            tries = [lambda i=i: _solve_one_by_highs(v[i], bound[i], weights, solver)]
-        elif solutions[i] is None or not solutions[i].exact:
-            tries = _retries(v[[i]], bound[[i]], weights, solutions[i], gap_tolerance)
-        for attempt in tries:
-            found, more = attempt()
-            iterations[i] += more
-            if found is not None and (solutions[i] is None or found.rank < solutions[i].rank):
-                solutions[i] = found
-            if solutions[i] is not None and solutions[i].exact:
-                break
-        if solutions[i] is None:
-            raise RuntimeError(f"problem {i}: the extraction program is not solved")
+    chunk = max(1, _CHUNK_SIZE // size)
+    for start in range(0, n_problems, chunk):
+        part = range(start, min(start + chunk, n_problems))
+        if solver == "interior-point":
+            rows = slice(part.start, part.stop)
+            solutions[rows], iterations[rows] = interior_point.solve(v[rows], bound[rows], weights)
+        for i in part:
+            tries = []
+            if solver != "interior-point":
+                tries = [lambda i=i: _solve_one_by_highs(v[i], bound[i], weights, solver)]
+            elif solutions[i] is None or not solutions[i].exact:
+                tries = _retries(v[[i]], bound[[i]], weights, solutions[i], gap_tolerance)
+            for attempt in tries:
+                found, more = attempt()
+                iterations[i] += more
+                if found is not None and (solutions[i] is None or found.rank < solutions[i].rank):
+                    solutions[i] = found
+                if solutions[i] is not None and solutions[i].exact:
+                    break
+            if solutions[i] is None:
+                raise RuntimeError(f"problem {i}: the extraction program is not solved")
+        progress(len(part))
     return solutions, iterations
 
 
@@ -195,6 +197,7 @@ def extract(
     tie_break: str = "canonical",
     gap_tolerance: float = 1e-6,
     solver: str = "interior-point",
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Extraction:
     """AND-OR interactions of a batch of problems.
 
@@ -209,6 +212,7 @@ def extract(
             In general the exact vertex is found, with a gap near rounding, whatever the value.
             From n = 13 on the gap that is reached may be larger: see `l1_lower_bound`.
         solver: "interior-point" (ours), or "simplex" or "ipm" of HiGHS.
+        progress: called with the number of problems that have just been solved.
 
     Returns:
         The solutions, in the order of the rows of v.
@@ -238,6 +242,7 @@ def extract(
     and_effects, or_effects, y = np.zeros_like(v), np.zeros_like(v), np.zeros_like(v)
     constant = (v.min(axis=1) + v.max(axis=1)) / 2
     iterations = np.zeros(n_problems, dtype=np.int64)
+    progress(n_problems - len(varies))
     if len(varies):
         centre, unit = v[varies].mean(axis=1), scale[varies]
         solutions, iterations[varies] = _solve(
@@ -246,6 +251,7 @@ def extract(
             weights,
             gap_tolerance,
             solver,
+            progress,
         )
         for i, middle, one, solution in zip(varies, centre, unit, solutions, strict=True):
             and_effects[i], or_effects[i] = solution.effects * one

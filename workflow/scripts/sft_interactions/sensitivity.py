@@ -1,6 +1,6 @@
 """The findings and the three classes under other choices than the study's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -142,6 +142,7 @@ def vary_findings(
     removed_share: float,
     seed: int,
     errors: Mapping[str, Mapping[int, float]] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> pl.DataFrame:
     """Test the findings under every choice: extraction, classes, stages and churn floor anew.
 
@@ -155,6 +156,7 @@ def vary_findings(
         removed_share: see :func:`~sft_interactions.stages.detect_stages`.
         errors: masking baseline to step to the measured error of its log-odds, see
             :class:`~sft_interactions.stability.UnchangedRun`; none by default.
+        progress: called with 1 after each choice.
 
     Returns:
         Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
@@ -224,6 +226,7 @@ def vary_findings(
                 pl.exclude("run"),
             )
         )
+        progress(1)
     return pl.concat(parts)
 
 

@@ -6,7 +6,7 @@ this floor.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -121,6 +121,7 @@ def measure(
     noise_ratio: float,
     seed: int,
     errors: Mapping[int, float] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> pl.DataFrame:
     """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
 
@@ -128,6 +129,8 @@ def measure(
         values: step to v, (B, 2^n).
         salience: rule and threshold of :func:`~sft_interactions.salience.select_salient`.
         errors: step to the measured error of its log-odds (root mean square); none by default.
+        progress: called with the number of extractions that have just been made, of
+            B · checkpoints · (1 + perturbations).
 
     Returns:
         Rows (sample_id, step, perturbation, jaccard, sign_agreement, rel_l1_distance); the last is
@@ -137,7 +140,7 @@ def measure(
     errors = errors or dict.fromkeys(steps, 0.0)
     ids = list(samples) * len(steps)
     stacked = np.concatenate([values[step] for step in steps])
-    canonical = _extract(stacked, ids, Perturbation("canonical"), noise_ratio)
+    canonical = _extract(stacked, ids, Perturbation("canonical"), noise_ratio, progress)
     size = np.abs(canonical.effects).sum(axis=1)
     parts = []
     for perturbation in checked:
@@ -154,7 +157,7 @@ def measure(
                 for step in steps
             ]
         )
-        other = _extract(noisy, ids, perturbation, noise_ratio)
+        other = _extract(noisy, ids, perturbation, noise_ratio, progress)
         moved = np.abs(canonical.effects - other.effects).sum(axis=1)
         for number, step in enumerate(steps):
             rows = slice(number * len(samples), (number + 1) * len(samples))
@@ -185,6 +188,8 @@ class UnchangedRun:
         perturbation: the noise; its tie-break is that of all extractions.
         errors: step to the measured error of its log-odds (root mean square), added to the noise with
             that of the first; none by default.
+        progress: called with the number of extractions that have just been made, of
+            B · (1 + draws · (checkpoints − 1)).
     """
 
     def __init__(
@@ -198,6 +203,7 @@ class UnchangedRun:
         draws: int,
         seed: int,
         errors: Mapping[int, float] | None = None,
+        progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.first, *self.later = sorted(steps)
         self.draws, self.n_samples = draws, len(samples)
@@ -215,7 +221,8 @@ class UnchangedRun:
             for draw, step in labels
         ]
         ids = list(samples) * (1 + len(labels))
-        self._extracted = _extract(np.concatenate([values, *noisy]), ids, perturbation, noise_ratio)
+        stacked = np.concatenate([values, *noisy])
+        self._extracted = _extract(stacked, ids, perturbation, noise_ratio, progress)
         self._places = {None: 0, **{label: i + 1 for i, label in enumerate(labels)}}
 
     def classify(self, salience: Mapping[str, object]) -> list[pl.DataFrame]:
@@ -252,6 +259,7 @@ class _Extracted:
         return select_salient(*from_extraction(self.ids[rows], self.values[rows], part), **salience)
 
 
-def _extract(values, ids, perturbation: Perturbation, noise_ratio: float) -> _Extracted:
-    solved = extract(values, noise_ratio=noise_ratio, tie_break=perturbation.tie_break)
+def _extract(values, ids, perturbation: Perturbation, noise_ratio: float, progress) -> _Extracted:
+    tie_break = perturbation.tie_break
+    solved = extract(values, noise_ratio=noise_ratio, tie_break=tie_break, progress=progress)
     return _Extracted(values, ids, solved)
