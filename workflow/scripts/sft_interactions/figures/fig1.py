@@ -206,6 +206,8 @@ def _draw_evolution(
 def _draw_orders(
     axes: Axes, orders: Sequence[int], heights: dict[tuple[str, str], np.ndarray]
 ) -> None:
+    # Otherwise the edge of a bar that starts where the one below it ends would end the scale.
+    axes.use_sticky_edges = False
     for sign in ("positive", "negative"):
         base = np.zeros(len(orders))
         for group, (name, _) in GROUPS.items():
