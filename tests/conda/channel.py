@@ -82,6 +82,5 @@ with tempfile.TemporaryDirectory() as folder:
     pip_tree(trees / "pip", pip_version)
     pack(trees / "pip", channel, "pip", pip_version, [f"python {sysconfig.get_python_version()}.*"])
 asyncio.run(index_fs(channel))
-sys.stdout.flush()
 # A thread of py-rattler may still be about to take the lock of an interpreter that ends, which kills it.
 os._exit(0)

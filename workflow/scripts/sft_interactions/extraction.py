@@ -152,22 +152,32 @@ def _solve(v, bound, weights, gap_tolerance, solver, progress):
             rows = slice(part.start, part.stop)
             solutions[rows], iterations[rows] = interior_point.solve(v[rows], bound[rows], weights)
         for i in part:
-            tries = []
-            if solver != "interior-point":
-                tries = [lambda i=i: _solve_one_by_highs(v[i], bound[i], weights, solver)]
-            elif solutions[i] is None or not solutions[i].exact:
-                tries = _retries(v[[i]], bound[[i]], weights, solutions[i], gap_tolerance)
-            for attempt in tries:
-                found, more = attempt()
-                iterations[i] += more
-                if found is not None and (solutions[i] is None or found.rank < solutions[i].rank):
-                    solutions[i] = found
-                if solutions[i] is not None and solutions[i].exact:
-                    break
+            one = slice(i, i + 1)
+            solutions[i], more = _settle(
+                v[one], bound[one], weights, solutions[i], gap_tolerance, solver
+            )
+            iterations[i] += more
             if solutions[i] is None:
                 raise RuntimeError(f"problem {i}: the extraction program is not solved")
         progress(len(part))
     return solutions, iterations
+
+
+def _settle(v, bound, weights, solution, gap_tolerance, solver):
+    """The best solution of one problem, and the iterations that it took beyond the given one."""
+    tries, iterations = [], 0
+    if solver != "interior-point":
+        tries = [lambda: _solve_one_by_highs(v[0], bound[0], weights, solver)]
+    elif solution is None or not solution.exact:
+        tries = _retries(v, bound, weights, solution, gap_tolerance)
+    for attempt in tries:
+        found, more = attempt()
+        iterations += more
+        if found is not None and (solution is None or found.rank < solution.rank):
+            solution = found
+        if solution is not None and solution.exact:
+            break
+    return solution, iterations
 
 
 def _retries(v, bound, weights, solution, gap_tolerance):
