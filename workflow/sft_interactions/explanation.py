@@ -1,0 +1,161 @@
+"""One prompt explained in one call: its log-odds under every masking, its interactions, a plot.
+
+The library's entrance for a notebook or a script; the workflow does the same in stages.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sft_interactions.data.words import Word, choose_players, find_words, stop_words
+from sft_interactions.extraction.program import extract
+from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
+from sft_interactions.masking.mask_embedding import make_mask_embedding
+from sft_interactions.models.prompts import make_frame, make_prompt, mask_token_id
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SAMPLE = "prompt"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The interactions of one prompt.
+
+    Attributes:
+        words: (n,) the masked words, in reading order; player k is ``words[k]``.
+        target: the token whose log-odds are explained, as text.
+        log_odds: (2^n,) float32 v(S), natural logarithm, by the bit mask of the words that are kept.
+        bias: b, in log-odds.
+        interactions: rows (kind, words, order, effect, pattern), the strongest first; ``words`` is a
+            list, ``effect`` is in log-odds, bit k of ``pattern`` stands for ``words[k]``.
+        noise_bound: largest |φ(S) − v(S)| that was allowed, in log-odds.
+        gap: relative duality gap of the solution, 0 for an exact optimum up to rounding.
+    """
+
+    words: Sequence[str]
+    target: str
+    log_odds: NDArray[np.float32]
+    bias: float
+    interactions: pl.DataFrame
+    noise_bound: float
+    gap: float
+
+    def plot(self, strongest: int = 12) -> "Figure":
+        """Bars of the strongest interactions, as a matplotlib figure."""
+        from sft_interactions.figures import effects  # matplotlib is not needed for the rest
+
+        return effects.draw(self.interactions.head(strongest), target=self.target)
+
+
+def explain(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    target: str,
+    *,
+    players: Sequence[str] | None = None,
+    n_players: int = 8,
+    template: str = "chat",
+    instruction: str = "{prompt}",
+    mask_embedding: str = "token",
+    mask_token: str | None = None,
+    noise_ratio: float = 0.04,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Explanation:
+    """Explain the log-odds of the first token of a response by AND and OR interactions of words.
+
+    Args:
+        model: a causal LM of transformers, on any device; float32 is advised.
+        tokenizer: its tokenizer, a fast one.
+        prompt: the user text; its words are masked.
+        target: the response.
+        players: the words to mask, each as it stands in ``prompt``; by default ``n_players`` words
+            are drawn that are not stop-words.
+        template: ``chat``, the tokenizer's own chat template, or ``plain`` (see
+            :func:`~sft_interactions.models.prompts.make_frame`).
+        instruction: what surrounds the user text in the user's turn; it is never masked.
+        mask_embedding: ``token``, ``mean`` or ``zero``, see
+            :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`.
+        mask_token: the token of ``token``; by default the unknown token, else the padding token.
+        noise_ratio: ζ of :func:`~sft_interactions.extraction.program.extract`.
+        seed: of the draw of the players.
+        progress: called with the number of maskings that have just been evaluated, of 2^n.
+
+    Raises:
+        ValueError: a player is not a word of ``prompt`` or occurs more than once, there are fewer
+            than two, the text has too few words, or the tokenizer does not fit (see
+            :func:`~sft_interactions.models.prompts.make_prompt`).
+    """
+    if players is None:
+        chosen = choose_players(
+            _SAMPLE, prompt, n_players, seed=seed, excluded=stop_words("builtin")
+        )
+    else:
+        chosen = _find_players(prompt, players)
+    frame = make_frame(tokenizer, template, instruction)
+    tokenized = make_prompt(tokenizer, frame, _SAMPLE, prompt, target, chosen)
+    token_id = mask_token_id(tokenizer, mask_token) if mask_embedding == "token" else None
+    masked = MaskedPrompt(
+        tokenized.token_ids, tokenized.player_of_token, tokenized.target_token_ids
+    )
+    embedding = make_mask_embedding(model, mask_embedding, token_id)
+    log_odds = masked_log_odds(model, masked, embedding, progress=progress)
+    solved = extract(log_odds[None], noise_ratio=noise_ratio)
+    words = [word.text for word in chosen]
+    return Explanation(
+        words=words,
+        target=str(tokenizer.decode(tokenized.target_token_ids)),
+        log_odds=log_odds,
+        bias=float(solved.bias[0]),
+        interactions=_table(words, solved.and_effects[0], solved.or_effects[0]),
+        noise_bound=float(solved.noise_bound[0]),
+        gap=float(1 - solved.l1_lower_bound[0] / solved.l1[0]) if solved.l1[0] else 0.0,
+    )
+
+
+def _find_players(prompt: str, players: Sequence[str]) -> list[Word]:
+    words = find_words(prompt)
+    found = []
+    for player in players:
+        places = [word for word in words if word.text == player]
+        if len(places) != 1:
+            raise ValueError(
+                f"players: {player!r} is {len(places)} times among the words of the prompt; name "
+                "words that occur once, as they stand there, without punctuation"
+            )
+        found += places
+    if len(found) < 2:
+        raise ValueError(f"players: {len(found)} given; name at least two words")
+    return sorted(found, key=lambda word: word.start)
+
+
+def _table(
+    words: Sequence[str], and_effects: NDArray[np.float64], or_effects: NDArray[np.float64]
+) -> pl.DataFrame:
+    rows = [
+        {
+            "kind": kind,
+            "words": [word for k, word in enumerate(words) if pattern >> k & 1],
+            "order": pattern.bit_count(),
+            "effect": float(effects[pattern]),
+            "pattern": pattern,
+        }
+        for kind, effects in (("and", and_effects), ("or", or_effects))
+        for pattern in map(int, np.flatnonzero(effects))
+    ]
+    schema: dict[str, pl.DataType] = {
+        "kind": pl.String(),
+        "words": pl.List(pl.String),
+        "order": pl.UInt8(),
+        "effect": pl.Float64(),
+        "pattern": pl.UInt32(),
+    }
+    return pl.DataFrame(rows, schema=schema).sort(-pl.col("effect").abs(), "kind", "pattern")
