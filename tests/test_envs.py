@@ -117,6 +117,12 @@ def test_an_environment_pins_all_that_its_packages_need_and_no_more(name):
     assert (missing, surplus) == ([], []), f"envs/{name}: add {missing}, remove {surplus}"
 
 
+@EVERY_ENVIRONMENT
+def test_an_environment_lists_nothing_twice(name):
+    listed = [canonicalize_name(line.partition("==")[0]) for line in pip_lines(name)]
+    assert sorted(listed) == sorted(set(listed))
+
+
 def test_environments_share_channels_python_and_pip():
     heads = [
         (environment["channels"], environment["dependencies"][:-1])
