@@ -77,7 +77,7 @@ def rules_that_are_not_there(text):
 def rules_in_tables_that_are_not_there(text):
     """Of the cells under the heading "rule" or "rules" of a table: names alone, or in code."""
     found = []
-    for table in re.findall(r"(?:^\|.*\n?)+", text, re.M):
+    for table in re.findall(r"^\|.*\n\|[-:| ]+\|\n(?:\|.*\n?)*", text, re.M):
         head, _, *rows = (cells_of(line) for line in table.splitlines())
         columns = [k for k, name in enumerate(head) if re.match(r"rules?\b", name)]
         for cell in (row[k] for row in rows for k in columns):
@@ -153,6 +153,7 @@ def schema_of(names):
     for name in names:
         entry = resolved(entry)
         entry = entry.get("items", entry)
+        name = name.removesuffix("[]")
         entry = entry.get("properties", {}).get(name) or entry.get("additionalProperties")
         if not isinstance(entry, dict):
             return None
@@ -169,7 +170,7 @@ def settings_that_are_not_there(text):
     """Of `key: value` in code: the key is somewhere in the schema, or in a profile."""
     known = {name for block in every_block(SCHEMA) for name in block.get("properties", {})}
     known |= {name for path in PROFILES for name in every_key(yaml.safe_load(path.read_text()))}
-    found = [re.fullmatch(r"([a-z_]+): [^:]+", span) for span in inline_code(text)]
+    found = [re.fullmatch(r"([a-z_]+): [^:\"]+", span) for span in inline_code(text)]
     return [f"there is no setting {m[1]}" for m in found if m and m[1] not in known]
 
 
