@@ -20,15 +20,16 @@ PAGE = ROOT / "config" / "README.md"
 HEAD = """\
 # Every config key
 
-One config file is one study. `config/config.yaml` is the default study; copy it for a study of your own, and
-run it with `snakemake --cores 8 --configfile my-study.yaml`. The guide is [Your own models, data and
-checkpoints](../docs/data.md). A key that is unknown, missing or out of range is reported before any job starts.
+One config file is one study. `config/config.yaml` is the default study; copy it for a study of your
+own, and run it with `snakemake --cores 8 --configfile my-study.yaml`.
+[docs/data.md](../docs/data.md) is the guide. A key that is unknown, missing or out of range is
+reported before any job starts.
 
-In the keys below `{model}`, `{dataset}` and `{run}` are names of your choice, and `[]` is an entry of a list.
-A key without a default may be left out unless it is required.
+In the keys below `{model}`, `{dataset}` and `{run}` are names of your choice, and `[]` is an entry
+of a list. A key without a default may be left out unless it is required.
 
-This page is written by `python docs/config_reference.py` out of `workflow/schemas/config.schema.yaml`. Change
-the schema, not the page.
+This page is written by `python docs/config_reference.py` out of
+`workflow/schemas/config.schema.yaml`. Change the schema, not the page.
 """
 
 Schema = dict[str, Any]
