@@ -7,6 +7,7 @@ python docs/config_reference.py --check   exits with 1 and a diff if the page is
 import argparse
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -116,8 +117,15 @@ class Reference:
 
 def _table(rows: Iterable[Row]) -> str:
     lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text of a cell, in which a bar must not end the cell, in code or outside, on GitHub or on the site."""
+    in_code = re.compile(r"`([^`]*\|[^`]*)`")
+    text = in_code.sub(lambda match: f"<code>{match[1].replace('|', '&#124;')}</code>", text)
+    return text.replace("|", r"\|")
 
 
 def _default(value: Schema) -> str:
