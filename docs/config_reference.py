@@ -122,7 +122,7 @@ def _table(rows: Iterable[Row]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text of a cell, in which a bar must not end the cell, in code or outside, on GitHub or on the site."""
+    """Text of a cell, with its bars written so that they do not end it, on GitHub or on the site."""
     in_code = re.compile(r"`([^`]*\|[^`]*)`")
     text = in_code.sub(lambda match: f"<code>{match[1].replace('|', '&#124;')}</code>", text)
     return text.replace("|", r"\|")
