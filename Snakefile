@@ -6,8 +6,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# The library is found here by the rules' definitions as it is by the scripts, which lie beside it.
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+# The checkout's own package, whatever else is installed; scripts do the same in job.py.
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from sft_interactions.config import ConfigError, resolve
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+sys.path.insert(0, str(ROOT / "workflow"))
 
-from sft_interactions import extraction  # noqa: E402
+from sft_interactions.extraction import program as extraction  # noqa: E402
 
 STEPS = 10_000
 clock = time.perf_counter

@@ -34,12 +34,12 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+sys.path.insert(0, str(ROOT / "workflow"))
 
-from sft_interactions import inference  # noqa: E402
-from sft_interactions.packed_linear import PackedLinear, pack_linear_layers  # noqa: E402
-from sft_interactions.players import find_words  # noqa: E402
-from sft_interactions.prompts import baseline_token_id, make_frame, make_prompt  # noqa: E402
+from sft_interactions.data.words import find_words  # noqa: E402
+from sft_interactions.masking import log_odds as inference  # noqa: E402
+from sft_interactions.models.packed_linear import PackedLinear, pack_linear_layers  # noqa: E402
+from sft_interactions.models.prompts import make_frame, make_prompt, mask_token_id  # noqa: E402
 
 INSTRUCTION = "Sentiment: positive, negative or neutral?\n{prompt}"
 BATCHES = (8, 16, 32)
@@ -100,7 +100,7 @@ def real_prompt(tokenizer, n, number):
     made = make_prompt(tokenizer, frame, "benchmark", row["text"], row["target"], players, 1)
     return inference.MaskedPrompt(
         made.token_ids, made.player_of_token, made.target_token_ids
-    ), baseline_token_id(tokenizer)
+    ), mask_token_id(tokenizer)
 
 
 def random_prompt(n):
@@ -176,7 +176,7 @@ def reset_peak_memory(device):
 
 
 @torch.inference_mode()
-def plain(model, prompt, baseline, masks, rows, all_logits):
+def plain(model, prompt, mask_embedding, masks, rows, all_logits):
     """Log-odds from batches of whole masked prompts, and from how many at a time."""
     embeddings = model.get_input_embeddings()(torch.tensor([prompt.token_ids], device=model.device))
     owners = torch.tensor(prompt.player_of_token, device=model.device)
@@ -184,7 +184,7 @@ def plain(model, prompt, baseline, masks, rows, all_logits):
     values = []
     for part in torch.tensor(masks, device=model.device).split(rows):
         kept = (owners < 0) | ((part[:, None] >> owners.clamp(min=0)) & 1).bool()
-        inputs = torch.where(kept[:, :, None], embeddings, baseline)
+        inputs = torch.where(kept[:, :, None], embeddings, mask_embedding)
         output = model(inputs_embeds=inputs, use_cache=False, logits_to_keep=0 if all_logits else 1)
         values.append(inference.log_odds(output.logits[:, -1], target.expand(len(part))))
     return torch.cat(values).cpu().numpy()
@@ -201,17 +201,17 @@ def work(task, options):
         pack_linear_layers(model)
     n = task["n"]
     prompt, token_id = real_prompt(tokenizer, n, options.prompt) if tokenizer else random_prompt(n)
-    baseline = inference.masking_baseline(model, "token", token_id)
+    mask_embedding = inference.make_mask_embedding(model, "token", token_id)
     timer = Timer(options, device)
 
     def run(masks, rows):
         if task["method"] in ("tree", "ours"):
-            return inference.masked_log_odds(model, prompt, baseline)
+            return inference.masked_log_odds(model, prompt, mask_embedding)
         all_logits = task["method"] == "all logits"
-        return plain(model, prompt, baseline, masks, rows, all_logits)
+        return plain(model, prompt, mask_embedding, masks, rows, all_logits)
 
     rows = 1
-    plain(model, prompt, baseline, [0] * 4, 4, False)  # warm-up
+    plain(model, prompt, mask_embedding, [0] * 4, 4, False)  # warm-up
     if "logits" in task["method"]:
         speeds = {}
         for size in BATCHES:

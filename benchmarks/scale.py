@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py FOLDER
 
-Writes into FOLDER the tables of one run and of its baseline run at step 0, filled with random numbers, each
-with as many rows as a table can have, and lets the workflow's own rules read them. Prints Markdown.
+Writes into FOLDER the tables of one run and of its reference run at step 0, filled with random numbers,
+each with as many rows as a table can have, and lets the workflow's own rules read them. Prints Markdown.
 """
 
 import argparse
@@ -18,12 +18,12 @@ import polars as pl
 import yaml
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+sys.path.insert(0, str(ROOT / "workflow"))
 
 from sft_interactions import tables  # noqa: E402
+from sft_interactions.analysis.dynamics import add_generalizability, classify  # noqa: E402
+from sft_interactions.analysis.salience import read_salient  # noqa: E402
 from sft_interactions.config import resolve  # noqa: E402
-from sft_interactions.dynamics import add_generalizability, classify  # noqa: E402
-from sft_interactions.salience import read_salient  # noqa: E402
 
 STUDY = ROOT / "benchmarks" / "scale.yaml"
 PROVENANCE = {"created_by": "scale", "config_hash": "0"}
@@ -100,7 +100,7 @@ def solve(ids, n):
             "sample_id": ids,
             **{name: column for name in tables.SOLVE.columns if name != "sample_id"},
             "n_players": [n] * len(ids),
-            "output_range": 3 * column,
+            "log_odds_difference": 3 * column,
         }
     )
 
@@ -119,19 +119,19 @@ def make_tables(folder, run, steps, ids, n, seed):
             "log_odds": generator.standard_normal(len(ids) * 2**n).astype(np.float32),
         }
     )
-    path = folder / "runs" / run / "outputs" / f"step-{steps[0]}.parquet"
-    tables.write(outputs, path, tables.OUTPUTS, **PROVENANCE)
+    path = folder / "runs" / run / "log_odds" / f"step-{steps[0]}.parquet"
+    tables.write(outputs, path, tables.LOG_ODDS, **PROVENANCE)
 
 
 def make_study(folder, n_samples):
-    """The tables of the study's first run, and of its baseline run at step 0."""
+    """The tables of the study's first run, and of its reference run at step 0."""
     study = resolve(yaml.safe_load(STUDY.read_text()))
     run = next(iter(study["runs"]))
     settings = study["runs"][run]
-    steps, baseline_run, n = settings["steps"], settings["baseline_run"], study["players"]["n"]
+    steps, reference_run, n = settings["steps"], settings["reference_run"], study["players"]["n"]
     ids = np.array([f"sample-{i:012d}" for i in range(n_samples)])
     make_tables(folder, run, steps, ids, n, seed=0)
-    make_tables(folder, baseline_run, steps[:1], ids, n, seed=1)
+    make_tables(folder, reference_run, steps[:1], ids, n, seed=1)
 
     def salient(name, step):
         stem = folder / "runs" / name / "interactions" / f"step-{step}"
@@ -139,7 +139,7 @@ def make_study(folder, n_samples):
         return found.filter(pl.col("sample_id").is_in(ids[: study["stability"]["samples"]]))
 
     classes = add_generalizability(
-        classify({step: salient(run, step) for step in steps}), salient(baseline_run, 0), n
+        classify({step: salient(run, step) for step in steps}), salient(reference_run, 0), n
     )
     draws = range(study["stability"]["draws"])
     unchanged = pl.concat([classes.with_columns(draw=pl.lit(draw)) for draw in draws])
@@ -162,9 +162,9 @@ def analyse(folder, n_samples):
     study = yaml.safe_load(STUDY.read_text())
     run = next(iter(study["runs"]))
     study["results"] = str(folder)
-    keep = (run, study["runs"][run]["baseline_run"])
+    keep = (run, study["runs"][run]["reference_run"])
     study["runs"] = {name: study["runs"][name] for name in keep}
-    del study["runs"][keep[1]]["baseline_run"]
+    del study["runs"][keep[1]]["reference_run"]
     config = folder / "scale.yaml"
     config.write_text(yaml.safe_dump(study))
     targets = {
@@ -185,7 +185,7 @@ def disk(folder, run, n_samples):
     n_runs, n_steps = len(study["runs"]), len(study["runs"][run]["steps"])
     print("\n| table | rows | MB | files | GB in the study |\n|---|---|---|---|---|")
     for pattern, files in (
-        ("outputs/step-0.parquet", n_runs * n_steps),
+        ("log_odds/step-0.parquet", n_runs * n_steps),
         ("interactions/step-0.parquet", n_runs * n_steps),
         ("dynamics.parquet", n_runs),
         ("unchanged.parquet", n_runs),

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from conftest import build_model, build_tokenizer
-from test_workflow import CONFIG, ROWS
+from tiny_models import build_model, build_tokenizer
+from tiny_study import CONFIG, ROWS
 
 folder = Path(sys.argv[1]).resolve()
 build_model("llama").save_pretrained(folder / "llama")

@@ -2,7 +2,7 @@ rule dynamics:
     input:
         interactions=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.parquet"),
         solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet"),
-        baseline=baseline_interactions,
+        reference=reference_interactions,
     output:
         f"{RESULTS}/runs/{{run}}/dynamics.parquet",
     log:
@@ -29,8 +29,8 @@ rule dynamics:
 
 rule stability:
     input:
-        outputs=lambda wildcards: of_steps(wildcards.run, "outputs/step-{step}.parquet"),
-        baseline=baseline_interactions,
+        log_odds=lambda wildcards: of_steps(wildcards.run, "log_odds/step-{step}.parquet"),
+        reference=reference_interactions,
     output:
         stability=f"{RESULTS}/runs/{{run}}/stability.parquet",
         unchanged=f"{RESULTS}/runs/{{run}}/unchanged.parquet",
@@ -63,7 +63,7 @@ rule salience_sensitivity:
     input:
         interactions=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.parquet"),
         solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet"),
-        baseline=baseline_interactions,
+        reference=reference_interactions,
     output:
         csv=f"{RESULTS}/tables/salience-{{run}}.csv",
         md=f"{RESULTS}/tables/salience-{{run}}.md",
@@ -91,8 +91,8 @@ rule salience_sensitivity:
 
 rule sensitivity:
     input:
-        outputs=lambda wildcards: of_masking_baselines(wildcards.run, RUNS[wildcards.run]["steps"]),
-        baseline=baseline_outputs,
+        log_odds=lambda wildcards: of_mask_embeddings(wildcards.run, RUNS[wildcards.run]["steps"]),
+        reference=reference_log_odds,
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity.parquet",
     log:
@@ -109,9 +109,9 @@ rule sensitivity:
         runtime=growing(720),
     params:
         steps=lambda wildcards: RUNS[wildcards.run]["steps"],
-        baseline_checkpoint=lambda wildcards: RUNS[wildcards.run]["baseline_checkpoint"],
+        reference_checkpoint=lambda wildcards: RUNS[wildcards.run]["reference_checkpoint"],
         sensitivity=config["sensitivity"],
-        masking_baselines=MASKING_BASELINES,
+        mask_embeddings=MASK_EMBEDDINGS,
         salience=config["salience"],
         extraction=config["extraction"],
         stability=config["stability"],

@@ -4,11 +4,9 @@ MODELS = config["models"]
 DATASETS = config["datasets"]
 RUNS = {run: config["runs"][run] for run in config["only_runs"]}
 COMPUTE = config["compute"]
-MASKING_BASELINE = config["inference"]["masking_baseline"]
+MASK_EMBEDDING = config["inference"]["mask_embedding"]
 # The study's own comes first.
-MASKING_BASELINES = list(
-    dict.fromkeys([MASKING_BASELINE, *config["sensitivity"]["masking_baselines"]])
-)
+MASK_EMBEDDINGS = list(dict.fromkeys([MASK_EMBEDDING, *config["sensitivity"]["mask_embeddings"]]))
 SPLITS = ("train", "validation", "analysis")
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
@@ -36,7 +34,7 @@ wildcard_constraints:
     dataset="[^/]+",
     run="[^/]+",
     step=r"\d+",
-    kind=one_of(MASKING_BASELINES[1:]),
+    mask_embedding=one_of(MASK_EMBEDDINGS[1:]),
 
 
 def used(key):
@@ -57,8 +55,8 @@ def wheels_of(entry):
 
 def local_source_of(entry):
     """Files and folders that a ``path:`` source names, so that a change rebuilds what came of them."""
-    kind, _, path = entry["source"].partition(":")
-    if kind != "path":
+    scheme, _, path = entry["source"].partition(":")
+    if scheme != "path":
         return []
     if Path(path).is_dir() and "splits" in entry:
         files = [Path(path) / file for file in entry["splits"].values()]
@@ -69,8 +67,8 @@ def local_source_of(entry):
 
 def players_file():
     """The file of a study's own players, so that a change rebuilds what came of it."""
-    kind, _, path = config["players"]["choice"].partition(":")
-    return [path] if kind == "path" else []
+    scheme, _, path = config["players"]["choice"].partition(":")
+    return [path] if scheme == "path" else []
 
 
 def of_steps(run, pattern):
@@ -83,14 +81,14 @@ def steps_from(run, first):
     return RUNS[run]["steps"][begin : begin + config["inference"]["checkpoints_per_job"]]
 
 
-def masking_folder(kind):
-    """Where a run has its masked inference under a masking baseline, in its own folder."""
-    return "" if kind == MASKING_BASELINE else f"masking-{kind}/"
+def mask_embedding_folder(mask_embedding):
+    """Where a run has its masked inference under a mask embedding, in its own folder."""
+    return "" if mask_embedding == MASK_EMBEDDING else f"mask-embedding-{mask_embedding}/"
 
 
 def inference_shards(wildcards):
     """Folders with all samples of a checkpoint, by shard; each may hold other checkpoints too."""
-    folder = masking_folder(wildcards.get("kind", MASKING_BASELINE))
+    folder = mask_embedding_folder(wildcards.get("mask_embedding", MASK_EMBEDDING))
     steps = RUNS[wildcards.run]["steps"]
     place = steps.index(int(wildcards.step))
     first = steps[place - place % config["inference"]["checkpoints_per_job"]]
@@ -100,9 +98,9 @@ def inference_shards(wildcards):
     ]
 
 
-def learned_baseline(wildcards):
-    is_learned = wildcards.get("kind", MASKING_BASELINE) == "learned"
-    return [f"{RESULTS}/runs/{wildcards.run}/masking_baseline.parquet"] * is_learned
+def learned_mask_embedding(wildcards):
+    is_learned = wildcards.get("mask_embedding", MASK_EMBEDDING) == "learned"
+    return [f"{RESULTS}/runs/{wildcards.run}/mask_embedding.parquet"] * is_learned
 
 
 def every_run(pattern, runs=tuple(RUNS)):
@@ -115,11 +113,11 @@ def model_folder(wildcards):
 
 def prompt_settings():
     """What the prompts of a run depend on in the masked inference."""
-    settings = {key: config["inference"][key] for key in ("masking_baseline", "target_tokens")}
+    settings = {key: config["inference"][key] for key in ("mask_embedding", "target_tokens")}
     with_token = {"token", "learned"}
-    if MASKING_BASELINE not in with_token and with_token & {*MASKING_BASELINES}:
-        # Left out elsewhere, so that other masking baselines leave prompts as they are.
-        settings["baseline_token"] = True
+    if MASK_EMBEDDING not in with_token and with_token & {*MASK_EMBEDDINGS}:
+        # Left out elsewhere, so that other mask embeddings leave prompts as they are.
+        settings["mask_token"] = True
     return settings
 
 
@@ -138,7 +136,7 @@ def run_settings(*keys):
         model, dataset = MODELS[run["model"]], DATASETS[run["dataset"]]
         return {
             "template": model["template"],
-            "baseline_token": model.get("baseline_token"),
+            "mask_token": model.get("mask_token"),
             "instruction": dataset["instruction"],
             **{key: run[key] for key in keys},
         }
@@ -146,34 +144,34 @@ def run_settings(*keys):
     return settings
 
 
-def baseline_interactions(wildcards):
+def reference_interactions(wildcards):
     run = RUNS[wildcards.run]
-    baseline = run.get("baseline_run")
-    if baseline is None:
+    reference = run.get("reference_run")
+    if reference is None:
         return []
-    step = RUNS[baseline]["steps"][{"first": 0, "last": -1}[run["baseline_checkpoint"]]]
+    step = RUNS[reference]["steps"][{"first": 0, "last": -1}[run["reference_checkpoint"]]]
     return [
-        f"{RESULTS}/runs/{baseline}/interactions/step-{step}.parquet",
-        f"{RESULTS}/runs/{baseline}/interactions/step-{step}.solve.parquet",
+        f"{RESULTS}/runs/{reference}/interactions/step-{step}.parquet",
+        f"{RESULTS}/runs/{reference}/interactions/step-{step}.solve.parquet",
     ]
 
 
-def of_masking_baselines(run, steps):
-    """Outputs of some checkpoints of a run, under one masking baseline after the other."""
+def of_mask_embeddings(run, steps):
+    """Log-odds of some checkpoints of a run, under one mask embedding after the other."""
     return [
-        f"{RESULTS}/runs/{run}/{masking_folder(kind)}outputs/step-{step}.parquet"
-        for kind in MASKING_BASELINES
+        f"{RESULTS}/runs/{run}/{mask_embedding_folder(mask_embedding)}log_odds/step-{step}.parquet"
+        for mask_embedding in MASK_EMBEDDINGS
         for step in steps
     ]
 
 
-def baseline_outputs(wildcards):
-    """Outputs of the baseline LLM before SFT and at its last checkpoint, by masking baseline."""
-    baseline = RUNS[wildcards.run].get("baseline_run")
-    if baseline is None:
+def reference_log_odds(wildcards):
+    """Log-odds of the reference model before SFT and at its last checkpoint, by mask embedding."""
+    reference = RUNS[wildcards.run].get("reference_run")
+    if reference is None:
         return []
-    steps = RUNS[baseline]["steps"]
-    return of_masking_baselines(baseline, [steps[0], steps[-1]])
+    steps = RUNS[reference]["steps"]
+    return of_mask_embeddings(reference, [steps[0], steps[-1]])
 
 
 def training_table(wildcards):
@@ -209,7 +207,7 @@ def compared_runs():
         if RUNS[run]["dataset"] == RUNS[first]["dataset"]
         and RUNS[run]["model"] != RUNS[first]["model"]
     ]
-    return [first, RUNS[first].get("baseline_run", others[0])] if others else [first]
+    return [first, RUNS[first].get("reference_run", others[0])] if others else [first]
 
 
 def every_step(runs, pattern):
@@ -225,7 +223,7 @@ def interactions_of(runs):
 
 
 def figure_files(name, category="Figures"):
-    """Outputs of a figure rule: vector graphics, and a picture that goes into the report."""
+    """Files of a figure rule: vector graphics, and a picture that goes into the report."""
     path = f"{RESULTS}/figures/{name}"
     picture = report(f"{path}.png", caption=f"../report/{name}.rst", category=category)
     return {"pdf": f"{path}.pdf", "svg": f"{path}.svg", "png": picture}

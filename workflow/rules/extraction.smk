@@ -1,6 +1,6 @@
 rule interactions:
     input:
-        f"{RESULTS}/runs/{{run}}/outputs/step-{{step}}.parquet",
+        f"{RESULTS}/runs/{{run}}/log_odds/step-{{step}}.parquet",
     output:
         interactions=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.parquet",
         solve=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.solve.parquet",

@@ -3,7 +3,7 @@ rule fig1:
         analysis=f"{RESULTS}/data/{RUNS[MAIN_RUNS[0]]['dataset']}/analysis.parquet",
         prompts=every_run("prompts.parquet", MAIN_RUNS[:1]),
         players=every_run("players.parquet", MAIN_RUNS[:1]),
-        outputs=every_step(MAIN_RUNS[:1], "outputs/step-{step}.parquet"),
+        log_odds=every_step(MAIN_RUNS[:1], "log_odds/step-{step}.parquet"),
         interactions=interactions_of(MAIN_RUNS[:1]),
         dynamics=f"{RESULTS}/runs/{MAIN_RUNS[0]}/dynamics.parquet",
         metrics=f"{RESULTS}/runs/{MAIN_RUNS[0]}/metrics.parquet",
@@ -109,7 +109,7 @@ rule fig4:
 
 rule fig5:
     input:
-        outputs=every_step(RUNS, "outputs/step-{step}.parquet"),
+        log_odds=every_step(RUNS, "log_odds/step-{step}.parquet"),
         interactions=interactions_of(RUNS),
         stages=every_run("stages.json"),
     output:
@@ -202,7 +202,7 @@ rule fig9:
         analysis=f"{RESULTS}/data/{RUNS[MAIN_RUNS[0]]['dataset']}/analysis.parquet",
         prompts=every_run("prompts.parquet", compared_runs()),
         players=every_run("players.parquet", compared_runs()),
-        outputs=every_step(compared_runs(), "outputs/step-{step}.parquet"),
+        log_odds=every_step(compared_runs(), "log_odds/step-{step}.parquet"),
         interactions=interactions_of(compared_runs()),
         stages=every_run("stages.json", compared_runs()),
     output:

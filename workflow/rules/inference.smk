@@ -29,16 +29,16 @@ rule prompts:
         "../scripts/prompts.py"
 
 
-rule masking_baseline:
+rule mask_embedding:
     input:
         model=model_folder,
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
     output:
-        f"{RESULTS}/runs/{{run}}/masking_baseline.parquet",
+        f"{RESULTS}/runs/{{run}}/mask_embedding.parquet",
     log:
-        "logs/masking_baseline/{run}.log",
+        "logs/mask_embedding/{run}.log",
     benchmark:
-        "logs/benchmarks/masking_baseline/{run}.tsv"
+        "logs/benchmarks/mask_embedding/{run}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -48,13 +48,13 @@ rule masking_baseline:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=config["inference"]["learned_baseline"],
+        settings=config["inference"]["learned_mask_embedding"],
         compute=COMPUTE,
         seed=config["seed"],
     message:
-        "Learning the masking baseline of {wildcards.run}"
+        "Learning the mask embedding of {wildcards.run}"
     script:
-        "../scripts/masking_baseline.py"
+        "../scripts/mask_embedding.py"
 
 
 rule inference:
@@ -62,7 +62,7 @@ rule inference:
         model=model_folder,
         checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
-        baseline=learned_baseline,
+        learned=learned_mask_embedding,
     output:
         temp(directory(f"{RESULTS}/runs/{{run}}/inference/from-step-{{step}}-shard-{{shard}}")),
     log:
@@ -88,32 +88,32 @@ rule inference:
         "../scripts/inference.py"
 
 
-use rule inference as inference_of_kind with:
+use rule inference as inference_of_mask_embedding with:
     output:
         temp(
             directory(
-                f"{RESULTS}/runs/{{run}}/masking-{{kind}}/inference/from-step-{{step}}-shard-{{shard}}"
+                f"{RESULTS}/runs/{{run}}/mask-embedding-{{mask_embedding}}/inference/from-step-{{step}}-shard-{{shard}}"
             )
         ),
     log:
-        "logs/inference/{run}/masking-{kind}/from-step-{step}-shard-{shard}.log",
+        "logs/inference/{run}/mask-embedding-{mask_embedding}/from-step-{step}-shard-{shard}.log",
     benchmark:
-        "logs/benchmarks/inference/{run}/masking-{kind}/from-step-{step}-shard-{shard}.tsv"
+        "logs/benchmarks/inference/{run}/mask-embedding-{mask_embedding}/from-step-{step}-shard-{shard}.tsv"
     message:
         "Masked inference of {wildcards.run} from step {wildcards.step}, shard {wildcards.shard}, "
-        "masking baseline {wildcards.kind}"
+        "mask embedding {wildcards.mask_embedding}"
 
 
-rule outputs:
+rule log_odds:
     input:
         shards=inference_shards,
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
     output:
-        f"{RESULTS}/runs/{{run}}/outputs/step-{{step}}.parquet",
+        f"{RESULTS}/runs/{{run}}/log_odds/step-{{step}}.parquet",
     log:
-        "logs/outputs/{run}/step-{step}.log",
+        "logs/log_odds/{run}/step-{step}.log",
     benchmark:
-        "logs/benchmarks/outputs/{run}/step-{step}.tsv"
+        "logs/benchmarks/log_odds/{run}/step-{step}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -123,18 +123,18 @@ rule outputs:
         mem_mb=growing(2000),
         runtime=growing(15),
     message:
-        "Merging the outputs of {wildcards.run}, step {wildcards.step}"
+        "Merging the log-odds of {wildcards.run}, step {wildcards.step}"
     script:
-        "../scripts/outputs.py"
+        "../scripts/log_odds.py"
 
 
-use rule outputs as outputs_of_kind with:
+use rule log_odds as log_odds_of_mask_embedding with:
     output:
-        f"{RESULTS}/runs/{{run}}/masking-{{kind}}/outputs/step-{{step}}.parquet",
+        f"{RESULTS}/runs/{{run}}/mask-embedding-{{mask_embedding}}/log_odds/step-{{step}}.parquet",
     log:
-        "logs/outputs/{run}/masking-{kind}/step-{step}.log",
+        "logs/log_odds/{run}/mask-embedding-{mask_embedding}/step-{step}.log",
     benchmark:
-        "logs/benchmarks/outputs/{run}/masking-{kind}/step-{step}.tsv"
+        "logs/benchmarks/log_odds/{run}/mask-embedding-{mask_embedding}/step-{step}.tsv"
     message:
-        "Merging the outputs of {wildcards.run}, step {wildcards.step}, "
-        "masking baseline {wildcards.kind}"
+        "Merging the log-odds of {wildcards.run}, step {wildcards.step}, "
+        "mask embedding {wildcards.mask_embedding}"

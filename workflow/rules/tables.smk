@@ -78,7 +78,7 @@ rule class_prediction_table:
 
 rule faithfulness_table:
     input:
-        outputs=every_step(RUNS, "outputs/step-{step}.parquet"),
+        log_odds=every_step(RUNS, "log_odds/step-{step}.parquet"),
         interactions=interactions_of(RUNS),
         stages=every_run("stages.json"),
     output:

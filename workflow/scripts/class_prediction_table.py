@@ -1,7 +1,7 @@
 from job import start
 from sft_interactions import tables
-from sft_interactions.figures import fig4
-from sft_interactions.figures.run import read_runs
+from sft_interactions.analysis.runs import read_runs
+from sft_interactions.figures import carriers as fig4
 
 start(snakemake)
 runs = read_runs(snakemake.params.runs, snakemake.input.metrics, snakemake.input.stages)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.data import build_splits
-from sft_interactions.player_choice import unsuitable_for
-from sft_interactions.sources import extract_members
+from sft_interactions.data.players import unsuitable_for
+from sft_interactions.data.sources import extract_members
+from sft_interactions.data.splits import build_splits
 
 provenance = start(snakemake)
 dataset = snakemake.params.dataset

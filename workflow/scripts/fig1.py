@@ -2,9 +2,9 @@ from pathlib import Path
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.figures import fig1
-from sft_interactions.figures.run import read_runs
-from sft_interactions.figures.sample import best_step, read_logical_model, read_prompt
+from sft_interactions.analysis.runs import read_runs
+from sft_interactions.analysis.samples import best_step, read_logical_model, read_prompt
+from sft_interactions.figures import interactions as fig1
 from sft_interactions.figures.style import save
 
 start(snakemake)

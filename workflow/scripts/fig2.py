@@ -1,6 +1,7 @@
 from job import start
-from sft_interactions.figures import fig2, panels
-from sft_interactions.figures.run import read_runs
+from sft_interactions.analysis.runs import read_runs
+from sft_interactions.figures import evolution as fig2
+from sft_interactions.figures import panels
 from sft_interactions.figures.style import save
 
 start(snakemake)

@@ -1,6 +1,6 @@
 from job import start
-from sft_interactions.figures import fig4
-from sft_interactions.figures.run import read_runs
+from sft_interactions.analysis.runs import read_runs
+from sft_interactions.figures import carriers as fig4
 from sft_interactions.figures.style import save
 
 start(snakemake)

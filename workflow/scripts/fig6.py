@@ -2,11 +2,11 @@ from pathlib import Path
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.figures import fig6
-from sft_interactions.figures.sample import best_step
+from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.samples import best_step
+from sft_interactions.analysis.sparsity import n_possible, sorted_strengths
+from sft_interactions.figures import sparsity as fig6
 from sft_interactions.figures.style import save
-from sft_interactions.salience import select_salient
-from sft_interactions.sparsity import n_possible, sorted_strengths
 
 start(snakemake)
 salience, n_players = snakemake.params.salience, snakemake.params.n_players

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from job import start
-from sft_interactions.figures import fig9
-from sft_interactions.figures.sample import best_step, read_logical_model, read_prompt
+from sft_interactions.analysis.samples import best_step, read_logical_model, read_prompt
+from sft_interactions.figures import comparison as fig9
 from sft_interactions.figures.style import save
 
 start(snakemake)

@@ -5,7 +5,7 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.findings import conclude, measure_parts
+from sft_interactions.analysis.findings import conclude, measure_parts
 
 provenance = start(snakemake)
 params = snakemake.params

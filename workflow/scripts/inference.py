@@ -3,15 +3,11 @@ from pathlib import Path
 
 from job import progress_bar, start
 from sft_interactions import tables
-from sft_interactions.inference import (
-    Checkpoint,
-    MaskedPrompt,
-    load_base,
-    load_checkpoint,
-    pick_device,
-    use_reproducible_float32,
-)
-from sft_interactions.outputs import Parts, evaluate, fingerprint, folder_state
+from sft_interactions.masking.checkpoint import Checkpoint
+from sft_interactions.masking.devices import pick_device, use_reproducible_float32
+from sft_interactions.masking.log_odds import MaskedPrompt
+from sft_interactions.masking.parts import Parts, evaluate, fingerprint, folder_state
+from sft_interactions.models.loading import load_base, load_checkpoint
 
 provenance = start(snakemake)
 settings, compute = snakemake.params.inference, snakemake.params.compute
@@ -19,12 +15,12 @@ model, steps, shard = snakemake.input.model, snakemake.params.steps, int(snakema
 device = pick_device(compute["device"])
 use_reproducible_float32(compute["threads"])
 metadata = tables.read_metadata(snakemake.input.prompts)
-token_id = metadata.get("baseline_token_id")
-kind = snakemake.wildcards.get("kind", metadata["masking_baseline"])
-baseline = {"kind": kind, "token_id": token_id and int(token_id)}
-if snakemake.input.baseline:
-    learned = tables.read(snakemake.input.baseline[0], tables.MASKING_BASELINE)
-    baseline["vector"] = learned["value"].to_list()
+token_id = metadata.get("mask_token_id")
+name = snakemake.wildcards.get("mask_embedding", metadata["mask_embedding"])
+mask_embedding = {"name": name, "token_id": token_id and int(token_id)}
+if snakemake.input.learned:
+    learned = tables.read(snakemake.input.learned[0], tables.MASK_EMBEDDING)
+    mask_embedding["vector"] = learned["value"].to_list()
 rows = tables.read(snakemake.input.prompts, tables.PROMPTS).to_dicts()
 columns = ("token_ids", "player_of_token", "target_token_ids")
 prompts = {
@@ -39,7 +35,7 @@ def evaluate_step(step, bar):
     depends_on = {
         "model": folder_state(model),
         "checkpoint": folder_state(path),
-        "baseline": baseline,
+        "mask_embedding": mask_embedding,
         "settings": {
             key: settings[key] for key in ("dtype", "method", "batch_tokens", "memory_gb")
         },
@@ -57,7 +53,7 @@ def evaluate_step(step, bar):
     @cache
     def checkpoint():
         weights = load_checkpoint(model, path, "cpu", base=base if len(steps) > 1 else None)
-        return Checkpoint(weights, device, settings, baseline)
+        return Checkpoint(weights, device, settings, mask_embedding)
 
     def log_odds(sample_id):
         values = checkpoint().log_odds(prompts[sample_id], bar.update)
@@ -73,9 +69,9 @@ def evaluate_step(step, bar):
         bar.samples += 1
         bar.set_postfix_str(f"{bar.samples} of {len(prompts) * len(steps)} samples", refresh=False)
 
-    outputs, about = evaluate(parts, keys, log_odds, done)
+    rows_of_step, about = evaluate(parts, keys, log_odds, done)
     path = folder / f"step-{step}.parquet"
-    tables.write(outputs, path, tables.OUTPUTS, metadata=about, **provenance)
+    tables.write(rows_of_step, path, tables.LOG_ODDS, metadata=about, **provenance)
     return keys.values()
 
 

@@ -1,12 +1,12 @@
 from job import progress_bar, start
 from sft_interactions import tables
-from sft_interactions.extraction import extract
-from sft_interactions.interactions import check_certificates, from_extraction, to_values
+from sft_interactions.extraction.interactions import check_certificates, from_extraction, to_values
+from sft_interactions.extraction.program import extract
 
 provenance = start(snakemake)
 settings = snakemake.params.extraction
-outputs = tables.read(snakemake.input[0], tables.OUTPUTS)
-samples, values = to_values(outputs, snakemake.input[0])
+log_odds = tables.read(snakemake.input[0], tables.LOG_ODDS)
+samples, values = to_values(log_odds, snakemake.input[0])
 with progress_bar(snakemake, len(samples), "sample") as bar:
     solved = extract(
         values,

@@ -6,6 +6,10 @@ import traceback
 import warnings
 from pathlib import Path
 
+# Snakemake appends a script's folder to the module path, so an installed copy of the package would win
+# over the checkout's. Every script imports this module first.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from sft_interactions import config as study_config
 
 
@@ -49,13 +53,13 @@ def start(snakemake) -> dict[str, str]:
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.disable_progress_bar()
 
-    def report(kind, error, trace) -> None:
+    def report(error_type, error, trace) -> None:
         with log.open("a") as file:
-            file.write("".join(traceback.format_exception(kind, error, trace)))
+            file.write("".join(traceback.format_exception(error_type, error, trace)))
         if isinstance(error, ValueError):
             print(f"{snakemake.rule}: {error}", file=sys.stderr)
         else:
-            traceback.print_exception(kind, error, trace)
+            traceback.print_exception(error_type, error, trace)
 
     sys.excepthook = report
     return {"created_by": snakemake.rule, "config_hash": study_config.digest(snakemake.config)}

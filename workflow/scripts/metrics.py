@@ -1,6 +1,6 @@
 from job import start
 from sft_interactions import tables
-from sft_interactions.metrics import compute_metrics
+from sft_interactions.analysis.metrics import compute_metrics
 
 provenance = start(snakemake)
 samples = tables.read(snakemake.input.solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list()

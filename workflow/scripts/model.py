@@ -2,8 +2,8 @@ import tempfile
 from pathlib import Path
 
 from job import start
-from sft_interactions.models import prepare_model
-from sft_interactions.sources import extract_members, parse_source
+from sft_interactions.data.sources import extract_members, parse_source
+from sft_interactions.models.preparing import prepare_model
 
 start(snakemake)
 destination = Path(snakemake.output[0])

@@ -2,8 +2,8 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.figures.run import read_runs
-from sft_interactions.paper import compare
+from sft_interactions.analysis.paper import compare
+from sft_interactions.analysis.runs import read_runs
 
 start(snakemake)
 runs = read_runs(snakemake.params.labels, snakemake.input.metrics, snakemake.input.stages)

@@ -8,9 +8,9 @@ from transformers import AutoTokenizer
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.player_choice import make_chooser
-from sft_interactions.players import UnsuitableSampleError
-from sft_interactions.prompts import baseline_token_id, make_frame, make_prompt, text_offsets
+from sft_interactions.data.players import make_chooser
+from sft_interactions.data.words import UnsuitableSampleError
+from sft_interactions.models.prompts import make_frame, make_prompt, mask_token_id, text_offsets
 
 provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference
@@ -42,11 +42,11 @@ for reason, count in sorted(skipped.items()):
 if not prompts:
     raise ValueError(f"no sample can give its players ({dict(skipped)}); lower players.n")
 metadata = {
-    "masking_baseline": inference["masking_baseline"],
+    "mask_embedding": inference["mask_embedding"],
     "skipped": json.dumps(dict(sorted(skipped.items()))),
 }
-if inference["masking_baseline"] in ("token", "learned") or inference.get("baseline_token"):
-    metadata["baseline_token_id"] = str(baseline_token_id(tokenizer, settings["baseline_token"]))
+if inference["mask_embedding"] in ("token", "learned") or inference.get("mask_token"):
+    metadata["mask_token_id"] = str(mask_token_id(tokenizer, settings["mask_token"]))
 tables.write(
     pl.DataFrame([asdict(prompt) for prompt in prompts]),
     snakemake.output.prompts,

@@ -1,6 +1,6 @@
 from job import start
 from sft_interactions import tables
-from sft_interactions.sensitivity import vary_salience
+from sft_interactions.analysis.sensitivity import vary_salience
 
 start(snakemake)
 
@@ -17,7 +17,7 @@ files = zip(
 )
 table = vary_salience(
     {step: checkpoint(*paths) for step, *paths in files},
-    checkpoint(*snakemake.input.baseline) if snakemake.input.baseline else None,
+    checkpoint(*snakemake.input.reference) if snakemake.input.reference else None,
     snakemake.params.choices,
     snakemake.params.n_players,
 )

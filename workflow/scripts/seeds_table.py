@@ -2,7 +2,7 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.metrics import compute_metrics_over_seeds
+from sft_interactions.analysis.metrics import compute_metrics_over_seeds
 
 start(snakemake)
 params = snakemake.params

@@ -4,8 +4,8 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.salience import select_salient
-from sft_interactions.sparsity import n_possible, summarize_counts
+from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.sparsity import n_possible, summarize_counts
 
 start(snakemake)
 params = snakemake.params

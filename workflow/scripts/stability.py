@@ -1,10 +1,11 @@
 import polars as pl
 
 from job import progress_bar, start
-from sft_interactions import stability, tables
-from sft_interactions.dynamics import add_generalizability
-from sft_interactions.interactions import to_values
-from sft_interactions.salience import read_salient
+from sft_interactions import tables
+from sft_interactions.analysis import stability
+from sft_interactions.analysis.dynamics import add_generalizability
+from sft_interactions.analysis.salience import read_salient
+from sft_interactions.extraction.interactions import to_values
 
 provenance = start(snakemake)
 settings = snakemake.params.stability
@@ -15,10 +16,10 @@ common = {
     "seed": snakemake.params.seed,
 }
 values, errors = {}, {}
-for step, path in zip(steps, snakemake.input.outputs, strict=True):
-    outputs = tables.scan(path, tables.OUTPUTS)
-    first = outputs.select(pl.col("sample_id").unique().sort().head(settings["samples"]))
-    kept = outputs.join(first, on="sample_id", how="semi").collect(engine="streaming")
+for step, path in zip(steps, snakemake.input.log_odds, strict=True):
+    log_odds = tables.scan(path, tables.LOG_ODDS)
+    first = log_odds.select(pl.col("sample_id").unique().sort().head(settings["samples"]))
+    kept = log_odds.join(first, on="sample_id", how="semi").collect(engine="streaming")
     samples, values[step] = to_values(kept, path)
     errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 
@@ -40,9 +41,13 @@ with progress_bar(snakemake, len(samples) * (compared + drawn), "extraction") as
 tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
 
 draws = unchanged_run.classify(salience)
-baseline = read_salient(*snakemake.input.baseline, salience) if snakemake.input.baseline else None
+reference = (
+    read_salient(*snakemake.input.reference, salience) if snakemake.input.reference else None
+)
 unchanged = [
-    add_generalizability(rows, baseline, snakemake.params.n_players).with_columns(draw=pl.lit(draw))
+    add_generalizability(rows, reference, snakemake.params.n_players).with_columns(
+        draw=pl.lit(draw)
+    )
     for draw, rows in enumerate(draws)
 ]
 tables.write(pl.concat(unchanged), snakemake.output.unchanged, tables.UNCHANGED, **provenance)

@@ -2,7 +2,7 @@ import json
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.stages import detect_stages
+from sft_interactions.analysis.stages import detect_stages
 
 start(snakemake)
 samples = tables.read(snakemake.input.solve, tables.SOLVE, ["sample_id"])["sample_id"]

@@ -5,7 +5,7 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.stages import tabulate
+from sft_interactions.analysis.stages import tabulate
 
 start(snakemake)
 sizes = {

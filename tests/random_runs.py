@@ -1,0 +1,91 @@
+"""Runs with random metrics, and what tests read back from figures of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sft_interactions import tables
+from sft_interactions.analysis.runs import Run
+from sft_interactions.figures.style import CLASSES
+
+METRICS = (
+    "count",
+    "strength_total",
+    "gamma",
+    "gamma_chance",
+    "rho",
+    "rho_chance",
+    "cross_entropy",
+    "contribution",
+)
+STEPS = (0, 5, 20, 300)
+
+
+def make_run(
+    label: str = "A model on data", steps: tuple[int, ...] = STEPS, n: int = 4, seed: int = 0
+) -> Run:
+    """A run with random metrics; removed and emerged are null at the first step."""
+    random = np.random.default_rng(seed)
+    rows = []
+
+    def add(step: int, name: str, order: int | None, metric: str, value: float) -> None:
+        applies = name == "preserved" or step != steps[0]
+        interval = (value, value - 0.1, value + 0.2) if applies else (None, None, None)
+        if order is None or applies:
+            rows.append((step, name, "both", order, metric, *interval, 9 * applies))
+
+    for step in steps:
+        for name in CLASSES:
+            for metric in METRICS:
+                add(step, name, None, metric, random.uniform(0.2, 0.8))
+            positive, negative = random.uniform(0, 2, n), random.uniform(-2, 0, n)
+            for sign, values in (("positive", positive), ("negative", negative)):
+                add(step, name, None, f"strength_{sign}", values.sum())
+                for order, value in enumerate(values, start=1):
+                    add(step, name, order, f"strength_{sign}", value)
+    schema = dict(tables.METRICS.columns)
+    metrics = tables.check(pl.DataFrame(rows, schema=schema, orient="row"), tables.METRICS, "test")
+    stages = {
+        "boundary_step": steps[1],
+        "ci_low_step": steps[1],
+        "ci_high_step": steps[2],
+        "best_checkpoint_step": steps[2],
+    }
+    return Run(label, metrics, stages)
+
+
+def with_values(run: Run, metric: str, value: float | None) -> Run:
+    """The run with every value of a metric replaced."""
+    chosen = pl.col("metric") == metric
+    changed = [
+        pl.when(chosen).then(pl.lit(value, pl.Float64)).otherwise(pl.col(column)).alias(column)
+        for column in ("value", "ci_low", "ci_high")
+    ]
+    return replace(run, metrics=run.metrics.with_columns(changed))
+
+
+def lookup(run: Run, step: int, name: str, metric: str, order: int | None = None) -> float | None:
+    """A metric straight from the table."""
+    rows = run.metrics.filter(
+        pl.col("step") == step,
+        pl.col("class") == name,
+        pl.col("metric") == metric,
+        pl.col("order").eq_missing(pl.lit(order, pl.UInt8)),
+    )
+    return rows["value"].item()
+
+
+def panel(figure: Figure, label: str) -> Axes:
+    return next(axes for axes in figure.axes if axes.get_label() == label)
+
+
+def lines(axes: Axes) -> dict[str, np.ndarray]:
+    """Drawn values by the id of the line."""
+    return {line.get_gid(): line.get_ydata() for line in axes.lines if line.get_gid()}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [t.get_text() for part in (figure, *figure.axes) for t in part.texts]

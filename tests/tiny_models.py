@@ -1,0 +1,78 @@
+"""Tiny random-weight LLMs and tokenizers, for tests that need one."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+MIXED = {
+    "num_hidden_layers": 3,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": 6,
+}
+# Windows are shorter than the prompts of the tests. All have grouped-query attention.
+ARCHITECTURES = {
+    "llama": ("llama", {}),
+    "qwen2": ("qwen2", {}),
+    "gemma3": ("gemma3_text", {"head_dim": 8, **MIXED}),
+    "gemma2": ("gemma2", {"head_dim": 8, "attn_logit_softcapping": 2.0, **MIXED}),
+    "qwen3": ("qwen3", {"head_dim": 8, "use_sliding_window": True, **MIXED}),
+    "mistral": ("mistral", {"head_dim": 8, "sliding_window": 10}),  # of both layers
+}
+SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>")
+SENTENCES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "She said the film was wonderful, but the ending was sad!",
+    "Positive, negative or neutral? Answer:",
+    "I don't think that anybody likes cold rain in the morning.",
+)
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tokenizer(vocab_size, *, chat, bos):
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE if chat else None
+    return tokenizer
+
+
+def build_model(architecture, vocab_size=320):
+    # Weights large enough that every masking changes the output well above rounding.
+    shape = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 3,
+    }
+    torch.manual_seed(0)
+    model_type, own = ARCHITECTURES[architecture]
+    config = CONFIG_MAPPING[model_type](**{"num_hidden_layers": 2, **shape, **own})
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

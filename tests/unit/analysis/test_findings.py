@@ -1,0 +1,190 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sft_interactions import tables
+from sft_interactions.analysis import findings
+from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.findings import conclude, verdict_of
+from sft_interactions.analysis.metrics import compute_metrics
+
+N = 4
+STEPS = [0, 10, 40]
+SAMPLES = [f"s{i}" for i in range(8)]
+STAGES = {"boundary_step": 10, "ci_low_step": 10, "ci_high_step": 10}
+ROWS = {"sample_id": pl.String, "kind": tables.KIND, "pattern": pl.UInt32, "order": pl.UInt8}
+SETTINGS = {"unchanged_samples": 8, "resamples": 200, "level": 0.95, "seed": 0}
+
+
+def salient(*sets):
+    """Interactions (pattern, effect), the same in every sample, from several tuples of them."""
+    rows = [
+        (sample_id, "and", pattern, pattern.bit_count(), effect)
+        for sample_id in SAMPLES
+        for part in sets
+        for pattern, effect in part
+    ]
+    return pl.DataFrame(rows, schema={**ROWS, "effect": pl.Float64}, orient="row")
+
+
+KEPT = ((1, 2.0), (2, 1.5))
+NOISE = ((7, 1.0), (11, -1.0), (13, 1.0), (14, -1.0), (15, 1.0), (3, -1.0))
+EARLY = ((4, 1.0), (12, 0.2))
+LATE = ((7, 0.5), (11, -0.5), (13, 0.5), (14, -0.6), (10, 0.5), (5, -0.5), (9, 0.5), (6, -0.5))
+
+
+def run(
+    *, early=EARLY, late=LATE, before=KEPT + NOISE, reference=KEPT + EARLY, stages=STAGES, **options
+):
+    """Parts on a run that does what the paper says, unless told otherwise."""
+    classes = classify(
+        {0: salient(before), 10: salient(KEPT, early), 40: salient(KEPT, early, late)}
+    )
+    reference = reference and salient(reference)
+    unchanged = classify({step: salient(before) for step in STEPS})
+    arguments = [
+        add_generalizability(classes, reference, N),
+        [add_generalizability(unchanged, reference, N)],
+        SAMPLES,
+        STEPS,
+        stages,
+        N,
+    ]
+    return findings.measure_parts(*arguments, **{**SETTINGS, **options})
+
+
+def verdicts(parts):
+    return dict(parts.select("part", "verdict").rows())
+
+
+def decided(parts):
+    rows = conclude(parts.with_columns(run=pl.lit("a-b")))
+    return dict(rows.select("finding", "verdict").rows())
+
+
+def test_a_run_that_does_what_the_paper_says_supports_every_finding():
+    parts = run()
+    assert set(verdicts(parts).values()) == {"supported"}
+    assert decided(parts) == dict.fromkeys(range(1, 6), "supported")
+
+
+def test_docs_name_every_part_its_claim_and_every_statement():
+    text = (Path(__file__).parents[3] / "docs" / "findings.md").read_text()
+    for part in run().iter_rows(named=True):
+        row = next(line for line in text.splitlines() if line.startswith(f"| {part['part']} |"))
+        assert f"| {part['claim']} |" in row
+    for number, statement in findings.STATEMENTS.items():
+        assert f"| **{number}** | *{statement}* |" in text
+
+
+def test_values_are_those_of_the_metrics():
+    parts = {row["part"]: row for row in run().iter_rows(named=True)}
+    classes = classify(
+        {0: salient(KEPT, NOISE), 10: salient(KEPT, EARLY), 40: salient(KEPT, EARLY, LATE)}
+    )
+    dynamics = add_generalizability(classes, salient(KEPT, EARLY), N)
+    table = compute_metrics(dynamics, SAMPLES, STEPS, N, resamples=0, level=0.9, seed=0)
+
+    def metric(name, label, step):
+        rows = table.filter(pl.col("order").is_null(), metric=name, kind="both", step=step)
+        return rows.filter(pl.col("class") == label)["value"].item()
+
+    def above(name, label, step):
+        return metric(name, label, step) - metric(f"{name}_chance", label, step)
+
+    assert parts["1.1 few"]["value"] == pytest.approx(2 / 8)
+    order = metric("mean_order", "preserved", 0) - metric("mean_order", "emerged", 10)
+    assert parts["1.2 low order"]["value"] == pytest.approx(order)
+    rho = above("rho", "emerged", 10) - above("rho", "removed", 10)
+    assert parts["1.4 high ρ"]["value"] == pytest.approx(rho)
+    gamma = above("gamma", "emerged", 10) - above("gamma", "emerged", 40)
+    assert parts["2.3 low γ"]["value"] == pytest.approx(gamma)
+    entropy = [
+        metric("cross_entropy", *cell)
+        for cell in (("emerged", 40), ("removed", 40), ("preserved", 40), ("emerged", 10))
+    ]
+    expected = min(entropy[:2]) - max(entropy[2:])
+    assert parts["5.6 carry"]["value"] == pytest.approx(expected)
+    assert parts["3.2 most"]["value"] == pytest.approx(1)
+    assert parts["3.3 short"]["value"] == pytest.approx(10 / 40)
+
+
+def test_many_early_ones_contradict_the_first_finding():
+    parts = run(early=EARLY + LATE, late=())
+    assert verdicts(parts)["1.1 few"] == "contradicted"
+    assert decided(parts)[1] == "contradicted"
+    assert (
+        verdicts(parts)["2.1 many"] == "inconclusive"
+    )  # no growth at all, exactly on the threshold
+
+
+def test_a_finding_shows_the_first_part_that_decides():
+    parts = run(early=EARLY + LATE, late=()).with_columns(run=pl.lit("a-b"))
+    row = conclude(parts).filter(finding=1).row(0, named=True)
+    assert row["part"] == "1.1 few"
+    assert row["parts"] == 4
+    contradicted = parts.filter(finding=1, verdict="contradicted")
+    assert row["parts_contradicted"] == len(contradicted) > 0
+
+
+def test_changes_within_the_churn_floor_are_not_counted():
+    # Noise alone is made to remove what the run removes.
+    before = salient(KEPT, NOISE)
+    classes = classify({0: before, 10: salient(KEPT), 40: salient(KEPT)})
+    rows = add_generalizability(classes, None, N)
+    parts = findings.measure_parts(rows, [rows], SAMPLES, STEPS, STAGES, N, **SETTINGS)
+    found = {row["part"]: row for row in parts.iter_rows(named=True)}
+    assert found["3.1 beyond noise"]["value"] == 0
+    assert found["3.1 beyond noise"]["verdict"] == "inconclusive"
+    assert found["3.2 most"]["value"] is None
+
+
+def test_without_a_reference_gamma_is_not_judged():
+    found = verdicts(run(reference=None))
+    gamma = [name for name in found if "γ" in name]
+    assert len(gamma) == 5
+    assert {found[name] for name in gamma} == {"inconclusive"}
+    assert found["1.4 high ρ"] == "supported"
+
+
+@pytest.mark.parametrize(("step", "missing"), [(0, "123"), (40, "23")])
+def test_without_a_stage_its_parts_are_not_judged(step, missing):
+    stages = dict.fromkeys(STAGES, step)
+    parts = run(stages=stages)
+    for number in missing[-2:]:
+        chosen = parts.filter(pl.col("part").str.starts_with(number))
+        compared = chosen.filter(~pl.col("part").str.starts_with("3.1"))
+        assert compared["value"].null_count() == len(compared)
+        assert set(compared["verdict"]) == {"inconclusive"}
+    assert verdicts(parts)["4.1 high order"] == "supported"
+    assert (parts.filter(part="1.1 few")["value"].item() is None) == (step == 0)
+
+
+def test_few_samples_and_no_bootstrap_judge_nothing():
+    assert set(verdicts(run(resamples=0)).values()) == {"inconclusive", "supported"}
+    judged = [
+        part for part, verdict in verdicts(run(resamples=0)).items() if verdict == "supported"
+    ]
+    assert judged == ["3.3 short"]  # its interval is the one of the stages
+    parts = run(unchanged_samples=4)
+    assert verdicts(parts)["3.1 beyond noise"] == "inconclusive"
+    assert parts.filter(part="3.1 beyond noise")["n_samples"].item() == 4
+
+
+@pytest.mark.parametrize(
+    ("above", "low", "high", "n", "verdict"),
+    [
+        (True, 0.6, 0.9, 5, "supported"),
+        (True, 0.1, 0.4, 5, "contradicted"),
+        (True, 0.4, 0.6, 5, "inconclusive"),
+        (False, 0.6, 0.9, 5, "contradicted"),
+        (False, 0.1, 0.4, 5, "supported"),
+        (False, 0.1, 0.4, 4, "inconclusive"),
+        (True, None, None, 9, "inconclusive"),
+    ],
+)
+def test_verdict(above, low, high, n, verdict):
+    part = findings.Part("1.1 x", "x", above, 0.5, np.copy)
+    assert verdict_of(part, low, high, n) == verdict

@@ -1,0 +1,308 @@
+import itertools
+import math
+import tracemalloc
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sft_interactions import tables
+from sft_interactions.analysis.metrics import (
+    bootstrap_weights,
+    compute_metrics,
+    compute_metrics_over_seeds,
+    ratios,
+    summarize,
+)
+
+N = 3
+STEPS = [0, 10]
+
+
+def dynamics(*rows):
+    """Rows (sample_id, step, class, kind, pattern, effect, generalizable, chance)."""
+    return pl.DataFrame(
+        [(*row[:5], row[4].bit_count(), *row[5:]) for row in rows],
+        schema=tables.DYNAMICS.columns,
+        orient="row",
+    )
+
+
+HAND_MADE = dynamics(
+    ("a", 0, "preserved", "and", 1, 2.0, True, 0.5),
+    ("a", 0, "preserved", "and", 3, -1.0, False, 0.25),
+    ("a", 0, "preserved", "or", 3, -0.5, True, 0.0),
+    ("a", 0, "preserved", "or", 7, 0.5, False, 1.0),
+    ("b", 0, "preserved", "and", 6, 1.0, False, 0.0),
+    ("a", 10, "preserved", "and", 1, 3.0, True, 0.5),
+    ("a", 10, "emerged", "or", 5, -1.0, False, 0.0),
+    ("b", 10, "removed", "and", 6, 1.0, False, 0.0),
+)
+
+
+class Metrics:
+    def __init__(self, rows, samples=("a", "b"), **options):
+        settings = {"resamples": 0, "level": 0.95, "seed": 0, **options}
+        self.table = compute_metrics(rows, samples, STEPS, N, **settings)
+
+    def row(self, step, label, metric, kind="both", order=None):
+        found = self.table.filter(
+            pl.col("order").eq_missing(pl.lit(order, pl.UInt8)),
+            step=step,
+            metric=metric,
+            kind=kind,
+            **{"class": label},
+        )
+        return found.row(0, named=True) if len(found) == 1 else None
+
+    def __call__(self, *cell, **more):
+        return self.row(*cell, **more)["value"]
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    return Metrics(HAND_MADE)
+
+
+def test_table_fits_its_schema(metrics):
+    tables.check(metrics.table, tables.METRICS, "metrics")
+
+
+def test_counts_are_means_over_samples(metrics):
+    assert metrics(0, "preserved", "count") == 5 / 2
+    assert metrics(0, "preserved", "count", "and") == 3 / 2
+    assert metrics(0, "preserved", "count", "or") == 2 / 2
+    assert [metrics(0, "preserved", "count", order=k) for k in (1, 2, 3)] == [0.5, 1.5, 0.5]
+    assert metrics(0, "preserved", "count", "or", 2) == 0.5
+    assert metrics(10, "preserved", "count") == 1 / 2  # b has none and counts
+    assert metrics(10, "removed", "count") == 1 / 2
+
+
+def test_strengths_by_sign_and_order(metrics):
+    assert metrics(0, "preserved", "strength_positive") == (2.5 + 1) / 2
+    assert metrics(0, "preserved", "strength_negative") == -1.5 / 2
+    assert metrics(0, "preserved", "strength_total") == 5 / 2
+    assert metrics(0, "preserved", "strength_positive", order=2) == 1 / 2
+    assert metrics(0, "preserved", "strength_negative", order=2) == -1.5 / 2
+    assert metrics(0, "preserved", "strength_negative", "or", 2) == -0.5 / 2
+    assert metrics(0, "preserved", "strength_total", order=3) == 0.5 / 2
+    assert metrics(0, "preserved", "strength_total", order=1) == 2 / 2
+    assert metrics(10, "emerged", "strength_negative") == -1 / 2
+
+
+def test_gamma_is_weighted_by_strength(metrics):
+    # a: (2 + 0.5) / 4, b: 0 / 1
+    assert metrics(0, "preserved", "gamma") == pytest.approx((2.5 / 4 + 0) / 2)
+    assert metrics(0, "preserved", "gamma", "and") == pytest.approx((2 / 3 + 0) / 2)
+    assert metrics(0, "preserved", "gamma_chance") == pytest.approx(((1 + 0.25 + 0.5) / 4 + 0) / 2)
+
+
+def test_rho_is_what_is_not_cancelled(metrics):
+    assert metrics(0, "preserved", "rho") == pytest.approx((1 / 4 + 1) / 2)
+    assert metrics(0, "preserved", "rho", "or") == 0
+
+
+def test_chance_level_of_rho_is_its_mean_over_all_signs(metrics):
+    sizes = [2.0, 1.0, 0.5, 0.5]
+    signs = itertools.product([-1, 1], repeat=4)
+    drawn = [abs(np.dot(row, sizes)) / sum(sizes) for row in signs]
+    of_b = 1.0  # a single interaction cannot cancel
+    expected = (np.mean(drawn) + of_b) / 2
+    assert metrics(0, "preserved", "rho_chance") == pytest.approx(expected)
+
+
+def test_chance_level_of_rho_of_many_falls_with_their_number():
+    rows = [("a", 0, "preserved", "and", 1, 1.0, None, None)] * 400
+    # Of n equal sizes it is sqrt(2 / (pi n)) for large n.
+    found = Metrics(dynamics(*rows), samples=("a",))(0, "preserved", "rho_chance")
+    assert found == pytest.approx(math.sqrt(2 / (math.pi * 400)), rel=0.1)
+
+
+def test_memory_does_not_grow_with_the_number_of_sizes_of_a_class():
+    first, number = 1000, 600
+    rows = pl.DataFrame({"row": range(number), "times": range(first, first + number)}).select(
+        pl.col("row").repeat_by("times").explode(),
+        order=1,
+        effect=1.0,
+        generalizable=None,
+        chance=None,
+    )
+    tracemalloc.start()
+    list(ratios(rows, "both", number, 12))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 512 draws of signs for each size, in bytes, would be 400 MB.
+    assert peak < 300e6
+
+
+def test_ratios_are_means_over_the_samples_that_have_a_set(metrics):
+    assert metrics.row(0, "preserved", "rho")["n_samples"] == 2
+    assert metrics.row(10, "preserved", "rho")["n_samples"] == 1
+    assert metrics(10, "preserved", "gamma") == 1
+    assert metrics(10, "emerged", "gamma") == 0
+    assert metrics.row(10, "preserved", "count")["n_samples"] == 2
+
+
+def test_order_and_contribution_are_means_over_interactions(metrics):
+    assert metrics(0, "preserved", "mean_order") == (1 + 2 + 2 + 3 + 2) / 5
+    assert metrics(0, "preserved", "contribution") == (2 - 1 - 0.5 + 0.5 + 1) / 5
+    assert metrics(0, "preserved", "contribution", "or") == 0
+    assert metrics(10, "emerged", "contribution") == -1
+
+
+def test_cross_entropy_is_that_of_the_class_alone(metrics):
+    def loss(log_odds):
+        return -math.log(1 / (1 + math.exp(-log_odds)))
+
+    assert metrics(0, "preserved", "cross_entropy") == pytest.approx((loss(1) + loss(1)) / 2)
+    # b has no emerged interaction: log-odds of 0
+    assert metrics(10, "emerged", "cross_entropy") == pytest.approx((loss(-1) + math.log(2)) / 2)
+
+
+def test_cross_entropy_of_large_effects_is_finite():
+    rows = dynamics(("a", 0, "preserved", "and", 1, -2000.0, True, 0.0))
+    assert Metrics(rows, samples=["a"])(0, "preserved", "cross_entropy") == pytest.approx(2000)
+
+
+def test_nothing_has_emerged_or_left_before_training(metrics):
+    for label in ("emerged", "removed"):
+        for metric in ("count", "strength_total", "gamma", "rho", "mean_order", "cross_entropy"):
+            row = metrics.row(0, label, metric)
+            assert (row["value"], row["ci_low"], row["n_samples"]) == (None, None, 0)
+        assert metrics.row(0, label, "count", order=1) is None
+
+
+def test_an_empty_class_has_a_count_but_no_ratio(metrics):
+    assert metrics(10, "removed", "count", "or") == 0
+    assert metrics(10, "removed", "strength_total", "or") == 0
+    assert metrics(10, "removed", "cross_entropy", "or") == pytest.approx(math.log(2))
+    for metric in ("gamma", "gamma_chance", "rho", "mean_order", "contribution"):
+        row = metrics.row(10, "removed", metric, "or")
+        assert (row["value"], row["ci_low"], row["n_samples"]) == (None, None, 0)
+
+
+def test_without_any_interaction_nothing_is_nan():
+    metrics = Metrics(HAND_MADE.clear(), resamples=10)
+    assert metrics(0, "preserved", "count") == 0
+    assert metrics(0, "preserved", "rho") is None
+    assert not metrics.table["value"].is_nan().any()
+
+
+def test_gamma_is_unknown_without_a_reference():
+    rows = HAND_MADE.with_columns(
+        generalizable=pl.lit(None, pl.Boolean), chance=pl.lit(None, pl.Float64)
+    )
+    metrics = Metrics(rows, resamples=10)
+    for metric in ("gamma", "gamma_chance"):
+        assert metrics(0, "preserved", metric) is None
+    assert metrics(0, "preserved", "rho") is not None
+
+
+def test_samples_without_salient_interactions_count_in_the_means():
+    metrics = Metrics(HAND_MADE, samples=["a", "b", "c", "d"])
+    assert metrics(0, "preserved", "count") == 5 / 4
+    assert metrics.row(0, "preserved", "count")["n_samples"] == 4
+    assert metrics(0, "preserved", "rho") == pytest.approx((1 / 4 + 1) / 2)
+
+
+def test_churn_floor_is_the_mean_over_draws():
+    draws = [
+        dynamics(
+            ("a", 10, "emerged", "and", 3, 1.0, True, 0.0),
+            ("a", 10, "emerged", "or", 5, -0.5, False, 0.0),
+        ),
+        dynamics(("b", 10, "emerged", "and", 3, 1.0, False, 0.0)),
+    ]
+    floors = Metrics(HAND_MADE, unchanged=draws)
+    assert floors(10, "emerged", "churn_floor") == (2 + 1) / 4
+    assert floors(10, "removed", "churn_floor") == 0
+    assert floors(10, "emerged", "gamma_churn_floor") == pytest.approx((1 / 1.5 + 0) / 2)
+    assert floors(10, "emerged", "rho_churn_floor") == pytest.approx((0.5 / 1.5 + 1) / 2)
+    assert floors(10, "removed", "rho_churn_floor") is None
+    first_only = Metrics(HAND_MADE, unchanged=draws, unchanged_samples=1)
+    assert first_only(10, "emerged", "churn_floor") == 2 / 2
+    assert first_only.row(10, "emerged", "churn_floor")["n_samples"] == 1
+
+
+def test_no_churn_floor_without_draws(metrics):
+    assert metrics.row(10, "emerged", "churn_floor") is None
+
+
+def test_bootstrap_is_deterministic_and_depends_on_its_seed():
+    one, two = (Metrics(HAND_MADE, resamples=50).table for _ in range(2))
+    assert one.equals(two)
+    assert (bootstrap_weights(9, 50, 1) == bootstrap_weights(9, 50, 1)).all()
+    assert (bootstrap_weights(9, 50, 1) != bootstrap_weights(9, 50, 2)).any()
+
+
+def test_intervals_hold_their_value(metrics):
+    assert metrics.table["ci_low"].null_count() == len(metrics.table)
+    table = Metrics(HAND_MADE, resamples=200).table.drop_nulls("value")
+    assert table["ci_low"].null_count() == 0
+    assert (table["ci_low"] <= table["value"] + 1e-12).all()
+    assert (table["value"] <= table["ci_high"] + 1e-12).all()
+
+
+def test_weights_are_draws_with_replacement():
+    weights = bootstrap_weights(7, 100, 0)
+    assert weights.shape == (100, 7)
+    assert (weights.sum(1) == 7).all()
+    assert weights.max() > 1
+    assert bootstrap_weights(7, 0, 0).size == 0
+
+
+def test_summary_of_a_constant_is_that_constant():
+    ones = np.ones(8)
+    weights = bootstrap_weights(8, 100, 0)
+    assert summarize(3 * ones, ones, weights, 0.95) == (3, 3, 3, 8)
+
+
+def test_summary_is_a_percentile_interval():
+    values = np.arange(40.0)
+    weights = bootstrap_weights(40, 2000, 0)
+    value, low, high, used = summarize(values, np.ones(40), weights, 0.9)
+    spread = 1.645 * values.std() / math.sqrt(40)
+    assert (value, used) == (19.5, 40)
+    assert low == pytest.approx(19.5 - spread, abs=0.3)
+    assert high == pytest.approx(19.5 + spread, abs=0.3)
+
+
+def test_resamples_without_a_denominator_are_left_out():
+    denominator = np.array([1.0, 0, 0, 0])
+    weights = bootstrap_weights(4, 200, 0)
+    assert summarize(2 * denominator, denominator, weights, 0.95) == (2, 2, 2, 1)
+
+
+def over_seeds(*runs, resamples=400):
+    return compute_metrics_over_seeds(
+        runs, ["a", "b"], STEPS, N, resamples=resamples, level=0.95, seed=0
+    )
+
+
+def count_of(table, label="preserved"):
+    return table.filter(
+        pl.col("order").is_null(), metric="count", step=0, kind="both", **{"class": label}
+    ).row(0, named=True)
+
+
+def test_metrics_over_seeds_are_means_over_pairs_of_seed_and_sample():
+    other = HAND_MADE.filter(pl.col("sample_id") == "a")
+    found = count_of(over_seeds(HAND_MADE, other))
+    assert (found["value"], found["n_samples"]) == ((4 + 1 + 4 + 0) / 4, 4)
+
+
+def test_one_seed_twice_is_that_seed():
+    twice, once = over_seeds(HAND_MADE, HAND_MADE), Metrics(HAND_MADE, resamples=400).table
+    shown = twice.drop("n_samples")
+    for column in ("value", "ci_low", "ci_high"):
+        expected = once.filter(~pl.col("metric").str.contains("churn"))[column]
+        assert shown[column].to_list() == pytest.approx(expected.to_list(), nan_ok=True), column
+
+
+def test_interval_over_seeds_holds_the_spread_of_the_seeds():
+    alike = pl.concat([HAND_MADE.filter(pl.col("sample_id") == "a")] * 2)
+    alike = alike.with_columns(sample_id=pl.Series(["a"] * 6 + ["b"] * 6))
+    none = alike.clear()
+    same, apart = count_of(over_seeds(alike, alike)), count_of(over_seeds(alike, none))
+    assert (same["ci_low"], same["ci_high"]) == (4, 4)
+    assert (apart["ci_low"], apart["value"], apart["ci_high"]) == (0, 2, 4)

@@ -1,0 +1,222 @@
+"""Findings under other choices."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from random_runs import texts
+
+from sft_interactions import tables
+from sft_interactions.analysis import sensitivity
+from sft_interactions.analysis.dynamics import classify
+from sft_interactions.analysis.metrics import by_cell, ratios
+from sft_interactions.analysis.sensitivity import (
+    Choice,
+    choices,
+    last_present_effects,
+    vary_findings,
+)
+from sft_interactions.extraction.program import extract
+from sft_interactions.figures import survival
+from sft_interactions.figures.style import save
+
+OWN = Choice({"rule": "max_effect", "threshold": 0.05}, 0.04)
+SAMPLES = [f"s{i}" for i in range(6)]
+SETTINGS = {
+    "stability": {"samples": 6, "churn_noise": 1e-3, "draws": 2},
+    "bootstrap": {"resamples": 40, "level": 0.95},
+    "removed_share": 0.9,
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def values():
+    random = np.random.default_rng(0)
+    return {step: random.normal(size=(6, 8)) for step in (0, 2, 5, 9)}
+
+
+def other_masking(values):
+    """v under another mask embedding: all differs but v(N)."""
+    return {key: v[:, [1, 2, 3, 4, 5, 6, 0, 7]] for key, v in values.items()}
+
+
+def vary(values, **tested):
+    reference = {"before SFT": values[0] + 0.05, "tuned": values[9]}
+    by_kind = {"token": values, "zero": other_masking(values)}
+    references = {"token": reference, "zero": other_masking(reference)}
+    rows = vary_findings(by_kind, references, SAMPLES, {"own": OWN, **tested}, **SETTINGS)
+    return tables.check(rows, tables.SENSITIVITY, "test")
+
+
+def differs(table, finding):
+    own, other = (
+        table.filter(position=position, finding=finding).drop("position", "choice", "boundary_step")
+        for position in (0, 1)
+    )
+    return not own.equals(other)
+
+
+def test_choices_vary_one_thing_at_a_time():
+    rules = [dict(OWN.salience), {"rule": "top_k", "threshold": 5}]
+    found = choices(OWN, rules, [0, 0.04], ["hash-1"], ["token", "mean"], has_reference=True)
+    assert list(found) == [
+        "the study's own",
+        "salience: top_k 5",
+        "noise bound ζ: 0",
+        "tie-break: hash-1",
+        "mask embedding: mean",
+        "removed effect: last present",
+        "γ: by count",
+        "reference model: tuned",
+    ]
+    for name, choice in list(found.items())[1:]:
+        changed = [key for key in vars(OWN) if vars(choice)[key] != vars(OWN)[key]]
+        assert len(changed) == 1, name
+    without = choices(OWN, [], [], [], [], has_reference=False)
+    assert list(without) == ["the study's own", "removed effect: last present"]
+
+
+def test_every_choice_has_every_finding_in_its_order(values):
+    table = vary(values, other=replace(OWN, noise_ratio=0.0))
+    assert table["finding"].to_list() == [1, 2, 3, 4, 5] * 2
+    assert table["choice"].to_list() == ["own"] * 5 + ["other"] * 5
+    assert set(table["boundary_step"]) <= {2, 5}
+
+
+def test_the_same_choice_gives_the_same_result(values):
+    table = vary(values, other=replace(OWN))
+    assert not any(differs(table, finding) for finding in range(1, 6))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"salience": {"rule": "top_k", "threshold": 3}},
+        {"noise_ratio": 0.3},
+        {"gamma": "gamma_by_count"},
+        {"reference_model": "tuned"},
+        {"mask_embedding": "zero"},
+    ],
+    ids=str,
+)
+def test_a_choice_makes_a_difference(values, change):
+    table = vary(values, other=replace(OWN, **change))
+    assert any(differs(table, finding) for finding in range(1, 6))
+
+
+def test_effects_of_removed_interactions_at_the_last_time_they_were_present():
+    schema = {
+        "sample_id": pl.String,
+        "kind": tables.KIND,
+        "pattern": pl.UInt32,
+        "order": pl.UInt8,
+        "effect": pl.Float64,
+    }
+
+    def frame(*rows):
+        return pl.DataFrame([("a", *row) for row in rows], schema=schema, orient="row")
+
+    salient = {
+        0: frame(("and", 1, 1, 1.0), ("or", 3, 2, 5.0), ("and", 3, 2, 7.0)),
+        2: frame(("and", 1, 1, 2.0)),
+        5: frame(("or", 3, 2, 6.0)),
+        9: frame(),
+    }
+    rows = last_present_effects(classify(salient), salient, [0, 2, 5, 9])
+    assert rows.columns == classify(salient).columns
+
+    def effects(step, label):
+        chosen = rows.filter(pl.col("class") == label, step=step)
+        return {(k, p): e for k, p, e in chosen.select("kind", "pattern", "effect").rows()}
+
+    assert effects(2, "removed") == {("or", 3): 5.0, ("and", 3): 7.0}
+    assert effects(5, "removed") == {("and", 1): 2.0, ("and", 3): 7.0}
+    assert effects(9, "removed") == {("and", 1): 2.0, ("or", 3): 6.0, ("and", 3): 7.0}
+    assert effects(2, "preserved") == {("and", 1): 2.0}
+    assert effects(5, "emerged") == {("or", 3): 6.0}
+
+
+def test_gamma_by_count_gives_every_interaction_one_vote():
+    rows = [
+        ("a", 0, "preserved", "and", pattern, 1, effect, good, 0.5)
+        for pattern, effect, good in ((1, 9.0, True), (2, 1.0, False), (4, 1.0, False))
+    ]
+    frame = pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
+    cells = by_cell(frame, ["a"])
+    found = {
+        metric: (numerator / denominator).item()
+        for order, metric, numerator, denominator in ratios(cells[0, "preserved"], "both", 1, 3)
+        if order is None
+    }
+    assert found["gamma"] == pytest.approx(9 / 11)
+    assert found["gamma_by_count"] == pytest.approx(1 / 3)
+    assert found["gamma_by_count_chance"] == pytest.approx(0.5)
+
+
+def test_figure_has_a_cell_for_every_verdict(values, tmp_path):
+    table = vary(values, other=replace(OWN, noise_ratio=0.0))
+    figure = survival.draw({"A run": table, "Another run": table.head(5)}, level=0.95)
+    for axes, rows in zip(figure.axes, (table, table.head(5)), strict=True):
+        expected = {f"{r['choice']}:{r['finding']}:{r['verdict']}" for r in rows.to_dicts()}
+        assert {patch.get_gid() for patch in axes.patches} == expected
+        for row in rows.to_dicts():
+            mark = survival.VERDICTS[row["verdict"]][2]
+            assert f"{mark} {row['parts_supported']}/{row['parts']}" in texts(figure)
+    save(figure, [tmp_path / "a.svg"])
+    save(
+        survival.draw({"A run": table, "Another run": table.head(5)}, level=0.95),
+        [tmp_path / "b.svg"],
+    )
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_choices_share_an_extraction(values, monkeypatch):
+    solved = []
+
+    def count(v, **settings):
+        solved.append(settings)
+        return extract(v, **settings)
+
+    monkeypatch.setattr(sensitivity, "extract", count)
+    vary(values, other=replace(OWN, gamma="gamma_by_count"))
+    assert len(solved) == 4 + 2  # checkpoints and references, once
+    vary(values, other=replace(OWN, mask_embedding="zero"))
+    assert len(solved) == 3 * (4 + 2)
+
+
+def test_everything_is_taken_under_the_mask_embedding_of_a_choice(values):
+    reference = {"before SFT": values[0] + 0.05, "tuned": values[9]}
+    other = replace(OWN, mask_embedding="zero")
+    expected = vary_findings(
+        {"zero": other_masking(values)},
+        {"zero": other_masking(reference)},
+        SAMPLES,
+        {"alone": other},
+        **SETTINGS,
+    )
+    expected = tables.check(expected, tables.SENSITIVITY, "test").drop("position", "choice")
+    found = vary(values, other=other).filter(choice="other").drop("position", "choice")
+    assert found.equals(expected)
+
+
+def test_mask_embeddings_without_a_reference_model(values):
+    by_kind = {"token": values, "zero": other_masking(values)}
+    tested = choices(OWN, [], [], [], list(by_kind), has_reference=False)
+    rows = vary_findings(by_kind, {}, SAMPLES, tested, **SETTINGS)
+    assert rows["choice"].unique(maintain_order=True).to_list() == list(tested)
+
+
+def test_names_of_choices_fit_beside_the_figure(values):
+    kinds = ("token", "mean", "zero", "learned")
+    table = vary(values)
+    named = [
+        table.with_columns(choice=pl.lit(name), position=pl.lit(position))
+        for position, name in enumerate(choices(OWN, [], [], [], kinds, has_reference=True))
+    ]
+    figure = survival.draw({"A run": pl.concat(named)}, level=0.95)
+    canvas = FigureCanvasAgg(figure)
+    for label in figure.axes[0].get_yticklabels():
+        assert label.get_window_extent(canvas.get_renderer()).x0 >= 0, label.get_text()

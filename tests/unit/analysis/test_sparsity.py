@@ -1,0 +1,42 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from sft_interactions import tables
+from sft_interactions.analysis.sparsity import n_possible, sorted_strengths, summarize_counts
+
+
+def interactions(effects):
+    rows = [
+        (sample_id, "and" if number % 2 else "or", number + 1, 1, effect)
+        for sample_id, row in effects.items()
+        for number, effect in enumerate(row)
+    ]
+    rows += [(sample_id, "bias", 0, 0, 99.0) for sample_id in effects]
+    return pl.DataFrame(rows, schema=tables.INTERACTIONS.columns, orient="row")
+
+
+def test_strengths_are_sorted_and_relative_without_the_bias():
+    found = sorted_strengths(interactions({"a": [1.0, -4.0, 2.0]}))
+    assert found["a"].tolist() == [1.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_number_of_possible_interactions(n):
+    patterns = np.arange(1, 2**n)
+    single = (patterns & (patterns - 1)) == 0
+    assert n_possible(n) == len(patterns) + (~single).sum()
+
+
+def test_counts():
+    rows = interactions({"a": [10.0, -8.0, 1.0, 1.0], "b": [1.0], "c": []})
+    salient = rows.filter(pl.col("kind") != "bias", pl.col("effect").abs() >= 1.5)
+    found = summarize_counts(rows, salient, ["a", "b", "c"], resamples=50, level=0.9, seed=0)
+    values = dict(found.select("quantity", "value").rows())
+    assert values["nonzero"] == pytest.approx(5 / 3)
+    assert values["salient"] == pytest.approx(2 / 3)
+    assert values["for_strength"] == pytest.approx((2 + 1 + 0) / 3)  # 18 of 20 are 90 %
+    assert values["salient_strength"] == pytest.approx((18 / 20 + 0) / 2)
+    assert found["n_samples"].to_list() == [3, 3, 3, 2]
+    inside = found.filter(pl.col("value").is_between("ci_low", "ci_high"))
+    assert len(inside) == len(found)

@@ -1,0 +1,217 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sft_interactions import tables
+from sft_interactions.analysis.stages import (
+    detect_stages,
+    find_boundary,
+    find_stages,
+    scale_signals,
+    tabulate,
+)
+
+STEPS = [0, 5, 20, 80]
+SAMPLES = ["a", "b"]
+N = 8
+
+# Read off figures 2 and 3 of arXiv 2605.17967: counts (divided by the largest), γ and ρ.
+PAPER = {
+    "Llama-3-8B": (
+        [200, 9, 4, 4, 3],
+        [0, 192, 191, 186, 179],
+        [0, 31, 41, 91, 190],
+        [0.08, 0.47, 0.42, 0.47, 0.47],
+        [0.11, 0.60, 0.53, 0.64, 0.62],
+    ),
+    "Qwen2.5-7B": (
+        [360, 10, 6, 5, 3],
+        [0, 350, 349, 340, 317],
+        [0, 24, 37, 120, 330],
+        [0.08, 0.64, 0.67, 0.73, 0.73],
+        [0.04, 0.47, 0.57, 0.54, 0.66],
+    ),
+}
+
+
+@pytest.mark.parametrize("run", PAPER)
+def test_boundary_of_the_papers_runs_is_the_one_it_draws(run):
+    signals = np.array(PAPER[run], dtype=float).T
+    removed = signals[:, 1].copy()
+    signals[:, :3] /= signals[:, :3].max()
+    assert find_boundary(signals)[0] == 1  # step 1000
+    best = {"Llama-3-8B": 2, "Qwen2.5-7B": 3}[run]  # steps 2000 and 2500
+    assert find_stages(signals, removed, 0.9) == (1, best)
+
+
+def test_what_emerges_late_moves_the_best_checkpoint_and_not_the_boundary():
+    removed = np.array([0, 60, 98, 100, 99, 98, 97.0])
+    emerged = np.array([0, 9, 10, 12, 14, 16, 900.0])
+    signals = np.stack([removed, emerged], axis=1)
+    assert find_boundary(signals)[0] == 5
+    assert find_stages(signals, removed, 0.9) == (2, 5)
+    # Where most removals come last, so does the end of the denoising stage.
+    assert find_stages(signals[:4], np.array([0, 1, 2, 100.0]), 0.9)[0] == 2
+
+
+def test_where_no_pace_changes_the_best_checkpoint_is_the_end_of_denoising():
+    removed = np.array([0, 10, 10, 10, 10.0])
+    assert find_stages(removed[:, None], removed, 0.9) == (1, 1)
+    assert find_stages(removed[:2, None], removed[:2], 0.9) == (1, 1)
+
+
+@pytest.mark.parametrize("boundary", [1, 2, 4])
+def test_boundary_is_where_the_slopes_change(boundary):
+    index = np.arange(6)
+    kinked = np.minimum(index, boundary) / boundary
+    found, explained = find_boundary(np.stack([kinked, 1 - kinked], axis=1))
+    assert found == boundary
+    assert explained == pytest.approx(1)
+
+
+def test_signals_are_weighed_by_how_much_they_move():
+    large = np.array([0, 1, 1, 1, 1.0])
+    small = np.array([0, 0, 0, 0, 0.3])
+    assert find_boundary(small[:, None])[0] == 3
+    assert find_boundary(np.stack([large, small], axis=1))[0] == 1
+
+
+def test_constant_signals_explain_nothing():
+    assert find_boundary(np.ones((4, 2)))[1] == 0
+
+
+def test_two_checkpoints_leave_no_choice():
+    assert find_boundary(np.array([[0.0], [1.0]])) == (1, 0.0)
+
+
+def test_signals_are_scaled_together_and_gaps_are_no_change():
+    gap = np.nan
+    means = {
+        ("count", "preserved"): np.array([8.0, 2, 1]),
+        ("count", "emerged"): np.array([0.0, 4, 4]),
+        ("count", "removed"): np.array([0.0, 6, 7]),
+        ("strength_total", "preserved"): np.zeros(3),
+        ("strength_total", "emerged"): np.zeros(3),
+        ("strength_total", "removed"): np.zeros(3),
+        ("gamma", "preserved"): np.full(3, gap),
+        ("rho", "preserved"): np.array([0.2, 0.5, gap]),
+        ("rho", "emerged"): np.array([gap, 0.5, 0.4]),
+    }
+    signals = scale_signals(means)
+    assert signals["count_removed"].tolist() == [0, 6 / 8, 7 / 8]
+    assert signals["strength_total_removed"].tolist() == [0, 0, 0]
+    assert "gamma_preserved" not in signals
+    assert signals["rho_preserved"].tolist() == [0.2, 0.5, 0.5]
+    assert signals["rho_emerged"].tolist() == [0.5, 0.5, 0.4]
+
+
+def courses(counts):
+    """``dynamics`` in which each sample has lost so many of 12 interactions at each step."""
+    rows = []
+    for sample_id, row in zip(SAMPLES, counts, strict=True):
+        for step, count in zip(STEPS, row, strict=True):
+            for pattern in range(1, 13):
+                label = "removed" if pattern <= count else "preserved"
+                rows.append((sample_id, step, label, "and", pattern, 2, 1.0, None, None))
+    return pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
+
+
+def training(losses):
+    rows = [(step, 1.0, loss, 0.1) for step, loss in losses.items()]
+    return pl.DataFrame(rows, schema=tables.TRAINING.columns, orient="row")
+
+
+def detect(counts, losses=None, **options):
+    settings = {"share": 0.9, "resamples": 100, "level": 0.95, "seed": 0, **options}
+    losses = losses and training(losses)
+    return detect_stages(courses(counts), losses, SAMPLES, STEPS, N, **settings)
+
+
+def test_samples_that_agree_leave_no_uncertainty():
+    found = detect([[0, 5, 10, 10], [0, 5, 10, 10]])
+    assert found["boundary_step"] == found["best_checkpoint_step"] == 20
+    assert (found["ci_low_step"], found["ci_high_step"]) == (20, 20)
+    assert found["evidence"]["resamples_at_boundary"] == 1
+
+
+def test_interval_spans_samples_that_do_not():
+    found = detect([[0, 10, 10, 10], [0, 4, 8, 8]])
+    assert (found["ci_low_step"], found["ci_high_step"]) == (5, 20)
+    assert 0 < found["evidence"]["resamples_at_boundary"] < 1
+
+
+def test_a_signal_counts_as_much_as_the_samples_agree_on_it():
+    # Both samples lose all at once; their effects then go opposite ways, late.
+    rows = []
+    for sample_id, late in zip(SAMPLES, (1.0, 80.0), strict=True):
+        for step in STEPS:
+            for pattern in range(1, 9):
+                label = "preserved" if step == 0 or pattern <= 4 - (step == 80) else "removed"
+                effect = late if step == 80 and label == "preserved" else 1.0
+                rows.append((sample_id, step, label, "and", pattern, 2, effect, None, None))
+    frame = pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
+    # Of the removals the last is at the last checkpoint, so the boundary may lie anywhere.
+    settings = {"share": 1.0, "level": 0.95, "seed": 0}
+    found = detect_stages(frame, None, SAMPLES, STEPS, N, resamples=100, **settings)
+    assert found["boundary_step"] == 5
+    strength = found["evidence"]["signals"]["strength_total_preserved"]
+    assert strength["boundary_step"] == 20
+
+
+def test_without_removals_the_boundary_is_the_first_step():
+    found = detect([[0] * 4, [0] * 4])
+    steps = [found[f"{name}_step"] for name in ("boundary", "ci_low", "ci_high")]
+    assert steps == [0, 0, 0]
+
+
+def test_without_resamples_the_interval_is_the_boundary():
+    found = detect([[0, 10, 10, 10], [0, 4, 8, 8]], resamples=0)
+    assert found["ci_low_step"] == found["ci_high_step"] == found["boundary_step"]
+
+
+def test_evidence():
+    found = detect([[0, 1, 9, 10], [0, 2, 10, 10]], {0: 3.0, 1: None, 5: 1.5, 20: 1.0, 80: 2.0})
+    assert found["detector"] == "change_point"
+    evidence = found["evidence"]
+    assert evidence["removed_share_step"] == 20
+    assert evidence["removed_count"] == {"0": 0, "5": 1.5, "20": 9.5, "80": 10}
+    assert evidence["lowest_validation_loss_step"] == 20
+    assert evidence["validation_loss"] == {"0": 3.0, "5": 1.5, "20": 1.0, "80": 2.0}
+    assert set(evidence["signals"]) == {
+        f"{metric}_{label}"
+        for metric in ("count", "strength_total", "rho")
+        for label in ("preserved", "emerged", "removed")
+    } - {"rho_emerged"}
+    assert evidence["signals"]["count_removed"]["boundary_step"] == 20
+    assert 0 < evidence["signals"]["count_removed"]["explained"] <= 1
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_own_checkpoints_have_no_validation_loss():
+    evidence = detect([[0, 1, 9, 10], [0, 2, 10, 10]])["evidence"]
+    assert evidence["lowest_validation_loss_step"] is None
+    assert evidence["validation_loss"] == {}
+
+
+def test_the_table_says_what_else_could_choose():
+    losses = {0: 3.0, 5: 1.0, 20: 1.5, 80: 2.0}
+    ours = {"run": "a-d", **detect([[0, 5, 10, 10]] * 2, losses)}
+    own = {"run": "b-d", **detect([[0, 10, 10, 10]] * 2)}
+    first, second = tabulate([ours, own], [0.25, None]).rows(named=True)
+    assert (first["run"], first["best_checkpoint_step"], first["best_checkpoint_epoch"]) == (
+        "a-d",
+        20,
+        5,
+    )
+    assert (first["lowest_validation_loss_step"], first["removed_share_step"]) == (5, 20)
+    assert (first["validation_loss_at_best"], first["lowest_validation_loss"]) == (1.5, 1.0)
+    assert (second["best_checkpoint_step"], second["ci_high_step"]) == (5, 5)
+    unknown = ("best_checkpoint_epoch", "lowest_validation_loss_step", "lowest_validation_loss")
+    assert [second[column] for column in unknown] == [None] * 3
+
+
+def test_same_seed_same_stages():
+    counts = [[0, 10, 10, 10], [0, 4, 8, 8]]
+    assert detect(counts, seed=3) == detect(counts, seed=3)

@@ -1,0 +1,105 @@
+import json
+import re
+
+import polars as pl
+import pytest
+
+from sft_interactions.data.player_file import OwnPlayers
+from sft_interactions.data.players import make_chooser, unsuitable_for
+from sft_interactions.data.words import UnsuitableSampleError
+
+TEXT = "New York is not New Orleans, says the mayor."
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(*rows, name="players.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def row(word=None, start=None, end=None, sample="a"):
+    full = {"sample_id": sample, "word": word, "char_start": start, "char_end": end}
+    return {key: value for key, value in full.items() if value is not None}
+
+
+def spans(path, n, text=TEXT, sample="a"):
+    return [(w.text, w.start, w.end) for w in OwnPlayers(path, n).choose(sample, text)]
+
+
+def test_words_phrases_and_spans_in_reading_order(file):
+    path = file(row("mayor"), row("New Orleans"), row(start=0, end=8), row("is", 9))
+    expected = [("New York", 0, 8), ("is", 9, 11), ("New Orleans", 16, 27), ("mayor", 38, 43)]
+    assert spans(path, 4) == expected
+    choose = make_chooser({"n": 4, "choice": f"path:{path}"}, seed=0)
+    assert [w.text for w in choose("a", TEXT, ())] == [text for text, *_ in expected]
+
+
+def test_every_format_reads_alike(file, tmp_path):
+    frame = pl.DataFrame([row("York", 4, 8, "1"), row("mayor", 38, 43, "1")])
+    frame.write_csv(tmp_path / "p.csv")
+    frame.write_parquet(tmp_path / "p.parquet")
+    frame.write_ndjson(tmp_path / "p.jsonl")
+    for suffix in ("csv", "parquet", "jsonl"):
+        found = spans(tmp_path / f"p.{suffix}", 2, sample="1")
+        assert found == [("York", 4, 8), ("mayor", 38, 43)]
+
+
+def test_samples_without_players_enough_are_unsuitable(file):
+    path = file(row("York"), row("mayor"), row("x", sample="b"))
+    unsuitable = unsuitable_for({"n": 2, "choice": f"path:{path}", "unit": "word"}, seed=0)
+    assert unsuitable("a", TEXT) is None
+    assert unsuitable("b", "x") == "too few players in the file"
+    assert unsuitable("c", TEXT) == "not in the file of players"
+    with pytest.raises(UnsuitableSampleError, match=r"sample b: 1 players in .*players\.n is 2"):
+        OwnPlayers(path, 2).choose("b", "x")
+
+
+MISTAKES = {
+    "absent": ([row("York"), row("Paris")], "row 2: 'Paris' occurs 0 times in a; write it as it"),
+    "twice": ([row("New"), row("mayor")], "row 1: 'New' occurs 2 times in a; give char_start"),
+    "beyond": (
+        [row("York"), row(start=40, end=99)],
+        "row 2: characters 40 to 99 of a hold no text",
+    ),
+    "blank": ([row("York"), row(start=3, end=4)], "row 2: characters 3 to 4 of a hold no text"),
+    "other": ([row("York"), row("Mayor", 38)], "row 2: a has 'mayor' there, not 'Mayor'; correct"),
+    "overlap": ([row("New York"), row("York")], "row 2: 'York' overlaps 'New York' of a; drop one"),
+    "too many": (
+        [row("York"), row("mayor"), row("is")],
+        "row 3: player 3 of a, but players.n is 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_its_row(file, rows, message):
+    path = file(*rows)
+    with pytest.raises(ValueError, match=re.escape(f"players.choice: {path}, {message}")):
+        OwnPlayers(path, 2).choose("a", TEXT)
+
+
+BROKEN = {
+    "no place": ([row("York"), row(start=3)], "row 2: neither word nor char_start and char_end"),
+    "no sample": ([row("York"), {"sample_id": "", "word": "x"}], "row 2: sample_id is empty"),
+    "no number": ([row("York", "four")], "row 1: char_start is 'four', not a whole number"),
+    "no column": ([{"sample": "a", "word": "York"}], "has no column sample_id; add it"),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_is_refused_when_it_is_read(file, rows, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        OwnPlayers(file(*rows), 2)
+
+
+def test_files_that_cannot_be_read(file, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"the format of .*players\.txt is not known; name a \.csv"
+    ):
+        OwnPlayers(file(name="players.txt"), 2)
+    with pytest.raises(ValueError, match=r"players\.choice: .*gone\.csv cannot be read"):
+        OwnPlayers(tmp_path / "gone.csv", 2)

@@ -1,0 +1,80 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
+from sft_interactions.masking.mask_embedding import (
+    learn_mask_embedding,
+    make_mask_embedding,
+    random_masks,
+    together,
+)
+
+OWNERS = [[-1, 0, -1, 1, 1, 2, -1], [0, 1, -1, 2, -1, 3, -1, -1]]
+
+
+def make_prompts():
+    rng = np.random.default_rng(0)
+    return [
+        MaskedPrompt(rng.integers(6, 300, len(owners)).tolist(), owners, [17]) for owners in OWNERS
+    ]
+
+
+def test_sets_are_disjoint_and_not_empty():
+    generator = torch.Generator().manual_seed(0)
+    thirds = set()
+    for _ in range(200):
+        everything, without_second, without_first, third = random_masks(4, generator).tolist()
+        first, second = without_second & ~third, without_first & ~third
+        assert first
+        assert second
+        assert not first & second
+        assert everything == first | second | third
+        thirds.add(third)
+    assert 0 in thirds
+    assert len(thirds) > 4
+
+
+def test_objective_is_that_of_the_log_odds(model):
+    prompt = make_prompts()[1]
+    mask_embedding = make_mask_embedding(model, "token", 0)
+    v = masked_log_odds(model, prompt, mask_embedding).astype(float)
+    value = together(model, prompt, mask_embedding, torch.tensor([0b1011, 0b1001, 0b1010, 0b1000]))
+    expected = abs(v[0b1011] - v[0b1001] - v[0b1010] + v[0b1000])
+    assert value.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_learning_lowers_the_objective_on_other_sets(tiny_models):
+    model = copy.deepcopy(tiny_models["llama"])
+    prompts = make_prompts()
+    initial = make_mask_embedding(model, "token", 0)
+
+    def objective(mask_embedding):
+        generator = torch.Generator().manual_seed(99)
+        with torch.no_grad():
+            values = [
+                together(model, prompt, mask_embedding, random_masks(prompt.n, generator)).item()
+                for prompt in prompts
+                for _ in range(50)
+            ]
+        return np.mean(values)
+
+    options = {"steps": 60, "learning_rate": 0.1, "batch_size": 4}
+    told = []
+    learned = learn_mask_embedding(model, prompts, initial, **options, seed=0, progress=told.append)
+    assert len(told) == 60
+    assert objective(learned) < 0.8 * objective(initial)
+    again = learn_mask_embedding(model, prompts, initial, **options, seed=0)
+    assert torch.equal(learned, again)
+    assert not torch.equal(
+        learned, learn_mask_embedding(model, prompts, initial, **{**options, "steps": 5}, seed=1)
+    )
+    assert not learned.requires_grad
+
+
+def test_a_learned_vector_is_taken_as_it_is(model):
+    vector = [0.5] * model.config.hidden_size
+    mask_embedding = make_mask_embedding(model, "learned", vector=vector)
+    assert mask_embedding.tolist() == vector

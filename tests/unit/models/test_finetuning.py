@@ -1,0 +1,220 @@
+import json
+import math
+from functools import partial
+from itertools import combinations
+
+import pytest
+import torch
+
+from sft_interactions.models.finetuning import IGNORED, ResponseCollator, finetune, make_example
+from sft_interactions.models.loading import load_checkpoint
+
+PAD = 3
+CPU = torch.device("cpu")
+EXAMPLES = [
+    make_example([1, 20, 30, 40, 50, 60, 70, 80, 90], [7, 8], 64),
+    make_example([1, 21], [9], 64),
+    make_example([1, 22, 32, 42], [10, 11, 12], 64),
+    make_example([1, 23, 33], [13, 14], 64),
+]
+SETTINGS = {
+    "method": "lora",
+    "checkpoints": [0, 2, 4],
+    "steps": 4,
+    "batch_size": 2,
+    "gradient_accumulation": 1,
+    "learning_rate": 1e-2,
+    "schedule": "cosine",
+    "warmup_ratio": 0.25,
+    "weight_decay": 0.0,
+    "lora_rank": 2,
+    "lora_alpha": 4,
+    "lora_dropout": 0.0,
+    "lora_target_modules": "all-linear",
+}
+
+
+def train(folder, checkpoints_dir, *, seed=0, **changes):
+    checkpoints_dir.mkdir()
+    return finetune(
+        folder,
+        EXAMPLES,
+        EXAMPLES[:3],
+        {**SETTINGS, **changes},
+        checkpoints_dir,
+        pad_id=PAD,
+        seed=seed,
+        device=CPU,
+    )
+
+
+@pytest.fixture(scope="module")
+def tuned(model_folders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned") / "checkpoints"
+    return folder, train(model_folders["llama"], folder)
+
+
+@torch.no_grad()
+def logits(model, ids=(1, 20, 30, 40)):
+    return model(torch.tensor([ids])).logits
+
+
+@torch.no_grad()
+def loss_by_hand(model, examples):
+    """Mean over response tokens of -log p, every example alone and unpadded."""
+    losses = []
+    for example in examples:
+        prompt, response = example["prompt_ids"], example["response_ids"]
+        p = torch.softmax(logits(model, prompt + response)[0].double(), -1)
+        losses += [-math.log(p[len(prompt) - 1 + i, t]) for i, t in enumerate(response)]
+    return sum(losses) / len(losses)
+
+
+def test_batch_is_padded_on_the_left_with_labels_on_the_response():
+    batch = ResponseCollator(PAD)([EXAMPLES[1], EXAMPLES[2]])
+    pads = [PAD] * 4
+    assert batch["input_ids"].tolist() == [[*pads, 1, 21, 9], [1, 22, 32, 42, 10, 11, 12]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 0, 0, 1, 1, 1], [1] * 7]
+    assert batch["position_ids"].tolist() == [[0, 0, 0, 0, 0, 1, 2], [*range(7)]]
+    ignored = [IGNORED] * 3
+    assert batch["labels"].tolist() == [[*ignored, 9], [IGNORED, 10, 11, 12]]
+    assert batch["logits_to_keep"] == 4
+
+
+def test_loss_is_that_of_unpadded_examples(model):
+    for examples in (EXAMPLES[:1], EXAMPLES[:2], EXAMPLES):
+        loss = model(**ResponseCollator(PAD)(examples)).loss.item()
+        assert loss == pytest.approx(loss_by_hand(model, examples), abs=1e-4)
+
+
+def test_a_too_long_example_is_refused():
+    assert make_example([1, 2], [3], 3) == {"prompt_ids": [1, 2], "response_ids": [3]}
+    with pytest.raises(ValueError, match=r"4 tokens, more than finetune\.max_length = 3; raise it"):
+        make_example([1, 2], [3, 4], 3)
+
+
+def test_checkpoints_are_whole_and_alone(tuned):
+    folder, _ = tuned
+    assert sorted(path.name for path in folder.iterdir()) == ["step-0", "step-2", "step-4"]
+    for step in folder.iterdir():
+        assert {"adapter_config.json", "adapter_model.safetensors"} <= {
+            path.name for path in step.iterdir()
+        }
+        assert (
+            "/"
+            not in json.loads((step / "adapter_config.json").read_text())["base_model_name_or_path"]
+        )
+
+
+def test_step_zero_is_the_model_itself_and_later_steps_are_not(tuned, model_folders, tiny_models):
+    folder, _ = tuned
+    before = logits(tiny_models["llama"])
+    loaded = [
+        logits(load_checkpoint(model_folders["llama"], folder / f"step-{step}", CPU))
+        for step in (0, 2, 4)
+    ]
+    assert torch.equal(loaded[0], before)
+    assert (loaded[1] - before).abs().max() > 1e-3
+    assert (loaded[2] - loaded[1]).abs().max() > 1e-3
+
+
+def test_training_table(tuned, tiny_models):
+    _, rows = tuned
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    losses = [row["validation_loss"] for row in rows]
+    assert [loss is not None for loss in losses] == [True, False, True, False, True]
+    # The trainer averages over batches, here of two and of one example.
+    before = partial(loss_by_hand, tiny_models["llama"])
+    expected = (2 * before(EXAMPLES[:2]) + before(EXAMPLES[2:3])) / 3
+    assert losses[0] == pytest.approx(expected, abs=1e-4)
+    batches = [before(list(pair)) for pair in combinations(EXAMPLES, 2)]
+    assert min(abs(rows[0]["train_loss"] - loss) for loss in batches) < 1e-4
+    assert rows[0]["train_loss"] == rows[1]["train_loss"]
+    assert all(math.isfinite(row["train_loss"]) and row["train_loss"] > 0 for row in rows)
+    rates = [row["learning_rate"] for row in rows]
+    assert rates[0] == 0
+    assert max(rates) == pytest.approx(SETTINGS["learning_rate"])
+    assert all(0 <= rate <= SETTINGS["learning_rate"] for rate in rates)
+    assert losses[4] < losses[0]
+
+
+def test_two_trainings_are_identical(tuned, model_folders, tmp_path):
+    folder, rows = tuned
+    again = tmp_path / "again"
+    assert train(model_folders["llama"], again) == rows
+    file = "step-4/adapter_model.safetensors"
+    assert (again / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_the_seed_matters(tuned, model_folders, tmp_path):
+    folder, _ = tuned
+    train(model_folders["llama"], tmp_path / "other", seed=1, steps=2, checkpoints=[0, 2])
+    file = "step-2/adapter_model.safetensors"
+    assert (tmp_path / "other" / file).read_bytes() != (folder / file).read_bytes()
+
+
+def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
+    left = tmp_path / "run" / ".step-0.partial"
+    folder = tmp_path / "run"
+    left.mkdir(parents=True)
+    (left / "adapter_model.safetensors").write_text("half")
+    finetune(
+        model_folders["gemma3"],
+        EXAMPLES,
+        EXAMPLES[:1],
+        {**SETTINGS, "steps": 1, "checkpoints": [0, 1]},
+        folder,
+        pad_id=PAD,
+        seed=0,
+        device=CPU,
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["step-0", "step-1"]
+
+
+def test_packed_layers_change_nothing_but_rounding(model_folders, tuned, tmp_path, monkeypatch):
+    monkeypatch.setattr("sft_interactions.models.finetuning.can_pack", lambda layer: False)
+    folder, rows = tuned
+    plain = train(model_folders["llama"], tmp_path / "plain")
+    for column in ("train_loss", "validation_loss"):
+        values = [[row[column] for row in table if row[column]] for table in (rows, plain)]
+        assert values[0] == pytest.approx(values[1], abs=1e-5)
+    models = [
+        load_checkpoint(model_folders["llama"], place / "step-4", CPU)
+        for place in (folder, tmp_path / "plain")
+    ]
+    torch.testing.assert_close(*map(logits, models), atol=1e-4, rtol=0)
+
+
+def test_all_weights_can_be_trained(model_folders, tiny_models, tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.parent.mkdir()
+    rows = train(model_folders["llama"], folder, method="full", learning_rate=1e-3)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[4]["validation_loss"] < rows[0]["validation_loss"]
+    assert (folder / "step-0").is_symlink()
+    assert not (folder / "step-4" / "adapter_config.json").exists()
+    before = tiny_models["llama"]
+    assert torch.equal(
+        logits(load_checkpoint(model_folders["llama"], folder / "step-0", CPU)), logits(before)
+    )
+    after = load_checkpoint(model_folders["llama"], folder / "step-4", CPU)
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert not torch.equal(old, new), name
+
+
+def test_checkpoints_of_full_weights(tiny_models, model_folders, tmp_path):
+    tiny_models["qwen2"].save_pretrained(tmp_path / "full")
+    model = load_checkpoint(model_folders["llama"], tmp_path / "full", CPU)
+    assert torch.equal(logits(model), logits(tiny_models["qwen2"]))
+    assert not model.training
+
+
+def test_no_checkpoint_is_the_model_itself(tiny_models, model_folders):
+    model = load_checkpoint(model_folders["gemma3"], None, CPU)
+    assert torch.equal(logits(model), logits(tiny_models["gemma3"]))
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_folder_without_a_checkpoint_is_refused(model_folders, tmp_path):
+    with pytest.raises(ValueError, match=r"adapter_config\.json.*name a checkpoint folder"):
+        load_checkpoint(model_folders["llama"], tmp_path, CPU)

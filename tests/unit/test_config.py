@@ -1,0 +1,346 @@
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sft_interactions import config as study_config
+from sft_interactions.config import ConfigError, digest, model_of, resolve
+from sft_interactions.extraction import program as extraction
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = yaml.safe_load(study_config.SCHEMA_PATH.read_text())
+PYPI = {"wheels": {"p==1": "0" * 64}, "members": ["p/file"]}
+DATA = {"source": "hub:x/d", "prompt": "text", "target": "label"}
+SIZES = {"train": 4, "validation": 2, "analysis": 2}
+BASE = {
+    "models": {"a": {"source": "hub:x/a@main"}, "b": {"source": "pypi:p==1", "pypi": PYPI}},
+    "datasets": {"d": {**DATA, **SIZES}, "e": {**DATA, **SIZES}},
+    "finetune": {"steps": 10, "checkpoints": [10, 0, 5]},
+    "runs": {"a-d": {"dataset": "d", "reference_run": "b-d"}, "b-d": {"dataset": "d"}},
+}
+DROP = object()
+
+
+def changed(changes):
+    """BASE with some keys, written as ``finetune.steps``, replaced or dropped."""
+    config = copy.deepcopy(BASE)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        block = config
+        for parent in parents:
+            block = block.setdefault(parent, {})
+        if value is DROP:
+            del block[last]
+        else:
+            block[last] = copy.deepcopy(value)
+    return config
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("config/*.yaml")), ids=lambda path: path.stem)
+def test_committed_configs_are_valid(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = resolve(yaml.safe_load(path.read_text()))
+    for run in config["runs"].values():
+        assert run["steps"][0] == 0
+        assert run["model"] in config["models"]
+
+
+def test_defaults_are_filled_in():
+    config = resolve(BASE)
+    assert (config["players"]["n"], config["players"]["stop_words"]) == (10, "builtin")
+    assert config["inference"]["mask_embedding"] == "token"
+    assert config["inference"]["dtype"] == "float32"
+    assert config["inference"]["memory_gb"] is None
+    assert config["salience"] == {"rule": "max_effect", "threshold": 0.05}
+    assert config["datasets"]["d"]["filter"] == {}
+    assert config["datasets"]["d"]["instruction"] == "{prompt}"
+    assert config["models"]["a"]["template"] == "chat"
+    assert config["results"] == "results"
+
+
+def test_runs_are_completed():
+    config = resolve(changed({"runs.b-d.finetune": {"learning_rate": 0.5}, "runs.b-d.seed": 7}))
+    first, second = config["runs"]["a-d"], config["runs"]["b-d"]
+    assert (first["model"], first["seed"], first["steps"]) == ("a", 0, [0, 5, 10])
+    assert (second["model"], second["seed"], second["steps"]) == ("b", 7, [0, 5, 10])
+    assert (first["finetune"]["learning_rate"], first["finetune"]["lora_rank"]) == (1e-4, 8)
+    assert second["finetune"] == {**first["finetune"], "learning_rate": 0.5}
+
+
+def test_a_run_keeps_what_the_study_sets_and_its_own_block_does_not_mention():
+    config = resolve(changed({"finetune.lora_rank": 2, "runs.a-d.finetune": {"steps": 12}}))
+    finetune = config["runs"]["a-d"]["finetune"]
+    assert (finetune["steps"], finetune["lora_rank"]) == (12, 2)
+
+
+def test_own_checkpoints(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    folders = {100: str(tmp_path), 0: "base", 20: str(tmp_path)}
+    config = resolve(changed({"runs.a-d.checkpoints": folders}))
+    assert config["runs"]["a-d"]["steps"] == [0, 20, 100]
+
+
+def test_the_given_config_is_left_alone():
+    given = copy.deepcopy(BASE)
+    resolve(given)
+    assert given == BASE
+
+
+def test_the_model_of_a_run_is_its_first_word():
+    assert [model_of(run) for run in ("a-d", "a.b_c-d-e")] == ["a", "a.b_c"]
+
+
+def test_digest_covers_what_tables_depend_on():
+    jobs = {"inference": {"shards": 2, "checkpoints_per_job": 3}}
+    apart = ({}, {"results": "r"}, {"downloads": "d"}, {"figures.sample": "x"}, jobs)
+    same = [resolve(changed(c)) for c in apart]
+    assert len(set(map(digest, same))) == 1
+    other = [resolve(changed(c)) for c in ({}, {"players.n": 4}, {"seed": 1}, {"results": "r"})]
+    assert len(set(map(digest, other))) == 3
+
+
+@pytest.mark.parametrize(
+    ("n_runs", "main"), [(1, ["a-d"]), (2, ["a-d"]), (3, ["a-d", "b-d"]), (5, ["a-d", "b-d"])]
+)
+def test_figures_two_and_three_leave_a_run_to_seven_and_eight(n_runs, main):
+    runs = ["a-d", "b-d", "a-x", "b-x", "a-y"][:n_runs]
+    config = resolve(changed({"runs": {run: {"dataset": "d"} for run in runs}}))
+    assert config["figures"]["main_runs"] == main
+
+
+def test_some_of_the_runs():
+    runs = {run: {"dataset": "d"} for run in ("a-d", "b-d", "a-x", "b-x")}
+    some = changed({"runs": runs, "only_runs": ["b-d", "b-x"]})
+    config = resolve(some)
+    assert (config["only_runs"], list(config["runs"])) == (["b-d", "b-x"], list(runs))
+    assert config["figures"]["main_runs"] == ["b-d"]
+    # Which runs are made does not decide what the tables of one of them hold.
+    assert digest(config) == digest(resolve(changed({"runs": runs})))
+    some["figures"] = {"main_runs": ["a-d", "b-x"]}
+    assert resolve(some)["figures"]["main_runs"] == ["b-x"]
+    assert resolve(changed(SEEDS))["only_runs"] == ["a-d", "b-d-seed3", "b-d-seed5"]
+    one = resolve(changed({"runs.b-d.seeds": [3, 5], "only_runs": ["b-d"]}))
+    assert one["only_runs"] == ["b-d-seed3", "b-d-seed5"]
+
+
+def test_limit_of_the_exact_fit_is_that_of_the_extraction():
+    assert study_config.MAX_PLAYERS_EXACT_FIT == extraction.MAX_PLAYERS_EXACT_FIT
+
+
+# What is changed, the key that the message names, and a word of the mend.
+SEEDS = {"runs.b-d": {"dataset": "d", "seeds": [3, 5]}}
+
+
+def test_seeds_become_runs():
+    config = resolve(changed({**SEEDS, "runs.b-d.label": "B"}))
+    assert list(config["runs"]) == ["a-d", "b-d-seed3", "b-d-seed5"]
+    assert config["runs"]["a-d"]["reference_run"] == "b-d-seed3"
+    assert config["figures"]["main_runs"] == ["a-d"]
+    repeats = [config["runs"][f"b-d-seed{seed}"] for seed in (3, 5)]
+    assert [run["seed"] for run in repeats] == [3, 5]
+    assert [run["label"] for run in repeats] == ["B, seed 3", "B, seed 5"]
+    assert all(run["repeats"] == "b-d" and run["model"] == "b" for run in repeats)
+    shown = resolve(changed({**SEEDS, "figures.main_runs": ["b-d"]}))
+    assert shown["figures"]["main_runs"] == ["b-d-seed3"]
+
+
+BAD = {
+    "unknown block": ({"player": {}}, "'player'", "did you mean players"),
+    "unknown key": ({"finetune.step": 3}, "finetune: unknown key 'step'", "did you mean steps"),
+    "old key": (
+        {"inference.masking_baseline": "zero"},
+        "inference: the key masking_baseline",
+        "now called mask_embedding; rename it",
+    ),
+    "old key of a run": (
+        {"runs.b-d.baseline_run": "a-d"},
+        "runs.b-d: the key baseline_run",
+        "now called reference_run",
+    ),
+    "old key of a model": (
+        {"models.a.baseline_token": "<x>"},
+        "models.a: the key baseline_token",
+        "now called mask_token",
+    ),
+    "old value": (
+        {"salience.rule": "output_range"},
+        "salience.rule: output_range",
+        "now called log_odds_difference",
+    ),
+    "unlike any": ({"players.xyz": 3}, "players: unknown key 'xyz'", "known keys: n, choice"),
+    "unknown in a run": ({"runs.b-d.finetune": {"rank": 4}}, "runs.b-d.finetune", "mean lora_rank"),
+    "wrong type": ({"players.n": "ten"}, "players.n", "must be of type integer"),
+    "fraction": ({"players.n": 2.5}, "players.n", "must be of type integer"),
+    "n too small": ({"players.n": 1}, "players.n", "must be at least 2"),
+    "n too large": ({"players.n": 17}, "players.n", "must be at most 16"),
+    "not a choice": ({"salience.rule": "best"}, "salience.rule", "must be one of max_effect"),
+    "zero": ({"salience.threshold": 0}, "salience.threshold", "must be greater than 0"),
+    "no rate": ({"bootstrap.level": 1}, "bootstrap.level", "must be less than 1"),
+    "required": ({"datasets.d.prompt": DROP}, "datasets.d", "'prompt' is missing; add it"),
+    "no runs": ({"runs": {}}, "runs", "at least 1 entries"),
+    "form": ({"inference.target_tokens": "two"}, "inference.target_tokens", "allowed forms"),
+    "too few tokens": ({"inference.batch_tokens": 4}, "inference.batch_tokens", "allowed forms"),
+    "no GPU format": (
+        {"inference.dtype": "tf32", "compute.device": "cpu"},
+        "inference.dtype",
+        "set float32, or compute.device",
+    ),
+    "shards": ({"inference.shards": 3}, "inference.shards", "2 samples.*lower it"),
+    "no place": ({"datasets.d.instruction": "Hi"}, "datasets.d.instruction", "must match"),
+    "source kind": ({"models.a.source": "ftp:x"}, "models.a.source", "must match"),
+    "name of a model": ({"models.a-c": {"source": "hub:x"}}, "models", "no hyphen"),
+    "name of a run": ({"runs.b": {"dataset": "d"}}, "runs", "a hyphen"),
+    "missing file": ({"datasets.d.source": "path:/no/x.csv"}, "datasets.d.source", "correct the"),
+    "missing folder": ({"models.a.source": "path:/no/x"}, "models.a.source", "correct the path"),
+    "missing names": ({"datasets.d.target_names": "path:/no"}, "d.target_names", "correct the"),
+    "no block": ({"models.b.pypi": DROP}, "models.b.pypi", "needs the wheels and members"),
+    "needless block": ({"models.a.pypi": PYPI}, "models.a.pypi", "remove it"),
+    "wheel": ({"models.b.source": "pypi:p==2"}, "models.b.pypi.wheels", "p==2.*add it"),
+    "words": ({"datasets.d.filter": {"min_words": 9, "max_words": 3}}, "d.filter", "swap"),
+    "model of a run": ({"runs.c-d": {"dataset": "d"}}, "runs.c-d", r"not in models \(a, b\)"),
+    "data set": ({"runs.b-x": {"dataset": "x"}}, "runs.b-x.dataset", r"not in datasets \(d, e\)"),
+    "reference": ({"runs.a-d.reference_run": "b-x"}, "runs.a-d.reference_run", "not in runs"),
+    "same model": ({"runs.a-d.reference_run": "a-d"}, "runs.a-d.reference_run", "of another"),
+    "other data": ({"runs.b-d.dataset": "e"}, "runs.a-d.reference_run", "must share samples"),
+    "no main run": (
+        {"figures.main_runs": ["c-d"]},
+        "figures.main_runs",
+        r"not in runs \(a-d, b-d\)",
+    ),
+    "only no run": ({"only_runs": ["c-d"]}, "only_runs", r"'c-d' is not in runs \(a-d, b-d\)"),
+    "only half": ({"only_runs": ["a-d"]}, "only_runs: 'a-d'", "reference_run 'b-d'; add it"),
+    "exact fit": ({"players.n": 15}, "sensitivity.noise_ratio", "without 0 or lower players.n"),
+    "players' file": ({"players.choice": "path:/no"}, "players.choice: /no", "correct the path"),
+    "choice of players": ({"players.choice": "last"}, "players.choice", "must match"),
+    "unit of a file": (
+        {
+            "players.choice": f"path:{__file__}",
+            "players.unit": "token",
+            "runs.a-d": {"dataset": "d"},
+        },
+        "players.unit",
+        "drop it",
+    ),
+    "tokens of two models": (
+        {"players.unit": "token"},
+        "runs.a-d.reference_run",
+        "set players.unit",
+    ),
+    "all of each": (
+        {"datasets.d.train": "all", "datasets.d.balance": True},
+        "datasets.d.train",
+        "drop balance",
+    ),
+    "no such size": ({"datasets.d.train": "most"}, "datasets.d.train", "allowed forms"),
+    "checkpoint of no one": (
+        {"runs.b-d.reference_checkpoint": "last"},
+        "runs.b-d.reference_checkpoint",
+        "there is no reference_run",
+    ),
+    "seed and seeds": ({**SEEDS, "runs.b-d.seed": 1}, "runs.b-d.seeds", "remove one"),
+    "one seed": ({"runs.b-d.seeds": [1]}, "runs.b-d.seeds", "at least 2"),
+    "seeds of no fine-tuning": (
+        {"runs.b-d": {"dataset": "d", "seeds": [1, 2], "checkpoints": {"0": "base", "5": "base"}}},
+        "runs.b-d.seeds",
+        "a run for each seed",
+    ),
+    "seed's name is taken": (
+        {**SEEDS, "runs.b-d-seed5": {"dataset": "d"}},
+        "runs.b-d.seeds",
+        "rename it",
+    ),
+    "late": ({"runs.b-d.finetune": {"checkpoints": [0, 11]}}, "runs.b-d", "11.*raise steps"),
+    "no zero": ({"runs.b-d.finetune": {"checkpoints": [5, 10]}}, "runs.b-d", "0.*add it"),
+    "only zero": ({"finetune.checkpoints": [0]}, "finetune.checkpoints", "at least 2"),
+    "repeated": ({"finetune.checkpoints": [0, 5, 5]}, "finetune.checkpoints", "not repeat"),
+    "two tunings": (
+        {"runs.b-d.checkpoints": {0: "base", 5: "base"}, "runs.b-d.finetune": {}},
+        "runs.b-d.finetune",
+        "remove one",
+    ),
+    "own, no zero": ({"runs.b-d.checkpoints": {5: "base", 6: "base"}}, "runs.b-d", "add `0: base`"),
+    "own, missing": (
+        {"runs.b-d.checkpoints": {0: "base", 5: "/no"}},
+        "runs.b-d.checkpoints.5: /no",
+        "name a checkpoint folder",
+    ),
+    "own, no number": (
+        {"runs.b-d.checkpoints": {0: "base", "last": "base"}},
+        'runs.b-d.checkpoints: the name "last"',
+        "A number of optimizer steps",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "key", "mend"), BAD.values(), ids=BAD)
+def test_a_mistake_is_one_line_with_key_and_mend(changes, key, mend):
+    with pytest.raises(ConfigError) as error:
+        resolve(changed(changes))
+    message = str(error.value)
+    assert key in message
+    assert re.search(mend, message)
+    assert "\n" not in message
+
+
+def test_every_mistake_is_told():
+    with pytest.raises(ConfigError) as error:
+        resolve(changed({"players.n": 1, "salience.rule": "best", "seed": -1}))
+    assert len(str(error.value).splitlines()) == 3
+    with pytest.raises(ConfigError) as error:
+        resolve(changed({"runs.b-x": {"dataset": "x"}, "runs.a-d.reference_run": "q-d"}))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_missing_schedule_is_told():
+    with pytest.raises(ConfigError, match=r"finetune\.steps: missing; set it for the study or"):
+        resolve(changed({"finetune.steps": DROP}))
+    own = {"steps": 4, "checkpoints": [0, 4]}
+    resolve(changed({"finetune": DROP, "runs.a-d.finetune": own, "runs.b-d.finetune": own}))
+
+
+def properties(schema, path=""):
+    """(path, key, schema) of every property, also of nested blocks and of $defs."""
+    for key, part in schema.get("properties", {}).items():
+        yield path, key, part
+        yield from properties(part, f"{path}.{key}")
+    for name in ("additionalProperties", "items"):
+        if isinstance(schema.get(name), dict):
+            yield from properties(schema[name], f"{path}.*")
+    for name, part in schema.get("$defs", {}).items():
+        yield from properties(part, f"$defs.{name}")
+
+
+def test_every_key_is_described():
+    for path, key, part in properties(SCHEMA):
+        part = SCHEMA["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+        assert len(part.get("description", "")) > 8, f"{path}.{key}"
+
+
+def test_every_block_refuses_unknown_keys():
+    blocks = [part for *_, part in properties(SCHEMA)] + list(SCHEMA["$defs"].values()) + [SCHEMA]
+    for block in blocks:
+        for part in (block, block.get("additionalProperties")):
+            if isinstance(part, dict) and "properties" in part:
+                assert part["additionalProperties"] is False
+
+
+def test_defaults_are_valid():
+    for path, key, part in properties(SCHEMA):
+        if "default" in part:
+            validator = study_config.Draft202012Validator({**part, "$defs": SCHEMA["$defs"]})
+            assert not list(validator.iter_errors(part["default"])), f"{path}.{key}"
+
+
+def test_every_key_is_used():
+    sources = [ROOT / "Snakefile"]
+    for suffix in ("*.py", "*.smk"):
+        sources += (ROOT / "workflow").rglob(suffix)
+    code = "\n".join(source.read_text() for source in sources)
+    for path, key, part in properties(SCHEMA):
+        if len(part.get("enum", "two or more")) == 1:
+            continue  # one allowed value: nothing to do about it
+        # As a string, or as a parameter that a whole block is passed to.
+        used = rf"""["']{key}["']|^    {key}: |\b{key}: (int|float|str),"""
+        assert re.search(used, code, re.MULTILINE), f"{path}.{key} does nothing"

@@ -1,0 +1,143 @@
+import polars as pl
+import pytest
+
+from sft_interactions import tables
+
+LOG_ODDS = pl.DataFrame(
+    {"mask": [1, 0, 1, 0], "sample_id": ["b", "b", "a", "a"], "log_odds": [0.1, 0.2, 0.3, 0.4]}
+)
+PROVENANCE = {"created_by": "log_odds", "config_hash": "c0ffee"}
+EVERY = {name: table for name, table in vars(tables).items() if isinstance(table, tables.Table)}
+
+
+def write(path, frame=LOG_ODDS, **options):
+    tables.write(frame, path, tables.LOG_ODDS, **PROVENANCE, **options)
+    return path
+
+
+def test_what_is_written_is_sorted_cast_and_zstd(tmp_path):
+    path = write(tmp_path / "deep" / "folder" / "t.parquet", LOG_ODDS.with_columns(extra=pl.lit(1)))
+    found = tables.read(path, tables.LOG_ODDS)
+    assert dict(found.schema) == tables.LOG_ODDS.columns
+    assert found.columns == ["sample_id", "mask", "log_odds"]
+    assert found.select("sample_id", "mask").rows() == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    assert found["log_odds"].to_list() == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert pl.read_parquet_schema(path) == tables.LOG_ODDS.columns
+
+
+def test_metadata(tmp_path):
+    path = write(tmp_path / "t.parquet", metadata={"mask_embedding": "mean"})
+    metadata = tables.read_metadata(path)
+    expected = {"schema_version": "1", "mask_embedding": "mean", **PROVENANCE}
+    assert expected.items() <= metadata.items()
+    assert metadata["code_version"] == tables.code_version()
+
+
+def test_columns_can_be_chosen(tmp_path):
+    path = write(tmp_path / "t.parquet")
+    assert tables.read(path, tables.LOG_ODDS, ["mask"]).columns == ["mask"]
+
+
+def test_same_rows_same_bytes(tmp_path):
+    one = write(tmp_path / "one.parquet")
+    two = write(tmp_path / "two.parquet", LOG_ODDS.reverse())
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_permissions_are_not_those_of_a_temporary_file(tmp_path):
+    assert write(tmp_path / "t.parquet").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def fail(frame, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path / "t.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = write(tmp_path / "t.parquet")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="columns missing"):
+        write(path, LOG_ODDS.drop("mask"))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_gives_the_file_its_name_at_the_end(tmp_path):
+    path = tmp_path / "folder" / "stages.json"
+    with tables.replacing(path) as temporary:
+        temporary.write_text("{}")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+    assert path.read_text() == "{}"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (LOG_ODDS.drop("mask", "log_odds"), "columns missing: mask, log_odds"),
+        (LOG_ODDS.with_columns(mask=pl.lit(-1)), "does not fit its column"),
+        (LOG_ODDS.with_columns(mask=pl.lit("x")), "does not fit its column"),
+        (LOG_ODDS.with_columns(log_odds=pl.lit(None)), "column log_odds holds null"),
+        (LOG_ODDS.with_columns(log_odds=pl.lit(float("nan"))), "column log_odds holds NaN"),
+        (LOG_ODDS.with_columns(mask=pl.lit(0)), "'a', 'mask': 0} occurs more than once"),
+    ],
+)
+def test_what_breaks_the_schema_is_refused(tmp_path, frame, message):
+    path = tmp_path / "t.parquet"
+    with pytest.raises(ValueError, match=message) as error:
+        write(path, frame)
+    assert str(error.value).startswith(str(path))
+    assert not path.exists()
+
+
+def test_null_is_allowed_where_a_value_can_be_undefined():
+    row = {"step": 0, "train_loss": 1.0, "validation_loss": None, "learning_rate": 0.0}
+    checked = tables.check(pl.DataFrame([row]), tables.TRAINING, "training")
+    assert checked.row(0, named=True) == row
+    assert checked.schema["validation_loss"] == pl.Float64
+    with pytest.raises(ValueError, match="training: column train_loss holds null"):
+        tables.check(pl.DataFrame([{**row, "train_loss": None}]), tables.TRAINING, "training")
+
+
+def test_unknown_class_or_kind_is_refused():
+    frame = pl.DataFrame(
+        {"sample_id": ["a"], "kind": ["xor"], "pattern": [1], "order": [1], "effect": [0.5]}
+    )
+    with pytest.raises(ValueError, match="i: a value does not fit its column"):
+        tables.check(frame, tables.INTERACTIONS, "i")
+
+
+def test_a_file_of_another_schema_is_not_read(tmp_path):
+    path = write(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet: column n_players is missing; rebuild"):
+        tables.read(path, tables.SOLVE)
+    LOG_ODDS.write_parquet(path)
+    with pytest.raises(ValueError, match=r"t\.parquet: column mask is Int64, expected UInt32"):
+        tables.read(path, tables.LOG_ODDS)
+
+
+@pytest.mark.parametrize("table", EVERY.values(), ids=EVERY)
+def test_declared_tables_are_consistent_and_can_be_empty(tmp_path, table):
+    assert set(table.key) | table.nullable <= set(table.columns)
+    path = tmp_path / "t.parquet"
+    tables.write(pl.DataFrame(schema=table.columns), path, table, **PROVENANCE)
+    assert tables.read(path, table).is_empty()
+
+
+def test_report_tables(tmp_path):
+    frame = pl.DataFrame({"class": ["emerged", "removed"], "gamma": [1 / 3, None], "n": [4, 5]})
+    tables.write_report_table(frame, tmp_path / "t.csv", tmp_path / "t.md")
+    assert pl.read_csv(tmp_path / "t.csv").equals(frame)
+    assert (tmp_path / "t.md").read_text().splitlines() == [
+        "| class | gamma | n |",
+        "| --- | --- | --- |",
+        "| emerged | 0.333 | 4 |",
+        "| removed |  | 5 |",
+    ]

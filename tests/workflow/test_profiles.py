@@ -1,0 +1,87 @@
+"""The profiles: they name rules that exist, leave none out, and keep the number of submissions small."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROFILES = {
+    path.parent.name: yaml.safe_load(path.read_text()) for path in ROOT.glob("profiles/*/*")
+}
+RULES = {}
+for path in sorted(ROOT.glob("workflow/rules/*.smk")):
+    for base, name, body in re.findall(
+        r"^(?:use rule (\w+) as |rule )(\w+)(?: with)?:\n((?:[ \t].*\n|\n)+)",
+        path.read_text(),
+        re.M,
+    ):
+        RULES[name] = body + RULES.get(base, "")
+LOCAL = set(
+    re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "Snakefile").read_text(), re.M)[1]
+    .replace(",", " ")
+    .split()
+)
+LONG_MINUTES = 60
+
+
+def dry_run(*arguments):
+    command = [sys.executable, "-m", "snakemake", "--dry-run", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_name_rules_that_exist(name):
+    profile = PROFILES[name]
+    named = {*profile.get("groups", {}), *profile.get("set-resources", {})}
+    assert named <= set(RULES)
+
+
+def test_model_jobs_get_a_gpu_in_every_profile_that_has_some():
+    for name in ("slurm", "gpus"):
+        gpus = {rule: r.get("gpu") for rule, r in PROFILES[name]["set-resources"].items()}
+        heavy = ("finetune", "inference", "inference_of_mask_embedding", "mask_embedding")
+        assert gpus == dict.fromkeys(heavy, 1), name
+
+
+def test_every_rule_is_long_local_or_grouped():
+    groups = PROFILES["slurm"]["groups"]
+    for rule, body in RULES.items():
+        if rule in LOCAL or rule in groups:
+            continue
+        minutes = re.search(r"runtime=(?:growing\()?(\d+)", body)
+        minutes = int(minutes[1]) if minutes else 0
+        assert minutes >= LONG_MINUTES, f"add rule {rule} to `groups` in profiles/slurm"
+
+
+def test_local_rules_compute_nothing():
+    heavy = {rule for rule in LOCAL if "script:" in RULES.get(rule, "")}
+    assert heavy == {"own_checkpoints", "report"}
+
+
+def test_a_large_study_is_submitted_in_few_pieces():
+    # Without environments, since a dry run with them asks for the conda executable.
+    arguments = "--profile profiles/slurm --software-deployment-method env-modules"
+    shown = dry_run(*arguments.split(), "--configfile", "benchmarks/scale.yaml")
+    jobs = int(re.search(r"^total +(\d+)$", shown, re.M)[1])
+    groups = re.findall(r"Group job ([a-z]+)", shown)
+    alone = re.findall(r"^Job \d+: (\w+)", shown, re.M)
+    n_runs, n_steps = 20, 10
+    # finetune, inference, stability and sensitivity; and the models
+    long_jobs = n_runs * (1 + n_steps + 2) + 5
+    assert len(alone) == long_jobs
+    assert len(groups) <= 2 * n_runs + 5
+    assert jobs > 1.8 * (len(alone) + len(groups))

@@ -1,0 +1,431 @@
+"""The whole workflow on two tiny models, from the command line."""
+
+import copy
+import json
+import re
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from tiny_study import CONFIG, ROWS, STEPS, N, snakemake
+
+from sft_interactions import tables
+from sft_interactions.extraction.program import reconstruct
+from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
+from sft_interactions.masking.mask_embedding import make_mask_embedding
+from sft_interactions.models.loading import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def study(model_folders, tmp_path_factory):
+    """A finished study: its folder and its config."""
+    folder = tmp_path_factory.mktemp("study")
+    # More than Snakemake compares by content of itself, 1 MB.
+    rows = [{**row, "note": "x" * 100_000} for row in ROWS]
+    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    done = snakemake(folder, config)
+    assert done.returncode == 0, done.stdout[-5000:]
+    return folder, config
+
+
+@pytest.fixture(scope="module")
+def results(study):
+    return study[0] / "results"
+
+
+def read(path, table):
+    frame = tables.read(path, table)
+    assert not frame.is_empty(), path
+    assert frame.equals(tables.check(frame, table, str(path))), f"{path} is not sorted"
+    return frame
+
+
+def by_sample(frame, column):
+    return {key: part[column].to_numpy() for (key,), part in frame.group_by("sample_id")}
+
+
+EVERY_RUN = pytest.mark.parametrize("run", STEPS)
+
+
+def test_every_table_has_its_columns_and_metadata(results):
+    expected = {
+        results / "data" / "lines" / f"{split}.parquet": (tables.DATA, "data")
+        for split in ("train", "validation", "analysis")
+    }
+    expected |= {
+        results / "findings.parquet": (tables.FINDINGS, "findings"),
+        results / "finding_parts.parquet": (tables.FINDING_PARTS, "findings"),
+    }
+    for run, steps in STEPS.items():
+        folder = results / "runs" / run
+        expected |= {
+            folder / "training.parquet": (tables.TRAINING, "finetune"),
+            folder / "prompts.parquet": (tables.PROMPTS, "prompts"),
+            folder / "players.parquet": (tables.PLAYERS, "prompts"),
+            folder / "dynamics.parquet": (tables.DYNAMICS, "dynamics"),
+            folder / "unchanged.parquet": (tables.UNCHANGED, "stability"),
+            folder / "stability.parquet": (tables.STABILITY, "stability"),
+            folder / "metrics.parquet": (tables.METRICS, "metrics"),
+            folder / "sensitivity.parquet": (tables.SENSITIVITY, "sensitivity"),
+        }
+        for step in steps:
+            stem = folder / "interactions" / f"step-{step}"
+            expected |= {
+                folder / "log_odds" / f"step-{step}.parquet": (tables.LOG_ODDS, "log_odds"),
+                folder / "mask-embedding-zero" / "log_odds" / f"step-{step}.parquet": (
+                    tables.LOG_ODDS,
+                    "log_odds_of_mask_embedding",
+                ),
+                stem.with_suffix(".parquet"): (tables.INTERACTIONS, "interactions"),
+                stem.with_suffix(".solve.parquet"): (tables.SOLVE, "interactions"),
+            }
+    assert set(results.rglob("*.parquet")) == set(expected)
+    hashes = set()
+    for path, (table, rule) in expected.items():
+        read(path, table)
+        metadata = tables.read_metadata(path)
+        assert metadata["schema_version"] == tables.SCHEMA_VERSION
+        assert metadata["created_by"] == rule
+        assert re.fullmatch(r"[\d.]+\+[0-9a-f]{12}", metadata["code_version"])
+        hashes.add(metadata["config_hash"])
+    assert len(hashes) == 1
+
+
+def test_nothing_temporary_is_left(results):
+    hidden = {path.name for path in results.rglob(".*")}
+    assert hidden <= {".snakemake_timestamp"}
+
+
+def test_nothing_is_written_outside_results_logs_and_caches(study):
+    folder, _ = study
+    written = {path.name for path in folder.iterdir()}
+    given = {"config.yaml", "lines.jsonl", "home", "temporary"}
+    assert written - given <= {"results", "logs", ".snakemake", "cache"}
+    assert list((folder / "home").rglob("*")) == []
+    assert [path for path in (folder / "temporary").rglob("*") if path.is_file()] == []
+
+
+@EVERY_RUN
+def test_checkpoints_are_the_listed_steps(results, run):
+    folders = (results / "runs" / run / "checkpoints").glob("step-*")
+    assert sorted(path.name for path in folders) == [f"step-{step}" for step in STEPS[run]]
+
+
+@EVERY_RUN
+def test_training_has_every_step_and_validation_at_checkpoints(results, run):
+    rows = read(results / "runs" / run / "training.parquet", tables.TRAINING)
+    assert rows["step"].to_list() == [0, 1, 2, 3]
+    validated = rows.drop_nulls("validation_loss")["step"].to_list()
+    assert validated == STEPS[run]
+
+
+def test_runs_share_samples_and_players(results):
+    samples = read(results / "data" / "lines" / "analysis.parquet", tables.DATA)
+    words = {}
+    for run in STEPS:
+        players = read(results / "runs" / run / "players.parquet", tables.PLAYERS)
+        assert players["sample_id"].unique().sort().equals(samples["sample_id"])
+        assert players.group_by("sample_id").len()["len"].to_list() == [N] * len(samples)
+        words[run] = players.select("sample_id", "player", "word").rows()
+    assert words["llama-tiny"] == words["gemma3-tiny"]
+
+
+@EVERY_RUN
+def test_players_own_the_tokens_of_their_words(results, run):
+    players = read(results / "runs" / run / "players.parquet", tables.PLAYERS)
+    prompts = read(results / "runs" / run / "prompts.parquet", tables.PROMPTS)
+    for row in players.join(prompts, on="sample_id").iter_rows(named=True):
+        assert row["rendered"][row["char_start"] : row["char_end"]] == row["word"]
+        assert row["player_of_token"].count(row["player"]) == row["n_tokens"] > 0
+
+
+@EVERY_RUN
+def test_outputs_have_every_mask_of_every_sample(results, run):
+    for step in STEPS[run]:
+        path = results / "runs" / run / "log_odds" / f"step-{step}.parquet"
+        masks = by_sample(read(path, tables.LOG_ODDS), "mask")
+        assert len(masks) == CONFIG["datasets"]["lines"]["analysis"]
+        assert all(mask.tolist() == list(range(2**N)) for mask in masks.values())
+
+
+@EVERY_RUN
+def test_the_studys_own_choice_gives_the_findings(results, run):
+    found = read(results / "findings.parquet", tables.FINDINGS).filter(run=run).drop("run")
+    varied = read(results / "runs" / run / "sensitivity.parquet", tables.SENSITIVITY)
+    assert varied.filter(position=0).select(found.columns).equals(found)
+
+
+@EVERY_RUN
+def test_another_mask_embedding_changes_all_but_the_whole_prompt(results, run):
+    folder = results / "runs" / run
+    for step in STEPS[run]:
+        own, other = (
+            by_sample(
+                read(place / "log_odds" / f"step-{step}.parquet", tables.LOG_ODDS), "log_odds"
+            )
+            for place in (folder, folder / "mask-embedding-zero")
+        )
+        assert own.keys() == other.keys()
+        for sample_id in own:
+            change = np.abs(own[sample_id] - other[sample_id])
+            assert change[-1] < 1e-4
+            assert (change[:-1] > 1e-5).all()
+    assert not (folder / "mask-embedding-zero" / "inference").exists()
+    sensitivity = read(folder / "sensitivity.parquet", tables.SENSITIVITY)
+    names = sensitivity["choice"].unique().to_list()
+    assert [name for name in names if "masking" in name] == ["mask embedding: zero"]
+
+
+def test_only_other_mask_embeddings_take_inference(study):
+    folder, config = study
+    for own, others, planned in (
+        ("token", ["token"], set()),
+        ("zero", ["zero", "learned"], {"learned"}),
+    ):
+        config = {
+            **config,
+            "inference": {"mask_embedding": own},
+            "sensitivity": {"mask_embeddings": others},
+        }
+        todo = snakemake(folder, config, "--dry-run", "--forceall")
+        assert todo.returncode == 0, todo.stdout[-5000:]
+        assert set(re.findall(r", mask embedding (\w+)", todo.stdout)) == planned
+        assert ("Learning the mask embedding" in todo.stdout) == ("learned" in planned)
+
+
+@EVERY_RUN
+def test_outputs_can_be_recomputed_from_model_checkpoint_and_prompts(results, run):
+    folder = results / "runs" / run
+    step = STEPS[run][-1]
+    rows = read(folder / "log_odds" / f"step-{step}.parquet", tables.LOG_ODDS)
+    outputs = by_sample(rows, "log_odds")
+    metadata = tables.read_metadata(folder / "prompts.parquet")
+    model = load_checkpoint(
+        results / "models" / run.partition("-")[0], folder / "checkpoints" / f"step-{step}", "cpu"
+    )
+    reference = make_mask_embedding(
+        model, metadata["mask_embedding"], int(metadata["mask_token_id"])
+    )
+    for prompt in read(folder / "prompts.parquet", tables.PROMPTS).iter_rows(named=True):
+        masked = MaskedPrompt(
+            prompt["token_ids"], prompt["player_of_token"], prompt["target_token_ids"]
+        )
+        values = masked_log_odds(model, masked, reference, method="full_length")
+        np.testing.assert_allclose(outputs[prompt["sample_id"]], values, atol=1e-4)
+        assert np.ptp(values) > 0.01
+
+
+@EVERY_RUN
+def test_interactions_give_the_outputs_within_the_noise_bound(results, run):
+    for step in STEPS[run]:
+        folder = results / "runs" / run
+        outputs = by_sample(
+            read(folder / "log_odds" / f"step-{step}.parquet", tables.LOG_ODDS), "log_odds"
+        )
+        stem = folder / "interactions" / f"step-{step}"
+        interactions = read(stem.with_suffix(".parquet"), tables.INTERACTIONS)
+        solve = read(stem.with_suffix(".solve.parquet"), tables.SOLVE)
+        assert set(solve["sample_id"]) == set(outputs)
+        for row in solve.iter_rows(named=True):
+            dense = {kind: np.zeros(2**N) for kind in ("and", "or", "bias")}
+            rows = interactions.filter(sample_id=row["sample_id"])
+            for kind, pattern, effect in rows.select("kind", "pattern", "effect").rows():
+                dense[kind][pattern] = effect
+            phi = reconstruct(dense["bias"][0], dense["and"], dense["or"])
+            v = outputs[row["sample_id"]].astype(float)
+            assert np.abs(phi - v).max() <= row["noise_bound"] + 1e-9
+            assert row["noise_bound"] == pytest.approx(0.04 * abs(v[-1] - v[0]))
+            assert row["l1_lower_bound"] <= row["l1"] * (1 + 1e-9)
+
+
+@EVERY_RUN
+def test_dynamics_and_metrics_agree(results, run):
+    folder = results / "runs" / run
+    dynamics = read(folder / "dynamics.parquet", tables.DYNAMICS)
+    metrics = read(folder / "metrics.parquet", tables.METRICS)
+    assert dynamics["generalizable"].null_count() == 0
+    assert dynamics.filter(step=0)["class"].unique().to_list() == ["preserved"]
+    counts = metrics.filter(pl.col("order").is_null(), metric="count", kind="both")
+    assert counts["step"].unique().sort().to_list() == STEPS[run]
+    n_samples = CONFIG["datasets"]["lines"]["analysis"]
+    for step, label, value in counts.select("step", "class", "value").rows():
+        found = dynamics.filter(pl.col("class") == label, step=step)
+        if step == 0 and label != "preserved":
+            assert value is None
+        else:
+            assert value == pytest.approx(len(found) / n_samples)
+    values = metrics["value"].drop_nulls()
+    assert values.is_finite().all()
+
+
+@EVERY_RUN
+def test_stages(results, run):
+    stages = json.loads((results / "runs" / run / "stages.json").read_text())
+    assert stages["run"] == run
+    for name in ("boundary", "ci_low", "ci_high", "best_checkpoint"):
+        assert stages[f"{name}_step"] in STEPS[run]
+    assert list(stages["evidence"]["removed_count"]) == [str(step) for step in STEPS[run]]
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_every_figure_is_there(results, number):
+    for form in ("pdf", "png", "svg"):
+        assert (results / "figures" / f"fig{number}.{form}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", [f"fig{number}" for number in range(1, 10)])
+def test_a_figure_is_rebuilt_by_one_job(study, results, name):
+    (results / "figures" / f"{name}.svg").rename(results / "moved.svg")
+    planned = snakemake(*study, "--dry-run", name)
+    (results / "moved.svg").rename(results / "figures" / f"{name}.svg")
+    assert re.search(rf"^{name} +1$", planned.stdout, re.MULTILINE), planned.stdout
+    assert re.search(r"^total +1$", planned.stdout, re.MULTILINE), planned.stdout
+
+
+def test_the_report_is_of_the_whole_config_and_the_end_names_the_checkpoints(study):
+    folder, config = study
+    # Only with what the command line lays over the config file there are results to report.
+    done = snakemake(
+        folder, {**config, "results": "nowhere"}, "report", "--config", "results=results"
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    page = (folder / "results" / "report.html").read_text()
+    assert all(name in page for name in ("fig9.png", "findings.md", "stages.md"))
+    assert not (folder / "nowhere").exists()
+    for run in STEPS:
+        stages = json.loads((folder / "results" / "runs" / run / "stages.json").read_text())
+        assert f"{run}: the denoising stage ends at step {stages['boundary_step']} " in done.stdout
+
+
+def test_nothing_is_left_to_do(study):
+    again = snakemake(*study, "--dry-run")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout
+
+
+def test_long_jobs_tell_how_far_they_are(study):
+    folder, _ = study
+    for rule in ("finetune", "inference", "interactions", "stability", "sensitivity"):
+        logs = sorted((folder / "logs" / rule).rglob("*.log"))
+        assert logs, rule
+        for log in logs:
+            ends = re.findall(r"(\d+)%\|.*\| (\S+)/(\S+) \[", log.read_text())
+            percent, done, of = ends[-1]
+            assert (percent, done) == ("100", of), log
+
+
+def test_the_same_data_with_a_new_date_is_no_change(study):
+    folder, config = study
+    source = folder / "lines.jsonl"
+    source.touch()
+    again = snakemake(folder, config, "--dry-run")
+    assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
+
+
+def test_download_makes_models_and_data_alone(study):
+    folder, config = study
+    todo = snakemake(folder, config, "download", "--dry-run", "--forceall")
+    jobs = re.findall(r"^(\w+) +\d+$", todo.stdout, re.M)
+    assert set(jobs) == {"download", "model", "data", "total"}
+
+
+def test_own_checkpoints_give_the_same_metrics(study, results):
+    folder, config = study
+    config = copy.deepcopy(config)
+    trained = results / "runs" / "gemma3-tiny"
+    config["runs"]["gemma3-own"] = {
+        "dataset": "lines",
+        "reference_run": "llama-tiny",
+        "checkpoints": {0: "base", 3: str(trained / "checkpoints" / "step-3")},
+    }
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.parquet")}
+    done = snakemake(folder, config, "results/runs/gemma3-own/metrics.parquet")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    own = results / "runs" / "gemma3-own"
+    for name in ("log_odds/step-0.parquet", "log_odds/step-3.parquet", "metrics.parquet"):
+        assert pl.read_parquet(own / name).equals(pl.read_parquet(trained / name)), name
+    assert not (own / "training.parquet").exists()
+
+
+def test_seeds_are_runs_and_have_a_table(study, results):
+    folder, config = study
+    table = folder / "results" / "tables" / "seeds.csv"
+    config = copy.deepcopy(config)
+    config["runs"] = {"llama-tiny": {"dataset": "lines", "seeds": [1, 2]}}
+    done = snakemake(folder, config, str(table.relative_to(folder)))
+    assert done.returncode == 0, done.stdout[-5000:]
+    runs = {
+        seed: read(
+            results / "runs" / f"llama-tiny-seed{seed}" / "dynamics.parquet", tables.DYNAMICS
+        )
+        for seed in (1, 2)
+    }
+    own = read(results / "runs" / "llama-tiny" / "dynamics.parquet", tables.DYNAMICS)
+    columns = ["sample_id", "step", "class", "kind", "pattern", "order", "effect"]
+    assert runs[1].select(columns).equals(own.select(columns))
+    assert not runs[1].select(columns).equals(runs[2].select(columns))
+    counts = pl.read_csv(table).filter(metric="count", step=3)
+    assert counts["runs"].unique().to_list() == ["llama-tiny"]
+    for name, value, low, high, n in counts.select(
+        "class", "value", "ci_low", "ci_high", "n_samples"
+    ).rows():
+        rows = [len(run.filter(pl.col("class") == name, step=3)) for run in runs.values()]
+        assert value == pytest.approx(sum(rows) / n)
+        assert low <= value <= high
+        assert n == 6
+
+
+def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(study, results):
+    folder, config = study
+    config = copy.deepcopy(config)
+    trained = results / "runs" / "llama-tiny"
+    broken = folder / "broken"
+    shutil.copytree(trained / "checkpoints" / "step-1", broken)
+    (broken / "adapter_model.safetensors").write_bytes(b"half a file")
+    steps = STEPS["llama-tiny"]
+    checkpoints = {step: str(trained / "checkpoints" / f"step-{step}") for step in steps}
+    config["runs"]["llama-again"] = {
+        "dataset": "lines",
+        "checkpoints": {**checkpoints, 1: str(broken)},
+    }
+    config["inference"] = {"shards": 2, "checkpoints_per_job": 2}
+    targets = [f"results/runs/llama-again/log_odds/step-{step}.parquet" for step in steps]
+    stopped = snakemake(folder, config, *targets, "--keep-going")
+    assert stopped.returncode != 0
+    again = results / "runs" / "llama-again"
+    # Both shards have kept their samples of step 0, the first checkpoint of the job that broke.
+    samples = CONFIG["datasets"]["lines"]["analysis"]
+    assert len(list((again / "inference" / "parts").iterdir())) == samples
+    assert [path.stem for path in (again / "log_odds").iterdir()] == ["step-3"]
+
+    shutil.copy(trained / "checkpoints" / "step-1" / "adapter_model.safetensors", broken)
+    done = snakemake(folder, config, *targets)
+    assert done.returncode == 0, done.stdout[-5000:]
+    for step in steps:
+        paths = [run / "log_odds" / f"step-{step}.parquet" for run in (again, trained)]
+        assert pl.read_parquet(paths[0]).equals(pl.read_parquet(paths[1]))
+        about, expected = map(tables.read_metadata, paths)
+        for key in tables.LOG_ODDS_METADATA:
+            assert about[key] == expected[key], key
+        assert float(about["log_odds_error_max"]) < 1e-4
+    assert not (again / "inference").exists()
+
+
+def test_a_bad_config_starts_no_job(tmp_path, model_folders):
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    (tmp_path / "lines.jsonl").write_text("")
+    config["finetune"]["checkpoints"] = [0, 9]
+    bad = snakemake(tmp_path, config)
+    assert bad.returncode != 0
+    line = "runs.llama-tiny: finetune.checkpoints [9] lie beyond finetune.steps = 3; raise steps"
+    assert line in bad.stdout
+    assert "Traceback" not in bad.stdout
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "logs").exists()

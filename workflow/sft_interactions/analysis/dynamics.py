@@ -1,0 +1,96 @@
+"""Preserved, emerged and removed interactions along the checkpoints of a run."""
+
+from collections.abc import Mapping
+from math import comb
+
+import polars as pl
+
+from sft_interactions.tables import CLASS
+
+KEY = ["sample_id", "kind", "pattern"]
+
+
+def classify(salient: Mapping[int, pl.DataFrame]) -> pl.DataFrame:
+    """Class of every salient interaction at every checkpoint (arXiv 2605.17967, section 3).
+
+    With Omega_t the salient set at checkpoint t, for AND and OR apart: preserved P_0 = Omega_0 and
+    P_t = P_{t-1} & Omega_t; emerged E_t = Omega_t - P_t; removed R_t = Omega_0 - Omega_t. An
+    interaction that leaves and comes back is emerged, never preserved again. At the first checkpoint
+    there are preserved ones only.
+
+    Args:
+        salient: step to rows (sample_id, kind, pattern, order, effect), the first step before SFT.
+
+    Returns:
+        Rows (sample_id, step, class, kind, pattern, order, effect); the effect of a removed
+        interaction is the one it had at the first step.
+    """
+    steps = sorted(salient)
+    before = salient[steps[0]]
+    preserved = before
+    parts = [_labelled(before, steps[0], "preserved")]
+    for step in steps[1:]:
+        now = salient[step]
+        preserved = now.join(preserved, on=KEY, how="semi")
+        parts += [
+            _labelled(preserved, step, "preserved"),
+            _labelled(now.join(preserved, on=KEY, how="anti"), step, "emerged"),
+            _labelled(before.join(now, on=KEY, how="anti"), step, "removed"),
+        ]
+    return pl.concat(parts)
+
+
+def _labelled(rows: pl.DataFrame, step: int, label: str) -> pl.DataFrame:
+    return rows.select(
+        "sample_id",
+        pl.lit(step, pl.Int64).alias("step"),
+        pl.lit(label).cast(CLASS).alias("class"),
+        "kind",
+        "pattern",
+        "order",
+        "effect",
+    )
+
+
+def add_generalizability(
+    rows: pl.DataFrame, reference: pl.DataFrame | None, n_players: int
+) -> pl.DataFrame:
+    """Add whether an interaction is salient in the reference model too, and its chance to be so.
+
+    ``generalizable`` is G_T of Eq. 7: the pattern is salient in the reference model with the same kind
+    and the same sign. ``chance`` is the expectation of G_T if the reference model's patterns were drawn
+    at random with its own counts by sample, kind, sign and order. Both are null without a reference.
+
+    Args:
+        rows: what :func:`classify` returns.
+        reference: salient interactions of the reference model, or None.
+    """
+    if reference is None:
+        return rows.with_columns(
+            pl.lit(None, pl.Boolean).alias("generalizable"),
+            pl.lit(None, pl.Float64).alias("chance"),
+        )
+    sign = (pl.col("effect") > 0).alias("positive")
+    reference = reference.with_columns(sign)
+    patterns = pl.DataFrame(
+        {
+            "order": range(1, n_players + 1),
+            "n": [comb(n_players, k) for k in range(1, n_players + 1)],
+        },
+        schema={"order": pl.UInt8, "n": pl.Int64},
+    )
+    group = ["sample_id", "kind", "positive", "order"]
+    chance = (
+        reference.group_by(group)
+        .len("hits")
+        .join(patterns, on="order")
+        .select(*group, (pl.col("hits") / pl.col("n")).alias("chance"))
+    )
+    hits = reference.select(*KEY, "positive", pl.lit(True).alias("generalizable"))
+    return (
+        rows.with_columns(sign)
+        .join(hits, on=[*KEY, "positive"], how="left", maintain_order="left")
+        .join(chance, on=group, how="left", maintain_order="left")
+        .with_columns(pl.col("generalizable").fill_null(False), pl.col("chance").fill_null(0.0))
+        .drop("positive")
+    )

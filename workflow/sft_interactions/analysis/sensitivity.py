@@ -1,0 +1,268 @@
+"""The findings and the three classes under other choices than the study's own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sft_interactions import tables
+from sft_interactions.analysis.dynamics import KEY, add_generalizability, classify
+from sft_interactions.analysis.findings import conclude, measure_parts
+from sft_interactions.analysis.metrics import compute_metrics
+from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.stability import UnchangedRun, noise_perturbation
+from sft_interactions.analysis.stages import detect_stages
+from sft_interactions.extraction.interactions import from_extraction
+from sft_interactions.extraction.program import extract
+
+SHOWN = ["count", "mean_order", "gamma", "rho"]
+
+Checkpoint = tuple[pl.DataFrame | pl.LazyFrame, pl.DataFrame]
+
+
+def vary_salience(
+    checkpoints: Mapping[int, Checkpoint],
+    reference: Checkpoint | None,
+    choices: Sequence[Mapping[str, object]],
+    n_players: int,
+) -> pl.DataFrame:
+    """Metrics of every class and checkpoint under several salience rules.
+
+    A threshold relative to the sample's largest effect can change counts by itself when that effect
+    changes, so findings should not hang on one rule.
+
+    Args:
+        checkpoints: step to the rows of its ``interactions`` and ``solve`` tables.
+        reference: the same two tables of the reference model, or None.
+        choices: ``rule`` and ``threshold`` of each variant.
+
+    Returns:
+        Rows (rule, threshold, step, class, count, mean_order, gamma, rho), means as in ``metrics``.
+    """
+    samples = sorted(checkpoints[min(checkpoints)][1]["sample_id"])
+    parts = []
+    for choice in choices:
+        classes = classify(
+            {step: select_salient(*pair, **choice) for step, pair in checkpoints.items()}
+        )
+        salient_in_reference = None if reference is None else select_salient(*reference, **choice)
+        metrics = compute_metrics(
+            add_generalizability(classes, salient_in_reference, n_players),
+            samples,
+            sorted(checkpoints),
+            n_players,
+            resamples=0,
+            level=0.95,
+            seed=0,
+        )
+        chosen = metrics.filter(
+            pl.col("metric").is_in(SHOWN), pl.col("order").is_null(), pl.col("kind") == "both"
+        )
+        parts.append(
+            chosen.pivot("metric", index=["step", "class"], values="value").select(
+                pl.lit(choice["rule"]).alias("rule"),
+                pl.lit(float(choice["threshold"])).alias("threshold"),
+                "step",
+                "class",
+                *SHOWN,
+            )
+        )
+    return pl.concat(parts)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to analyse a run; the defaults are the paper's or, where it leaves a choice open, ours.
+
+    Attributes:
+        salience: rule and threshold.
+        noise_ratio: ζ of the extraction.
+        tie_break: tie-break of the extraction.
+        gamma: metric that is taken for γ: ``gamma`` (by strength) or ``gamma_by_count``.
+        removed_effect: effect of a removed interaction: ``first``, the one before SFT, or
+            ``last_present``, the one at the last checkpoint before t at which it was salient.
+        reference_model: ``before SFT``, or ``tuned``, at its last checkpoint.
+        mask_embedding: embedding of a masked word, see
+            :func:`~sft_interactions.masking.mask_embedding.mask_embedding`.
+    """
+
+    salience: Mapping[str, object]
+    noise_ratio: float
+    tie_break: str = "canonical"
+    gamma: str = "gamma"
+    removed_effect: str = "first"
+    reference_model: str = "before SFT"
+    mask_embedding: str = "token"
+
+
+def choices(
+    own: Choice,
+    salience: Sequence[Mapping[str, object]],
+    noise_ratios: Sequence[float],
+    tie_breaks: Sequence[str],
+    mask_embeddings: Sequence[str],
+    has_reference: bool,
+) -> dict[str, Choice]:
+    """The study's own choice and, one at a time, the others, by name.
+
+    Args:
+        has_reference: there is a reference model, so the choices about γ apply.
+    """
+    found = {"the study's own": own}
+    for rule in salience:
+        if dict(rule) != dict(own.salience):
+            name = f"salience: {rule['rule']} {rule['threshold']:g}"
+            found[name] = replace(own, salience=rule)
+    for ratio in noise_ratios:
+        if ratio != own.noise_ratio:
+            found[f"noise bound ζ: {ratio:g}"] = replace(own, noise_ratio=ratio)
+    for name in tie_breaks:
+        found[f"tie-break: {name}"] = replace(own, tie_break=name)
+    for mask_embedding in mask_embeddings:
+        if mask_embedding != own.mask_embedding:
+            found[f"mask embedding: {mask_embedding}"] = replace(own, mask_embedding=mask_embedding)
+    found["removed effect: last present"] = replace(own, removed_effect="last_present")
+    if has_reference:
+        found["γ: by count"] = replace(own, gamma="gamma_by_count")
+        other = {"before SFT": "tuned", "tuned": "before SFT"}[own.reference_model]
+        found[f"reference model: {other}"] = replace(own, reference_model=other)
+    return found
+
+
+def vary_findings(
+    values: Mapping[str, Mapping[int, NDArray[np.float64]]],
+    references: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    samples: Sequence[str],
+    tested: Mapping[str, Choice],
+    *,
+    stability: Mapping[str, object],
+    bootstrap: Mapping[str, object],
+    removed_share: float,
+    seed: int,
+    errors: Mapping[str, Mapping[int, float]] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> pl.DataFrame:
+    """Test the findings under every choice: extraction, classes, stages and churn floor anew.
+
+    Args:
+        values: mask embedding to step to v, (B, 2^n), in log-odds; one for every choice of it.
+        references: v of the reference model, by mask embedding and ``reference_model``; empty without one.
+        samples: (B,) sample ids, in sorted order.
+        tested: name to choice, see :func:`choices`.
+        stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
+        bootstrap: ``resamples`` and ``level``.
+        removed_share: see :func:`~sft_interactions.analysis.stages.detect_stages`.
+        errors: mask embedding to step to the measured error of its log-odds, see
+            :class:`~sft_interactions.analysis.stability.UnchangedRun`; none by default.
+        progress: called with 1 after each choice.
+
+    Returns:
+        Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
+        and the ``boundary_step`` under it.
+    """
+    first = next(iter(values.values()))
+    steps = sorted(first)
+    n_players = first[steps[0]].shape[1].bit_length() - 1
+    covered = list(samples[: stability["samples"]])
+    extracted: dict[tuple[str, float, str], tuple] = {}
+    parts = []
+    for position, (name, choice) in enumerate(tested.items()):
+        mask_embedding = choice.mask_embedding
+        key = (mask_embedding, choice.noise_ratio, choice.tie_break)
+        if key not in extracted:
+            settings = {"noise_ratio": choice.noise_ratio, "tie_break": choice.tie_break}
+            noise = replace(
+                noise_perturbation(stability["churn_noise"]), tie_break=choice.tie_break
+            )
+            extracted[key] = (
+                _extract(
+                    {**values[mask_embedding], **references.get(mask_embedding, {})},
+                    samples,
+                    settings,
+                ),
+                UnchangedRun(
+                    values[mask_embedding][steps[0]][: len(covered)],
+                    covered,
+                    steps,
+                    noise,
+                    noise_ratio=choice.noise_ratio,
+                    draws=stability["draws"],
+                    errors=None if errors is None else errors[mask_embedding],
+                    seed=seed,
+                ),
+            )
+        solved, unchanged = extracted[key]
+        salient = {
+            label: select_salient(*pair, **choice.salience) for label, pair in solved.items()
+        }
+        in_reference = salient.get(choice.reference_model)
+        runs = [classify({step: salient[step] for step in steps})]
+        runs += unchanged.classify(choice.salience)
+        if choice.removed_effect == "last_present":
+            runs[0] = last_present_effects(runs[0], salient, steps)
+        # In the order of the tables, on which sums depend in their last digits.
+        dynamics, *floor = [
+            tables.check(add_generalizability(rows, in_reference, n_players), tables.DYNAMICS, name)
+            for rows in runs
+        ]
+        stages = detect_stages(
+            dynamics, None, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap
+        )
+        rows = measure_parts(
+            dynamics,
+            floor,
+            samples,
+            steps,
+            stages,
+            n_players,
+            unchanged_samples=len(covered),
+            seed=seed,
+            gamma=choice.gamma,
+            **bootstrap,
+        )
+        parts.append(
+            conclude(rows.with_columns(run=pl.lit(""))).select(
+                pl.lit(position).alias("position"),
+                pl.lit(name).alias("choice"),
+                pl.lit(stages["boundary_step"], pl.Int64).alias("boundary_step"),
+                pl.exclude("run"),
+            )
+        )
+        progress(1)
+    return pl.concat(parts)
+
+
+def last_present_effects(
+    rows: pl.DataFrame, salient: Mapping[int, pl.DataFrame], steps: Sequence[int]
+) -> pl.DataFrame:
+    """Give removed interactions the effect that they had when they were last salient.
+
+    Args:
+        rows: what :func:`~sft_interactions.analysis.dynamics.classify` returns.
+        salient: step to rows (sample_id, kind, pattern, effect), for each of ``steps``.
+    """
+    present = pl.concat(
+        [
+            salient[step].select(*KEY, pl.lit(step, pl.Int64).alias("step"), last="effect")
+            for step in steps
+        ]
+    ).sort("step")
+    found = (
+        rows.with_row_index("row")
+        .sort("step")
+        .join_asof(present, on="step", by=KEY, strategy="backward", check_sortedness=False)
+        .sort("row")
+    )
+    removed = pl.col("class") == "removed"
+    effect = pl.when(removed).then("last").otherwise("effect")
+    return found.with_columns(effect.alias("effect")).drop("row", "last")
+
+
+def _extract(values: Mapping, samples: Sequence[str], settings: Mapping) -> dict:
+    """Label to the ``interactions`` and ``solve`` tables of its values."""
+    return {
+        label: from_extraction(list(samples), v, extract(v, **settings))
+        for label, v in values.items()
+    }

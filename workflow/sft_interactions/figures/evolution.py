@@ -1,0 +1,274 @@
+"""Figure 2: how the three classes of interactions evolve along the checkpoints.
+
+After figure 2 of arXiv 2605.17967, on a grid: a row a class, a column a checkpoint.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from sft_interactions.analysis.runs import Run
+from sft_interactions.figures import panels
+from sft_interactions.figures.style import (
+    CLASSES,
+    DENOISING,
+    GREY,
+    LARGE,
+    MEDIUM,
+    OVERFITTING,
+    RC,
+    SMALL,
+    TEXT_WIDTH,
+)
+
+# All lengths in inches.
+HEADER, FOOTER = 0.24, 0.28
+BLOCK = 4.14
+ROW, ROW_GAP = 0.64, 0.09
+ROWS_TOP = 0.37  # from the top of a block to its first row
+COUNTS_TOP, COUNTS = 2.95, 0.78
+NARROW = 0.5  # width of a histogram below which its labels shrink
+LEFT, RIGHT = 0.62, 0.06
+TICK_GAP = 0.30  # between the panel at t = 0 and the others, which share a scale
+PANEL_GAP = 0.06
+TOTALS_GAP, TOTALS = 0.44, 1.05
+
+
+@matplotlib.rc_context(RC)
+def draw(runs: Sequence[Run], *, level: float) -> Figure:
+    """Draw figure 2, one block a run.
+
+    Args:
+        level: confidence level of the intervals in the metrics.
+    """
+    height = HEADER + BLOCK * len(runs) + FOOTER
+    figure = Figure(figsize=(TEXT_WIDTH, height))
+    for index, run in enumerate(runs):
+        _Block(figure, run, top=HEADER + BLOCK * index).draw()
+    entries = _legend_entries(level, any(run.has_churn_floor for run in runs))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
+        loc="upper center",
+        bbox_to_anchor=(0.5, 1 - 0.02 / height),
+        ncols=5,
+        columnspacing=1.2,
+        handlelength=3.2,
+        handletextpad=0.5,
+        borderpad=0,
+    )
+    figure.text(
+        0.5,
+        0.05 / height,
+        f"{panels.means_name(runs)}; strength in log-odds. In each row the panels "
+        "after t = 0 share one scale; the panel at t = 0 has its own.\nThe three panels of total "
+        "strength share one scale. Checkpoints are evenly spaced, whatever their steps.",
+        ha="center",
+        va="bottom",
+        fontsize=SMALL,
+        color=GREY,
+    )
+    return figure
+
+
+class _Block:
+    """The panels of one run."""
+
+    def __init__(self, figure: Figure, run: Run, top: float) -> None:
+        self.figure, self.run, self.top = figure, run, top
+        n = len(run.steps)
+        gaps = TICK_GAP + PANEL_GAP * (n - 2)
+        self.totals_left = TEXT_WIDTH - RIGHT - TOTALS
+        self.width = (self.totals_left - TOTALS_GAP - LEFT - gaps) / n
+        later = LEFT + self.width + TICK_GAP + np.arange(n - 1) * (self.width + PANEL_GAP)
+        self.lefts = np.concatenate([[LEFT], later])
+
+    def draw(self) -> None:
+        self._text(0.06, 0.02, self.run.label, fontsize=LARGE, fontweight="bold", va="top")
+        for left, step in zip(self.lefts, self.run.steps, strict=True):
+            centre = left + self.width / 2
+            size = SMALL if self.width < NARROW else MEDIUM
+            self._text(
+                centre, ROWS_TOP - 0.04, f"t = {step}", ha="center", va="bottom", fontsize=size
+            )
+        centre = self.totals_left + TOTALS / 2
+        self._text(centre, ROWS_TOP - 0.04, "Total strength", ha="center", va="bottom")
+        for row, label in enumerate(CLASSES):
+            self._draw_row(label, ROWS_TOP + row * (ROW + ROW_GAP), bottom=row == len(CLASSES) - 1)
+        self._draw_counts()
+        self._write_boundary()
+
+    def _draw_row(self, label: str, top: float, bottom: bool) -> None:
+        style = CLASSES[label]
+        middle = top + ROW / 2
+        self._text(
+            0.14,
+            middle,
+            style.name.replace(" ", "\n"),
+            rotation=90,
+            ha="center",
+            va="center",
+            color=style.line,
+            fontweight="bold",
+            linespacing=1.0,
+        )
+        self._text(0.33, middle, "strength", rotation=90, ha="center", va="center", fontsize=SMALL)
+        positive = self.run.by_order(label, "strength_positive")
+        negative = self.run.by_order(label, "strength_negative")
+        shared: list[Axes] = []
+        for index, left in enumerate(self.lefts):
+            if np.isnan(positive[index]).all():
+                self._text(
+                    left + self.width / 2,
+                    middle,
+                    f"not\napplicable\nat t = {self.run.steps[index]}",
+                    ha="center",
+                    va="center",
+                    fontsize=SMALL,
+                    fontstyle="italic",
+                    color=GREY,
+                )
+                continue
+            axes = self._axes(left, top, self.width, ROW, f"strength:{label}:{index}")
+            self._draw_histogram(axes, label, positive[index], negative[index])
+            # At t = 0 only preserved has a panel, so its orders stand under it.
+            axes.tick_params(labelbottom=bottom or index == 0, labelleft=index < 2)
+            if bottom:
+                axes.set_xlabel("order k", fontsize=SMALL, labelpad=1)
+            if index:
+                shared.append(axes)
+        if shared:
+            _share_scale(shared, positive[1:], negative[1:])
+        self._draw_totals(label, top, bottom)
+
+    def _draw_histogram(
+        self, axes: Axes, label: str, positive: np.ndarray, negative: np.ndarray
+    ) -> None:
+        style, orders = CLASSES[label], self.run.orders
+        bar = {"width": 0.82, "edgecolor": style.positive, "linewidth": 0.3}
+        axes.bar(orders, positive, color=style.positive, **bar)
+        axes.bar(orders, negative, color=style.negative, **bar)
+        axes.axhline(0, color="black", linewidth=0.5)
+        axes.set_xlim(0, orders[-1] + 1)
+        axes.set_xticks([1, (1 + orders[-1]) // 2, orders[-1]][: 2 if self.width < NARROW else 3])
+        _share_scale([axes], positive, negative)
+        if not positive.any() and not negative.any():
+            axes.text(
+                0.5, 0.75, "none", transform=axes.transAxes, ha="center", va="center", color=GREY
+            )
+
+    def _draw_totals(self, label: str, top: float, bottom: bool) -> None:
+        axes = self._axes(self.totals_left, top, TOTALS, ROW, f"total:{label}")
+        style, positions = CLASSES[label], np.arange(len(self.run.steps))
+        value, low, high = self.run.series(label, "strength_total")
+        positive = self.run.series(label, "strength_positive")[0]
+        bar = {"width": 0.72, "edgecolor": style.positive, "linewidth": 0.3}
+        axes.bar(positions, positive, color=style.positive, **bar)
+        axes.bar(positions, value - positive, bottom=positive, color=style.negative, **bar)
+        axes.vlines(positions, low, high, color="black", linewidth=0.6)
+        axes.set_xlim(-0.6, len(positions) - 0.4)
+        tops = [self.run.series(c, "strength_total")[[0, 2]] for c in CLASSES]
+        axes.set_ylim(0, _headroom(np.nanmax(tops)))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        panels.label_steps(axes, self.run.steps, positions, TOTALS)
+        axes.tick_params(axis="x", length=0, labelbottom=bottom)
+        if bottom:
+            axes.set_xlabel("training steps", fontsize=SMALL, labelpad=1)
+
+    def _draw_counts(self) -> None:
+        width = self.lefts[-1] + self.width - LEFT
+        axes = self._axes(LEFT, COUNTS_TOP, width, COUNTS, "counts")
+        # A checkpoint lies under the middle of its column of histograms.
+        positions = self.lefts - LEFT + self.width / 2
+        axes.set_xlim(0, width)
+        panels.shade_stages(axes, self.run, positions)
+        panels.draw_floor(axes, self.run, "count", positions)
+        for label in CLASSES:
+            panels.draw_line(axes, self.run, label, "count", positions)
+        tops = [self.run.series(label, "count")[[0, 2]] for label in CLASSES]
+        axes.set_ylim(0, _headroom(np.nanmax(tops)))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.grid(axis="y")
+        panels.label_steps(axes, self.run.steps, positions, width)
+        axes.set_xlabel("training steps", fontsize=SMALL, labelpad=1)
+        middle = COUNTS_TOP + COUNTS / 2
+        self._text(
+            0.22,
+            middle,
+            "Number of\ninteractions",
+            rotation=90,
+            ha="center",
+            va="center",
+            linespacing=1.0,
+        )
+        name = {"va": "bottom", "fontweight": "bold"}
+        start, end = LEFT + positions[0], LEFT + positions[-1]
+        above = COUNTS_TOP - 0.03
+        if self.run.boundary > 0:
+            self._text(start, above, "Denoising stage", ha="left", color=DENOISING[1], **name)
+        if self.run.boundary < len(self.run.steps) - 1:
+            self._text(end, above, "Overfitting stage", ha="right", color=OVERFITTING[1], **name)
+
+    def _write_boundary(self) -> None:
+        stages = self.run.stages
+        self._text(
+            self.totals_left - 0.26,
+            COUNTS_TOP + COUNTS / 2,
+            f"Denoising stage ends\nat step {stages['boundary_step']}\n"
+            f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})\n\n"
+            f"Best checkpoint: step {stages['best_checkpoint_step']}\n\n"
+            f"{panels.samples_name([self.run])}",
+            va="center",
+            fontsize=SMALL,
+            linespacing=1.3,
+        )
+
+    def _axes(self, left: float, top: float, width: float, height: float, label: str) -> Axes:
+        whole = self.figure.get_figheight()
+        bottom = whole - self.top - top - height
+        box = (left / TEXT_WIDTH, bottom / whole, width / TEXT_WIDTH, height / whole)
+        return self.figure.add_axes(box, label=f"{self.run.label}:{label}")
+
+    def _text(self, left: float, top: float, text: str, **style: object) -> None:
+        whole = self.figure.get_figheight()
+        style = {"fontsize": MEDIUM, **style}
+        self.figure.text(left / TEXT_WIDTH, 1 - (self.top + top) / whole, text, **style)
+
+
+def _headroom(top: float) -> float:
+    return 1.08 * top if top > 0 else 1.0
+
+
+def _share_scale(group: Sequence[Axes], positive: np.ndarray, negative: np.ndarray) -> None:
+    top, bottom = np.nanmax(positive), np.nanmin(negative)
+    margin = 0.06 * (top - bottom) or 1.0
+    for axes in group:
+        axes.set_ylim(bottom - margin, top + margin)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def _legend_entries(level: float, has_floor: bool) -> dict[str, Artist | tuple[Artist, ...]]:
+    entries: dict[str, Artist | tuple[Artist, ...]] = {}
+    for style in CLASSES.values():
+        patch = {"edgecolor": style.positive, "linewidth": 0.3}
+        entries[f"{style.name} (+, −)"] = (
+            Patch(facecolor=style.positive, **patch),
+            Patch(facecolor=style.negative, **patch),
+            Line2D([], [], color=style.line, marker=style.marker),
+        )
+    entries[panels.interval_name(level)] = (
+        panels.band_handle(level),
+        panels.bar_handle(level),
+    )
+    if has_floor:
+        entries["churn floor"] = panels.floor_handle()
+    return entries

@@ -1,0 +1,248 @@
+"""Figure 1: the idea, from real data.
+
+After figure 1 of arXiv 2605.17967: the strongest interactions of one prompt as a logical model, and
+the interactions of all samples by order at up to six checkpoints.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from sft_interactions.analysis.runs import Run
+from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel
+from sft_interactions.figures.logical_model import (
+    LINE,
+    Canvas,
+    box_height,
+    draw_interaction,
+    draw_prompt,
+    equation,
+    lay_out,
+    note,
+    signed,
+)
+from sft_interactions.figures.panels import samples_name
+from sft_interactions.figures.style import (
+    CLASSES,
+    DENOISING,
+    GREY,
+    LARGE,
+    OVERFITTING,
+    RC,
+    SMALL,
+    TEXT_WIDTH,
+)
+
+SHOWN, OF_EACH_KIND = 7, 3
+CHECKPOINTS = 6
+# Inches.
+MARGIN, LEFT = 0.12, 0.5
+PROMPT_LEFT = 0.6
+BOX_GAP = 0.08
+PANEL, PANEL_GAP = 0.95, 0.1
+LOWER = 1.95
+# In the order in which the bars are stacked.
+GROUPS = {
+    "kept": ("preserved", "Preserved to the last checkpoint"),
+    "lost": ("removed", "Salient before SFT, removed later"),
+    "emerged": ("emerged", "Newly emerged"),
+}
+
+
+@matplotlib.rc_context(RC)
+def draw(
+    run: Run,
+    dynamics: pl.DataFrame,
+    model: LogicalModel,
+    prompt: AnalysedPrompt,
+) -> Figure:
+    """Draw figure 1.
+
+    Args:
+        run: the run of both halves.
+        dynamics: rows of its ``dynamics`` table.
+        model: logical model of ``prompt`` at one of its checkpoints.
+    """
+    classes = dynamics.filter(
+        pl.col("class") != "removed", sample_id=prompt.sample_id, step=model.step
+    )
+    shown = model.strongest(SHOWN, OF_EACH_KIND).join(
+        classes.select("class", "kind", "pattern"), on=["kind", "pattern"], maintain_order="left"
+    )
+    boxes = box_height(shown["order"].to_list())
+    lines = lay_out(prompt, TEXT_WIDTH - 2 * MARGIN - PROMPT_LEFT)
+    equation_top = 0.28 + LINE * len(lines) + 0.1
+    boxes_top = equation_top + 0.14
+    lower_top = boxes_top + boxes + 0.5
+    figure = Figure(figsize=(TEXT_WIDTH, lower_top + LOWER))
+    canvas = Canvas(figure)
+
+    canvas.text(MARGIN, 0.13, model.title, fontsize=LARGE, fontweight="bold")
+    canvas.text(MARGIN, 0.28 + LINE / 2, "Prompt x", fontweight="bold")
+    draw_prompt(canvas, lines, MARGIN + PROMPT_LEFT, 0.28)
+    canvas.text(
+        MARGIN,
+        equation_top,
+        f"LLM: log-odds of the target “{prompt.target}” v(N) = {signed(model.log_odds)}   ≈   "
+        f"logical model: φ(N) = {equation(model, shown)}",
+    )
+    width = (TEXT_WIDTH - 2 * MARGIN + BOX_GAP) / SHOWN - BOX_GAP
+    for index, row in enumerate(shown.iter_rows(named=True)):
+        x = MARGIN + index * (width + BOX_GAP)
+        color = CLASSES[row["class"]].positive
+        draw_interaction(canvas, row, prompt, x, boxes_top, width, boxes, color=color)
+    canvas.text(
+        TEXT_WIDTH - MARGIN,
+        boxes_top + boxes + 0.1,
+        f"the strongest of {len(model.interactions)} salient interactions, {OF_EACH_KIND} of each kind "
+        "where there are so many",
+        ha="right",
+        fontstyle="italic",
+        color=GREY,
+    )
+    _draw_evolution(figure, canvas, run, dynamics, lower_top)
+    return figure
+
+
+def strengths(
+    dynamics: pl.DataFrame, steps: Sequence[int], orders: Sequence[int], n_samples: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """Strength of the salient interactions by group, sign, checkpoint and order.
+
+    Those salient at a checkpoint are the preserved ones that stay so to the last checkpoint (kept),
+    the preserved ones that do not (lost), and the emerged ones.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+
+    Returns:
+        (group, sign) to (checkpoints, orders) sums of effects in log-odds, means over samples.
+    """
+    key = ["sample_id", "kind", "pattern"]
+    last = dynamics["step"].max()
+    survivors = dynamics.filter(pl.col("step") == last, pl.col("class") == "preserved")
+    preserved = dynamics.filter(pl.col("class") == "preserved")
+    groups = {
+        "kept": preserved.join(survivors, on=key, how="semi"),
+        "lost": preserved.join(survivors, on=key, how="anti"),
+        "emerged": dynamics.filter(pl.col("class") == "emerged"),
+    }
+    found = {}
+    for group, rows in groups.items():
+        for sign, part in (
+            ("positive", rows.filter(pl.col("effect") > 0)),
+            ("negative", rows.filter(pl.col("effect") < 0)),
+        ):
+            table = np.zeros((len(steps), len(orders)))
+            sums = part.group_by("step", "order").agg(pl.col("effect").sum())
+            for step, order, total in sums.iter_rows():
+                if step in steps:
+                    table[steps.index(step), orders.index(order)] = total / n_samples
+            found[group, sign] = table
+    return found
+
+
+def choose_steps(steps: Sequence[int], boundary: int, most: int) -> list[int]:
+    """At most so many checkpoints, with the first, the last and the end of the denoising stage.
+
+    Args:
+        boundary: index of the checkpoint that ends the denoising stage.
+    """
+    chosen = {0, boundary, len(steps) - 1}
+    for index in np.linspace(0, len(steps) - 1, most).round().astype(int).tolist():
+        if len(chosen) < most:
+            chosen.add(index)
+    return [steps[index] for index in sorted(chosen)]
+
+
+def _draw_evolution(
+    figure: Figure, canvas: Canvas, run: Run, dynamics: pl.DataFrame, top: float
+) -> None:
+    steps = choose_steps(run.steps, run.boundary, CHECKPOINTS)
+    heights = strengths(dynamics, steps, run.orders, run.n_samples)
+    width = (TEXT_WIDTH - LEFT - MARGIN - PANEL_GAP * (len(steps) - 1)) / len(steps)
+    patches = [
+        Patch(facecolor=CLASSES[name].positive, label=title) for name, title in GROUPS.values()
+    ]
+    figure.legend(
+        handles=patches,
+        loc="center",
+        bbox_to_anchor=(0.5, 1 - (top - 0.12) / canvas.height),
+        ncols=3,
+        borderpad=0,
+    )
+    first = None
+    for index, step in enumerate(steps):
+        left = LEFT + index * (width + PANEL_GAP)
+        box = (
+            left / TEXT_WIDTH,
+            1 - (top + 0.17 + PANEL) / canvas.height,
+            width / TEXT_WIDTH,
+            PANEL / canvas.height,
+        )
+        axes = figure.add_axes(box, sharey=first, label=f"orders:{step}")
+        first = first or axes
+        _draw_orders(axes, run.orders, {key: table[index] for key, table in heights.items()})
+        axes.set_title("before SFT" if index == 0 else f"t = {step}", pad=2)
+        axes.tick_params(labelleft=index == 0)
+        if index == 0:
+            axes.set_ylabel("strength by order")
+    _draw_stages(canvas, steps, run, width, top + 0.17 + PANEL + 0.36)
+    note(
+        canvas,
+        top + 0.17 + PANEL + 0.52,
+        f"Bottom: sum of effects by order in log-odds, positive above and negative below zero, means over "
+        f"{samples_name([run])}; one scale. Boxes: colour as below,\nAND: effect if all words are there; "
+        "OR: effect if any is. Words on grey are the players; all other text is never masked.",
+    )
+
+
+def _draw_orders(
+    axes: Axes, orders: Sequence[int], heights: dict[tuple[str, str], np.ndarray]
+) -> None:
+    # Otherwise the edge of a bar that starts where the one below it ends would end the scale.
+    axes.use_sticky_edges = False
+    for sign in ("positive", "negative"):
+        base = np.zeros(len(orders))
+        for group, (name, _) in GROUPS.items():
+            style = CLASSES[name]
+            bars = heights[group, sign]
+            axes.bar(
+                orders,
+                bars,
+                0.82,
+                bottom=base,
+                color=getattr(style, sign),
+                edgecolor=style.positive,
+                linewidth=0.3,
+            )
+            base = base + bars
+    axes.axhline(0, color="black", linewidth=0.5)
+    axes.set_xlim(0, orders[-1] + 1)
+    axes.set_xticks([1, (1 + orders[-1]) // 2, orders[-1]])
+    axes.set_xlabel("order k", fontsize=SMALL, labelpad=1)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+
+
+def _draw_stages(
+    canvas: Canvas, steps: Sequence[int], run: Run, width: float, middle: float
+) -> None:
+    """Bars under the panels, which meet under the checkpoint that ends the denoising stage."""
+    centre = LEFT + width / 2
+    ends = [centre + steps.index(step) * (width + PANEL_GAP) for step in (
+        steps[0], run.steps[run.boundary], steps[-1]
+    )]  # fmt: skip
+    for start, end, (area, edge), name in (
+        (ends[0], ends[1], DENOISING, "Denoising stage"),
+        (ends[1], ends[2], OVERFITTING, "Overfitting stage"),
+    ):
+        if end > start:
+            canvas.box(start, middle - 0.07, end - start, 0.14, facecolor=area, edgecolor=edge,
+                       linewidth=0.4)  # fmt: skip
+            canvas.text((start + end) / 2, middle, name, ha="center", color=edge, fontweight="bold")

@@ -1,0 +1,171 @@
+"""Boxes of interactions and prompts with their players marked, which figures 1 and 9 share.
+
+Everything is placed in inches on a :class:`Canvas`, from its top left corner.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.textpath import TextToPath
+
+from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel
+from sft_interactions.figures.style import GREY, MEDIUM, SMALL
+
+CHIP = "#e4e4e4"
+LINE = 0.145  # inches between lines of text
+CHIP_STEP = 0.135
+MOST_CHIPS = 6
+LONGEST_PROMPT = 500  # characters
+EDGE = 0.8
+
+
+@cache
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Width of a text in inches."""
+    font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
+    return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0] / 72
+
+
+def shorten(text: str, width: float, size: float) -> str:
+    """The text, cut with an ellipsis to so many inches."""
+    if text_width(text, size) <= width:
+        return text
+    while text and text_width(text + "…", size) > width:
+        text = text[:-1]
+    return text + "…"
+
+
+class Canvas:
+    """A figure drawn in inches from its top left corner."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.width, self.height = figure.get_size_inches()
+        self.axes: Axes = figure.add_axes((0, 0, 1, 1), label="canvas")
+        self.axes.set_xlim(0, self.width)
+        self.axes.set_ylim(self.height, 0)
+        self.axes.axis("off")
+
+    def text(self, x: float, y: float, text: str, **style: object) -> None:
+        """Put a text whose vertical middle is at y."""
+        self.axes.text(x, y, text, **{"fontsize": MEDIUM, "va": "center", **style})
+
+    def box(self, x: float, y: float, width: float, height: float, **style: object) -> None:
+        """Draw a box with round corners."""
+        shape = "round,pad=0,rounding_size=0.04"
+        self.axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, **style))
+
+
+Lines = list[list[tuple[float, str, bool]]]
+
+
+def lay_out(prompt: AnalysedPrompt, width: float) -> Lines:
+    """Break the user text into lines of so many inches.
+
+    Of a long text only what lies between the first and the last player is kept.
+
+    Returns:
+        for each line its pieces: inches from the left, text, whether it is a player.
+    """
+    lines: Lines = [[]]
+    left = 0.0
+    for text, is_player in _pieces(prompt):
+        if left and left + text_width(text.rstrip(), MEDIUM) > width:
+            lines.append([])
+            left = 0.0
+        if left or text.strip():
+            lines[-1].append((left, text, is_player))
+            left += text_width(text, MEDIUM)
+    return lines
+
+
+def draw_prompt(canvas: Canvas, lines: Lines, x: float, y: float) -> None:
+    """Draw the lines of a prompt, its players on grey."""
+    for number, line in enumerate(lines):
+        middle = y + LINE * (number + 0.5)
+        for left, text, is_player in line:
+            if is_player:
+                width = text_width(text, MEDIUM) + 0.03
+                canvas.box(
+                    x + left - 0.015, middle - 0.06, width, 0.12, facecolor=CHIP, linewidth=0
+                )
+            canvas.text(x + left, middle, text)
+
+
+def _pieces(prompt: AnalysedPrompt) -> list[tuple[str, bool]]:
+    """Words of the prompt in order, each with whether it is a player."""
+    whole = len(prompt.text) <= LONGEST_PROMPT
+    start, end = (0, len(prompt.text)) if whole else (prompt.spans[0][0], prompt.spans[-1][1])
+    pieces, here = [("“" if whole else "“… ", False)], start
+    for a, b in prompt.spans:
+        pieces += [(word, False) for word in _words(prompt.text[here:a])]
+        pieces.append((prompt.text[a:b], True))
+        here = b
+    pieces += [(word, False) for word in _words(prompt.text[here:end])]
+    return [*pieces, ("”" if whole else " …”", False)]
+
+
+def _words(text: str) -> list[str]:
+    """Words, each with the blank that follows it; a leading blank stands alone."""
+    return re.findall(r"\S+ ?|^ ", re.sub(r"\s+", " ", text))
+
+
+def box_height(orders: list[int]) -> float:
+    """Height in inches of boxes that hold interactions of these orders."""
+    return 0.24 + CHIP_STEP * min(max(orders, default=1), MOST_CHIPS) + 0.04
+
+
+def draw_interaction(
+    canvas: Canvas,
+    row: Mapping[str, object],
+    prompt: AnalysedPrompt,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    *,
+    color: str,
+) -> None:
+    """Draw one interaction as a box: kind and effect in log-odds on top, its words below."""
+    canvas.box(x, y, width, height, facecolor="white", edgecolor=color, linewidth=EDGE)
+    head = f"{row['kind'].upper()}  {signed(row['effect'])}"
+    canvas.text(x + width / 2, y + 0.1, head, ha="center", color=color, fontweight="bold")
+    canvas.axes.plot([x, x + width], [y + 0.19] * 2, color=color, linewidth=0.5)
+    words = [word for k, word in enumerate(prompt.words) if row["pattern"] >> k & 1]
+    if len(words) > MOST_CHIPS:
+        words = [*words[: MOST_CHIPS - 1], f"+ {len(words) - MOST_CHIPS + 1} words"]
+    for number, word in enumerate(words):
+        middle = y + 0.2 + CHIP_STEP * (number + 0.5)
+        text = shorten(word, width - 0.14, SMALL)
+        chip = text_width(text, SMALL) + 0.06
+        canvas.box(x + (width - chip) / 2, middle - 0.05, chip, 0.1, facecolor=CHIP, linewidth=0)
+        canvas.text(x + width / 2, middle, text, fontsize=SMALL, ha="center")
+
+
+def equation(model: LogicalModel, shown: pl.DataFrame) -> str:
+    """How φ(N) is made up, in log-odds, when the interactions ``shown`` are drawn."""
+    drawn = shown["effect"].sum()
+    hidden = model.prediction - model.bias - drawn
+    parts = f"{signed(model.bias)} (bias) {spaced(drawn)} (drawn) {spaced(hidden)} (all others)"
+    return f"{parts} = {signed(model.prediction)}"
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def spaced(value: float) -> str:
+    """As :func:`signed`, with a blank after the sign."""
+    text = signed(value)
+    return f"{text[0]} {text[1:]}"
+
+
+def note(canvas: Canvas, y: float, text: str) -> None:
+    """Small print across the figure."""
+    canvas.text(canvas.width / 2, y, text, ha="center", va="top", fontsize=SMALL, color=GREY)

@@ -1,0 +1,209 @@
+"""Parts that several figures share: stages, lines with intervals, ticks, the note at the bottom."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from sft_interactions.analysis.runs import Run
+from sft_interactions.figures.style import (
+    CLASSES,
+    COLUMN_WIDTH,
+    DENOISING,
+    GREY,
+    LARGE,
+    MEDIUM,
+    OVERFITTING,
+    RC,
+    SMALL,
+    TEXT_WIDTH,
+)
+
+BAND_ALPHA = 0.16
+_FLOOR_STYLE = {"facecolor": "none", "hatch": "//////", "linewidth": 0.4, "zorder": 1}
+
+
+def shade_stages(axes: Axes, run: Run, positions: np.ndarray) -> None:
+    """Shade the denoising and the overfitting stage between the first and the last checkpoint."""
+    first, boundary, last = positions[0], positions[run.boundary], positions[-1]
+    axes.axvspan(first, boundary, color=DENOISING[0], linewidth=0, zorder=0)
+    axes.axvspan(boundary, last, color=OVERFITTING[0], linewidth=0, zorder=0)
+    # The two areas look the same in greyscale.
+    axes.axvline(boundary, color=GREY, linestyle=":", linewidth=0.8, zorder=0.5)
+
+
+def draw_line(axes: Axes, run: Run, label: str, metric: str, positions: np.ndarray) -> None:
+    """Draw a metric of a class over the checkpoints with its interval; null values are gaps."""
+    style = CLASSES[label]
+    value, low, high = run.series(label, metric)
+    axes.fill_between(positions, low, high, color=style.line, alpha=BAND_ALPHA, linewidth=0)
+    # Preserved is drawn last: it is the class that the others are compared with.
+    axes.plot(
+        positions,
+        value,
+        color=style.line,
+        marker=style.marker,
+        label=style.name,
+        gid=f"{metric}:{label}",
+        clip_on=False,
+        zorder=4 if label == "preserved" else 3,
+    )
+
+
+def draw_floor(axes: Axes, run: Run, metric: str, positions: np.ndarray) -> None:
+    """Hatch what noise alone would give for the removed and the emerged interactions.
+
+    For ``count`` from 0 to its churn floor, else the interval of the floor.
+    """
+    if not run.has_churn_floor:
+        return
+    name = "churn_floor" if metric == "count" else f"{metric}_churn_floor"
+    for label in ("removed", "emerged"):
+        value, low, high = run.series(label, name)
+        if metric == "count":
+            low, high, color = 0, value, GREY
+        else:
+            color = to_rgba(CLASSES[label].line, 0.5)
+        axes.fill_between(
+            positions, low, high, edgecolor=color, gid=f"{name}:{label}", **_FLOOR_STYLE
+        )
+
+
+def floor_handle() -> Artist:
+    """Legend entry of the churn floor."""
+    return Patch(edgecolor=GREY, label="churn floor", **_FLOOR_STYLE)
+
+
+def label_steps(axes: Axes, steps: Sequence[int], positions: np.ndarray, width: float) -> None:
+    """Put the steps under an axis of ``width`` inches, upright where they would touch.
+
+    The checkpoints are evenly spaced whatever their steps, as in the paper.
+    """
+    digit = 0.64 * SMALL / 72  # inches, of the font in use
+    room = width * np.diff(positions).min() / np.ptp(axes.get_xlim())
+    crowded = (max(len(str(step)) for step in steps) + 1) * digit > room
+    axes.set_xticks(positions, [str(step) for step in steps], rotation=90 if crowded else 0)
+
+
+def line_handles() -> list[Artist]:
+    """Legend entries of the three lines, in the order of the figures' rows."""
+    return [
+        Line2D([], [], color=style.line, marker=style.marker, label=style.name)
+        for style in CLASSES.values()
+    ]
+
+
+def stage_handles() -> list[Artist]:
+    """Legend entries of the two stages."""
+    stages = {"Denoising stage": DENOISING, "Overfitting stage": OVERFITTING}
+    return [
+        Patch(facecolor=area, edgecolor=edge, linewidth=0.4, label=name)
+        for name, (area, edge) in stages.items()
+    ]
+
+
+def band_handle(level: float) -> Artist:
+    """Legend entry of the bands, which are bootstrap intervals."""
+    return Patch(facecolor=GREY, alpha=2 * BAND_ALPHA, linewidth=0, label=interval_name(level))
+
+
+def bar_handle(level: float) -> Artist:
+    """Legend entry of the thin upright lines, which are bootstrap intervals."""
+    style = {"color": "black", "linestyle": "none", "marker": "|", "markersize": 6}
+    return Line2D([], [], label=interval_name(level), **style)
+
+
+def interval_name(level: float) -> str:
+    """Such as ``95 % bootstrap interval``."""
+    return f"{100 * level:g} % bootstrap interval"
+
+
+def samples_name(runs: Sequence[Run]) -> str:
+    """Such as ``9 samples``, or ``9 to 12 samples`` where runs differ."""
+    counts = sorted({run.n_samples for run in runs})
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} sample" + ("" if counts == [1] else "s")
+
+
+def means_name(runs: Sequence[Run]) -> str:
+    """Such as ``Means over 9 samples, n = 10 players``."""
+    return f"Means over {samples_name(runs)}, n = {runs[0].n_players} players"
+
+
+@matplotlib.rc_context(RC)
+def draw_no_runs(runs: Sequence[Run], *, level: float) -> Figure:
+    """Say that no run is left for this figure; in the form of the other ``draw`` functions."""
+    figure = Figure(figsize=(COLUMN_WIDTH, 0.6))
+    figure.text(
+        0.5, 0.5, "No runs remain for this figure:\nfigures.main_runs of the config names all of them.",
+        ha="center", va="center", color=GREY,
+    )  # fmt: skip
+    return figure
+
+
+def run_columns(
+    runs: Sequence[Run], rows: Iterable[str], *, row_height: float
+) -> tuple[Figure, np.ndarray, float]:
+    """A grid of panels with one column a run, titled, and one named row a metric.
+
+    Returns:
+        the figure, its panels (rows, runs), and the width of a panel in inches.
+    """
+    names = list(rows)
+    whole = COLUMN_WIDTH if len(runs) == 1 else TEXT_WIDTH
+    width = (whole - 0.5) / len(runs) - 0.25
+    figure = Figure(figsize=(whole, row_height * len(names) + 1.3), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.03, wspace=0.02, hspace=0.03)
+    grid = figure.subplots(len(names), len(runs), squeeze=False)
+    size = LARGE if len(runs) < 4 else MEDIUM
+    letters = int((width + 0.2) / (0.7 * size / 72))  # of the bold font, which is wide
+    for column, run in enumerate(runs):
+        title = wrap(run.label, letters)
+        grid[0, column].set_title(title, fontsize=size, fontweight="bold", linespacing=1.0)
+    for row, name in enumerate(names):
+        grid[row, 0].set_ylabel(name)
+    figure.align_ylabels(grid[:, 0])
+    figure.align_xlabels(grid[-1])
+    return figure, grid, width
+
+
+def wrap(label: str, letters: int) -> str:
+    """Break a run's label, first before "on" as in the paper, into lines of so many letters."""
+    if len(label) <= letters:
+        return label
+    lines = label.replace(" on ", "\non ", 1).splitlines()
+    return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in lines)
+
+
+def add_legend_and_note(figure: Figure, rows: list[list[Artist]], note: str) -> None:
+    """Put one legend above all panels and a note in small print below them, and fix the layout.
+
+    Args:
+        rows: rows of the legend; on a narrow figure they become its columns.
+    """
+    blank = Patch(visible=False, label=" ")
+    table = list(zip_longest(*rows, fillvalue=blank))  # by column, as legends are filled
+    if figure.get_figwidth() < TEXT_WIDTH:
+        table = list(zip(*table, strict=True))
+    figure.legend(
+        handles=list(chain(*table)),
+        loc="outside upper center",
+        ncols=len(table),
+        columnspacing=1.2,
+        handlelength=2.2,
+        handletextpad=0.5,
+        borderpad=0.2,
+    )
+    letters = int(figure.get_figwidth() / (0.56 * SMALL / 72))
+    figure.supxlabel(textwrap.fill(" ".join(note.split()), letters), fontsize=SMALL, color=GREY)
+    # The layout moves a little whenever it runs; run once, it is the same in every file.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")

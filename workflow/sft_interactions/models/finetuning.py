@@ -1,0 +1,225 @@
+"""Supervised fine-tuning, of LoRA adapters or of all weights, keeping checkpoints at given steps.
+
+Imports torch, transformers and peft only.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import (
+    AutoModelForCausalLM,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from sft_interactions.models.loading import multiply_head_once
+from sft_interactions.models.packed_linear import PackedLinear, can_pack
+
+IGNORED = -100  # the label that torch's cross-entropy leaves out
+
+Example = dict[str, list[int]]
+
+
+def make_example(
+    prompt_ids: Sequence[int], response_ids: Sequence[int], max_length: int
+) -> Example:
+    """Training example of one prompt and response.
+
+    Raises:
+        ValueError: together they are longer than ``max_length`` tokens.
+    """
+    length = len(prompt_ids) + len(response_ids)
+    if length > max_length:
+        raise ValueError(
+            f"an example has {length} tokens, more than finetune.max_length = {max_length}; raise it "
+            "or set filter.max_words on the data set"
+        )
+    return {"prompt_ids": list(prompt_ids), "response_ids": list(response_ids)}
+
+
+class ResponseCollator:
+    """Batch of examples, padded on the left, with labels on the response only.
+
+    With all responses at the right edge, the model needs to compute logits for the last few positions
+    alone, which a vocabulary of 262k entries makes the largest part of the work.
+    """
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        rows = [e["prompt_ids"] + e["response_ids"] for e in examples]
+        width = max(map(len, rows))
+        kept = max(len(e["response_ids"]) for e in examples) + 1
+        ids = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        labels = torch.tensor(
+            [[IGNORED] * (kept - len(e["response_ids"])) + e["response_ids"] for e in examples]
+        )
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+            "labels": labels,
+            "logits_to_keep": kept,
+        }
+
+
+class _Recorder(TrainerCallback):
+    """Keeps the log, asks for the validation loss at checkpoints and saves them."""
+
+    def __init__(
+        self,
+        steps: Sequence[int],
+        save: Callable[[int], None],
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.steps = frozenset(steps)
+        self.save = save
+        self.progress = progress
+        self.rows: dict[int, dict[str, float | None]] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if 0 in self.steps:
+            self.save(0)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.progress:
+            self.progress(state.global_step)
+        if state.global_step in self.steps:
+            self.save(state.global_step)
+            control.should_evaluate = True
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        row = self.rows.setdefault(state.global_step, {})
+        if "loss" in logs:
+            row["train_loss"] = float(logs["loss"])
+            row["learning_rate"] = float(logs["learning_rate"])
+        if "eval_loss" in logs:
+            row["validation_loss"] = float(logs["eval_loss"])
+
+
+def pack_frozen_layers(model: PeftModel) -> None:
+    """Pack the weights that LoRA adapters are added to, for faster products on a CPU.
+
+    See :class:`~sft_interactions.models.packed_linear.PackedLinear`.
+    """
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and can_pack(layer.base_layer):
+            layer.base_layer = PackedLinear(layer.base_layer, backward=True)
+
+
+def finetune(
+    model_dir: str | Path,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    settings: Mapping[str, Any],
+    checkpoints_dir: str | Path,
+    *,
+    pad_id: int,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> list[dict[str, float | int | None]]:
+    """Fine-tune on the response tokens and keep a checkpoint at every listed step.
+
+    With ``method: lora`` a checkpoint is a PEFT adapter; with ``full`` it is the whole model in float32,
+    step 0 excepted, which is a link to ``model_dir``. Each is written under a temporary name and then
+    renamed, so a folder ``step-{step}`` is always whole.
+
+    Args:
+        settings: the config's ``finetune`` block.
+        checkpoints_dir: gets one folder ``step-{step}`` per step of ``settings["checkpoints"]``.
+        progress: called with the number of optimizer steps done.
+
+    Returns:
+        Rows (step, train_loss, validation_loss or None, learning_rate) sorted by step, losses in nats
+        per response token. ``train_loss`` is that of the batch before the step's update; at step 0
+        that of the first batch, which the untouched model is evaluated on.
+    """
+    set_seed(seed)
+    checkpoints_dir = Path(checkpoints_dir)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    is_full = settings["method"] == "full"
+    if not is_full:
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                task_type="CAUSAL_LM",
+                r=settings["lora_rank"],
+                lora_alpha=settings["lora_alpha"],
+                lora_dropout=settings["lora_dropout"],
+                target_modules=settings["lora_target_modules"],
+            ),
+        )
+        # Where the base model came from is a path of this machine; the adapter must not carry it.
+        model.peft_config["default"].base_model_name_or_path = Path(model_dir).name
+        if device.type == "cpu":
+            pack_frozen_layers(model)
+    multiply_head_once(model)
+
+    def save(step: int) -> None:
+        target = checkpoints_dir / f"step-{step}"
+        temporary = checkpoints_dir / f".step-{step}.partial"
+        shutil.rmtree(temporary, ignore_errors=True)
+        if is_full and step == 0:
+            target.symlink_to(os.path.relpath(model_dir, checkpoints_dir), target_is_directory=True)
+            return
+        # LoRA: embeddings are never trained; looking for their original would ask the hub.
+        model.save_pretrained(temporary, **({} if is_full else {"save_embedding_layers": False}))
+        temporary.replace(target)
+
+    recorder = _Recorder(settings["checkpoints"], save, progress)
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(checkpoints_dir),
+            max_steps=settings["steps"],
+            per_device_train_batch_size=settings["batch_size"],
+            per_device_eval_batch_size=settings["batch_size"],
+            gradient_accumulation_steps=settings["gradient_accumulation"],
+            learning_rate=settings["learning_rate"],
+            lr_scheduler_type=settings["schedule"],
+            warmup_steps=round(settings["warmup_ratio"] * settings["steps"]),
+            weight_decay=settings["weight_decay"],
+            logging_steps=1,
+            eval_strategy="no",
+            eval_on_start=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            prediction_loss_only=True,
+            seed=seed,
+            data_seed=seed,
+            use_cpu=device.type == "cpu",
+            dataloader_pin_memory=device.type == "cuda",
+        ),
+        data_collator=ResponseCollator(pad_id),
+        train_dataset=list(train),
+        eval_dataset=list(validation),
+        callbacks=[recorder],
+    )
+    # Prints every log entry; they are kept in the table.
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return _rows(recorder.rows)
+
+
+def _rows(logs: Mapping[int, Mapping[str, float | None]]) -> list[dict[str, float | int | None]]:
+    first = min(step for step, row in logs.items() if "train_loss" in row)
+    rows = []
+    for step in sorted(logs):
+        row = {"train_loss": logs[first]["train_loss"], "learning_rate": 0.0, **logs[step]}
+        rows.append({"step": step, "validation_loss": None, **row})
+    return rows

