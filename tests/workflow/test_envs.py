@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
+OWN = (SCRIPTS, ROOT / "workflow")  # where modules of ours lie
 ENVIRONMENTS = {path.name: yaml.safe_load(path.read_text()) for path in ROOT.glob("envs/*.yaml")}
 RULES = {
     name: body
@@ -81,7 +82,7 @@ def imports(path):
 
 
 def imports_of_file(path):
-    """Third-party modules, and files of ours, that a file imports."""
+    """Third-party modules, and files of ours, that a file imports, with the packages around them."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -89,14 +90,13 @@ def imports_of_file(path):
         elif isinstance(node, ast.ImportFrom):
             modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     found, own_files = set(), set()
-    for module in modules:
-        stem = SCRIPTS / module.replace(".", "/")
-        for own in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if own.is_file():
-                own_files.add(own)
-        top = module.partition(".")[0]
-        if top not in sys.stdlib_module_names and not any(SCRIPTS.glob(f"{top}*")):
-            found.add(top)
+    for names in (module.split(".") for module in modules):
+        paths = {folder.joinpath(*names[:k]) for folder in OWN for k in range(1, len(names) + 1)}
+        files = {file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")}
+        of_ours = {file for file in files if file.is_file()}
+        own_files |= of_ours
+        if not of_ours and names[0] not in sys.stdlib_module_names:
+            found.add(names[0])
     return found, own_files
 
 
