@@ -15,7 +15,8 @@ from mkdocs.structure.files import File
 log = logging.getLogger("mkdocs.hooks.site_links")
 
 CODE_OR_LINK = re.compile(
-    r"(?:```.*?^ *```|`[^`\n]*`)|(?<=\]\()(?P<target>[^)\s]+)(?=\))", re.S | re.M
+    r"(?:```.*?^ *```|`[^`\n]*`)|(?:(?<=\]\()|(?<= src=\"))(?P<target>[^)\"\s]+)(?=[)\"])",
+    re.S | re.M,
 )
 ASSET = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"' >]+"

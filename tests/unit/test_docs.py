@@ -26,7 +26,7 @@ PROFILES = sorted(ROOT.glob("profiles/*/config.yaml"))
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
 RULES_TEXT = "".join(path.read_text() for path in sorted(ROOT.glob("workflow/rules/*.smk")))
 RULES = {"all", *re.findall(r"^(?:use rule \w+ as|rule) (\w+)", RULES_TEXT, re.M)}
-MAKE_TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+MAKE_TARGETS = " ".join(re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.M)).split()
 # What lies in results/ is made by the workflow, but for its reference.
 FOLDERS = (
     *(".ci", ".github", "benchmarks", "config", "docs", "envs", "profiles", "tests", "workflow"),
