@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
+OWN = (SCRIPTS, ROOT / "workflow")  # where modules of ours lie
 ENVIRONMENTS = {path.name: yaml.safe_load(path.read_text()) for path in ROOT.glob("envs/*.yaml")}
 RULES = {
     name: body
@@ -81,7 +82,7 @@ def imports(path):
 
 
 def imports_of_file(path):
-    """Third-party modules, and files of ours, that a file imports."""
+    """Third-party modules, and files of ours, that a file imports, with the packages around them."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -89,14 +90,13 @@ def imports_of_file(path):
         elif isinstance(node, ast.ImportFrom):
             modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     found, own_files = set(), set()
-    for module in modules:
-        stem = SCRIPTS / module.replace(".", "/")
-        for own in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if own.is_file():
-                own_files.add(own)
-        top = module.partition(".")[0]
-        if top not in sys.stdlib_module_names and not any(SCRIPTS.glob(f"{top}*")):
-            found.add(top)
+    for names in (module.split(".") for module in modules):
+        paths = {folder.joinpath(*names[:k]) for folder in OWN for k in range(1, len(names) + 1)}
+        files = {file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")}
+        of_ours = {file for file in files if file.is_file()}
+        own_files |= of_ours
+        if not of_ours and names[0] not in sys.stdlib_module_names:
+            found.add(names[0])
     return found, own_files
 
 
@@ -115,6 +115,12 @@ def test_an_environment_pins_all_that_its_packages_need_and_no_more(name):
     missing = sorted(f"{package}=={LOCK.get(package)}" for package in needed - set(pins(lines)))
     surplus = sorted(set(pins(lines)) - needed)
     assert (missing, surplus) == ([], []), f"envs/{name}: add {missing}, remove {surplus}"
+
+
+@EVERY_ENVIRONMENT
+def test_an_environment_lists_nothing_twice(name):
+    listed = [canonicalize_name(line.partition("==")[0]) for line in pip_lines(name)]
+    assert sorted(listed) == sorted(set(listed))
 
 
 def test_environments_share_channels_python_and_pip():
