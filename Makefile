@@ -1,15 +1,35 @@
-# The two commands of the README. Settings: PYTHON (to build the environment with), CORES.
+# The two commands of the README, and what developers use. Settings: PYTHON (to build the environment
+# with), CORES.
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: study test install clean-environment
+.PHONY: study test fast unit workflow llm check docs install clean-environment
 study: $(INSTALLED)
 	$(VENV)/bin/snakemake --cores $(CORES)
 
 test: $(INSTALLED)
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --cov --cov-report=term
+
+# Tiers: fast units (under a minute), all units, tiny workflows, a real LLM.
+fast: $(INSTALLED)
+	$(VENV)/bin/pytest tests/unit -m "not slow"
+
+unit workflow llm: $(INSTALLED)
+	$(VENV)/bin/pytest tests/$@
+
+check: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/snakefmt --check Snakefile workflow/rules
+	$(VENV)/bin/codespell
+	$(VENV)/bin/python docs/config_reference.py --check
+	$(VENV)/bin/mypy
+	$(MAKE) docs
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 install: $(INSTALLED)
 
