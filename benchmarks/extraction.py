@@ -20,31 +20,34 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from sft_interactions.extraction import program as extraction  # noqa: E402
+from sft_interactions.extraction import Extraction, extract  # noqa: E402
 
 STEPS = 10_000
 clock = time.perf_counter
 
 
-def load(n):
+def load(n: int) -> NDArray[np.float64]:
+    """(problems, 2^n) real v of n = 8, 10 or 12 players."""
     with np.load(Path(__file__).with_name("extraction_v.npz")) as archive:
-        return archive[f"n{n}"].astype(np.float64)
+        v: NDArray[np.float64] = archive[f"n{n}"].astype(np.float64)
+    return v
 
 
-def perturbed(v, n_problems):
-    """Real v with noise of 1e-3 of |v(N) − v(∅)|: problems alike but not equal."""
+def perturbed(v: NDArray[np.float64], n_problems: int) -> NDArray[np.float64]:
+    """(n_problems, 2^n) real v with noise of 1e-3 of |v(N) − v(∅)|: problems alike but not equal."""
     rng = np.random.default_rng(0)
     batch = np.resize(v, (n_problems, v.shape[1]))
     spread = np.abs(batch[:, -1:] - batch[:, :1])
     return batch + 1e-3 * spread * rng.normal(size=batch.shape)
 
 
-def extended(n):
-    """(1, 2^n) v beyond 12 players: a real table, to which each further player adds part of another."""
+def extended(n: int) -> NDArray[np.float64]:
+    """(1, 2^n) v of more than 12 players: to a real table each further one adds part of another."""
     tables = load(12)
     rng = np.random.default_rng(0)
     v = tables[0]
@@ -53,10 +56,11 @@ def extended(n):
         noise = rng.normal(size=v.size)
         added = 0.3 * other * (v.std() / other.std()) + 0.02 * v.std() * noise
         v = np.concatenate([v, 0.7 * v + added])
-    return v[None]
+    return np.expand_dims(v, 0)
 
 
-def solve_large(n):
+def solve_large(n: int) -> None:
+    """Print time, certificate and memory of one problem of more than 12 players."""
     result, seconds = timed(extended(n))
     gap = float(((result.l1 - result.l1_lower_bound) / result.l1)[0])
     residual = float((result.max_residual / result.noise_bound)[0])
@@ -66,7 +70,9 @@ def solve_large(n):
     )
 
 
-def reference_recipe(v, steps, noise_ratio=0.04):
+def reference_recipe(
+    v: NDArray[np.float64], steps: int, noise_ratio: float = 0.04
+) -> tuple[float, float]:
     """Plain L1 and seconds for 10,000 steps."""
     import torch
 
@@ -82,7 +88,7 @@ def reference_recipe(v, steps, noise_ratio=0.04):
     q = torch.zeros(size, requires_grad=True)
     optimizer = torch.optim.SGD([p, q], lr=1e-5, momentum=0.9)
 
-    def l1():
+    def l1() -> torch.Tensor:
         half = (target + q) / 2
         and_effects, or_effects = moebius @ (half + p), or_matrix @ (half - p)
         return and_effects[1:].abs().sum() + or_effects[1:].abs().sum()
@@ -90,7 +96,7 @@ def reference_recipe(v, steps, noise_ratio=0.04):
     start = clock()
     for _ in range(steps):
         optimizer.zero_grad()
-        l1().backward()
+        l1().backward()  # type: ignore[no-untyped-call] # torch has not annotated it
         optimizer.step()
         with torch.no_grad():
             q.clamp_(-bound, bound)
@@ -99,35 +105,38 @@ def reference_recipe(v, steps, noise_ratio=0.04):
         return float(l1()), seconds
 
 
-def timed(v, solver="interior-point"):
+def timed(v: NDArray[np.float64], solver: str = "interior-point") -> tuple[Extraction, float]:
+    """Solutions of a batch, and the seconds that they took."""
     start = clock()
-    result = extraction.extract(v, solver=solver)
+    result = extract(v, solver=solver)
     return result, clock() - start
 
 
-def peak_memory(n, n_problems):
+def peak_memory(n: int, n_problems: int) -> float:
     """MiB that a process needs for one batch beyond its imports."""
     command = [sys.executable, __file__, "--memory", str(n), str(n_problems)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure_memory(n, n_problems):
+def measure_memory(n: int, n_problems: int) -> None:
+    """Print what `peak_memory` reads."""
     v = perturbed(load(n), n_problems)
-    extraction.extract(v[:1, :16])
+    extract(v[:1, :16])
     before = high_water_mark()
-    extraction.extract(v)
+    extract(v)
     print(high_water_mark() - before)
 
 
-def high_water_mark():
+def high_water_mark() -> float:
     """Peak resident MiB of this process. (ru_maxrss would include that of the parent.)"""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024
 
 
-def compare(n, options):
+def compare(n: int, options: argparse.Namespace) -> None:
+    """Print a table of the solvers on the real problems of n players."""
     v = load(n)
-    extraction.extract(v[:1])
+    extract(v[:1])
     single = [timed(problem[None]) for problem in v]
     seconds = float(np.median([s for _, s in single]))
     n_batch = options.batch if n < 12 else max(1, options.batch // 8)
@@ -192,7 +201,8 @@ def compare(n, options):
     print(f"peak memory of ours: {memory:.0f} MiB beyond the imports")
 
 
-def main():
+def main() -> None:
+    """Read the options and run what they ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="n = 8 and 10, fewer problems")
     parser.add_argument("--players", type=int, nargs="+", choices=(8, 10, 12))

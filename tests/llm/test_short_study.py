@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import sft_interactions as si
 import torch
 import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import sft_interactions as si
 
 pytestmark = pytest.mark.llm
 ROOT = Path(__file__).parents[2]

@@ -1,19 +1,25 @@
+"""From log-odds to values, from solutions to rows, and what is refused."""
+
 import numpy as np
 import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.extraction.interactions import check_certificates, from_extraction, to_values
-from sft_interactions.extraction.program import Extraction, extract, reconstruct
+from sft_interactions.extraction import Extraction, extract, reconstruct
+from sft_interactions.extraction.interactions import (
+    check_certificates,
+    from_extraction,
+    to_values,
+)
 
 
-def outputs(values):
-    """Rows of an ``log_odds`` table from {sample: [v by mask]}."""
+def log_odds(values):
+    """Rows of a ``log_odds`` table from {sample: [v by mask]}."""
     rows = [(s, mask, v) for s, row in values.items() for mask, v in enumerate(row)]
     return pl.DataFrame(rows, schema=tables.LOG_ODDS.columns, orient="row")
 
 
-WHOLE = outputs({"b": [0.0, 1.0, 2.0, 3.0], "a": [4.0, 5.0, 6.0, 7.0]})
+WHOLE = log_odds({"b": [0.0, 1.0, 2.0, 3.0], "a": [4.0, 5.0, 6.0, 7.0]})
 
 
 def test_values_are_in_the_order_of_samples_and_masks():
@@ -43,11 +49,11 @@ def first_row_of_b(**changes):
         (first_row_of_b(log_odds=float("nan")), "sample b holds a log_odds that is NaN"),
         (first_row_of_b(log_odds=float("-inf")), "sample b holds a log_odds that is NaN or inf"),
         (WHOLE.filter(pl.col("mask") < 3), "not 2\\^n - 1"),
-        (outputs({"a": [0.0] * 6}), "not 2\\^n - 1"),
-        (outputs({"a": [0.0] * 4, "b": [0.0] * 8}), "sample a has 4 of 8 masks"),
+        (log_odds({"a": [0.0] * 6}), "not 2\\^n - 1"),
+        (log_odds({"a": [0.0] * 4, "b": [0.0] * 8}), "sample a has 4 of 8 masks"),
     ],
 )
-def test_broken_outputs_are_refused_with_file_and_sample(frame, message):
+def test_broken_log_odds_are_refused_with_file_and_sample(frame, message):
     with pytest.raises(ValueError, match=message) as error:
         to_values(frame, "runs/r/log_odds/step-5.parquet")
     assert str(error.value).startswith("runs/r/log_odds/step-5.parquet: ")
@@ -73,14 +79,28 @@ def test_rows_of_a_made_up_solution():
         ("b", "or", 6, 2, 0.25),
         ("b", "bias", 0, 0, 18.0),
     ]
-    ranges = np.abs(VALUES[:, 7] - VALUES[:, 0])
+    differences = np.abs(VALUES[:, 7] - VALUES[:, 0])
     assert tables.check(solve, tables.SOLVE, "s").rows() == [
-        ("a", 3, 1.0, 2.0, 3.0, ranges[0], 4.0, 5.0, 6),
-        ("b", 3, 2.0, 4.0, 6.0, ranges[1], 8.0, 10.0, 12),
+        ("a", 3, 1.0, 2.0, 3.0, differences[0], 4.0, 5.0, 6),
+        ("b", 3, 2.0, 4.0, 6.0, differences[1], 8.0, 10.0, 12),
     ]
 
 
-def test_rows_of_a_real_solution_give_the_outputs_again():
+def test_columns_of_the_solve_table():
+    solved = extract(VALUES)
+    _, solve = from_extraction(["a", "b"], VALUES, solved)
+    assert set(solve.columns) == set(tables.SOLVE.columns)
+    assert solve["n_players"].to_list() == [3, 3]
+
+
+def test_a_constant_table_has_only_a_bias():
+    v = np.full((1, 4), 2.5)
+    interactions, solve = from_extraction(["a"], v, extract(v))
+    assert tables.check(interactions, tables.INTERACTIONS, "i").rows() == [("a", "bias", 0, 0, 2.5)]
+    check_certificates(solve, 1e-6, "r, step 5")
+
+
+def test_rows_of_a_real_solution_give_the_log_odds_again():
     solved = extract(VALUES, noise_ratio=0.04, gap_tolerance=1e-6)
     interactions, solve = from_extraction(["a", "b"], VALUES, solved)
     effects = interactions.filter(pl.col("kind") != "bias")

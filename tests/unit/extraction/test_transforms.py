@@ -51,3 +51,19 @@ def test_input_is_not_changed():
 def test_size_must_be_a_power_of_two(size):
     with pytest.raises(ValueError, match="power of two"):
         transforms.subset_sums(np.zeros(size))
+
+
+def test_number_of_players():
+    assert [transforms.n_players(1 << n) for n in range(17)] == list(range(17))
+
+
+def test_complement_is_the_value_at_the_other_players():
+    f = np.random.default_rng(0).normal(size=(2, 16))
+    expected = f[:, [15 ^ mask for mask in range(16)]]
+    np.testing.assert_array_equal(transforms.complement(f), expected)
+
+
+def test_orders_are_shared_and_cannot_be_changed():
+    assert transforms.orders(4) is transforms.orders(4)
+    with pytest.raises(ValueError, match="read-only"):
+        transforms.orders(4)[0] = 1

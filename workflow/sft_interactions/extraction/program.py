@@ -1,40 +1,30 @@
-"""AND-OR interactions of a table of log-odds: the exact, canonical and certified optimum.
+"""AND-OR interactions of a table of log-odds: checks, scaling, choice of the solver, retries."""
 
-The logical model is that of arXiv 2605.17967, Eq. 2-3,
-
-    φ(S) = b + Σ_{∅≠T⊆S} I(T) + Σ_{T∩S≠∅} J(T),
-
-fitted by min Σ w_and(T)|I(T)| + w_or(T)|J(T)| subject to |φ(S) − v(S)| ≤ ζ·|v(N) − v(∅)| for all S.
-J({i}) is the same function of S as I({i}) and is fixed to 0; b is not penalised. That it is solved
-as a linear program, with a tie-break and a dual certificate, is ours.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sft_interactions.extraction import highs, interior_point
-from sft_interactions.extraction.transforms import complement, n_players, orders, subset_sums
+from sft_interactions.extraction import highs, iteration
+from sft_interactions.extraction.certificate import Solution, certify, effect_mask
+from sft_interactions.extraction.tie_break import tie_break_weights
+from sft_interactions.extraction.transforms import complement, n_players, subset_sums
+from sft_interactions.extraction.vertex import solve_active
 
 MIN_PLAYERS, MAX_PLAYERS = 2, 16
 MAX_PLAYERS_EXACT_FIT = 14
 # From here on a try without shortcuts, or HiGHS, would take many minutes a problem.
 MAX_PLAYERS_DENSE, MAX_PLAYERS_HIGHS = 11, 12
+# From here on HiGHS is faster by its interior point than by its simplex.
+_IPM_PLAYERS = 10
 SOLVERS = ("interior-point", "simplex", "ipm")
 # Entries of v that are solved together: enough to amortise Python, few enough for the cache.
 _CHUNK_SIZE = 1 << 13
-TIE_BREAK_SIZE = 1e-3
-# name: (weight of the order, weight of OR, weight of the hash, seed of the hash), times the size
-TIE_BREAKS = {
-    "plain": (0.0, 0.0, 0.0, 0),
-    "canonical": (1.0, 0.2, 0.1, 0),
-    "hash-1": (1.0, 0.2, 0.1, 1),
-    "hash-2": (1.0, 0.2, 0.1, 2),
-    "prefer_or": (1.0, -0.2, 0.1, 0),
-}
+# A gap below this without a vertex is a degenerate optimum, which another path does not change.
+_SMALL_GAP = 1e-8
+# Of HiGHS: effects below the first are its rounding; above the second a vertex is not the optimum.
+_HIGHS_ZERO, _HIGHS_GAP = 1e-9, 1e-9
 
 
 @dataclass(frozen=True)
@@ -42,15 +32,17 @@ class Extraction:
     """Solutions of a batch of B problems with n players; effects in the units of v (log-odds).
 
     Attributes:
-        and_effects: (B, 2^n) I(T); index 0 is 0; zero effects are exactly 0.0.
-        or_effects: (B, 2^n) J(T); index 0 and the singletons are 0.
-        bias: (B,) b.
-        l1: (B,) the objective that is solved, the L1 norm with the weights of the tie-break.
-        l1_lower_bound: (B,) certified lower bound of that objective (a feasible dual point).
-        l1_plain: (B,) Σ|I| + |J|.
-        noise_bound: (B,) ζ·|v(N) − v(∅)|.
-        max_residual: (B,) max_S |φ(S) − v(S)|.
-        iterations: (B,) iterations of the solver.
+        and_effects: float64 (B, 2^n) I(T); index 0 is 0; zero effects are exactly 0.0.
+        or_effects: float64 (B, 2^n) J(T); index 0 and the singletons are 0.
+        bias: float64 (B,) b.
+        l1: float64 (B,) the objective that is solved, the L1 norm with the weights of the
+            tie-break.
+        l1_lower_bound: float64 (B,) certified lower bound of that objective (a feasible dual
+            point).
+        l1_plain: float64 (B,) Σ|I| + |J|.
+        noise_bound: float64 (B,) ζ·|v(N) − v(∅)|.
+        max_residual: float64 (B,) max_S |φ(S) − v(S)|.
+        iterations: int64 (B,) iterations of the solver.
     """
 
     and_effects: NDArray[np.float64]
@@ -64,39 +56,6 @@ class Extraction:
     iterations: NDArray[np.int64]
 
 
-def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a strong 64-bit hash."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
-@cache
-def tie_break_weights(n: int, tie_break: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights of |I(T)| and |J(T)|, two float64[2^n], within 1 ± 1.3·TIE_BREAK_SIZE.
-
-    w(T) = 1 + ε·(|T|/n + 0.2·[T is OR] + 0.1·h(T)) with h in [0, 1) the splitmix64 hash of the
-    seed, the type and the mask. A weak hash would leave ties.
-
-    Raises:
-        ValueError: unknown name of a tie-break.
-    """
-    if tie_break not in TIE_BREAKS:
-        raise ValueError(f"unknown tie-break {tie_break!r}, choose from {sorted(TIE_BREAKS)}")
-    by_order, by_or, by_hash, seed = TIE_BREAKS[tie_break]
-    masks = np.arange(1 << n, dtype=np.uint64)
-    weights = []
-    for kind in (0, 1):
-        key = masks | np.uint64(kind << 16 | seed << 17)
-        h = (_splitmix64(key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        w = 1 + TIE_BREAK_SIZE * (by_order * orders(n) / n + by_or * kind + by_hash * h)
-        w.flags.writeable = False
-        weights.append(w)
-    return weights[0], weights[1]
-
-
 def reconstruct(
     bias: ArrayLike, and_effects: ArrayLike, or_effects: ArrayLike
 ) -> NDArray[np.float64]:
@@ -108,96 +67,17 @@ def reconstruct(
         or_effects: (..., 2^n) J(T).
 
     Returns:
-        float64 (..., 2^n).
+        float64 (..., 2^n), in the units of the effects.
+
+    Raises:
+        ValueError: the last axis is no power of two.
     """
     or_effects = np.asarray(or_effects, dtype=np.float64)
     constant = np.asarray(bias, dtype=np.float64) + or_effects.sum(axis=-1)
-    return constant[..., None] + subset_sums(and_effects) - complement(subset_sums(or_effects))
-
-
-def _check(v: ArrayLike) -> NDArray[np.float64]:
-    v = np.asarray(v, dtype=np.float64)
-    if v.ndim != 2:
-        raise ValueError(f"v must have the shape (problems, 2^n), not {v.shape}")
-    n = n_players(v.shape[1])
-    if not MIN_PLAYERS <= n <= MAX_PLAYERS:
-        raise ValueError(f"v has {n} players, supported are {MIN_PLAYERS} to {MAX_PLAYERS}")
-    for row in np.flatnonzero(~np.isfinite(v).all(axis=1)):
-        mask = int(np.flatnonzero(~np.isfinite(v[row]))[0])
-        raise ValueError(f"v[{row}] is {v[row, mask]} at mask {mask}")
-    return v
-
-
-def _solve_one_by_highs(v, bound, weights, method):
-    """HiGHS, and the exact vertex of the basis that it finds."""
-    mask = interior_point.effect_mask(n_players(len(v)))
-    x, y, iterations = highs.solve(v, bound, weights[mask], method=method)
-    effects = np.zeros(mask.shape)
-    effects[mask] = np.where(np.abs(x[:-1]) < 1e-9, 0.0, x[:-1])
-    found = interior_point.solve_active(v, bound, weights, effects, float(x[-1]), y)
-    if max(found.gap, found.excess) > 1e-9:
-        found = interior_point.certify(v, bound, weights, effects, float(x[-1]), y)
-    return found, iterations
-
-
-def _solve(v, bound, weights, gap_tolerance, solver, progress):
-    """Solutions of problems of range 1, by the interior point or, where it fails, by HiGHS."""
-    n_problems, size = v.shape
-    solutions = [None] * n_problems
-    iterations = np.zeros(n_problems, dtype=np.int64)
-    chunk = max(1, _CHUNK_SIZE // size)
-    for start in range(0, n_problems, chunk):
-        part = range(start, min(start + chunk, n_problems))
-        if solver == "interior-point":
-            rows = slice(part.start, part.stop)
-            solutions[rows], iterations[rows] = interior_point.solve(v[rows], bound[rows], weights)
-        for i in part:
-            one = slice(i, i + 1)
-            solutions[i], more = _settle(
-                v[one], bound[one], weights, solutions[i], gap_tolerance, solver
-            )
-            iterations[i] += more
-            if solutions[i] is None:
-                raise RuntimeError(f"problem {i}: the extraction program is not solved")
-        progress(len(part))
-    return solutions, iterations
-
-
-def _settle(v, bound, weights, solution, gap_tolerance, solver):
-    """The best solution of one problem, and the iterations that it took beyond the given one."""
-    tries, iterations = [], 0
-    if solver != "interior-point":
-        tries = [lambda: _solve_one_by_highs(v[0], bound[0], weights, solver)]
-    elif solution is None or not solution.exact:
-        tries = _retries(v, bound, weights, solution, gap_tolerance)
-    for attempt in tries:
-        found, more = attempt()
-        iterations += more
-        if found is not None and (solution is None or found.rank < solution.rank):
-            solution = found
-        if solution is not None and solution.exact:
-            break
-    return solution, iterations
-
-
-def _retries(v, bound, weights, solution, gap_tolerance):
-    """What to try, from fast to slow, where the interior point has not ended in a vertex."""
-
-    def again(**options):
-        solutions, iterations = interior_point.solve(v, bound, weights, **options)
-        return solutions[0], iterations[0]
-
-    size = v.shape[1]
-    tries = []
-    # A small gap without a vertex is a degenerate optimum, which another path does not change.
-    if solution is None or max(solution.gap, solution.excess) > min(gap_tolerance, 1e-8):
-        tries.append(lambda: again(correctors=1))
-        if size <= 1 << MAX_PLAYERS_DENSE:
-            tries.append(lambda: again(shortcuts=False))
-    if size <= 1 << MAX_PLAYERS_HIGHS:
-        method = "simplex" if size < 1 << 10 else "ipm"
-        tries.append(lambda: _solve_one_by_highs(v[0], bound[0], weights, method))
-    return tries
+    phi: NDArray[np.float64] = (
+        constant[..., None] + subset_sums(and_effects) - complement(subset_sums(or_effects))
+    )
+    return phi
 
 
 def extract(
@@ -217,7 +97,8 @@ def extract(
         v: (B, 2^n) log-odds, indexed by the bit mask of the kept players, 2 ≤ n ≤ 16.
         noise_ratio: ζ, the bound of |φ − v| as a fraction of |v(N) − v(∅)|. Where v(N) = v(∅), or
             with ζ = 0, φ = v is asked for exactly.
-        tie_break: a name of `TIE_BREAKS`. "plain" has many optima, of which one is returned.
+        tie_break: a name of `tie_break.TIE_BREAKS`. "plain" has many optima, of which one is
+            returned.
         gap_tolerance: relative duality gap above which a more robust and slower solver is tried.
             In general the exact vertex is found, with a gap near rounding, whatever the value.
             From n = 13 on the gap that is reached may be larger: see `l1_lower_bound`.
@@ -233,21 +114,18 @@ def extract(
             which would need dense matrices beyond 16 GiB.
         RuntimeError: no solution is found, not even by HiGHS.
     """
-    v = _check(v)
+    v = _checked(v)
     if not (np.isfinite(noise_ratio) and noise_ratio >= 0):
         raise ValueError(f"noise_ratio must be finite and not negative: {noise_ratio}")
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}, choose from {SOLVERS}")
     n_problems, size = v.shape
-    n = n_players(size)
-    weights = np.stack(tie_break_weights(n, tie_break))
+    weights = np.stack(tie_break_weights(n_players(size), tie_break))
     noise_bound = noise_ratio * np.abs(v[:, -1] - v[:, 0])
     scale = np.ptp(v, axis=1)
     # Elsewhere a constant is within the bound: it is the optimum, with no effects.
     varies = np.flatnonzero(scale > 2 * noise_bound)
-    if n > MAX_PLAYERS_EXACT_FIT and (noise_bound[varies] == 0).any():
-        row = varies[np.argmin(noise_bound[varies])]
-        raise ValueError(f"v[{row}] has a noise bound of 0, which {n} players do not allow")
+    _check_exact_fit(noise_bound, varies, size)
 
     and_effects, or_effects, y = np.zeros_like(v), np.zeros_like(v), np.zeros_like(v)
     constant = (v.min(axis=1) + v.max(axis=1)) / 2
@@ -267,7 +145,57 @@ def extract(
             and_effects[i], or_effects[i] = solution.effects * one
             constant[i] = middle + solution.constant * one
             y[i] = solution.y
+    return _measured(v, noise_bound, weights, and_effects, or_effects, constant, y, iterations)
 
+
+def _checked(v: ArrayLike) -> NDArray[np.float64]:
+    """v as float64 (B, 2^n).
+
+    Raises:
+        ValueError: see `extract`.
+    """
+    values = np.asarray(v, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"v must have the shape (problems, 2^n), not {values.shape}")
+    n = n_players(values.shape[1])
+    if not MIN_PLAYERS <= n <= MAX_PLAYERS:
+        raise ValueError(f"v has {n} players, supported are {MIN_PLAYERS} to {MAX_PLAYERS}")
+    for row in np.flatnonzero(~np.isfinite(values).all(axis=1)):
+        mask = int(np.flatnonzero(~np.isfinite(values[row]))[0])
+        raise ValueError(f"v[{row}] is {values[row, mask]} at mask {mask}")
+    return values
+
+
+def _check_exact_fit(noise_bound: NDArray[np.float64], varies: NDArray[np.intp], size: int) -> None:
+    """Raise ValueError if one of the rows that vary has no bound and too many players for that."""
+    n = n_players(size)
+    if n > MAX_PLAYERS_EXACT_FIT and (noise_bound[varies] == 0).any():
+        row = varies[np.argmin(noise_bound[varies])]
+        raise ValueError(f"v[{row}] has a noise bound of 0, which {n} players do not allow")
+
+
+def _measured(
+    v: NDArray[np.float64],
+    noise_bound: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    and_effects: NDArray[np.float64],
+    or_effects: NDArray[np.float64],
+    constant: NDArray[np.float64],
+    y: NDArray[np.float64],
+    iterations: NDArray[np.int64],
+) -> Extraction:
+    """Solutions with their objective, its lower bound and their residual.
+
+    Args:
+        v: (B, 2^n) log-odds.
+        noise_bound: (B,).
+        weights: (2, 2^n).
+        and_effects: (B, 2^n) I.
+        or_effects: (B, 2^n) J.
+        constant: (B,) c = b + ΣJ.
+        y: (B, 2^n) dual points, feasible.
+        iterations: (B,).
+    """
     bias = constant - or_effects.sum(axis=1)
     absolute_and, absolute_or = np.abs(and_effects), np.abs(or_effects)
     l1 = absolute_and @ weights[0] + absolute_or @ weights[1]
@@ -286,3 +214,105 @@ def extract(
         max_residual=np.abs(residual).max(axis=1),
         iterations=iterations,
     )
+
+
+def _solve(
+    v: NDArray[np.float64],
+    bound: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    gap_tolerance: float,
+    solver: str,
+    progress: Callable[[int], None],
+) -> tuple[list[Solution], NDArray[np.int64]]:
+    """Solutions of problems (B, 2^n) of range 1, and the iterations (B,) that they took."""
+    n_problems, size = v.shape
+    solutions: list[Solution] = []
+    iterations = np.zeros(n_problems, dtype=np.int64)
+    chunk = max(1, _CHUNK_SIZE // size)
+    for start in range(0, n_problems, chunk):
+        rows = slice(start, min(start + chunk, n_problems))
+        first: list[Solution | None] = [None] * (rows.stop - start)
+        if solver == "interior-point":
+            first, iterations[rows] = iteration.solve(v[rows], bound[rows], weights)
+        for i, solution in enumerate(first, start):
+            settled, more = _settle(v[i], float(bound[i]), weights, solution, gap_tolerance, solver)
+            if settled is None:
+                raise RuntimeError(f"problem {i}: the extraction program is not solved")
+            solutions.append(settled)
+            iterations[i] += more
+        progress(len(first))
+    return solutions, iterations
+
+
+def _settle(
+    v: NDArray[np.float64],
+    bound: float,
+    weights: NDArray[np.float64],
+    solution: Solution | None,
+    gap_tolerance: float,
+    solver: str,
+) -> tuple[Solution | None, int]:
+    """The best solution of one problem, and the iterations that it took beyond the given one."""
+    iterations = 0
+    if solution is not None and solution.exact:
+        return solution, iterations
+    for found, more in _tries(v, bound, weights, solution, gap_tolerance, solver):
+        iterations += more
+        if found is not None and (solution is None or found.rank < solution.rank):
+            solution = found
+        if solution is not None and solution.exact:
+            break
+    return solution, iterations
+
+
+def _tries(
+    v: NDArray[np.float64],
+    bound: float,
+    weights: NDArray[np.float64],
+    solution: Solution | None,
+    gap_tolerance: float,
+    solver: str,
+) -> Iterator[tuple[Solution | None, int]]:
+    """Further solutions and their iterations, from fast to slow; each is solved when asked for.
+
+    Args:
+        v: (2^n,) of range 1.
+        bound: its noise bound.
+        weights: (2, 2^n).
+        solution: what the interior point has found, not a vertex.
+        gap_tolerance: see `extract`.
+        solver: see `extract`.
+    """
+    if solver != "interior-point":
+        yield _by_highs(v, bound, weights, solver)
+        return
+    n = n_players(len(v))
+    if solution is None or max(solution.gap, solution.excess) > min(gap_tolerance, _SMALL_GAP):
+        bounds = np.array([bound])
+        yield _only(iteration.solve(v[None], bounds, weights, correctors=1))
+        if n <= MAX_PLAYERS_DENSE:
+            yield _only(iteration.solve(v[None], bounds, weights, shortcuts=False))
+    if n <= MAX_PLAYERS_HIGHS:
+        yield _by_highs(v, bound, weights, "simplex" if n < _IPM_PLAYERS else "ipm")
+
+
+def _only(
+    solved: tuple[list[Solution | None], NDArray[np.int64]],
+) -> tuple[Solution | None, int]:
+    """Solution and iterations of a batch of one problem."""
+    solutions, iterations = solved
+    return solutions[0], int(iterations[0])
+
+
+def _by_highs(
+    v: NDArray[np.float64], bound: float, weights: NDArray[np.float64], method: str
+) -> tuple[Solution, int]:
+    """HiGHS on one problem (2^n,), and the exact vertex of the basis that it finds."""
+    mask = effect_mask(n_players(len(v)))
+    x, y, iterations = highs.solve(v, bound, weights[mask], method=method)
+    effects = np.zeros(mask.shape)
+    effects[mask] = np.where(np.abs(x[:-1]) < _HIGHS_ZERO, 0.0, x[:-1])
+    found = solve_active(v, bound, weights, effects, float(x[-1]), y)
+    if max(found.gap, found.excess) > _HIGHS_GAP:
+        found = certify(v, bound, weights, effects, float(x[-1]), y)
+    return found, iterations
