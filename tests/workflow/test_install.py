@@ -1,0 +1,72 @@
+"""The installed package: what the wheel holds, and a script from another folder that uses it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import numpy as np
+import sft_interactions as si
+from sft_interactions.config import resolve, ConfigError
+from sft_interactions.figures import effects
+import polars as pl, sys
+
+assert "INSTALLED" in si.__file__, si.__file__
+found = si.extract(np.array([[0.0, 1.0, 1.0, 3.0]]), noise_ratio=0)
+print(found.and_effects.tolist(), "snakemake" in sys.modules, "torch" in sys.modules)
+rows = pl.DataFrame({"kind": ["and"], "words": [["a", "b"]], "effect": [1.0]})
+effects.draw(rows, target="yes").savefig("plot.png")
+try:
+    resolve({"runs": {}})
+except ConfigError as error:
+    print(str(error).splitlines()[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("INSTALLED")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    done = subprocess.run([*command, str(folder), str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_wheel_holds_types_schema_and_resources(installed):
+    package = installed / "sft_interactions"
+    for file in ("py.typed", "schemas/config.schema.yaml", "resources/paper_values.csv"):
+        assert (package / file).is_file(), file
+
+
+def test_a_script_in_another_folder_extracts_and_plots(installed, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(installed), "MPLCONFIGDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    effects, problem = done.stdout.splitlines()
+    # An exact fit: 1 for each player alone and 1 for both, or the same with an OR.
+    assert effects.endswith("False False")
+    assert "'models' is missing; add it" in problem
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_a_type_checker_sees_the_types_of_the_installed_package(installed, tmp_path):
+    script = tmp_path / "use.py"
+    script.write_text("import sft_interactions as si\nreveal_type(si.extract)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), str(script)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": "", "PYTHONPATH": str(installed)},
+    )
+    assert "Extraction" in done.stdout, done.stdout
