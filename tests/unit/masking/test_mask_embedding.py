@@ -9,7 +9,7 @@ from sft_interactions.masking.mask_embedding import (
     learn_mask_embedding,
     make_mask_embedding,
     random_masks,
-    together,
+    joint_effect,
 )
 
 OWNERS = [[-1, 0, -1, 1, 1, 2, -1], [0, 1, -1, 2, -1, 3, -1, -1]]
@@ -41,7 +41,7 @@ def test_objective_is_that_of_the_log_odds(model):
     prompt = make_prompts()[1]
     mask_embedding = make_mask_embedding(model, "token", 0)
     v = masked_log_odds(model, prompt, mask_embedding).astype(float)
-    value = together(model, prompt, mask_embedding, torch.tensor([0b1011, 0b1001, 0b1010, 0b1000]))
+    value = joint_effect(model, prompt, mask_embedding, torch.tensor([0b1011, 0b1001, 0b1010, 0b1000]))
     expected = abs(v[0b1011] - v[0b1001] - v[0b1010] + v[0b1000])
     assert value.item() == pytest.approx(expected, abs=1e-4)
 
@@ -55,7 +55,7 @@ def test_learning_lowers_the_objective_on_other_sets(tiny_models):
         generator = torch.Generator().manual_seed(99)
         with torch.no_grad():
             values = [
-                together(model, prompt, mask_embedding, random_masks(prompt.n, generator)).item()
+                joint_effect(model, prompt, mask_embedding, random_masks(prompt.n, generator)).item()
                 for prompt in prompts
                 for _ in range(50)
             ]
