@@ -194,6 +194,7 @@ class InferenceJob:
         }
         return {
             sample_id: fingerprint(
+                sample_id=sample_id,  # kept with the log-odds; two samples may have the same tokens
                 prompt=[
                     list(prompt.token_ids),
                     list(prompt.player_of_token),
