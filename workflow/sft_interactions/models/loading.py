@@ -6,15 +6,19 @@ Imports torch and transformers only.
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+if TYPE_CHECKING:  # its import takes seconds
+    from peft import PeftModel
 
-def output_head(model: PreTrainedModel) -> nn.Module:
+
+def output_head(model: "PreTrainedModel | PeftModel") -> nn.Module:
     """The layer that makes logits out of hidden states."""
-    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers'
+    head: nn.Module = model.get_output_embeddings()
     return head
 
 
@@ -24,7 +28,7 @@ def to_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return moved
 
 
-def multiply_head_once(model: PreTrainedModel) -> None:
+def multiply_head_once(model: "PreTrainedModel | PeftModel") -> None:
     """Make the output head see contiguous float32 hidden states.
 
     The slice of positions that ``logits_to_keep`` leaves is not contiguous, and torch multiplies it row
@@ -77,7 +81,7 @@ def load_checkpoint(
     else:
         model = load_base(model_dir)
     if adapter is not None:
-        from peft import PeftModel  # its import takes seconds and base models do without it
+        from peft import PeftModel  # base models do without it
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     multiply_head_once(model)
