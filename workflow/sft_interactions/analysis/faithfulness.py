@@ -100,7 +100,8 @@ def read_faithfulness(
         salience: as for :func:`read_log_odds`.
     """
     log_odds = read_log_odds(checkpoint, salience)
-    shown = sample_id if sample_id in log_odds.samples else log_odds.samples[0]
+    samples = log_odds.samples
+    shown = sample_id if sample_id is not None and sample_id in samples else samples[0]
     return Faithfulness(checkpoint.label, checkpoint.step, log_odds, shown)
 
 

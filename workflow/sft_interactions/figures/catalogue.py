@@ -21,7 +21,9 @@ class FigureEntry:
 
 # Name of its rule and its files to the figure. Numbers are those of arXiv 2605.17967.
 FIGURES = {
-    "fig1": FigureEntry("interactions", "figure 1: interactions of one prompt, and of all by order"),
+    "fig1": FigureEntry(
+        "interactions", "figure 1: interactions of one prompt, and of all by order"
+    ),
     "fig2": FigureEntry("evolution", "figure 2: how the classes of interactions evolve"),
     "fig3": FigureEntry("quality", "figure 3: quality of the classes"),
     "fig4": FigureEntry("carriers", "figure 4: which interactions carry the prediction"),
