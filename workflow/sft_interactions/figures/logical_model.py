@@ -53,8 +53,9 @@ class Canvas:
         self.axes.axis("off")
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Put a text whose vertical middle is at y."""
-        self.axes.text(x, y, text, **{"fontsize": MEDIUM, "va": "center", **style})
+        """Put a text whose vertical middle is at y; a dollar sign in it is not mathematics."""
+        style = {"fontsize": MEDIUM, "va": "center", "parse_math": False, **style}
+        self.axes.text(x, y, text, **style)
 
     def box(self, x: float, y: float, width: float, height: float, **style: Any) -> None:
         """Draw a box with round corners."""
