@@ -141,6 +141,17 @@ def test_imports_run_one_way():
     assert problems(SOURCES) == []
 
 
+def test_figures_read_no_file():
+    reading = {"open", "read", "scan", "read_text", "read_bytes", "read_csv", "read_parquet"}
+    for module, source in SOURCES.items():
+        if part_of(module) == "figures":
+            calls = (
+                node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
+            )
+            names = {ast.unparse(call).rpartition(".")[2] for call in calls}
+            assert not names & reading, module
+
+
 def test_no_modules_import_each_other_in_a_circle():
     assert circle(SOURCES) == []
 
