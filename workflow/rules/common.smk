@@ -98,6 +98,7 @@ def first_solve(run):
 
 
 def steps_of_run(wildcards):
+    """Params function: the checkpoints of the job's run."""
     return RUNS[wildcards.run]["steps"]
 
 
