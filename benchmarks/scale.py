@@ -112,7 +112,7 @@ def make_tables(folder, run, steps, ids, n, seed):
         made = interactions(generator, ids, n)
         tables.write(made, f"{stem}.parquet", tables.INTERACTIONS, **PROVENANCE)
         tables.write(solve(ids, n), f"{stem}.solve.parquet", tables.SOLVE, **PROVENANCE)
-    outputs = pl.DataFrame(
+    log_odds = pl.DataFrame(
         {
             "sample_id": np.repeat(ids, 2**n),
             "mask": np.tile(np.arange(2**n, dtype=np.uint32), len(ids)),
@@ -120,7 +120,7 @@ def make_tables(folder, run, steps, ids, n, seed):
         }
     )
     path = folder / "runs" / run / "log_odds" / f"step-{steps[0]}.parquet"
-    tables.write(outputs, path, tables.LOG_ODDS, **PROVENANCE)
+    tables.write(log_odds, path, tables.LOG_ODDS, **PROVENANCE)
 
 
 def make_study(folder, n_samples):

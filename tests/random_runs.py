@@ -1,5 +1,6 @@
 """Runs with random metrics, and what tests read back from figures of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,8 @@ METRICS = (
     "contribution",
 )
 STEPS = (0, 5, 20, 300)
+CHOICES = ("the study's own", "salience: top_k 10")
+VERDICTS = ("supported", "contradicted", "inconclusive", "supported", "inconclusive")
 
 
 def make_run(
@@ -57,6 +60,17 @@ def make_run(
     return Run(label, metrics, stages)
 
 
+def make_sensitivity(choices: Sequence[str] = CHOICES) -> pl.DataFrame:
+    """As much of a ``sensitivity`` table as the figure reads."""
+    cells = [
+        (position, choice, finding, verdict, 2, 3)
+        for position, choice in enumerate(choices)
+        for finding, verdict in enumerate(VERDICTS, start=1)
+    ]
+    columns = ["position", "choice", "finding", "verdict", "parts_supported", "parts"]
+    return pl.DataFrame(cells, schema=columns, orient="row")
+
+
 def with_values(run: Run, metric: str, value: float | None) -> Run:
     """The run with every value of a metric replaced."""
     chosen = pl.col("metric") == metric
@@ -65,6 +79,23 @@ def with_values(run: Run, metric: str, value: float | None) -> Run:
         for column in ("value", "ci_low", "ci_high")
     ]
     return replace(run, metrics=run.metrics.with_columns(changed))
+
+
+def with_churn_floor(run: Run) -> Run:
+    """The run with the churn floors of count, gamma and rho, after the first step."""
+    floors = {"churn_floor": 0.1, "gamma_churn_floor": 0.2, "rho_churn_floor": 0.3}
+    count = run.metrics.filter(pl.col("metric") == "count")
+    later = pl.col("step") > 0
+    rows = [
+        count.with_columns(
+            metric=pl.lit(name),
+            value=pl.when(later).then(value),
+            ci_low=pl.when(later).then(value / 2),
+            ci_high=pl.when(later).then(2 * value),
+        )
+        for name, value in floors.items()
+    ]
+    return replace(run, metrics=pl.concat([run.metrics, *rows]))
 
 
 def lookup(run: Run, step: int, name: str, metric: str, order: int | None = None) -> float | None:
@@ -85,6 +116,12 @@ def panel(figure: Figure, label: str) -> Axes:
 def lines(axes: Axes) -> dict[str, np.ndarray]:
     """Drawn values by the id of the line."""
     return {line.get_gid(): line.get_ydata() for line in axes.lines if line.get_gid()}
+
+
+def floors(figure: Figure) -> list[str]:
+    """Sorted ids of the churn floors that are drawn."""
+    ids = (part.get_gid() for axes in figure.axes for part in axes.collections)
+    return sorted(gid for gid in ids if gid and "churn_floor" in gid)
 
 
 def texts(figure: Figure) -> list[str]:

@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sft_interactions.figures.catalogue import FIGURES
+
 ROOT = Path(__file__).parents[2]
 PROFILES = {
     path.parent.name: yaml.safe_load(path.read_text()) for path in ROOT.glob("profiles/*/*")
 }
-RULES = {}
+RULES, OWN_LINES = {}, {}
 for path in sorted(ROOT.glob("workflow/rules/*.smk")):
     for base, name, body in re.findall(
         r"^(?:use rule (\w+) as |rule )(\w+)(?: with)?:\n((?:[ \t].*\n|\n)+)",
         path.read_text(),
         re.M,
     ):
+        OWN_LINES[name] = body
         RULES[name] = body + RULES.get(base, "")
 LOCAL = set(
     re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "Snakefile").read_text(), re.M)[1]
@@ -67,11 +70,34 @@ def test_every_rule_is_long_local_or_grouped():
         assert minutes >= LONG_MINUTES, f"add rule {rule} to `groups` in profiles/slurm"
 
 
+def test_every_figure_of_the_catalogue_has_a_rule_and_a_place_in_the_group_of_figures():
+    assert set(FIGURES) <= set(RULES)
+    groups = PROFILES["slurm"]["groups"]
+    assert {name: groups.get(name) for name in FIGURES} == dict.fromkeys(FIGURES, "figures")
+
+
+def test_every_rule_with_a_script_has_what_all_need():
+    for name, body in RULES.items():
+        needed = {"conda:", "threads:", "resources:", "output:", "log:", "benchmark:", "message:"}
+        if name == "report":  # it shows the benchmarks of the others
+            needed.remove("benchmark:")
+        if "script:" in body:
+            assert {part for part in needed if part not in body} == set(), name
+
+
+def test_a_rule_made_from_another_has_its_own_files_and_message():
+    for name, lines in OWN_LINES.items():
+        if lines != RULES[name]:
+            for part in ("output:", "log:", "benchmark:", "message:"):
+                assert part in lines, f"rule {name} has no {part} of its own"
+
+
 def test_local_rules_compute_nothing():
     heavy = {rule for rule in LOCAL if "script:" in RULES.get(rule, "")}
     assert heavy == {"own_checkpoints", "report"}
 
 
+@pytest.mark.slow
 def test_a_large_study_is_submitted_in_few_pieces():
     # Without environments, since a dry run with them asks for the conda executable.
     arguments = "--profile profiles/slurm --software-deployment-method env-modules"

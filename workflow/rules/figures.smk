@@ -1,37 +1,8 @@
-rule fig1:
-    input:
-        analysis=f"{RESULTS}/data/{RUNS[MAIN_RUNS[0]]['dataset']}/analysis.parquet",
-        prompts=every_run("prompts.parquet", MAIN_RUNS[:1]),
-        players=every_run("players.parquet", MAIN_RUNS[:1]),
-        log_odds=every_step(MAIN_RUNS[:1], "log_odds/step-{step}.parquet"),
-        interactions=interactions_of(MAIN_RUNS[:1]),
-        dynamics=f"{RESULTS}/runs/{MAIN_RUNS[0]}/dynamics.parquet",
-        metrics=f"{RESULTS}/runs/{MAIN_RUNS[0]}/metrics.parquet",
-        stages=f"{RESULTS}/runs/{MAIN_RUNS[0]}/stages.json",
-    output:
-        **figure_files("fig1"),
-    log:
-        "logs/figures/fig1.log",
-    benchmark:
-        "logs/benchmarks/figures/fig1.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
-    params:
-        label=labels_of(MAIN_RUNS)[0],
-        sample=config["figures"].get("sample"),
-        salience=config["salience"],
-        n_players=config["players"]["n"],
-        n_samples=n_samples_of(MAIN_RUNS[:1]),
-    message:
-        "Drawing figure 1: interactions of one prompt, and of all by order"
-    script:
-        "../scripts/fig1.py"
+MAIN_RUN = MAIN_RUNS[0]
+COMPARED_RUNS = compared_runs()
 
 
+# All other figures are this rule with other files.
 rule fig2:
     input:
         metrics=every_run("metrics.parquet", MAIN_RUNS),
@@ -52,37 +23,51 @@ rule fig2:
         labels=labels_of(MAIN_RUNS),
         level=config["bootstrap"]["level"],
     message:
-        "Drawing figure 2: how the classes of interactions evolve"
+        f"Drawing {FIGURES['fig2'].title}"
     script:
-        "../scripts/fig2.py"
+        "../scripts/figure.py"
 
 
-rule fig3:
+use rule fig2 as fig1 with:
     input:
-        metrics=every_run("metrics.parquet", MAIN_RUNS),
-        stages=every_run("stages.json", MAIN_RUNS),
+        analysis=data_table(MAIN_RUN, "analysis"),
+        prompts=f"{RESULTS}/runs/{MAIN_RUN}/prompts.parquet",
+        players=f"{RESULTS}/runs/{MAIN_RUN}/players.parquet",
+        log_odds=every_step("log_odds/step-{step}.parquet", [MAIN_RUN]),
+        interactions=every_step("interactions/step-{step}.parquet", [MAIN_RUN]),
+        solve=every_step("interactions/step-{step}.solve.parquet", [MAIN_RUN]),
+        dynamics=f"{RESULTS}/runs/{MAIN_RUN}/dynamics.parquet",
+        metrics=every_run("metrics.parquet", [MAIN_RUN]),
+        stages=every_run("stages.json", [MAIN_RUN]),
+    output:
+        **figure_files("fig1"),
+    log:
+        "logs/figures/fig1.log",
+    benchmark:
+        "logs/benchmarks/figures/fig1.tsv"
+    params:
+        labels=labels_of([MAIN_RUN]),
+        steps=steps_of([MAIN_RUN]),
+        sample=config["figures"].get("sample"),
+        salience=config["salience"],
+        n_players=config["players"]["n"],
+        n_samples=n_samples_of([MAIN_RUN]),
+    message:
+        f"Drawing {FIGURES['fig1'].title}"
+
+
+use rule fig2 as fig3 with:
     output:
         **figure_files("fig3"),
     log:
         "logs/figures/fig3.log",
     benchmark:
         "logs/benchmarks/figures/fig3.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
-    params:
-        labels=labels_of(MAIN_RUNS),
-        level=config["bootstrap"]["level"],
     message:
-        "Drawing figure 3: quality of the classes"
-    script:
-        "../scripts/fig3.py"
+        f"Drawing {FIGURES['fig3'].title}"
 
 
-rule fig4:
+use rule fig2 as fig4 with:
     input:
         metrics=every_run("metrics.parquet"),
         stages=every_run("stages.json"),
@@ -92,25 +77,17 @@ rule fig4:
         "logs/figures/fig4.log",
     benchmark:
         "logs/benchmarks/figures/fig4.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
-        level=config["bootstrap"]["level"],
     message:
-        "Drawing figure 4: which interactions carry the prediction"
-    script:
-        "../scripts/fig4.py"
+        f"Drawing {FIGURES['fig4'].title}"
 
 
-rule fig5:
+use rule fig2 as fig5 with:
     input:
-        log_odds=every_step(RUNS, "log_odds/step-{step}.parquet"),
-        interactions=interactions_of(RUNS),
+        log_odds=every_step("log_odds/step-{step}.parquet", RUNS),
+        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
         stages=every_run("stages.json"),
     output:
         **figure_files("fig5"),
@@ -118,28 +95,22 @@ rule fig5:
         "logs/figures/fig5.log",
     benchmark:
         "logs/benchmarks/figures/fig5.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
+        steps=steps_of(RUNS),
         sample=config["figures"].get("sample"),
         salience=config["salience"],
         noise_ratio=config["extraction"]["noise_ratio"],
         n_players=config["players"]["n"],
         n_samples=n_samples_of(RUNS),
     message:
-        "Drawing figure 5: faithfulness"
-    script:
-        "../scripts/fig5.py"
+        f"Drawing {FIGURES['fig5'].title}"
 
 
-rule fig6:
+use rule fig2 as fig6 with:
     input:
-        interactions=interactions_of(RUNS),
+        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
         stages=every_run("stages.json"),
     output:
         **figure_files("fig6"),
@@ -147,20 +118,13 @@ rule fig6:
         "logs/figures/fig6.log",
     benchmark:
         "logs/benchmarks/figures/fig6.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
+        steps=steps_of(RUNS),
         salience=config["salience"],
         n_players=config["players"]["n"],
     message:
-        "Drawing figure 6: sparsity"
-    script:
-        "../scripts/fig6.py"
+        f"Drawing {FIGURES['fig6'].title}"
 
 
 use rule fig2 as fig7 with:
@@ -175,60 +139,47 @@ use rule fig2 as fig7 with:
         "logs/benchmarks/figures/fig7.tsv"
     params:
         labels=labels_of(OTHER_RUNS),
-        level=config["bootstrap"]["level"],
     message:
-        "Drawing figure 7: figure 2 for the remaining runs"
+        f"Drawing {FIGURES['fig7'].title}"
 
 
-use rule fig3 as fig8 with:
-    input:
-        metrics=every_run("metrics.parquet", OTHER_RUNS),
-        stages=every_run("stages.json", OTHER_RUNS),
+use rule fig7 as fig8 with:
     output:
         **figure_files("fig8"),
     log:
         "logs/figures/fig8.log",
     benchmark:
         "logs/benchmarks/figures/fig8.tsv"
-    params:
-        labels=labels_of(OTHER_RUNS),
-        level=config["bootstrap"]["level"],
     message:
-        "Drawing figure 8: figure 3 for the remaining runs"
+        f"Drawing {FIGURES['fig8'].title}"
 
 
-rule fig9:
+use rule fig2 as fig9 with:
     input:
-        analysis=f"{RESULTS}/data/{RUNS[MAIN_RUNS[0]]['dataset']}/analysis.parquet",
-        prompts=every_run("prompts.parquet", compared_runs()),
-        players=every_run("players.parquet", compared_runs()),
-        log_odds=every_step(compared_runs(), "log_odds/step-{step}.parquet"),
-        interactions=interactions_of(compared_runs()),
-        stages=every_run("stages.json", compared_runs()),
+        analysis=data_table(MAIN_RUN, "analysis"),
+        prompts=f"{RESULTS}/runs/{MAIN_RUN}/prompts.parquet",
+        players=f"{RESULTS}/runs/{MAIN_RUN}/players.parquet",
+        log_odds=every_step("log_odds/step-{step}.parquet", COMPARED_RUNS),
+        interactions=every_step("interactions/step-{step}.parquet", COMPARED_RUNS),
+        solve=every_step("interactions/step-{step}.solve.parquet", COMPARED_RUNS),
+        stages=every_run("stages.json", COMPARED_RUNS),
     output:
         **figure_files("fig9"),
     log:
         "logs/figures/fig9.log",
     benchmark:
         "logs/benchmarks/figures/fig9.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
-        labels=labels_of((compared_runs() * 2)[:2]),
+        labels=labels_of(COMPARED_RUNS),
+        steps=steps_of(COMPARED_RUNS),
         sample=config["figures"].get("sample"),
         salience=config["salience"],
         n_players=config["players"]["n"],
     message:
-        "Drawing figure 9: logical models of one prompt, side by side"
-    script:
-        "../scripts/fig9.py"
+        f"Drawing {FIGURES['fig9'].title}"
 
 
-rule survival:
+use rule fig2 as survival with:
     input:
         sensitivity=every_run("sensitivity.parquet"),
     output:
@@ -237,32 +188,14 @@ rule survival:
         "logs/figures/survival.log",
     benchmark:
         "logs/benchmarks/figures/survival.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
-        level=config["bootstrap"]["level"],
     message:
-        "Drawing which findings survive which choice"
-    script:
-        "../scripts/survival.py"
+        f"Drawing {FIGURES['survival'].title}"
 
 
 rule figures:
     input:
-        rules.fig1.output,
-        rules.fig2.output,
-        rules.fig3.output,
-        rules.fig4.output,
-        rules.fig5.output,
-        rules.fig6.output,
-        rules.fig7.output,
-        rules.fig8.output,
-        rules.fig9.output,
-        rules.survival.output,
+        expand(f"{RESULTS}/figures/{{figure}}.{{form}}", figure=FIGURES, form=FORMATS),
     message:
         "All figures are there"

@@ -1,8 +1,8 @@
 rule finetune:
     input:
         model=model_folder,
-        train=data_table("train"),
-        validation=data_table("validation"),
+        train=data_of_run("train"),
+        validation=data_of_run("validation"),
     output:
         checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
         training=f"{RESULTS}/runs/{{run}}/training.parquet",
@@ -48,7 +48,7 @@ rule own_checkpoints:
         mem_mb=growing(500),
         runtime=growing(5),
     params:
-        checkpoints=lambda wildcards: RUNS[wildcards.run]["checkpoints"],
+        checkpoints=lookup(within=RUNS, dpath="{run}/checkpoints"),
     message:
         "Linking the checkpoints of {wildcards.run}"
     script:

@@ -1,7 +1,7 @@
 rule prompts:
     input:
         model=model_folder,
-        analysis=data_table("analysis"),
+        analysis=data_of_run("analysis"),
         players=players_file(),
     output:
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
@@ -62,7 +62,9 @@ rule inference:
         model=model_folder,
         checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
-        learned=learned_mask_embedding,
+        learned=branch(
+            is_masked_by_learned, then=[f"{RESULTS}/runs/{{run}}/mask_embedding.parquet"]
+        ),
     output:
         temp(directory(f"{RESULTS}/runs/{{run}}/inference/from-step-{{step}}-shard-{{shard}}")),
     log:

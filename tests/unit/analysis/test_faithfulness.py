@@ -1,19 +1,21 @@
 import numpy as np
 import polars as pl
 import pytest
+from sample_tables import checkpoint, write_checkpoint
 
-from sft_interactions import tables
 from sft_interactions.analysis.faithfulness import (
     logical_log_odds,
+    read_faithfulness,
     read_log_odds,
     relative_errors,
     summarize_errors,
+    tabulate,
 )
-from sft_interactions.extraction.interactions import from_extraction
-from sft_interactions.extraction.program import extract
 
 SAMPLES = ["a", "b", "c"]
 NOISE_RATIO = 0.05
+EVERY = {"rule": "absolute", "threshold": 1e-300}
+NONE = {"rule": "absolute", "threshold": 1e9}
 
 
 @pytest.fixture
@@ -34,31 +36,39 @@ def test_logical_log_odds_follow_the_definition():
     np.testing.assert_allclose(logical_log_odds(frame, ["a", "b"], 4), expected)
 
 
-def test_read_log_odds_rebuild_the_outputs_of_the_tables(tmp_path, values):
-    interactions, solve = from_extraction(SAMPLES, values, extract(values, noise_ratio=NOISE_RATIO))
-    log_odds = pl.DataFrame(
-        {
-            "sample_id": np.repeat(SAMPLES, 16),
-            "mask": np.tile(np.arange(16), 3),
-            "log_odds": values.ravel(),
-        }
-    )
-    provenance = {"created_by": "test", "config_hash": "0"}
-    stem = tmp_path / "interactions" / "step-5"
-    tables.write(interactions, stem.with_suffix(".parquet"), tables.INTERACTIONS, **provenance)
-    tables.write(solve, stem.with_suffix(".solve.parquet"), tables.SOLVE, **provenance)
-    path = tmp_path / "log_odds" / "step-5.parquet"
-    tables.write(log_odds, path, tables.LOG_ODDS, **provenance)
+@pytest.fixture
+def best(tmp_path, values):
+    write_checkpoint(tmp_path, 5, SAMPLES, values, noise_ratio=NOISE_RATIO)
+    return checkpoint(tmp_path, 5)
 
-    every = {"rule": "absolute", "threshold": 1e-300}
-    found = read_log_odds(tmp_path, 5, every)
+
+def test_log_odds_are_rebuilt_from_the_tables(best, values):
+    found = read_log_odds(best, EVERY)
     np.testing.assert_array_equal(found.llm, values)
     np.testing.assert_allclose(found.salient, found.logical)
     errors = relative_errors(found.logical, found.llm)
     assert 0.9 * NOISE_RATIO < np.abs(errors).max() <= NOISE_RATIO * (1 + 1e-9)
 
-    none = read_log_odds(tmp_path, 5, {"rule": "absolute", "threshold": 1e9})
-    assert np.ptp(none.salient, axis=1) == pytest.approx(0)
+    found = read_log_odds(best, NONE)
+    assert np.ptp(found.salient, axis=1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("chosen", "shown"), [("b", "b"), ("elsewhere", "a"), (None, "a")])
+def test_a_sample_of_another_data_set_is_replaced_by_the_first(best, chosen, shown):
+    found = read_faithfulness(best, chosen, EVERY)
+    assert (found.label, found.step, found.shown) == (best.label, 5, shown)
+    assert found.n_samples == len(SAMPLES)
+
+
+def test_table_has_the_errors_of_all_and_of_the_salient_interactions(best):
+    table = tabulate([{5: best}], NONE, resamples=20, level=0.95, seed=0)
+    assert table.select("run", "step", "interactions").rows() == [
+        (best.label, 5, "all"),
+        (best.label, 5, "salient"),
+    ]
+    every, salient = table["mean_error"].to_list()
+    assert every <= NOISE_RATIO * (1 + 1e-9) < salient
+    assert table["n_samples"].to_list() == [len(SAMPLES)] * 2
 
 
 def test_errors_are_relative_to_the_range_and_undefined_without_one():

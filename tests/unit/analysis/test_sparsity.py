@@ -1,9 +1,17 @@
 import numpy as np
 import polars as pl
 import pytest
+from sample_tables import BEST, SALIENCE, SAMPLES, STEPS, N, checkpoint, write_run
 
 from sft_interactions import tables
-from sft_interactions.analysis.sparsity import n_possible, sorted_strengths, summarize_counts
+from sft_interactions.analysis.salience import read_salient
+from sft_interactions.analysis.sparsity import (
+    n_possible,
+    read_sparsity,
+    sorted_strengths,
+    summarize_counts,
+    tabulate,
+)
 
 
 def interactions(effects):
@@ -26,6 +34,22 @@ def test_number_of_possible_interactions(n):
     patterns = np.arange(1, 2**n)
     single = (patterns & (patterns - 1)) == 0
     assert n_possible(n) == len(patterns) + (~single).sum()
+
+
+def test_tables_of_checkpoints_are_read(tmp_path):
+    write_run(tmp_path)
+    checkpoints = {step: checkpoint(tmp_path, step) for step in STEPS}
+    best = checkpoints[BEST]
+    read = read_sparsity(best, N, SALIENCE)
+    salient = read_salient(best.tables["interactions"], best.tables["solve"], SALIENCE)
+    assert (read.label, read.step, read.n_possible) == (best.label, BEST, n_possible(N))
+    assert read.n_salient == len(salient) / len(SAMPLES)
+    assert [strengths[0] for strengths in read.strengths] == [1.0] * len(SAMPLES)
+
+    table = tabulate([checkpoints], N, SALIENCE, resamples=20, level=0.95, seed=0)
+    assert table["step"].unique(maintain_order=True).to_list() == list(STEPS)
+    assert set(table["possible"]) == {n_possible(N)}
+    assert table.filter(step=BEST, quantity="salient")["value"].item() == read.n_salient
 
 
 def test_counts():

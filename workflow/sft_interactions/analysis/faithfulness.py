@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import bootstrap_weights, summarize
+from sft_interactions.analysis.runs import Checkpoint
 from sft_interactions.analysis.salience import read_salient
 from sft_interactions.extraction.interactions import to_values
 from sft_interactions.extraction.program import reconstruct
@@ -21,9 +22,9 @@ class LogOdds:
 
     Attributes:
         samples: sample ids.
-        llm: (samples, 2^n) v.
-        logical: (samples, 2^n) φ of all interactions.
-        salient: (samples, 2^n) φ of the bias and the salient interactions alone.
+        llm: float64 (samples, 2^n), v(S) for every masking S.
+        logical: float64 (samples, 2^n), φ(S) of all interactions.
+        salient: float64 (samples, 2^n), φ(S) of the bias and the salient interactions alone.
     """
 
     samples: Sequence[str]
@@ -32,24 +33,76 @@ class LogOdds:
     salient: NDArray[np.float64]
 
 
-def read_log_odds(folder: str | Path, step: int, salience: Mapping[str, object]) -> LogOdds:
+@dataclass(frozen=True)
+class Faithfulness:
+    """A run at one checkpoint.
+
+    Attributes:
+        label: title of the run.
+        step: the checkpoint.
+        log_odds: those of the LLM and of its logical models.
+        shown: id of the sample whose maskings a figure draws one by one.
+    """
+
+    label: str
+    step: int
+    log_odds: LogOdds
+    shown: str
+
+    @property
+    def n_samples(self) -> int:
+        """Number of analysed samples."""
+        return len(self.log_odds.samples)
+
+    def errors(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Relative errors of φ on all maskings of all samples, where they are defined.
+
+        Args:
+            phi: ``logical`` or ``salient`` of ``log_odds``.
+
+        Returns:
+            float64 (maskings,).
+        """
+        errors = relative_errors(phi, self.log_odds.llm).ravel()
+        return errors[np.isfinite(errors)]
+
+
+def read_log_odds(checkpoint: Checkpoint, salience: Mapping[str, Any]) -> LogOdds:
     """Read the log-odds of one checkpoint and rebuild them from its interactions.
 
     Args:
-        folder: folder of the run.
+        checkpoint: with its ``log_odds``, ``interactions`` and ``solve`` table.
         salience: rule and threshold of :func:`~sft_interactions.analysis.salience.select_salient`.
     """
-    folder = Path(folder)
-    path = folder / "log_odds" / f"step-{step}.parquet"
-    samples, llm = to_values(tables.read(path, tables.LOG_ODDS), str(path))
-    stem = folder / "interactions" / f"step-{step}"
-    path = stem.with_suffix(".parquet")
-    rows = tables.read(path, tables.INTERACTIONS)
-    kept = read_salient(path, stem.with_suffix(".solve.parquet"), salience)
+    paths = checkpoint.tables
+    samples, llm = to_values(
+        tables.read(paths["log_odds"], tables.LOG_ODDS), str(paths["log_odds"])
+    )
+    rows = tables.read(paths["interactions"], tables.INTERACTIONS)
     bias = rows.filter(pl.col("kind") == "bias")
-    kept = pl.concat([bias, kept.cast({"kind": tables.KIND_OR_BIAS})])
-    logical = [logical_log_odds(part, samples, llm.shape[1]) for part in (rows, kept)]
-    return LogOdds(samples, llm, *logical)
+    salient = read_salient(paths["interactions"], paths["solve"], salience)
+    kept = pl.concat([bias, salient.cast({"kind": tables.KIND_OR_BIAS})])
+    size = llm.shape[1]
+    return LogOdds(
+        samples, llm, logical_log_odds(rows, samples, size), logical_log_odds(kept, samples, size)
+    )
+
+
+def read_faithfulness(
+    checkpoint: Checkpoint, sample_id: str | None, salience: Mapping[str, Any]
+) -> Faithfulness:
+    """Read what a figure shows of one checkpoint.
+
+    Args:
+        checkpoint: as for :func:`read_log_odds`.
+        sample_id: the sample whose maskings are drawn one by one; the first by id where it is None or
+            not one of the run's, since runs may be on other data sets.
+        salience: as for :func:`read_log_odds`.
+    """
+    log_odds = read_log_odds(checkpoint, salience)
+    samples = log_odds.samples
+    shown = sample_id if sample_id is not None and sample_id in samples else samples[0]
+    return Faithfulness(checkpoint.label, checkpoint.step, log_odds, shown)
 
 
 def logical_log_odds(
@@ -63,7 +116,7 @@ def logical_log_odds(
         size: 2^n.
 
     Returns:
-        (samples, 2^n).
+        float64 (samples, 2^n).
     """
     dense = {kind: np.zeros((len(samples), size)) for kind in ("bias", "and", "or")}
     index = {sample_id: row for row, sample_id in enumerate(samples)}
@@ -75,7 +128,15 @@ def logical_log_odds(
 
 
 def relative_errors(phi: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(φ − v) / |v(N) − v(∅)|, (samples, 2^n); NaN where the two log-odds are the same."""
+    """(φ − v) / |v(N) − v(∅)|, NaN where v(N) and v(∅) are the same.
+
+    Args:
+        phi: float64 (samples, 2^n), log-odds of a logical model.
+        values: float64 (samples, 2^n), log-odds of the LLM.
+
+    Returns:
+        float64 (samples, 2^n), without unit.
+    """
     size = np.abs(values[:, -1] - values[:, 0])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(size[:, None] > 0, (phi - values) / size[:, None], np.nan)
@@ -88,6 +149,13 @@ def summarize_errors(
 
     Args:
         errors: what :func:`relative_errors` returns.
+        resamples: number of bootstrap resamples over samples.
+        level: confidence level of the interval.
+        seed: of the resamples.
+
+    Returns:
+        ``mean_error``, ``ci_low``, ``ci_high``, ``largest_error`` (None where no error is defined) and
+        ``n_samples``, the number of samples with one.
     """
     known = np.isfinite(errors[:, 0])
     size = np.abs(np.where(known[:, None], errors, 0))
@@ -100,3 +168,34 @@ def summarize_errors(
         "largest_error": float(size.max()) if used else None,
         "n_samples": used,
     }
+
+
+def tabulate(
+    runs: Sequence[Mapping[int, Checkpoint]],
+    salience: Mapping[str, Any],
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> pl.DataFrame:
+    """Errors of the logical models at all checkpoints of some runs.
+
+    Args:
+        runs: for each run step to checkpoint, with its tables as for :func:`read_log_odds`.
+        salience: as for :func:`read_log_odds`.
+        resamples: as for :func:`summarize_errors`, like ``level`` and ``seed``.
+
+    Returns:
+        Rows (run, step, interactions, mean_error, ci_low, ci_high, largest_error, n_samples);
+        ``interactions`` is ``all`` or ``salient``.
+    """
+    records = []
+    for checkpoints in runs:
+        for step, checkpoint in checkpoints.items():
+            log_odds = read_log_odds(checkpoint, salience)
+            for interactions, phi in (("all", log_odds.logical), ("salient", log_odds.salient)):
+                errors = relative_errors(phi, log_odds.llm)
+                summary = summarize_errors(errors, resamples=resamples, level=level, seed=seed)
+                about = {"run": checkpoint.label, "step": step, "interactions": interactions}
+                records.append({**about, **summary})
+    return pl.DataFrame(records)

@@ -1,12 +1,14 @@
-"""What a figure knows of a run: its label, its metrics and its stages."""
+"""A run as figures and tables see it: its label, its metrics, its stages, the tables of its checkpoints."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from sft_interactions import tables
 
@@ -23,7 +25,7 @@ class Run:
 
     label: str
     metrics: pl.DataFrame
-    stages: Mapping[str, object]
+    stages: Mapping[str, Any]
 
     @property
     def steps(self) -> list[int]:
@@ -43,7 +45,8 @@ class Run:
     @property
     def n_samples(self) -> int:
         """Number of analysed samples."""
-        return int(self._rows("preserved", "count")["n_samples"].max())
+        counts: list[int] = self._rows("preserved", "count")["n_samples"].to_list()
+        return max(counts)
 
     @property
     def boundary(self) -> int:
@@ -55,12 +58,12 @@ class Run:
         """Whether the metrics say what noise alone would change."""
         return bool(np.isfinite(self.series("removed", "churn_floor")[0]).any())
 
-    def series(self, label: str, metric: str) -> np.ndarray:
+    def series(self, label: str, metric: str) -> NDArray[np.float64]:
         """Value and interval of a metric of a class over the checkpoints.
 
         Returns:
-            (3, checkpoints): value, ci_low, ci_high over all orders and both kinds; NaN where null
-            or missing.
+            float64 (3, checkpoints): value, ci_low, ci_high over all orders and both kinds; NaN where
+            null or missing.
         """
         rows = self._rows(label, metric).filter(pl.col("order").is_null())
         values = np.full((3, len(self.steps)), np.nan)
@@ -68,8 +71,8 @@ class Run:
             values[:, self.steps.index(step)] = row
         return values
 
-    def by_order(self, label: str, metric: str) -> np.ndarray:
-        """Value of a metric of a class, (checkpoints, orders); NaN where null or missing."""
+    def by_order(self, label: str, metric: str) -> NDArray[np.float64]:
+        """Value of a metric of a class, float64 (checkpoints, orders); NaN where null or missing."""
         rows = self._rows(label, metric).filter(pl.col("order").is_not_null())
         values = np.full((len(self.steps), len(self.orders)), np.nan)
         for step, order, value in rows.select("step", "order", "value").iter_rows():
@@ -85,8 +88,110 @@ class Run:
 def read_runs(
     labels: Sequence[str], metrics: Sequence[str | Path], stages: Sequence[str | Path]
 ) -> list[Run]:
-    """Read the runs of a figure from their ``metrics`` tables and ``stages.json``."""
+    """Read runs from their ``metrics`` tables and their ``stages.json``.
+
+    Args:
+        labels: titles of the runs, in the order of the files.
+
+    Raises:
+        ValueError: a table does not have the columns of ``metrics``, or the lengths differ.
+    """
     return [
-        Run(label, tables.read(table, tables.METRICS), json.loads(Path(file).read_text()))
+        Run(label, tables.read(table, tables.METRICS), read_stages(file))
         for label, table, file in zip(labels, metrics, stages, strict=True)
     ]
+
+
+def read_stages(path: str | Path) -> dict[str, Any]:
+    """Content of a run's ``stages.json``."""
+    stages: dict[str, Any] = json.loads(Path(path).read_text())
+    return stages
+
+
+def overall_metrics(metrics: pl.DataFrame) -> pl.DataFrame:
+    """Metrics over all orders, AND and OR together, without those that do not apply.
+
+    Args:
+        metrics: rows of a ``metrics`` table.
+
+    Returns:
+        Rows (step, class, metric, value, ci_low, ci_high, n_samples).
+    """
+    return metrics.filter(
+        pl.col("order").is_null(), pl.col("kind") == "both", pl.col("n_samples") > 0
+    ).drop("order", "kind")
+
+
+def concat_runs(runs: Sequence[str], frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Rows of several runs under one another, with the run's name in a first column ``run``."""
+    named = [
+        frame.select(pl.lit(run).alias("run"), pl.all())
+        for run, frame in zip(runs, frames, strict=True)
+    ]
+    return pl.concat(named)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of a run and its tables.
+
+    Attributes:
+        label: title of the run.
+        step: the checkpoint.
+        tables: kind of table, such as ``interactions``, to its file.
+    """
+
+    label: str
+    step: int
+    tables: Mapping[str, str | Path]
+
+    @property
+    def title(self) -> str:
+        """Run and checkpoint, such as ``Llama on tweets, t = 20``."""
+        return f"{self.label}, t = {self.step}" if self.step else f"{self.label}, before SFT"
+
+
+def checkpoints_by_run(
+    labels: Sequence[str], steps: Sequence[Sequence[int]], **paths: Sequence[str | Path]
+) -> list[dict[int, Checkpoint]]:
+    """Divide the tables of all checkpoints of some runs by run and checkpoint.
+
+    Args:
+        labels: titles of the runs.
+        steps: checkpoints of each run.
+        paths: by kind of table its files, run after run and checkpoint after checkpoint.
+
+    Returns:
+        for each run step to checkpoint.
+
+    Raises:
+        ValueError: there are more or fewer files of a kind than checkpoints.
+    """
+    found: list[dict[int, Checkpoint]] = [{} for _ in labels]
+    places = [(run, step) for run, run_steps in enumerate(steps) for step in run_steps]
+    for (run, step), *files in zip(places, *paths.values(), strict=True):
+        tables_of_step = dict(zip(paths, files, strict=True))
+        found[run][step] = Checkpoint(labels[run], step, tables_of_step)
+    return found
+
+
+def best_checkpoints(
+    runs: Sequence[Mapping[int, Checkpoint]], stages: Sequence[str | Path]
+) -> list[Checkpoint]:
+    """The best checkpoint of each run.
+
+    Args:
+        runs: for each run step to checkpoint.
+        stages: ``stages.json`` of each run, which names it.
+    """
+    steps = [read_stages(path)["best_checkpoint_step"] for path in stages]
+    return [checkpoints[step] for checkpoints, step in zip(runs, steps, strict=True)]
+
+
+def compared_checkpoints(
+    runs: Sequence[Mapping[int, Checkpoint]], stages: Sequence[str | Path]
+) -> list[Checkpoint]:
+    """The best checkpoints of two runs, or of one run alone the one before SFT and the best one."""
+    best = best_checkpoints(runs, stages)
+    before = runs[0][min(runs[0])]
+    return best if len(best) > 1 else [before, *best]

@@ -1,13 +1,14 @@
-"""What a figure knows of one sample: its prompt, its players, its logical model at a checkpoint."""
+"""A sample as figures see it: its prompt, its players, its logical model at a checkpoint."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from sft_interactions import tables
+from sft_interactions.analysis.runs import Checkpoint
 from sft_interactions.analysis.salience import read_salient
 
 
@@ -32,15 +33,16 @@ class AnalysedPrompt:
 
 @dataclass(frozen=True)
 class LogicalModel:
-    """The logical model of one prompt at one checkpoint.
+    """The logical model of one prompt at one checkpoint (Eq. 2-3 of arXiv 2605.17967).
 
     Attributes:
         title: run and checkpoint.
         step: the checkpoint.
-        interactions: salient ones, (kind, pattern, order, effect), the strongest first.
+        interactions: salient ones, rows (kind, pattern, order, effect), the strongest first; effects in
+            log-odds.
         log_odds: v(N), the log-odds of the target on the whole prompt.
-        bias: b.
-        rest: sum of the effects that are not salient.
+        bias: b, in log-odds.
+        rest: sum of the effects that are not salient, in log-odds.
     """
 
     title: str
@@ -59,75 +61,86 @@ class LogicalModel:
     @property
     def prediction(self) -> float:
         """φ(N), on the whole prompt the bias and every effect."""
-        return self.bias + self.interactions["effect"].sum() + self.rest
+        return self.bias + float(self.interactions["effect"].sum()) + self.rest
 
 
-def best_step(folder: str | Path) -> int:
-    """``best_checkpoint_step`` of a run, from its ``stages.json``."""
-    return json.loads((Path(folder) / "stages.json").read_text())["best_checkpoint_step"]
-
-
-def read_prompt(folder: str | Path, analysis: str | Path, sample_id: str | None) -> AnalysedPrompt:
-    """Read a prompt and its players from the tables of a run and of its data set.
+def find_shared(mine: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
+    """Whether interactions are salient in another logical model too (G of Eq. 7 of arXiv 2605.17967).
 
     Args:
-        folder: folder of the run.
-        analysis: ``analysis`` table of the data set.
+        mine: rows with kind, pattern and effect.
+        other: rows of the other one's salient interactions.
+
+    Returns:
+        Boolean, one a row of ``mine``: the same kind, pattern and sign of the effect is in ``other``.
+    """
+    sign = (pl.col("effect") > 0).alias("positive")
+    found = other.select("kind", "pattern", sign, pl.lit(True).alias("shared"))
+    joined = mine.with_columns(sign).join(
+        found, on=["kind", "pattern", "positive"], how="left", maintain_order="left"
+    )
+    return joined["shared"].fill_null(False)
+
+
+def read_prompt(
+    analysis: str | Path, prompts: str | Path, players: str | Path, sample_id: str | None
+) -> AnalysedPrompt:
+    """Read a prompt and its players.
+
+    Args:
+        analysis: ``analysis`` table of a data set.
+        prompts: ``prompts`` table of a run on it.
+        players: ``players`` table of the same run.
         sample_id: the sample; None for the first by id.
 
     Raises:
         ValueError: there is no such sample.
     """
-    folder = Path(folder)
     samples = tables.read(analysis, tables.DATA)
-    rendered = tables.read(folder / "prompts.parquet", tables.PROMPTS, ["sample_id", "rendered"])
+    rendered = tables.read(prompts, tables.PROMPTS, ["sample_id", "rendered"])
     sample_id = sample_id or rendered["sample_id"][0]
     chosen = samples.join(rendered, on="sample_id").filter(pl.col("sample_id") == sample_id)
     if chosen.is_empty():
         raise ValueError(
-            f"figures.sample: {sample_id!r} is not among the samples of {folder.name}; "
-            f"choose one of {analysis}"
+            f"figures.sample: {sample_id!r} is not in {prompts}; choose a sample_id of that table"
         )
     row = chosen.row(0, named=True)
-    players = tables.read(folder / "players.parquet", tables.PLAYERS).filter(
-        pl.col("sample_id") == sample_id
-    )
+    rows = tables.read(players, tables.PLAYERS).filter(pl.col("sample_id") == sample_id)
     shift = row["rendered"].rindex(row["prompt"])
     return AnalysedPrompt(
-        sample_id,
+        row["sample_id"],
         row["prompt"],
         row["target"],
-        players["word"].to_list(),
-        [(a - shift, b - shift) for a, b in players.select("char_start", "char_end").iter_rows()],
+        rows["word"].to_list(),
+        [(a - shift, b - shift) for a, b in rows.select("char_start", "char_end").iter_rows()],
     )
 
 
 def read_logical_model(
-    folder: str | Path, title: str, step: int, sample_id: str, salience: dict[str, object]
+    checkpoint: Checkpoint, sample_id: str, salience: Mapping[str, Any]
 ) -> LogicalModel:
-    """Read the logical model of a sample from the tables of a run.
+    """Read the logical model of a sample from the tables of a checkpoint.
 
     Args:
-        folder: folder of the run.
-        title: heading in the figure.
+        checkpoint: with its ``log_odds``, ``interactions`` and ``solve`` table.
+        sample_id: the sample.
         salience: rule and threshold of :func:`~sft_interactions.analysis.salience.select_salient`.
     """
-    stem = Path(folder) / "interactions" / f"step-{step}"
-    path = stem.with_suffix(".parquet")
+    paths = checkpoint.tables
     mine = pl.col("sample_id") == sample_id
-    rows = tables.read(path, tables.INTERACTIONS).filter(mine)
+    rows = tables.read(paths["interactions"], tables.INTERACTIONS).filter(mine)
     salient = (
-        read_salient(path, stem.with_suffix(".solve.parquet"), salience)
+        read_salient(paths["interactions"], paths["solve"], salience)
         .filter(mine)
         .sort(-pl.col("effect").abs(), "kind", "pattern")
     )
-    log_odds = tables.read(Path(folder) / "log_odds" / f"step-{step}.parquet", tables.LOG_ODDS)
-    bias = rows.filter(pl.col("kind") == "bias")["effect"].item()
+    values = tables.read(paths["log_odds"], tables.LOG_ODDS).filter(mine).sort("mask")["log_odds"]
+    bias = float(rows.filter(pl.col("kind") == "bias")["effect"].item())
     return LogicalModel(
-        title,
-        step,
+        checkpoint.title,
+        checkpoint.step,
         salient.select("kind", "pattern", "order", "effect"),
-        log_odds=float(log_odds.filter(mine).sort("mask")["log_odds"][-1]),
+        log_odds=float(values[-1]),
         bias=bias,
-        rest=rows["effect"].sum() - bias - salient["effect"].sum(),
+        rest=float(rows["effect"].sum()) - bias - float(salient["effect"].sum()),
     )

@@ -1,12 +1,17 @@
 """How few interactions make up a logical model (sparsity)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from sft_interactions import tables
 from sft_interactions.analysis.metrics import bootstrap_weights, summarize
+from sft_interactions.analysis.runs import Checkpoint
+from sft_interactions.analysis.salience import select_salient
 
 STRENGTH_SHARE = 0.9
 
@@ -77,3 +82,79 @@ def summarize_counts(
         schema=["quantity", "value", "ci_low", "ci_high", "n_samples"],
         orient="row",
     )
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Sorted strengths of the interactions at one checkpoint of a run.
+
+    Attributes:
+        label: title of the run.
+        step: the checkpoint.
+        strengths: for each sample float64 |I| / max |I| in falling order, those that are not zero.
+        n_salient: mean number of salient interactions a sample.
+        n_possible: number of interactions that the players can have.
+    """
+
+    label: str
+    step: int
+    strengths: Sequence[NDArray[np.float64]]
+    n_salient: float
+    n_possible: int
+
+
+def read_sparsity(checkpoint: Checkpoint, n_players: int, salience: Mapping[str, Any]) -> Sparsity:
+    """Read the sorted strengths of a checkpoint.
+
+    Args:
+        checkpoint: with its ``interactions`` and ``solve`` table.
+        n_players: number of players of a prompt.
+        salience: rule and threshold of :func:`~sft_interactions.analysis.salience.select_salient`.
+    """
+    interactions = tables.read(checkpoint.tables["interactions"], tables.INTERACTIONS)
+    solve = tables.read(checkpoint.tables["solve"], tables.SOLVE)
+    salient = select_salient(interactions, solve, **salience)
+    return Sparsity(
+        checkpoint.label,
+        checkpoint.step,
+        list(sorted_strengths(interactions).values()),
+        len(salient) / len(solve),
+        n_possible(n_players),
+    )
+
+
+def tabulate(
+    runs: Sequence[Mapping[int, Checkpoint]],
+    n_players: int,
+    salience: Mapping[str, Any],
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> pl.DataFrame:
+    """Counts of interactions at all checkpoints of some runs (:func:`summarize_counts`).
+
+    Args:
+        runs: for each run step to checkpoint, with its tables as for :func:`read_sparsity`.
+        n_players: number of players of a prompt.
+        salience: as for :func:`read_sparsity`.
+
+    Returns:
+        Rows (run, step, quantity, value, ci_low, ci_high, n_samples, possible).
+    """
+    parts = []
+    for checkpoints in runs:
+        for step, checkpoint in checkpoints.items():
+            interactions = tables.read(checkpoint.tables["interactions"], tables.INTERACTIONS)
+            solve = tables.read(checkpoint.tables["solve"], tables.SOLVE)
+            summary = summarize_counts(
+                interactions,
+                select_salient(interactions, solve, **salience),
+                solve["sample_id"].to_list(),
+                resamples=resamples,
+                level=level,
+                seed=seed,
+            )
+            run = pl.lit(checkpoint.label).alias("run")
+            parts.append(summary.select(run, pl.lit(step).alias("step"), pl.all()))
+    return pl.concat(parts).with_columns(pl.lit(n_possible(n_players)).alias("possible"))

@@ -8,26 +8,27 @@ from math import isnan, log
 
 import matplotlib
 import numpy as np
-import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sft_interactions.analysis.carriers import GROUPS, values_by_group
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures import panels
 from sft_interactions.figures.style import CLASSES, GREY, RC, SMALL
 
 NARROW = 1.9  # width of a panel in inches below which values are left out and names are upright
-ROWS = {
+ROWS = {  # metric to name
     "cross_entropy": "Testing\ncross-entropy",
     "contribution": "Average contribution\nof one interaction",
 }
-# Lighter than the lines of the other figures, so that the intervals show on the bars.
+# Group to name and colour, lighter than the lines of the other figures, so that the intervals show on
+# the bars.
 BARS = {
-    "Removed": "#6c9fe6",
-    "Preserved": "#dd6763",
-    "Emerged in\n1st stage": CLASSES["emerged"].negative,
-    "Emerged in\n2nd stage": CLASSES["emerged"].line,
+    "removed": ("Removed", "#6c9fe6"),
+    "preserved": ("Preserved", "#dd6763"),
+    "emerged in 1st stage": ("Emerged in\n1st stage", CLASSES["emerged"].negative),
+    "emerged in 2nd stage": ("Emerged in\n2nd stage", CLASSES["emerged"].line),
 }
 
 
@@ -36,9 +37,12 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """Draw figure 4, one column a run.
 
     Args:
+        runs: at least one.
         level: confidence level of the intervals in the metrics.
     """
-    figure, grid, width = panels.run_columns(runs, ROWS.values(), row_height=1.15)
+    figure, grid, width = panels.run_columns(
+        [run.label for run in runs], ROWS.values(), row_height=1.15
+    )
     for column, run in enumerate(runs):
         for row, metric in enumerate(ROWS):
             _draw_panel(grid[row, column], run, metric, width, bottom=row == len(ROWS) - 1)
@@ -55,33 +59,12 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     return figure
 
 
-def bar_values(run: Run, metric: str) -> np.ndarray:
-    """Value, ci_low and ci_high of the four bars, (3, 4); NaN where a bar does not apply.
-
-    Emerged in the 1st stage are those at the end of the denoising stage, emerged in the 2nd stage
-    those at the last checkpoint, if it lies beyond that end.
-    """
-    removed, preserved, emerged = (run.series(label, metric) for label in CLASSES)
-    late = emerged[:, -1] if run.boundary < len(run.steps) - 1 else np.full(3, np.nan)
-    return np.stack([removed[:, -1], preserved[:, -1], emerged[:, run.boundary], late], axis=1)
-
-
-def tabulate(runs: Sequence[Run]) -> pl.DataFrame:
-    """The numbers of the bars: rows (run, metric, class, value, ci_low, ci_high), null for n/a."""
-    records = [
-        (run.label, metric, bar.replace("\n", " ").lower(), *column)
-        for run in runs
-        for metric in ROWS
-        for bar, column in zip(BARS, bar_values(run, metric).T.tolist(), strict=True)
-    ]
-    columns = ["run", "metric", "class", "value", "ci_low", "ci_high"]
-    return pl.DataFrame(records, schema=columns, orient="row").fill_nan(None)
-
-
 def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -> None:
-    positions = np.arange(len(BARS))
-    values, low, high = bar_values(run, metric)
-    axes.bar(positions, values, 0.62, color=list(BARS.values()), edgecolor="black", linewidth=0.5)
+    positions = np.arange(len(GROUPS))
+    names = [BARS[group][0] for group in GROUPS]
+    colors = [BARS[group][1] for group in GROUPS]
+    values, low, high = values_by_group(run, metric)
+    axes.bar(positions, values, 0.62, color=colors, edgecolor="black", linewidth=0.5)
     axes.vlines(positions, low, high, color="black", linewidth=0.7)
     narrow = width < NARROW
     for position, value, top in zip(positions, values, high, strict=True):
@@ -92,16 +75,16 @@ def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -
             va="bottom", fontsize=SMALL, color=GREY if isnan(value) else "black",
         )  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.5)
-    ends = np.nan_to_num([values, low, high, np.zeros(len(BARS))])
+    ends = np.nan_to_num([values, low, high, np.zeros(len(GROUPS))])
     if metric == "cross_entropy":
         axes.axhline(log(2), color=GREY, linestyle="--", linewidth=0.8, zorder=0.5)
         ends = np.append(ends, log(2))
     span = np.ptp(ends) or 1.0
     axes.set_ylim(ends.min() - 0.05 * span * (ends.min() < 0), ends.max() + 0.16 * span)
-    axes.set_xlim(-0.6, len(BARS) - 0.4)
+    axes.set_xlim(-0.6, len(GROUPS) - 0.4)
     axes.locator_params(axis="y", nbins=5)
     axes.tick_params(axis="x", length=0, labelbottom=bottom)
-    axes.set_xticks(positions, list(BARS), rotation=90 if narrow else 0, linespacing=1.0)
+    axes.set_xticks(positions, names, rotation=90 if narrow else 0, linespacing=1.0)
 
 
 def _short(value: float) -> str:

@@ -9,7 +9,7 @@ import matplotlib
 import polars as pl
 from matplotlib.figure import Figure
 
-from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel
+from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel, find_shared
 from sft_interactions.figures.logical_model import (
     LINE,
     Canvas,
@@ -71,16 +71,6 @@ def draw(models: Sequence[LogicalModel], prompt: AnalysedPrompt) -> Figure:
     return figure
 
 
-def shared(mine: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
-    """Whether each interaction is in the other table, with the same kind, pattern and sign."""
-    sign = (pl.col("effect") > 0).alias("positive")
-    found = other.select("kind", "pattern", sign, pl.lit(True).alias("shared"))
-    joined = mine.with_columns(sign).join(
-        found, on=["kind", "pattern", "positive"], how="left", maintain_order="left"
-    )
-    return joined["shared"].fill_null(False)
-
-
 def _draw_half(
     canvas: Canvas,
     model: LogicalModel,
@@ -92,7 +82,7 @@ def _draw_half(
     half: float,
     heights: dict[str, float],
 ) -> None:
-    common = shared(model.interactions, other).sum()
+    common = find_shared(model.interactions, other).sum()
     canvas.text(left, top + 0.06, model.title, fontsize=LARGE, fontweight="bold")
     canvas.text(
         left,
@@ -102,7 +92,7 @@ def _draw_half(
     )
     width = (half + BOX_GAP) / IN_A_ROW - BOX_GAP
     y = top + HEAD - 0.08
-    shown = shown.with_columns(shared(shown, other).alias("shared"))
+    shown = shown.with_columns(find_shared(shown, other).alias("shared"))
     for kind, height in heights.items():
         rows = shown.filter(pl.col("kind") == kind)
         for index, row in enumerate(rows.iter_rows(named=True)):

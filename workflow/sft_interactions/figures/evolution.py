@@ -4,6 +4,7 @@ After figure 2 of arXiv 2605.17967, on a grid: a row a class, a column a checkpo
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures import panels
@@ -47,14 +49,17 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """Draw figure 2, one block a run.
 
     Args:
+        runs: may be empty; the figure then says so.
         level: confidence level of the intervals in the metrics.
     """
+    if not runs:
+        return panels.draw_no_runs()
     height = HEADER + BLOCK * len(runs) + FOOTER
     figure = Figure(figsize=(TEXT_WIDTH, height))
     for index, run in enumerate(runs):
         _Block(figure, run, top=HEADER + BLOCK * index).draw()
     entries = _legend_entries(level, any(run.has_churn_floor for run in runs))
-    figure.legend(
+    figure.legend(  # type: ignore[call-overload]  # the stubs know no handles of several artists
         entries.values(),
         entries.keys(),
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
@@ -151,10 +156,10 @@ class _Block:
         self._draw_totals(label, top, bottom)
 
     def _draw_histogram(
-        self, axes: Axes, label: str, positive: np.ndarray, negative: np.ndarray
+        self, axes: Axes, label: str, positive: NDArray[np.float64], negative: NDArray[np.float64]
     ) -> None:
         style, orders = CLASSES[label], self.run.orders
-        bar = {"width": 0.82, "edgecolor": style.positive, "linewidth": 0.3}
+        bar: dict[str, Any] = {"width": 0.82, "edgecolor": style.positive, "linewidth": 0.3}
         axes.bar(orders, positive, color=style.positive, **bar)
         axes.bar(orders, negative, color=style.negative, **bar)
         axes.axhline(0, color="black", linewidth=0.5)
@@ -168,10 +173,10 @@ class _Block:
 
     def _draw_totals(self, label: str, top: float, bottom: bool) -> None:
         axes = self._axes(self.totals_left, top, TOTALS, ROW, f"total:{label}")
-        style, positions = CLASSES[label], np.arange(len(self.run.steps))
+        style, positions = CLASSES[label], np.arange(len(self.run.steps), dtype=float)
         value, low, high = self.run.series(label, "strength_total")
         positive = self.run.series(label, "strength_positive")[0]
-        bar = {"width": 0.72, "edgecolor": style.positive, "linewidth": 0.3}
+        bar: dict[str, Any] = {"width": 0.72, "edgecolor": style.positive, "linewidth": 0.3}
         axes.bar(positions, positive, color=style.positive, **bar)
         axes.bar(positions, value - positive, bottom=positive, color=style.negative, **bar)
         axes.vlines(positions, low, high, color="black", linewidth=0.6)
@@ -210,7 +215,7 @@ class _Block:
             va="center",
             linespacing=1.0,
         )
-        name = {"va": "bottom", "fontweight": "bold"}
+        name: dict[str, Any] = {"va": "bottom", "fontweight": "bold"}
         start, end = LEFT + positions[0], LEFT + positions[-1]
         above = COUNTS_TOP - 0.03
         if self.run.boundary > 0:
@@ -226,7 +231,7 @@ class _Block:
             f"Denoising stage ends\nat step {stages['boundary_step']}\n"
             f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})\n\n"
             f"Best checkpoint: step {stages['best_checkpoint_step']}\n\n"
-            f"{panels.samples_name([self.run])}",
+            f"{panels.samples_name([self.run.n_samples])}",
             va="center",
             fontsize=SMALL,
             linespacing=1.3,
@@ -238,7 +243,7 @@ class _Block:
         box = (left / TEXT_WIDTH, bottom / whole, width / TEXT_WIDTH, height / whole)
         return self.figure.add_axes(box, label=f"{self.run.label}:{label}")
 
-    def _text(self, left: float, top: float, text: str, **style: object) -> None:
+    def _text(self, left: float, top: float, text: str, **style: Any) -> None:
         whole = self.figure.get_figheight()
         style = {"fontsize": MEDIUM, **style}
         self.figure.text(left / TEXT_WIDTH, 1 - (self.top + top) / whole, text, **style)
@@ -248,7 +253,9 @@ def _headroom(top: float) -> float:
     return 1.08 * top if top > 0 else 1.0
 
 
-def _share_scale(group: Sequence[Axes], positive: np.ndarray, negative: np.ndarray) -> None:
+def _share_scale(
+    group: Sequence[Axes], positive: NDArray[np.float64], negative: NDArray[np.float64]
+) -> None:
     top, bottom = np.nanmax(positive), np.nanmin(negative)
     margin = 0.06 * (top - bottom) or 1.0
     for axes in group:
@@ -259,7 +266,7 @@ def _share_scale(group: Sequence[Axes], positive: np.ndarray, negative: np.ndarr
 def _legend_entries(level: float, has_floor: bool) -> dict[str, Artist | tuple[Artist, ...]]:
     entries: dict[str, Artist | tuple[Artist, ...]] = {}
     for style in CLASSES.values():
-        patch = {"edgecolor": style.positive, "linewidth": 0.3}
+        patch: dict[str, Any] = {"edgecolor": style.positive, "linewidth": 0.3}
         entries[f"{style.name} (+, −)"] = (
             Patch(facecolor=style.positive, **patch),
             Patch(facecolor=style.negative, **patch),

@@ -13,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from sft_interactions.analysis.runs import Run
 from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel
+from sft_interactions.analysis.strengths import strengths_by_order
 from sft_interactions.figures.logical_model import (
     LINE,
     Canvas,
@@ -110,44 +112,6 @@ def draw(
     return figure
 
 
-def strengths(
-    dynamics: pl.DataFrame, steps: Sequence[int], orders: Sequence[int], n_samples: int
-) -> dict[tuple[str, str], np.ndarray]:
-    """Strength of the salient interactions by group, sign, checkpoint and order.
-
-    Those salient at a checkpoint are the preserved ones that stay so to the last checkpoint (kept),
-    the preserved ones that do not (lost), and the emerged ones.
-
-    Args:
-        dynamics: rows of a ``dynamics`` table.
-
-    Returns:
-        (group, sign) to (checkpoints, orders) sums of effects in log-odds, means over samples.
-    """
-    key = ["sample_id", "kind", "pattern"]
-    last = dynamics["step"].max()
-    survivors = dynamics.filter(pl.col("step") == last, pl.col("class") == "preserved")
-    preserved = dynamics.filter(pl.col("class") == "preserved")
-    groups = {
-        "kept": preserved.join(survivors, on=key, how="semi"),
-        "lost": preserved.join(survivors, on=key, how="anti"),
-        "emerged": dynamics.filter(pl.col("class") == "emerged"),
-    }
-    found = {}
-    for group, rows in groups.items():
-        for sign, part in (
-            ("positive", rows.filter(pl.col("effect") > 0)),
-            ("negative", rows.filter(pl.col("effect") < 0)),
-        ):
-            table = np.zeros((len(steps), len(orders)))
-            sums = part.group_by("step", "order").agg(pl.col("effect").sum())
-            for step, order, total in sums.iter_rows():
-                if step in steps:
-                    table[steps.index(step), orders.index(order)] = total / n_samples
-            found[group, sign] = table
-    return found
-
-
 def choose_steps(steps: Sequence[int], boundary: int, most: int) -> list[int]:
     """At most so many checkpoints, with the first, the last and the end of the denoising stage.
 
@@ -165,7 +129,7 @@ def _draw_evolution(
     figure: Figure, canvas: Canvas, run: Run, dynamics: pl.DataFrame, top: float
 ) -> None:
     steps = choose_steps(run.steps, run.boundary, CHECKPOINTS)
-    heights = strengths(dynamics, steps, run.orders, run.n_samples)
+    heights = strengths_by_order(dynamics, steps, run.orders, run.n_samples)
     width = (TEXT_WIDTH - LEFT - MARGIN - PANEL_GAP * (len(steps) - 1)) / len(steps)
     patches = [
         Patch(facecolor=CLASSES[name].positive, label=title) for name, title in GROUPS.values()
@@ -198,13 +162,14 @@ def _draw_evolution(
         canvas,
         top + 0.17 + PANEL + 0.52,
         f"Bottom: sum of effects by order in log-odds, positive above and negative below zero, means over "
-        f"{samples_name([run])}; one scale. Boxes: colour as below,\nAND: effect if all words are there; "
-        "OR: effect if any is. Words on grey are the players; all other text is never masked.",
+        f"{samples_name([run.n_samples])}; one scale. Boxes: colour as below,\n"
+        "AND: effect if all words are there; OR: effect if any is. "
+        "Words on grey are the players; all other text is never masked.",
     )
 
 
 def _draw_orders(
-    axes: Axes, orders: Sequence[int], heights: dict[tuple[str, str], np.ndarray]
+    axes: Axes, orders: Sequence[int], heights: dict[tuple[str, str], NDArray[np.float64]]
 ) -> None:
     # Otherwise the edge of a bar that starts where the one below it ends would end the scale.
     axes.use_sticky_edges = False

@@ -6,6 +6,7 @@ Everything is placed in inches on a :class:`Canvas`, from its top left corner.
 import re
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
@@ -51,11 +52,12 @@ class Canvas:
         self.axes.set_ylim(self.height, 0)
         self.axes.axis("off")
 
-    def text(self, x: float, y: float, text: str, **style: object) -> None:
-        """Put a text whose vertical middle is at y."""
-        self.axes.text(x, y, text, **{"fontsize": MEDIUM, "va": "center", **style})
+    def text(self, x: float, y: float, text: str, **style: Any) -> None:
+        """Put a text whose vertical middle is at y; a dollar sign in it is not mathematics."""
+        style = {"fontsize": MEDIUM, "va": "center", "parse_math": False, **style}
+        self.axes.text(x, y, text, **style)
 
-    def box(self, x: float, y: float, width: float, height: float, **style: object) -> None:
+    def box(self, x: float, y: float, width: float, height: float, **style: Any) -> None:
         """Draw a box with round corners."""
         shape = "round,pad=0,rounding_size=0.04"
         self.axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, **style))
@@ -122,7 +124,7 @@ def box_height(orders: list[int]) -> float:
 
 def draw_interaction(
     canvas: Canvas,
-    row: Mapping[str, object],
+    row: Mapping[str, Any],
     prompt: AnalysedPrompt,
     x: float,
     y: float,
@@ -149,7 +151,7 @@ def draw_interaction(
 
 def equation(model: LogicalModel, shown: pl.DataFrame) -> str:
     """How φ(N) is made up, in log-odds, when the interactions ``shown`` are drawn."""
-    drawn = shown["effect"].sum()
+    drawn = float(shown["effect"].sum())
     hidden = model.prediction - model.bias - drawn
     parts = f"{signed(model.bias)} (bias) {spaced(drawn)} (drawn) {spaced(hidden)} (all others)"
     return f"{parts} = {signed(model.prediction)}"

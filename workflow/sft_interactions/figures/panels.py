@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,8 +11,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures.style import (
@@ -28,10 +31,15 @@ from sft_interactions.figures.style import (
 )
 
 BAND_ALPHA = 0.16
-_FLOOR_STYLE = {"facecolor": "none", "hatch": "//////", "linewidth": 0.4, "zorder": 1}
+_FLOOR_STYLE: dict[str, Any] = {
+    "facecolor": "none",
+    "hatch": "//////",
+    "linewidth": 0.4,
+    "zorder": 1,
+}
 
 
-def shade_stages(axes: Axes, run: Run, positions: np.ndarray) -> None:
+def shade_stages(axes: Axes, run: Run, positions: NDArray[np.float64]) -> None:
     """Shade the denoising and the overfitting stage between the first and the last checkpoint."""
     first, boundary, last = positions[0], positions[run.boundary], positions[-1]
     axes.axvspan(first, boundary, color=DENOISING[0], linewidth=0, zorder=0)
@@ -40,7 +48,9 @@ def shade_stages(axes: Axes, run: Run, positions: np.ndarray) -> None:
     axes.axvline(boundary, color=GREY, linestyle=":", linewidth=0.8, zorder=0.5)
 
 
-def draw_line(axes: Axes, run: Run, label: str, metric: str, positions: np.ndarray) -> None:
+def draw_line(
+    axes: Axes, run: Run, label: str, metric: str, positions: NDArray[np.float64]
+) -> None:
     """Draw a metric of a class over the checkpoints with its interval; null values are gaps."""
     style = CLASSES[label]
     value, low, high = run.series(label, metric)
@@ -58,7 +68,7 @@ def draw_line(axes: Axes, run: Run, label: str, metric: str, positions: np.ndarr
     )
 
 
-def draw_floor(axes: Axes, run: Run, metric: str, positions: np.ndarray) -> None:
+def draw_floor(axes: Axes, run: Run, metric: str, positions: NDArray[np.float64]) -> None:
     """Hatch what noise alone would give for the removed and the emerged interactions.
 
     For ``count`` from 0 to its churn floor, else the interval of the floor.
@@ -69,9 +79,8 @@ def draw_floor(axes: Axes, run: Run, metric: str, positions: np.ndarray) -> None
     for label in ("removed", "emerged"):
         value, low, high = run.series(label, name)
         if metric == "count":
-            low, high, color = 0, value, GREY
-        else:
-            color = to_rgba(CLASSES[label].line, 0.5)
+            low, high = np.zeros_like(value), value
+        color = to_rgba(GREY) if metric == "count" else to_rgba(CLASSES[label].line, 0.5)
         axes.fill_between(
             positions, low, high, edgecolor=color, gid=f"{name}:{label}", **_FLOOR_STYLE
         )
@@ -82,7 +91,9 @@ def floor_handle() -> Artist:
     return Patch(edgecolor=GREY, label="churn floor", **_FLOOR_STYLE)
 
 
-def label_steps(axes: Axes, steps: Sequence[int], positions: np.ndarray, width: float) -> None:
+def label_steps(
+    axes: Axes, steps: Sequence[int], positions: NDArray[np.float64], width: float
+) -> None:
     """Put the steps under an axis of ``width`` inches, upright where they would touch.
 
     The checkpoints are evenly spaced whatever their steps, as in the paper.
@@ -117,8 +128,15 @@ def band_handle(level: float) -> Artist:
 
 def bar_handle(level: float) -> Artist:
     """Legend entry of the thin upright lines, which are bootstrap intervals."""
-    style = {"color": "black", "linestyle": "none", "marker": "|", "markersize": 6}
-    return Line2D([], [], label=interval_name(level), **style)
+    return Line2D(
+        [],
+        [],
+        color="black",
+        linestyle="none",
+        marker="|",
+        markersize=6,
+        label=interval_name(level),
+    )
 
 
 def interval_name(level: float) -> str:
@@ -126,21 +144,23 @@ def interval_name(level: float) -> str:
     return f"{100 * level:g} % bootstrap interval"
 
 
-def samples_name(runs: Sequence[Run]) -> str:
-    """Such as ``9 samples``, or ``9 to 12 samples`` where runs differ."""
-    counts = sorted({run.n_samples for run in runs})
+def samples_name(counts: Iterable[int]) -> str:
+    """Such as ``9 samples``, or ``9 to 12 samples`` where the counts of runs differ."""
+    counts = sorted(set(counts))
     number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{number} sample" + ("" if counts == [1] else "s")
 
 
 def means_name(runs: Sequence[Run]) -> str:
     """Such as ``Means over 9 samples, n = 10 players``."""
-    return f"Means over {samples_name(runs)}, n = {runs[0].n_players} players"
+    return (
+        f"Means over {samples_name(run.n_samples for run in runs)}, n = {runs[0].n_players} players"
+    )
 
 
 @matplotlib.rc_context(RC)
-def draw_no_runs(runs: Sequence[Run], *, level: float) -> Figure:
-    """Say that no run is left for this figure; in the form of the other ``draw`` functions."""
+def draw_no_runs() -> Figure:
+    """Say that no run is left for this figure."""
     figure = Figure(figsize=(COLUMN_WIDTH, 0.6))
     figure.text(
         0.5, 0.5, "No runs remain for this figure:\nfigures.main_runs of the config names all of them.",
@@ -150,23 +170,28 @@ def draw_no_runs(runs: Sequence[Run], *, level: float) -> Figure:
 
 
 def run_columns(
-    runs: Sequence[Run], rows: Iterable[str], *, row_height: float
-) -> tuple[Figure, np.ndarray, float]:
+    labels: Sequence[str], rows: Iterable[str], *, row_height: float
+) -> tuple[Figure, NDArray[np.object_], float]:
     """A grid of panels with one column a run, titled, and one named row a metric.
+
+    Args:
+        labels: titles of the runs.
+        rows: names of the rows.
+        row_height: in inches.
 
     Returns:
         the figure, its panels (rows, runs), and the width of a panel in inches.
     """
     names = list(rows)
-    whole = COLUMN_WIDTH if len(runs) == 1 else TEXT_WIDTH
-    width = (whole - 0.5) / len(runs) - 0.25
-    figure = Figure(figsize=(whole, row_height * len(names) + 1.3), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.03, wspace=0.02, hspace=0.03)
-    grid = figure.subplots(len(names), len(runs), squeeze=False)
-    size = LARGE if len(runs) < 4 else MEDIUM
+    whole = COLUMN_WIDTH if len(labels) == 1 else TEXT_WIDTH
+    width = (whole - 0.5) / len(labels) - 0.25
+    layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.03, wspace=0.02, hspace=0.03)
+    figure = Figure(figsize=(whole, row_height * len(names) + 1.3), layout=layout)
+    grid = figure.subplots(len(names), len(labels), squeeze=False)
+    size = LARGE if len(labels) < 4 else MEDIUM
     letters = int((width + 0.2) / (0.7 * size / 72))  # of the bold font, which is wide
-    for column, run in enumerate(runs):
-        title = wrap(run.label, letters)
+    for column, label in enumerate(labels):
+        title = wrap(label, letters)
         grid[0, column].set_title(title, fontsize=size, fontweight="bold", linespacing=1.0)
     for row, name in enumerate(names):
         grid[row, 0].set_ylabel(name)
@@ -183,7 +208,7 @@ def wrap(label: str, letters: int) -> str:
     return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in lines)
 
 
-def add_legend_and_note(figure: Figure, rows: list[list[Artist]], note: str) -> None:
+def add_legend_and_note(figure: Figure, rows: Sequence[Sequence[Artist]], note: str) -> None:
     """Put one legend above all panels and a note in small print below them, and fix the layout.
 
     Args:

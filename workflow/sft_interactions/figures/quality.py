@@ -26,9 +26,14 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """Draw figure 3, one column a run.
 
     Args:
+        runs: may be empty; the figure then says so.
         level: confidence level of the intervals in the metrics.
     """
-    figure, grid, width = panels.run_columns(runs, ROWS.values(), row_height=1.15)
+    if not runs:
+        return panels.draw_no_runs()
+    figure, grid, width = panels.run_columns(
+        [run.label for run in runs], ROWS.values(), row_height=1.15
+    )
     for column, run in enumerate(runs):
         for row, metric in enumerate(ROWS):
             _draw_panel(grid[row, column], run, metric, width, bottom=row == len(ROWS) - 1)
@@ -46,7 +51,7 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
 
 
 def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -> None:
-    positions = np.arange(len(run.steps))
+    positions = np.arange(len(run.steps), dtype=float)
     axes.set_xlim(-0.15, len(positions) - 0.85)
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.5, 1])

@@ -4,43 +4,18 @@ After figure 6 of arXiv 2605.17967.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
+from sft_interactions.analysis.sparsity import Sparsity
 from sft_interactions.figures import panels
 from sft_interactions.figures.style import GREY, RC
 
 MOST_SAMPLES = 20
 STRENGTH = "Strength |I|, relative\nto the largest"
-
-
-@dataclass(frozen=True)
-class Sparsity:
-    """Sorted strengths of the interactions at one checkpoint of a run.
-
-    Attributes:
-        label: title of the run.
-        step: the checkpoint.
-        strengths: for each sample |I| / max |I| in falling order, those that are not zero.
-        n_salient: mean number of salient interactions a sample.
-        n_possible: number of interactions that the players can have.
-    """
-
-    label: str
-    step: int
-    strengths: Sequence[NDArray[np.float64]]
-    n_salient: float
-    n_possible: int
-
-    @property
-    def n_samples(self) -> int:
-        """Number of samples that are drawn."""
-        return min(MOST_SAMPLES, len(self.strengths))
 
 
 @matplotlib.rc_context(RC)
@@ -50,7 +25,7 @@ def draw(runs: Sequence[Sparsity], *, n_players: int, threshold: float | None) -
     Args:
         threshold: the salience threshold τ, where it is a share of the largest effect; else None.
     """
-    figure, grid, _ = panels.run_columns(runs, [STRENGTH], row_height=1.7)
+    figure, grid, _ = panels.run_columns([run.label for run in runs], [STRENGTH], row_height=1.7)
     for column, run in enumerate(runs):
         axes = grid[0, column]
         for strengths in run.strengths[:MOST_SAMPLES]:
@@ -75,7 +50,11 @@ def draw(runs: Sequence[Sparsity], *, n_players: int, threshold: float | None) -
     panels.add_legend_and_note(
         figure,
         [handles],
-        f"{n_players} players; {panels.samples_name(runs)} a run, AND and OR together; the axis ends at "
-        f"the {runs[0].n_possible} interactions that are possible.",
+        f"{n_players} players; {panels.samples_name(map(_n_drawn, runs))} a run, AND and OR together; "
+        f"the axis ends at the {runs[0].n_possible} interactions that are possible.",
     )
     return figure
+
+
+def _n_drawn(run: Sparsity) -> int:
+    return min(MOST_SAMPLES, len(run.strengths))

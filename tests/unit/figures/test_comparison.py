@@ -1,0 +1,26 @@
+from dataclasses import replace
+
+import polars as pl
+from random_runs import texts
+
+from sft_interactions.figures import comparison
+from sft_interactions.figures.logical_model import signed
+
+
+def test_the_strongest_of_each_kind_are_drawn_and_shared_ones_counted(model, prompt):
+    opposite = model.interactions.with_columns(-pl.col("effect"))
+    other = replace(model, interactions=pl.concat([model.interactions[:3], opposite[3:]]))
+    shown = texts(comparison.draw([model, other], prompt))
+    for kind in ("and", "or"):
+        rows = model.interactions.filter(pl.col("kind") == kind)["effect"].to_list()
+        for effect in rows[: comparison.IN_A_ROW]:
+            assert f"{kind.upper()}  {signed(effect)}" in shown
+    n = len(model.interactions)
+    assert sum(f"3 of {n} salient shared" in text for text in shown) == 2
+
+
+def test_a_model_without_interactions_says_so(model, prompt):
+    empty = replace(model, interactions=model.interactions.clear())
+    shown = texts(comparison.draw([model, empty], prompt))
+    assert shown.count("no salient AND interaction") == 1
+    assert shown.count("no salient OR interaction") == 1

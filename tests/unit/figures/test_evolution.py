@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from random_runs import STEPS, floors, lines, lookup, make_run, panel, texts, with_churn_floor
+
+from sft_interactions.figures import evolution
+from sft_interactions.figures.style import CLASSES
+
+
+def test_histograms_have_the_strengths_as_heights():
+    run = make_run()
+    figure = evolution.draw([run], level=0.95)
+    for name in CLASSES:
+        for index, step in enumerate(STEPS):
+            if name != "preserved" and index == 0:
+                continue
+            heights = [
+                bar.get_height()
+                for bar in panel(figure, f"{run.label}:strength:{name}:{index}").patches
+            ]
+            expected = [
+                lookup(run, step, name, metric, order)
+                for metric in ("strength_positive", "strength_negative")
+                for order in range(1, 5)
+            ]
+            assert heights == pytest.approx(expected)
+
+
+def test_says_where_a_class_does_not_apply():
+    figure = evolution.draw([make_run()], level=0.95)
+    assert texts(figure).count("not\napplicable\nat t = 0") == 2
+    labels = [axes.get_label() for axes in figure.axes]
+    assert not any(label.endswith(("strength:removed:0", "strength:emerged:0")) for label in labels)
+
+
+def test_panels_after_the_first_share_a_scale_that_holds_every_bar():
+    run = make_run()
+    figure = evolution.draw([run], level=0.95)
+    for name in CLASSES:
+        limits = {
+            panel(figure, f"{run.label}:strength:{name}:{index}").get_ylim()
+            for index in range(1, len(STEPS))
+        }
+        assert len(limits) == 1
+        low, high = limits.pop()
+        strengths = run.by_order(name, "strength_positive"), run.by_order(name, "strength_negative")
+        assert low < strengths[1][1:].min()
+        assert high > strengths[0][1:].max()
+
+
+def test_total_bars_reach_the_total_strength():
+    run = make_run()
+    # As in real metrics, where the total is what both signs add up to.
+    total = {
+        (step, name): lookup(run, step, name, "strength_positive")
+        - lookup(run, step, name, "strength_negative")
+        for step in STEPS
+        for name in CLASSES
+        if name == "preserved" or step
+    }
+    for (step, name), value in total.items():
+        cell = (
+            (pl.col("step") == step)
+            & (pl.col("class") == name)
+            & (pl.col("metric") == "strength_total")
+        )
+        value_column = pl.when(cell).then(value).otherwise(pl.col("value")).alias("value")
+        run = replace(run, metrics=run.metrics.with_columns(value_column))
+    figure = evolution.draw([run], level=0.95)
+    for name in CLASSES:
+        bars = panel(figure, f"{run.label}:total:{name}").patches
+        tops = [bar.get_y() + bar.get_height() for bar in bars[len(STEPS) :]]
+        assert tops == pytest.approx([total.get((s, name), np.nan) for s in STEPS], nan_ok=True)
+
+
+def test_counts_follow_the_metric_under_their_columns():
+    run = make_run()
+    figure = evolution.draw([run], level=0.95)
+    axes = panel(figure, f"{run.label}:counts")
+    drawn = lines(axes)
+    for name in CLASSES:
+        expected = [lookup(run, step, name, "count") for step in STEPS]
+        assert drawn[f"count:{name}"] == pytest.approx(np.array(expected, float), nan_ok=True)
+    column = panel(figure, f"{run.label}:strength:removed:2").get_position()
+    ticks = axes.transData.transform([(x, 0) for x in axes.get_xticks()])[:, 0]
+    across = figure.transFigure.inverted().transform([(x, 0) for x in ticks])[:, 0]
+    assert across[2] == pytest.approx((column.x0 + column.x1) / 2)
+
+
+def test_a_churn_floor_is_drawn_where_there_is_one():
+    run = make_run()
+    assert floors(evolution.draw([run], level=0.95)) == []
+    drawn = floors(evolution.draw([with_churn_floor(run)], level=0.95))
+    assert drawn == ["churn_floor:emerged", "churn_floor:removed"]
+
+
+def test_without_runs_it_says_so():
+    (text,) = texts(evolution.draw([], level=0.95))
+    assert "No runs remain" in text

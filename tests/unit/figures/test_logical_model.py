@@ -1,0 +1,35 @@
+from matplotlib.figure import Figure
+from sample_tables import TEXT, WORDS
+
+from sft_interactions.analysis.samples import AnalysedPrompt
+from sft_interactions.figures.logical_model import Canvas, lay_out, text_width
+from sft_interactions.figures.style import MEDIUM
+
+
+def test_prompt_lines_hold_the_whole_text_within_the_width(prompt):
+    width = 1.0
+    lines = lay_out(prompt, width)
+    assert "".join(text for line in lines for _, text, _ in line) == f"“{TEXT}”"
+    assert [text for line in lines for _, text, player in line if player] == WORDS
+    assert len(lines) > 1
+    for line in lines:
+        left, text, _ = line[-1]
+        assert len(line) == 1 or left + text_width(text.rstrip(), MEDIUM) <= width
+
+
+def test_a_long_prompt_is_cut_around_its_players():
+    text = "word " * 200 + "film and friend" + " word" * 200
+    start = text.index("film")
+    prompt = AnalysedPrompt(
+        "s", text, "t", ["film", "friend"], [(start, start + 4), (start + 9, start + 15)]
+    )
+    drawn = "".join(piece for line in lay_out(prompt, 6) for _, piece, _ in line)
+    assert drawn == "“… film and friend …”"
+
+
+def test_a_dollar_in_a_text_is_not_mathematics():
+    figure = Figure()
+    Canvas(figure).text(1, 1, "from $5 to $x_")
+    figure.draw_without_rendering()
+    (text,) = figure.axes[0].texts
+    assert not text.get_parse_math()

@@ -1,0 +1,71 @@
+import polars as pl
+
+from job import start
+from sft_interactions import tables
+from sft_interactions.analysis import carriers, faithfulness, sparsity, stages
+from sft_interactions.analysis.metrics import compute_metrics_over_seeds
+from sft_interactions.analysis.paper import compare
+from sft_interactions.analysis.runs import (
+    checkpoints_by_run,
+    concat_runs,
+    overall_metrics,
+    read_runs,
+    read_stages,
+)
+
+start(snakemake)
+files, params = snakemake.input, snakemake.params
+match snakemake.rule:
+    case "metrics_table":
+        metrics = [overall_metrics(tables.read(path, tables.METRICS)) for path in files.metrics]
+        table = concat_runs(params.runs, metrics)
+    case "stages_table":
+        sizes = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in files.train]
+        epochs_per_step = [
+            None if batch is None else batch / size
+            for batch, size in zip(params.batch_sizes, sizes, strict=True)
+        ]
+        table = stages.tabulate([read_stages(path) for path in files.stages], epochs_per_step)
+    case "class_prediction_table":
+        table = carriers.tabulate(read_runs(params.runs, files.metrics, files.stages))
+    case "faithfulness_table":
+        checkpoints = checkpoints_by_run(
+            params.runs,
+            params.steps,
+            log_odds=files.log_odds,
+            interactions=files.interactions,
+            solve=files.solve,
+        )
+        table = faithfulness.tabulate(
+            checkpoints, params.salience, seed=params.seed, **params.bootstrap
+        )
+    case "sparsity_table":
+        checkpoints = checkpoints_by_run(
+            params.runs, params.steps, interactions=files.interactions, solve=files.solve
+        )
+        table = sparsity.tabulate(
+            checkpoints, params.n_players, params.salience, seed=params.seed, **params.bootstrap
+        )
+    case "sensitivity_table":
+        verdicts = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
+        table = concat_runs(params.runs, verdicts).drop("position", "statement", "threshold")
+    case "seeds_table":
+        parts, dynamics = [], iter(files.dynamics)
+        for (name, runs), steps, solve in zip(
+            params.repeated.items(), params.steps, files.solve, strict=True
+        ):
+            metrics = compute_metrics_over_seeds(
+                [tables.read(next(dynamics), tables.DYNAMICS) for _ in runs],
+                tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
+                steps,
+                params.n_players,
+                seed=params.seed,
+                **params.bootstrap,
+            )
+            columns = [pl.lit(name).alias("runs"), pl.lit(len(runs)).alias("n_seeds"), pl.all()]
+            parts.append(overall_metrics(metrics).select(columns))
+        table = pl.concat(parts)
+    case "paper_table":
+        runs = read_runs(params.labels, files.metrics, files.stages)
+        table = compare(pl.read_csv(files.paper), runs)
+tables.write_report_table(table, snakemake.output.csv, snakemake.output.md)
