@@ -9,7 +9,8 @@ from sft_interactions.analysis.stages import tabulate
 
 start(snakemake)
 sizes = {
-    path: pl.scan_parquet(path).select(pl.len()).collect().item() for path in snakemake.input.train
+    path: tables.scan(path, tables.DATA).select(pl.len()).collect().item()
+    for path in snakemake.input.train
 }
 table = tabulate(
     [json.loads(Path(path).read_text()) for path in snakemake.input.stages],
