@@ -3,10 +3,7 @@ import polars as pl
 import pytest
 
 from sft_interactions.analysis import stability
-from sft_interactions.analysis.salience import select_salient
-from sft_interactions.analysis.sensitivity import vary_salience
-from sft_interactions.extraction.interactions import from_extraction
-from sft_interactions.extraction.program import extract, reconstruct
+from sft_interactions.extraction.program import reconstruct
 
 SALIENCE = {"rule": "max_effect", "threshold": 0.05}
 SAMPLES = ["a", "b", "c"]
@@ -94,16 +91,3 @@ def test_unchanged_run_loses_more_the_louder_the_noise(values):
 
     assert removed(1e-9) == 0
     assert removed(0.3) > 0
-
-
-def test_salience_sweep_matches_a_single_rule(values):
-    tables = from_extraction(SAMPLES, values, extract(values))
-    choices = [{"rule": "max_effect", "threshold": 0.05}, {"rule": "top_k", "threshold": 2}]
-    table = vary_salience({0: tables, 1: tables}, tables, choices, 4)
-    counts = table.filter(pl.col("class") == "preserved").rows_by_key(
-        ["rule", "step"], named=True, unique=True
-    )
-    expected = select_salient(*tables, **SALIENCE).height / 3
-    assert counts["max_effect", 0]["count"] == pytest.approx(expected)
-    assert counts["top_k", 1]["count"] == 2
-    assert counts["top_k", 1]["gamma"] == 1  # the reference model is the LLM itself here
