@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sft_interactions import tables
 from sft_interactions.analysis import sensitivity
@@ -20,6 +21,7 @@ from sft_interactions.analysis.sensitivity import (
 )
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import extract
+from sft_interactions.figures import survival
 
 OWN = Choice({"rule": "max_effect", "threshold": 0.05}, 0.04)
 SAMPLES = [f"s{i}" for i in range(6)]
@@ -202,3 +204,21 @@ def test_salience_sweep_matches_a_single_rule(values):
     assert counts["max_effect", 0]["count"] == pytest.approx(expected)
     assert counts["top_k", 1]["count"] == 2
     assert counts["top_k", 1]["gamma"] == 1  # the reference model is the LLM itself here
+
+
+def test_names_of_choices_fit_beside_the_figure():
+    kinds = ("token", "mean", "zero", "learned")
+    names = list(choices(OWN, [], [], [], kinds, has_reference=True))
+    cells = [
+        (position, name, finding, "supported", 2, 3)
+        for position, name in enumerate(names)
+        for finding in range(1, 6)
+    ]
+    columns = ["position", "choice", "finding", "verdict", "parts_supported", "parts"]
+    table = pl.DataFrame(cells, schema=columns, orient="row")
+    figure = survival.draw({"A run": table}, level=0.95)
+    canvas = FigureCanvasAgg(figure)
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == names
+    for label in labels:
+        assert label.get_window_extent(canvas.get_renderer()).x0 >= 0, label.get_text()

@@ -28,14 +28,10 @@ def test_number_of_possible_interactions(n):
     assert n_possible(n) == len(patterns) + (~single).sum()
 
 
-def summarize(rows, salient, samples):
-    return summarize_counts(rows, salient, samples, resamples=50, level=0.9, seed=0)
-
-
 def test_counts():
     rows = interactions({"a": [10.0, -8.0, 1.0, 1.0], "b": [1.0], "c": []})
     salient = rows.filter(pl.col("kind") != "bias", pl.col("effect").abs() >= 1.5)
-    found = summarize(rows, salient, ["a", "b", "c"])
+    found = summarize_counts(rows, salient, ["a", "b", "c"], resamples=50, level=0.9, seed=0)
     values = dict(found.select("quantity", "value").rows())
     assert values["nonzero"] == pytest.approx(5 / 3)
     assert values["salient"] == pytest.approx(2 / 3)
@@ -44,6 +40,10 @@ def test_counts():
     assert found["n_samples"].to_list() == [3, 3, 3, 2]
     inside = found.filter(pl.col("value").is_between("ci_low", "ci_high"))
     assert len(inside) == len(found)
+
+
+def summarize(rows, salient, samples):
+    return summarize_counts(rows, salient, samples, resamples=50, level=0.9, seed=0)
 
 
 def test_strength_is_that_of_the_salient_rows_under_any_rule():

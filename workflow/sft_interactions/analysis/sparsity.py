@@ -29,6 +29,35 @@ def n_possible(n_players: int) -> int:
     return 2 * ((1 << n_players) - 1) - n_players
 
 
+def _sorted_sizes(interactions: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Sample id to the |I| of its AND and OR interactions, (interactions,), in falling order."""
+    effects = interactions.filter(pl.col("kind").cast(pl.String) != "bias")
+    return {
+        str(sample_id): np.sort(rows["effect"].abs().to_numpy())[::-1]
+        for (sample_id,), rows in effects.group_by("sample_id", maintain_order=True)
+    }
+
+
+def _count(
+    sizes: NDArray[np.float64], salient: NDArray[np.float64]
+) -> tuple[int, int, int, float, float]:
+    """Numbers of interactions of a sample: all, salient ones, the fewest for ``STRENGTH_SHARE``.
+
+    Then Σ|I| of all and of the salient ones, in units of the largest |I|.
+
+    Args:
+        sizes: (interactions,) |I|, in falling order.
+        salient: (salient interactions,) |I|, in falling order.
+    """
+    if not sizes.size:
+        return 0, 0, 0, 0.0, 0.0
+    strengths = sizes / sizes[0]
+    total = strengths.sum()
+    reached = np.cumsum(strengths) >= STRENGTH_SHARE * total * (1 - 1e-12)
+    kept_total = (salient / sizes[0]).sum()
+    return len(sizes), len(salient), int(np.argmax(reached)) + 1, float(total), float(kept_total)
+
+
 def summarize_counts(
     interactions: pl.DataFrame,
     salient: pl.DataFrame,
@@ -74,32 +103,3 @@ def summarize_counts(
         schema=["quantity", "value", "ci_low", "ci_high", "n_samples"],
         orient="row",
     )
-
-
-def _sorted_sizes(interactions: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Sample id to the |I| of its AND and OR interactions, (interactions,), in falling order."""
-    effects = interactions.filter(pl.col("kind").cast(pl.String) != "bias")
-    return {
-        str(sample_id): np.sort(rows["effect"].abs().to_numpy())[::-1]
-        for (sample_id,), rows in effects.group_by("sample_id", maintain_order=True)
-    }
-
-
-def _count(
-    sizes: NDArray[np.float64], salient: NDArray[np.float64]
-) -> tuple[int, int, int, float, float]:
-    """Numbers of interactions of a sample: all, salient ones, the fewest for ``STRENGTH_SHARE``.
-
-    Then Σ|I| of all and of the salient ones, in units of the largest |I|.
-
-    Args:
-        sizes: (interactions,) |I|, in falling order.
-        salient: (salient interactions,) |I|, in falling order.
-    """
-    if not sizes.size:
-        return 0, 0, 0, 0.0, 0.0
-    strengths = sizes / sizes[0]
-    total = strengths.sum()
-    reached = np.cumsum(strengths) >= STRENGTH_SHARE * total * (1 - 1e-12)
-    kept_total = (salient / sizes[0]).sum()
-    return len(sizes), len(salient), int(np.argmax(reached)) + 1, float(total), float(kept_total)
