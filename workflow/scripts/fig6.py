@@ -2,7 +2,7 @@ from pathlib import Path
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.salience import RULES, select_salient
 from sft_interactions.analysis.samples import best_step
 from sft_interactions.analysis.sparsity import n_possible, sorted_strengths
 from sft_interactions.figures import sparsity as fig6
@@ -20,5 +20,6 @@ for label, stages in zip(snakemake.params.labels, snakemake.input.stages, strict
     strengths = list(sorted_strengths(interactions).values())
     n_salient = len(select_salient(interactions, solve, **salience)) / len(solve)
     runs.append(fig6.Sparsity(label, step, strengths, n_salient, n_possible(n_players)))
-threshold = salience["threshold"] if salience["rule"] == "max_effect" else None
+is_share = RULES[salience["rule"]].is_share_of_largest
+threshold = salience["threshold"] if is_share else None
 save(fig6.draw(runs, n_players=n_players, threshold=threshold), snakemake.output)

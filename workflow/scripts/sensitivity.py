@@ -28,12 +28,13 @@ for (mask_embedding, step), path in zip(
     samples, values[mask_embedding][step] = read_values(path)
     errors[mask_embedding][step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 
+references = {mask_embedding: {} for mask_embedding in mask_embeddings}
 has_reference = bool(snakemake.input.reference)
-references = {mask_embedding: {} for mask_embedding in mask_embeddings if has_reference}
-for (mask_embedding, model), path in zip(
-    product(references, (BEFORE_SFT, TUNED)), snakemake.input.reference, strict=True
-):
-    _, references[mask_embedding][model] = read_values(path)
+if has_reference:
+    for (mask_embedding, model), path in zip(
+        product(mask_embeddings, (BEFORE_SFT, TUNED)), snakemake.input.reference, strict=True
+    ):
+        _, references[mask_embedding][model] = read_values(path)
 
 own = Choice(
     params.salience,

@@ -27,7 +27,8 @@ STATEMENTS = {
 # Stages in which a part needs a checkpoint.
 DENOISING, OVERFITTING = "denoising", "overfitting"
 BOTH_STAGES = (DENOISING, OVERFITTING)
-BEFORE_SFT = 0
+# Index of the checkpoint before SFT.
+FIRST = 0
 
 
 class Quantities:
@@ -78,9 +79,9 @@ class Quantities:
 
     def has_checkpoint(self, stage: str) -> bool:
         """Whether a stage, ``DENOISING`` or ``OVERFITTING``, has a checkpoint after its start."""
-        return {DENOISING: self.boundary > BEFORE_SFT, OVERFITTING: self.boundary < self.last}[
-            stage
-        ]
+        if stage == DENOISING:
+            return self.boundary > FIRST
+        return self.boundary < self.last
 
     def measure(
         self, compute: Callable[["Quantities"], NDArray[np.float64]]
@@ -200,10 +201,10 @@ def _above_the_others(
 
 PARTS = (
     Part(1, 1, "few", "count of E_d / count of Ω_0", "<", 0.5,
-         lambda q: q.count(EMERGED, q.boundary) / q.count(PRESERVED, BEFORE_SFT),
+         lambda q: q.count(EMERGED, q.boundary) / q.count(PRESERVED, FIRST),
          needs=(DENOISING,)),
     Part(1, 2, "low order", "mean order: Ω_0 − E_d", ">", 0,
-         lambda q: q.order(PRESERVED, BEFORE_SFT) - q.order(EMERGED, q.boundary),
+         lambda q: q.order(PRESERVED, FIRST) - q.order(EMERGED, q.boundary),
          needs=(DENOISING,)),
     Part(1, 3, "high γ", "γ above chance: E_d − R_d", ">", 0,
          lambda q: q.gamma_above_chance(EMERGED, q.boundary)
@@ -246,10 +247,10 @@ PARTS = (
          lambda q: q.rho_above_chance(REMOVED, q.last)),
     Part(5, 1, "stable", "(count of P_d − count of P_T) / count of Ω_0", "<", 0.1,
          lambda q: (q.count(PRESERVED, q.boundary) - q.count(PRESERVED, q.last))
-         / q.count(PRESERVED, BEFORE_SFT),
+         / q.count(PRESERVED, FIRST),
          needs=BOTH_STAGES),
     Part(5, 2, "low order", "mean order: Ω_0 − P_T", ">", 0,
-         lambda q: q.order(PRESERVED, BEFORE_SFT) - q.order(PRESERVED, q.last)),
+         lambda q: q.order(PRESERVED, FIRST) - q.order(PRESERVED, q.last)),
     Part(5, 3, "γ > 1/2", "γ of P_T", ">", 0.5,
          lambda q: q.gamma(PRESERVED, q.last)),
     Part(5, 4, "highest γ", "γ above chance: P_T − larger of E_T, R_T", ">", 0,
