@@ -32,7 +32,9 @@ def test_size_of_noise(values):
     wide[0, -1] = 5.0
     noisy = stability.perturb(wide, ["a"], stability.noise_perturbation(1e-2), "x", seed=0)
     assert (noisy - wide).std() == pytest.approx(5e-2, rel=0.05)
-    rounding = stability.perturb(wide, ["a"], stability.Perturbation("dtype", None), "x", seed=0)
+    rounding = stability.perturb(
+        wide, ["a"], stability.Perturbation("dtype", rounds=True), "x", seed=0
+    )
     expected = stability.ROUNDINGS * np.finfo(np.float32).eps * 5
     assert (rounding - wide).std() == pytest.approx(expected, rel=0.05)
 

@@ -70,7 +70,7 @@ class Quantities:
         self.steps = sorted(steps)
         self.boundary, self.last = self.steps.index(stages["boundary_step"]), len(steps) - 1
         self._stages, self._n_players, self._gamma = stages, n_players, gamma
-        self._all_samples = self._fewest_samples = len(samples)
+        self._n_samples = self._fewest_samples = len(samples)
         self._cells = Cells(dynamics, samples)
         self._floor = [Cells(rows, samples) for rows in unchanged]
         self._weights = np.concatenate([np.ones((1, len(samples))), weights])
@@ -87,9 +87,10 @@ class Quantities:
         self, compute: Callable[["Quantities"], NDArray[np.float64]]
     ) -> tuple[NDArray[np.float64], int]:
         """A statistic, and the fewest samples that one of its quantities rests on."""
-        self._fewest_samples = self._all_samples
+        self._fewest_samples = self._n_samples
         with np.errstate(invalid="ignore", divide="ignore"):
-            return compute(self), self._fewest_samples
+            values = compute(self)
+        return values, self._fewest_samples
 
     def count(self, label: str, step: int) -> NDArray[np.float64]:
         """Number of interactions."""
@@ -145,7 +146,7 @@ class Quantities:
             self._ratios[key] = {
                 name: np.stack([numerator, denominator])
                 for order, name, numerator, denominator in ratios(
-                    rows, "both", self._all_samples, self._n_players
+                    rows, "both", self._n_samples, self._n_players
                 )
                 if order is None
             }

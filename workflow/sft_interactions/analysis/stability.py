@@ -46,20 +46,21 @@ class Perturbation:
 
     Attributes:
         name: value of the column ``perturbation``.
-        relative_noise: standard deviation of Gaussian noise on v, relative to |v(N) - v(empty)|; None
-            for the rounding noise of the inference dtype; 0 for none.
+        relative_noise: standard deviation of Gaussian noise on v, relative to |v(N) - v(empty)|.
+        rounds: the noise is that of the rounding of the inference dtype instead.
         tie_break: tie-break of the extraction.
     """
 
     name: str
-    relative_noise: float | None = 0.0
+    relative_noise: float = 0.0
+    rounds: bool = False
     tie_break: str = "canonical"
 
 
 def perturbations(noise: Sequence[float], tie_breaks: Sequence[str]) -> list[Perturbation]:
     """Rounding noise, the given relative noises, and the given alternative tie-breaks."""
     return [
-        Perturbation("dtype", relative_noise=None),
+        Perturbation("dtype", rounds=True),
         *(noise_perturbation(size) for size in noise),
         *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks),
     ]
@@ -97,11 +98,11 @@ def perturb(
     Returns:
         (B, 2^n).
     """
-    if perturbation.relative_noise is None:
+    if perturbation.rounds:
         scale = ROUNDINGS * float(np.finfo(dtype).eps) * np.abs(values).max(axis=1)
     else:
         scale = perturbation.relative_noise * np.abs(values[:, -1] - values[:, 0])
-    if perturbation.relative_noise != 0:
+    if perturbation.rounds or perturbation.relative_noise > 0:
         scale = np.hypot(scale, error)
     noisy = values.copy()
     for row, sample_id in enumerate(samples):

@@ -147,7 +147,9 @@ def scale_signals(
         if known.size:
             before = np.searchsorted(known, np.arange(len(course)), side="right") - 1
             filled = course[known[before.clip(min=0)]]
-            signals[f"{metric}_{label}"] = filled / (largest.get(metric) or 1.0)
+            if metric in SCALED and largest[metric] > 0:
+                filled = filled / largest[metric]
+            signals[f"{metric}_{label}"] = filled
     return signals
 
 
