@@ -1,11 +1,14 @@
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sft_interactions import config as study_config
+from sft_interactions import limits
 from sft_interactions.config import (
     RENAMED_KEYS,
     RENAMED_VALUES,
@@ -15,7 +18,7 @@ from sft_interactions.config import (
     model_of,
     resolve,
 )
-from sft_interactions.extraction import program as extraction
+from sft_interactions.extraction.tie_break import TIE_BREAKS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load(study_config.SCHEMA_PATH.read_text())
@@ -135,12 +138,28 @@ def test_some_of_the_runs():
 
 
 def test_limits_and_tie_breaks_are_those_of_the_extraction():
-    assert study_config.MAX_PLAYERS_EXACT_FIT == extraction.MAX_PLAYERS_EXACT_FIT
     n = SCHEMA["properties"]["players"]["properties"]["n"]
-    assert (n["minimum"], n["maximum"]) == (extraction.MIN_PLAYERS, extraction.MAX_PLAYERS)
+    assert (n["minimum"], n["maximum"]) == (limits.MIN_PLAYERS, limits.MAX_PLAYERS)
+    described = SCHEMA["properties"]["sensitivity"]["properties"]["noise_ratio"]["description"]
+    assert f"up to {limits.MAX_PLAYERS_EXACT_FIT} players" in described
     for block in ("stability", "sensitivity"):
         others = SCHEMA["properties"][block]["properties"]["tie_breaks"]["items"]["enum"]
-        assert {*others, "plain", "canonical"} == set(extraction.TIE_BREAKS)
+        assert {*others, "plain", "canonical"} == set(TIE_BREAKS)
+
+
+def test_a_config_is_checked_without_what_only_jobs_need():
+    code = (
+        "import sys; from sft_interactions import config; "
+        "print(sorted({'numpy', 'polars', 'highspy', 'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "workflow"), "PATH": ""},
+    )
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("place", ["schemas", "package/schemas"], ids=["checkout", "installed"])

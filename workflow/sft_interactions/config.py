@@ -13,8 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-# As in extraction.program, which needs a solver that not every environment of the workflow has.
-MAX_PLAYERS_EXACT_FIT = 14
+from sft_interactions.limits import MAX_PLAYERS_EXACT_FIT
 
 # Names of version 0.1 and those that have replaced them.
 RENAMED_KEYS = {
