@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import polars as pl
 
 from sft_interactions.data.words import UnsuitableSampleError, Word
 
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    # A csv names no types: a sample_id of digits is text all the same.
-    ".csv": partial(pl.read_csv, schema_overrides={"sample_id": pl.String, "word": pl.String}),
+_READERS: dict[str, Callable[..., pl.DataFrame]] = {
+    ".csv": pl.read_csv,
     ".jsonl": pl.read_ndjson,
     ".parquet": pl.read_parquet,
 }
@@ -59,8 +57,12 @@ class OwnPlayers:
                 f"players.choice: the format of {self.path} is not known; name a "
                 f"{', '.join(_READERS)} file"
             )
+        # A csv names no types: a sample_id of digits is text all the same.
+        options = {}
+        if self.path.suffix == ".csv":
+            options["schema_overrides"] = {"sample_id": pl.String, "word": pl.String}
         try:
-            frame = reader(self.path)
+            frame = reader(self.path, **options)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ValueError(f"players.choice: {self.path} cannot be read: {error}") from error
         if "sample_id" not in frame.columns:

@@ -27,7 +27,7 @@ class PackedLinear(nn.Module):
         self.weight = _pack(weight)
         self.transposed: torch.Tensor | None = _pack(weight.T.contiguous()) if backward else None
         # Torch's annotation leaves out that a layer may have no bias.
-        no_bias = linear.bias is None  # type: ignore[redundant-expr]
+        no_bias = linear.bias is None
         self.bias = None if no_bias else linear.bias.detach()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
