@@ -39,7 +39,7 @@ def load(n: int) -> NDArray[np.float64]:
 
 
 def perturbed(v: NDArray[np.float64], n_problems: int) -> NDArray[np.float64]:
-    """(n_problems, 2^n) real v with noise of 1e-3 of |v(N) − v(∅)|: problems alike but not equal."""
+    """(n_problems, 2^n) real v with noise of 1e-3 of |v(N) − v(∅)|: alike but not equal."""
     rng = np.random.default_rng(0)
     batch = np.resize(v, (n_problems, v.shape[1]))
     spread = np.abs(batch[:, -1:] - batch[:, :1])

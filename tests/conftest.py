@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, build_model, build_tokenizer
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,12 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 MIXED = {
     "num_hidden_layers": 3,
@@ -32,7 +37,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(vocab_size, *, chat, bos):
+def build_tokenizer(vocab_size: int, *, chat: bool, bos: bool) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -58,7 +63,7 @@ def build_tokenizer(vocab_size, *, chat, bos):
     return tokenizer
 
 
-def build_model(architecture, vocab_size=320):
+def build_model(architecture: str, vocab_size: int = 320) -> PreTrainedModel:
     # Weights large enough that every masking changes the output well above rounding.
     shape = {
         "vocab_size": vocab_size,
@@ -76,3 +81,11 @@ def build_model(architecture, vocab_size=320):
     model_type, own = ARCHITECTURES[architecture]
     config = CONFIG_MAPPING[model_type](**{"num_hidden_layers": 2, **shape, **own})
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def have_equal_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    """Whether two models are the same, which their outputs tell only up to rounding."""
+    weights = [model.state_dict() for model in (one, other)]
+    return weights[0].keys() == weights[1].keys() and all(
+        torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items()
+    )

@@ -4,7 +4,7 @@ import polars as pl
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.masking.log_odds import MaskedPrompt
+from sft_interactions.masking.job import read_prompts
 from sft_interactions.masking.mask_embedding import learn_mask_embedding, make_mask_embedding
 from sft_interactions.models.loading import load_checkpoint
 
@@ -13,11 +13,7 @@ settings, compute = snakemake.params.settings, snakemake.params.compute
 use_reproducible_float32(compute["threads"])
 model = load_checkpoint(snakemake.input.model, None, pick_device(compute["device"]))
 token_id = int(tables.read_metadata(snakemake.input.prompts)["mask_token_id"])
-columns = ("token_ids", "player_of_token", "target_token_ids")
-prompts = [
-    MaskedPrompt(*(row[column] for column in columns))
-    for row in tables.read(snakemake.input.prompts, tables.PROMPTS).iter_rows(named=True)
-]
+prompts = list(read_prompts(snakemake.input.prompts).values())
 with progress_bar(snakemake, settings["steps"], "step") as bar:
 
     def report(loss):

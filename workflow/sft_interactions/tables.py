@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -332,3 +333,20 @@ def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str |
     lines = [frame.columns, ["---"] * frame.width, *cells]
     with replacing(md_path) as temporary:
         temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines))
+
+
+def digest_of_modules(names: Iterable[str]) -> str:
+    """Digest of the sources of some modules of this package, 12 hex digits.
+
+    For what depends on a part of the library only, which :func:`code_version` would make anew with
+    every change elsewhere.
+
+    Args:
+        names: modules by their names inside the package, such as ``masking.log_odds``.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(name.encode())
+        digest.update(package.joinpath(*name.split(".")).with_suffix(".py").read_bytes())
+    return digest.hexdigest()[:12]

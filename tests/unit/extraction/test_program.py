@@ -319,19 +319,27 @@ def test_progress_counts_every_problem_once(random_v):
     assert seen == [3, 32, 8]
 
 
+class Recorder:
+    """Stands for the interior point: notes the options of every call, and may spoil the answers."""
+
+    def __init__(self, solve):
+        self.solve = solve
+        self.options = []
+        self.spoil = None
+
+    def __call__(self, v, bound, weights, **options):
+        self.options.append(options)
+        solutions, iterations = self.solve(v, bound, weights, **options)
+        if self.spoil is not None:
+            solutions = [self.spoil(solution) for solution in solutions]
+        return solutions, iterations
+
+
 @pytest.fixture
 def calls(monkeypatch):
-    """Options of every call of the interior point, whose answers `spoil` may change."""
-    solve = iteration.solve
-
-    def record(v, bound, weights, **options):
-        record.options.append(options)
-        solutions, iterations = solve(v, bound, weights, **options)
-        return [record.spoil(solution) for solution in solutions], iterations
-
-    record.options, record.spoil = [], lambda solution: solution
-    monkeypatch.setattr(iteration, "solve", record)
-    return record
+    recorder = Recorder(iteration.solve)
+    monkeypatch.setattr(iteration, "solve", recorder)
+    return recorder
 
 
 def test_an_exact_solution_needs_no_other_try(random_v, calls):

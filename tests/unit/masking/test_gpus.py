@@ -7,6 +7,8 @@ import pytest
 
 from sft_interactions.masking import gpus
 
+# Claims are seen by every process of the machine, other test sessions included.
+FIRST, SECOND = (f"test-{os.getpid()}-{number}" for number in range(2))
 HOLD = """
 from sft_interactions.masking.gpus import claim_gpu
 import os, sys
@@ -40,20 +42,20 @@ def hold(visible):
 
 
 def test_every_process_gets_a_gpu_of_its_own_and_gives_it_back(monkeypatch):
-    first, its = hold("test-0,test-1")
-    assert its == "test-0"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "test-0, test-1")
+    first, its = hold(f"{FIRST},{SECOND}")
+    assert its == FIRST
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{FIRST}, {SECOND}")
     gpus.claim_gpu()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "test-1"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == SECOND
 
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "test-0,test-1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{FIRST},{SECOND}")
     with pytest.raises(ValueError, match=r"all 2 GPUs are claimed .* --resources gpu=2"):
         gpus.claim_gpu()
 
     first.kill()
     first.communicate()
     gpus.claim_gpu()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "test-0"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == FIRST
 
 
 @pytest.mark.parametrize("visible", ["", "3", "GPU-1234"])

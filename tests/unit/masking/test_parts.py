@@ -2,14 +2,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sft_interactions.masking.parts import Parts, evaluate, fingerprint, folder_state, merge
+from sft_interactions.masking.parts import Parts, fingerprint, folder_state, merge
 
 PROVENANCE = {"created_by": "inference", "config_hash": "c0ffee"}
 PROMPTS = pl.DataFrame(
     {"sample_id": ["a", "b", "c"], "player_of_token": [[0, -1, 1], [1, 0], [-1, 0, 0]]},
     schema_overrides={"player_of_token": pl.List(pl.Int8)},
 )
-KEYS = {"a": "key-a", "b": "key-b", "c": "key-c"}
 
 
 def rows(sample_id, n_masks):
@@ -18,51 +17,35 @@ def rows(sample_id, n_masks):
     )
 
 
-def values_of(sample_id):
-    return np.arange(4, dtype=np.float32) + ord(sample_id), {"dtype": "float32", "of": sample_id}
-
-
-def test_what_was_done_before_a_kill_is_not_done_again(tmp_path):
-    def dies_at_c(sample_id):
-        if sample_id == "c":
-            raise KeyboardInterrupt
-        return values_of(sample_id)
-
+def test_a_part_is_read_as_it_was_written(tmp_path):
     parts = Parts(tmp_path / "parts", **PROVENANCE)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(parts, KEYS, dies_at_c, lambda *_: None)
-    assert sorted(path.stem for path in parts.folder.iterdir()) == ["key-a", "key-b"]
+    values = np.arange(4, dtype=np.float32)
+    assert not parts.holds("key-a")
+    parts.write("key-a", "a", values, {"dtype": "float32"})
+    assert parts.holds("key-a")
+    found, about = parts.read("key-a")
+    assert found["sample_id"].to_list() == ["a"] * 4
+    assert found["mask"].to_list() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(found["log_odds"], values)
+    assert about == {"dtype": "float32"}
+    with pytest.raises(OSError, match="key-b"):
+        parts.read("key-b")
 
-    done, kept = [], []
 
-    def counting(sample_id):
-        done.append(sample_id)
-        return values_of(sample_id)
-
-    again = evaluate(parts, KEYS, counting, lambda *told: kept.append(told))
-    assert done == ["c"]
-    assert kept == [("a", True), ("b", True), ("c", False)]
-    fresh = evaluate(Parts(tmp_path / "fresh", **PROVENANCE), KEYS, values_of, lambda *_: None)
-    assert again[0].equals(fresh[0])
-    assert again[1] == fresh[1] == {"dtype": "float32", "of": "c"}
-    parts.remove(KEYS.values())
+def test_the_folder_of_parts_goes_with_the_last(tmp_path):
+    parts = Parts(tmp_path / "parts", **PROVENANCE)
+    for key in ("key-a", "key-b"):
+        parts.write(key, "a", np.zeros(2, np.float32), {})
+    parts.remove(["key-a", "key-c"])
+    assert [path.stem for path in parts.folder.iterdir()] == ["key-b"]
+    parts.remove(["key-b"])
     assert not parts.folder.exists()
+    parts.remove(["key-b"])
 
 
-def test_a_part_of_other_settings_is_not_taken(tmp_path):
-    parts = Parts(tmp_path / "parts", **PROVENANCE)
-    evaluate(parts, {"a": fingerprint(dtype="float32")}, values_of, lambda *_: None)
-    assert parts.read(fingerprint(dtype="float32")) is not None
-    assert parts.read(fingerprint(dtype="bfloat16")) is None
-    parts.remove([fingerprint(dtype="bfloat16")])
-    assert parts.folder.exists()
-
-
-def test_no_samples_give_an_empty_table(tmp_path):
-    outputs, about = evaluate(Parts(tmp_path, **PROVENANCE), {}, values_of, lambda *_: None)
-    assert outputs.columns == ["sample_id", "mask", "log_odds"]
-    assert len(outputs) == 0
-    assert about == {}
+def test_fingerprints_tell_apart_what_they_are_of():
+    assert fingerprint(dtype="float32", n=1) == fingerprint(n=1, dtype="float32")
+    assert fingerprint(dtype="float32") != fingerprint(dtype="bfloat16")
 
 
 def test_folder_state_sees_a_changed_file(tmp_path):

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from tiny_models import have_equal_weights
 
 from sft_interactions.models.finetuning import IGNORED, ResponseCollator, finetune, make_example
 from sft_interactions.models.loading import load_checkpoint
@@ -108,14 +109,13 @@ def test_checkpoints_are_whole_and_alone(tuned):
 
 def test_step_zero_is_the_model_itself_and_later_steps_are_not(tuned, model_folders, tiny_models):
     folder, _ = tuned
-    before = logits(tiny_models["llama"])
     loaded = [
-        logits(load_checkpoint(model_folders["llama"], folder / f"step-{step}", CPU))
-        for step in (0, 2, 4)
+        load_checkpoint(model_folders["llama"], folder / f"step-{step}", CPU) for step in (0, 2, 4)
     ]
-    assert torch.equal(loaded[0], before)
-    assert (loaded[1] - before).abs().max() > 1e-3
-    assert (loaded[2] - loaded[1]).abs().max() > 1e-3
+    assert have_equal_weights(loaded[0], tiny_models["llama"])
+    outputs = [logits(model) for model in loaded]
+    assert (outputs[1] - outputs[0]).abs().max() > 1e-3
+    assert (outputs[2] - outputs[1]).abs().max() > 1e-3
 
 
 def test_training_table(tuned, tiny_models):
@@ -194,27 +194,9 @@ def test_all_weights_can_be_trained(model_folders, tiny_models, tmp_path):
     assert (folder / "step-0").is_symlink()
     assert not (folder / "step-4" / "adapter_config.json").exists()
     before = tiny_models["llama"]
-    assert torch.equal(
-        logits(load_checkpoint(model_folders["llama"], folder / "step-0", CPU)), logits(before)
+    assert have_equal_weights(
+        load_checkpoint(model_folders["llama"], folder / "step-0", CPU), before
     )
     after = load_checkpoint(model_folders["llama"], folder / "step-4", CPU)
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert not torch.equal(old, new), name
-
-
-def test_checkpoints_of_full_weights(tiny_models, model_folders, tmp_path):
-    tiny_models["qwen2"].save_pretrained(tmp_path / "full")
-    model = load_checkpoint(model_folders["llama"], tmp_path / "full", CPU)
-    assert torch.equal(logits(model), logits(tiny_models["qwen2"]))
-    assert not model.training
-
-
-def test_no_checkpoint_is_the_model_itself(tiny_models, model_folders):
-    model = load_checkpoint(model_folders["gemma3"], None, CPU)
-    assert torch.equal(logits(model), logits(tiny_models["gemma3"]))
-    assert next(model.parameters()).dtype == torch.float32
-
-
-def test_a_folder_without_a_checkpoint_is_refused(model_folders, tmp_path):
-    with pytest.raises(ValueError, match=r"adapter_config\.json.*name a checkpoint folder"):
-        load_checkpoint(model_folders["llama"], tmp_path, CPU)

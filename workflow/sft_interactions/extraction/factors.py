@@ -3,8 +3,8 @@
 A is that of `certificate`, D the diagonal of the effects' weights d (2, 2^n), E that of the rows' e
 (2^n,). Two facts, both ours, make it cheap:
 
-- (A·D·Aᵀ)[S,S'] = zeta(D_and)[S∩S'] + zeta(D_or)[N∖(S∪S')] is a look-up in two tables of 2^n, so the
-  matrix of any rows can be written down without A.
+- (A·D·Aᵀ)[S,S'] = zeta(D_and)[S∩S'] + zeta(D_or)[N∖(S∪S')] is a look-up in two tables of 2^n, so
+  the matrix of any rows can be written down without A.
 - While many rows matter, few columns do: A_K·D_K·A_Kᵀ + diagonal, with K the columns that have
   weight, is close to the matrix and is inverted by the Woodbury identity.
 """

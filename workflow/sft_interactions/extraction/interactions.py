@@ -134,8 +134,8 @@ def check_certificates(solve: pl.DataFrame, gap_tolerance: float, name: str) -> 
         if row["gap"] > gap_tolerance:
             raise ValueError(
                 f"{name}, sample {row['sample_id']}: the solver stopped at a duality gap of "
-                f"{row['gap']:.1e}, above extraction.gap_tolerance = {gap_tolerance:g}; raise it or "
-                "lower players.n"
+                f"{row['gap']:.1e}, above extraction.gap_tolerance = {gap_tolerance:g}; raise it "
+                "or lower players.n"
             )
         if row["excess"] > _EXCESS:
             raise ValueError(

@@ -14,7 +14,7 @@ from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
 from sft_interactions.masking.memory import BatchSize
 from sft_interactions.masking.prefix_tree import NotBranchableError, can_branch
-from sft_interactions.models.loading import in_dtype
+from sft_interactions.models.loading import in_dtype, to_device
 from sft_interactions.models.packed_linear import pack_linear_layers
 
 # Maskings of one prompt whose error is measured, evenly spread, the empty and the full one included.
@@ -29,10 +29,14 @@ class Checkpoint:
     """A checkpoint ready to evaluate masked prompts, in the precision that the config asks for.
 
     Args:
-        model: model of :func:`load_checkpoint` on the CPU; it is used up.
+        model: model of :func:`~sft_interactions.models.loading.load_checkpoint` on the CPU; it is used up.
         device: where to evaluate.
         settings: ``inference`` of the config.
-        mask_embedding: arguments of :func:`mask_embedding`.
+        mask_embedding: arguments of :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`
+            beside the model.
+
+    Attributes:
+        method: ``prefix_tree`` or ``full_length``, as ``inference.method`` asks for or falls back to.
     """
 
     def __init__(
@@ -44,36 +48,37 @@ class Checkpoint:
     ) -> None:
         self.settings = settings
         self.method = "full_length" if settings["method"] == "full_length" else "prefix_tree"
-        self.model = in_dtype(model, settings["dtype"])
         # The reference of a half-precision model stays on the CPU: both may not fit on a GPU.
-        self.reference = self.model if self.model is model else model
-        self.model = self.model.to(device)
+        self.reference = model
+        self.model = to_device(in_dtype(model, settings["dtype"]), device)
         if can_branch(self.reference):
             # Models with other layers than attention may read the weights of a layer directly.
             pack_linear_layers(self.reference)
-        self.mask_embeddings = {
-            m: make_mask_embedding(m, **mask_embedding) for m in (self.model, self.reference)
-        }
+        self.mask_embedding = make_mask_embedding(self.model, **mask_embedding)
+        self.reference_mask_embedding = make_mask_embedding(self.reference, **mask_embedding)
         self.batch = BatchSize.of_device(device, settings["batch_tokens"], settings["memory_gb"])
 
     def log_odds(
         self, prompt: MaskedPrompt, progress: Callable[[int], None] = lambda _: None
     ) -> NDArray[np.float32]:
-        """All log-odds of a prompt, as :func:`masked_log_odds` gives them.
+        """Log-odds of all maskings of a prompt.
+
+        Returns:
+            (2^n,) float32 by mask, natural logarithm.
 
         Raises:
             NotBranchableError: the model cannot be evaluated as a prefix tree, and the config does not
                 allow whole prompts instead.
         """
         allow_tf32(self.settings["dtype"] == "tf32")
-        arguments = {"batch": self.batch, "progress": progress}
         try:
             return masked_log_odds(
                 self.model,
                 prompt,
-                self.mask_embeddings[self.model],
+                self.mask_embedding,
+                batch=self.batch,
                 method=self.method,
-                **arguments,
+                progress=progress,
             )
         except NotBranchableError as error:
             if self.settings["method"] != "auto":
@@ -90,7 +95,7 @@ class Checkpoint:
         """Compare some log-odds of a prompt with whole prompts in float32.
 
         Args:
-            values: (2^n,) log-odds of the prompt.
+            values: (2^n,) float32, log-odds of the prompt by mask.
 
         Returns:
             For the metadata of the table of log-odds: ``log_odds_error_max`` and ``log_odds_error_rms``, in
@@ -103,23 +108,21 @@ class Checkpoint:
         reference = masked_log_odds(
             self.reference,
             prompt,
-            self.mask_embeddings[self.reference],
+            self.reference_mask_embedding,
             batch=self.batch,
             method="full_length",
             masks=masks.tolist(),
         )
         errors = np.abs(values[masks].astype(np.float64) - reference)
         if not errors.max() <= self.settings["max_error"]:
+            if self.settings["dtype"] == "float32":
+                fix = "set inference.method to full_length, since this model's attention does not branch"
+            else:
+                fix = "set inference.dtype to float32, or raise max_error and read the churn floor"
             raise PrecisionError(
                 f"log-odds in {self.settings['dtype']} ({self.method}) differ by up to "
                 f"{errors.max():.3g} from whole prompts in float32, more than inference.max_error = "
-                f"{self.settings['max_error']:g}; "
-                + (
-                    "set inference.method to full_length, since this model's attention does not "
-                    "branch"
-                    if self.settings["dtype"] == "float32"
-                    else "set inference.dtype to float32, or raise max_error and read the churn floor"
-                )
+                f"{self.settings['max_error']:g}; {fix}"
             )
         return {
             "log_odds_error_max": f"{errors.max():.6g}",

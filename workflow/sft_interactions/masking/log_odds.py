@@ -103,54 +103,63 @@ def masked_log_odds(
 
     Raises:
         NotBranchableError: the model cannot be evaluated as a prefix tree.
-        ValueError: not even the smallest batch fits in memory.
+        ValueError: there is no such method, or it takes no masks; or not even the smallest batch fits in
+            memory.
     """
-    if hasattr(model, "get_base_model"):  # a PEFT model, whose adapters are in the model's layers
-        model = model.get_base_model()
+    if method not in ("prefix_tree", "full_length"):
+        raise ValueError(f"method {method!r} is neither prefix_tree nor full_length")
+    if method == "prefix_tree" and masks is not None:
+        raise ValueError(
+            "method prefix_tree takes no masks; use full_length for some maskings only"
+        )
+    model = _transformers_model(model)
     batch = batch or BatchSize.of_device(model.device)
     inputs = MaskedInputs(model, prompt, mask_embedding)
-    length = len(inputs.owners)
-    places = None if masks is None else torch.tensor(list(masks), device=model.device)
-    values = torch.empty(
-        2**prompt.n if places is None else len(places), dtype=torch.float32, device=model.device
-    )
+    order = torch.arange(2**prompt.n) if masks is None else torch.tensor(list(masks))
+    values = torch.empty(len(order), dtype=torch.float32, device=model.device)
 
-    def record(rows: torch.Tensor, logits: torch.Tensor) -> None:
+    def record(places: torch.Tensor, logits: torch.Tensor) -> None:
         # A few rows at a time: copies of a whole batch of logits would leave every cache.
-        for some, part in zip(rows.split(16), logits.split(16), strict=True):
+        for some, part in zip(torch.split(places, 16), torch.split(logits, 16), strict=True):
             scores = log_odds(part, inputs.targets.expand(len(some), -1))
             values[some] = scores.double().sum(-1).float()
-        progress(len(rows))
-
-    def evaluation() -> PrefixTree | _FullLength:
-        if method == "prefix_tree" and places is None:
-            cuts = [*sorted(prompt.first_tokens), length]
-            n_targets = len(inputs.targets)
-            tokens = batch.fit(lambda tokens: peak_bytes(model, cuts, n_targets, tokens))
-            return PrefixTree(
-                model, inputs.masked, prompt.first_tokens, length, n_targets, tokens, record
-            )
-        if method == "full_length":
-            order = torch.arange(len(values), device=model.device) if places is None else places
-            return _FullLength(model, inputs, order, batch.tokens, record)
-        raise ValueError(f"method {method!r} is none, or takes no masks")
+        progress(len(places))
 
     done = 0
     while True:
-        current = evaluation()
+        evaluation: PrefixTree | _FullLength
+        if method == "full_length":
+            evaluation = _FullLength(model, inputs, order.to(model.device), batch.tokens, record)
+        else:
+            evaluation = _prefix_tree(model, prompt, inputs, batch, record)
         try:
-            current.run(done)
-            return values.cpu().numpy()
+            evaluation.run(done)
+            return np.asarray(values.cpu())
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         # Here, since the traceback of the error keeps the tensors of the failed pass alive.
-        done = current.done
-        batch.halve(current.batch_tokens)
+        done = evaluation.done
+        batch.halve(evaluation.batch_tokens)
+
+
+def _transformers_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The model inside a PEFT model, whose adapters are in its layers; else the model itself."""
+    inside = getattr(model, "get_base_model", None)
+    return model if inside is None else inside()
 
 
 class MaskedInputs:
-    """Embeddings of a prompt, and of what is read of its target, under any mask."""
+    """Embeddings of a prompt, and of what is read of its target, under any mask.
+
+    Args:
+        mask_embedding: (hidden,).
+
+    Attributes:
+        targets: (m,) int64, the scored tokens.
+        embeddings: (L + m - 1, hidden), the scored tokens but the last included.
+        owners: (L + m - 1,) int64, player of each token, -1 for background.
+    """
 
     def __init__(
         self, model: PreTrainedModel, prompt: MaskedPrompt, mask_embedding: torch.Tensor
@@ -164,30 +173,62 @@ class MaskedInputs:
         self.mask_embedding = mask_embedding.to(self.embeddings)
 
     def masked(self, masks: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """Embeddings (rows, stop - start, hidden) of the tokens start..stop under each mask."""
+        """Embeddings (rows, stop - start, hidden) of the tokens start..stop under masks (rows,)."""
         owners = self.owners[start:stop]
         kept = (owners < 0) | ((masks[:, None] >> owners.clamp(min=0)) & 1).bool()
         return torch.where(kept[:, :, None], self.embeddings[None, start:stop], self.mask_embedding)
 
 
-class _FullLength:
-    """Every masked prompt forwarded whole: the reference of the prefix tree."""
+# Takes places of masks among all that are evaluated, (rows,) int64, and their logits, (rows, number of
+# targets, vocabulary).
+_Record = Callable[[torch.Tensor, torch.Tensor], None]
 
-    def __init__(self, model, inputs: MaskedInputs, masks, batch_tokens: int, record) -> None:
+
+def _prefix_tree(
+    model: PreTrainedModel,
+    prompt: MaskedPrompt,
+    inputs: MaskedInputs,
+    batch: BatchSize,
+    record: _Record,
+) -> PrefixTree:
+    """The tree of all maskings, with the largest batch that fits in memory."""
+    length, n_targets = len(inputs.owners), len(inputs.targets)
+    cuts = [*sorted(prompt.first_tokens), length]
+    tokens = batch.fit(lambda tokens: peak_bytes(model, cuts, n_targets, tokens))
+    return PrefixTree(model, inputs.masked, prompt.first_tokens, length, n_targets, tokens, record)
+
+
+class _FullLength:
+    """Every masked prompt forwarded whole: the reference of the prefix tree.
+
+    Args:
+        masks: (number of masks,) int64.
+        batch_tokens: largest number of token positions of one forward pass, if a row fits in it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        inputs: MaskedInputs,
+        masks: torch.Tensor,
+        batch_tokens: int,
+        record: _Record,
+    ) -> None:
         self.model, self.inputs, self.masks, self.record = model, inputs, masks, record
         self.batch_tokens = batch_tokens
-        self.rows = max(1, batch_tokens // len(inputs.owners))
+        self.length = len(inputs.owners)
+        self.rows = max(1, batch_tokens // self.length)
         self.done = 0
 
     def run(self, done: int) -> None:
+        """Evaluate the masks from number ``done`` on; ``self.done`` is always up to date."""
         self.done = done
-        for numbers in torch.arange(done, len(self.masks), device=self.masks.device).split(
-            self.rows
-        ):
+        places = torch.arange(len(self.masks), device=self.masks.device)
+        for some in torch.split(places[done:], self.rows):
             output = self.model(
-                inputs_embeds=self.inputs.masked(self.masks[numbers], 0, len(self.inputs.owners)),
+                inputs_embeds=self.inputs.masked(self.masks[some], 0, self.length),
                 use_cache=False,
                 logits_to_keep=len(self.inputs.targets),
             )
-            self.record(numbers, output.logits)
-            self.done += len(numbers)
+            self.record(some, output.logits)
+            self.done += len(some)

@@ -1,6 +1,10 @@
-"""Mask embeddings: what replaces the embedding of every token of a masked word."""
+"""Mask embeddings: what replaces the embedding of every token of a masked word.
+
+Imports torch and transformers only.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -20,21 +24,39 @@ def make_mask_embedding(
     (Gemma) scales this one too.
 
     Args:
-        name: ``token`` (of ``token_id``), ``mean`` (over the vocabulary), ``zero``, or ``learned``
-            (``vector``, as :func:`~sft_interactions.masking.mask_embedding.learn_mask_embedding` gives it).
+        name: ``token``, ``mean`` (over the vocabulary), ``zero`` or ``learned``.
+        token_id: for ``token``, the token whose embedding is taken.
+        vector: for ``learned``, (hidden,) numbers as :func:`learn_mask_embedding` gives them.
+
+    Returns:
+        (hidden,) in the dtype and on the device of the model's weights.
+
+    Raises:
+        ValueError: the name is another, or what it needs is not given.
     """
-    layer = model.get_input_embeddings()
-    if name == "learned":
+    if name == "learned" and vector is not None:
         return torch.tensor(vector, device=model.device, dtype=model.dtype)
     with torch.inference_mode():
-        if name == "token":
-            return layer(torch.tensor([token_id], device=model.device))[0]
+        if name == "token" and token_id is not None:
+            return _embed(model, torch.tensor([token_id]))[0]
         if name == "zero":
-            return torch.zeros_like(layer(torch.tensor([0], device=model.device))[0])
-        ids = torch.arange(layer.num_embeddings, device=model.device)
-        return torch.stack([layer(part).mean(0) * len(part) for part in ids.split(8192)]).sum(
-            0
-        ) / len(ids)
+            return torch.zeros_like(_embed(model, torch.tensor([0]))[0])
+        if name == "mean":
+            # In parts: a vocabulary's embeddings at once would take as much memory again as their layer.
+            layer: Any = model.get_input_embeddings()
+            ids = torch.arange(layer.num_embeddings)
+            parts = torch.split(ids, 8192)
+            sums = torch.stack([_embed(model, part).mean(0) * len(part) for part in parts])
+            return sums.sum(0) / len(ids)
+    raise ValueError(
+        f"mask embedding {name!r} is none of token (with a token id), mean, zero, learned (with a "
+        "vector)"
+    )
+
+
+def _embed(model: PreTrainedModel, token_ids: torch.Tensor) -> torch.Tensor:
+    embeddings: torch.Tensor = model.get_input_embeddings()(token_ids.to(model.device))
+    return embeddings
 
 
 def learn_mask_embedding(
@@ -48,9 +70,9 @@ def learn_mask_embedding(
     seed: int,
     progress: Callable[[float], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Minimise the mean of |v(S1 ∪ S2 ∪ S3) - v(S1 ∪ S3) - v(S2 ∪ S3) + v(S3)| over the mask_embedding.
+    """Minimise the mean of |v(S1 ∪ S2 ∪ S3) - v(S1 ∪ S3) - v(S2 ∪ S3) + v(S3)| over the mask embedding.
 
-    S1, S2 and S3 are disjoint random sets of players, the first two not empty: with a mask_embedding that
+    S1, S2 and S3 are disjoint random sets of players, the first two not empty: with a mask embedding that
     stands for nothing, what two sets of words do together is least.
 
     Args:
@@ -75,8 +97,8 @@ def learn_mask_embedding(
         optimizer.zero_grad()
         for number in chosen:
             masks = random_masks(prompts[number].n, generator)
-            loss = together(model, prompts[number], mask_embedding, masks) / batch_size
-            loss.backward()
+            loss = joint_effect(model, prompts[number], mask_embedding, masks) / batch_size
+            torch.autograd.backward(loss)
             total += loss.item()
         optimizer.step()
         schedule.step()
@@ -85,7 +107,7 @@ def learn_mask_embedding(
 
 
 def random_masks(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Bit masks (4,) of S1 ∪ S2 ∪ S3, S1 ∪ S3, S2 ∪ S3 and S3, for n >= 2 players."""
+    """Bit masks of S1 ∪ S2 ∪ S3, S1 ∪ S3, S2 ∪ S3 and S3, as (4,) int64, for n >= 2 players."""
     order = torch.randperm(n, generator=generator).tolist()
     group = torch.randint(4, (n,), generator=generator).tolist()
     group[order[0]], group[order[1]] = 0, 1
@@ -95,10 +117,18 @@ def random_masks(n: int, generator: torch.Generator) -> torch.Tensor:
     return torch.tensor([first | second | third, first | third, second | third, third])
 
 
-def together(
+def joint_effect(
     model: PreTrainedModel, prompt: MaskedPrompt, mask_embedding: torch.Tensor, masks: torch.Tensor
 ) -> torch.Tensor:
-    """|v(a) - v(b) - v(c) + v(d)| of four bit masks (4,), differentiable in the mask_embedding."""
+    """|v(a) - v(b) - v(c) + v(d)| of bit masks a, b, c, d, differentiable in the mask embedding.
+
+    Args:
+        mask_embedding: (hidden,).
+        masks: (4,) int64.
+
+    Returns:
+        () float32, natural logarithm.
+    """
     inputs = MaskedInputs(model, prompt, mask_embedding)
     output = model(
         inputs_embeds=inputs.masked(masks.to(model.device), 0, len(inputs.owners)),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sft_interactions import tables
 
 
-def fingerprint(**parts: object) -> str:
-    """Digest of everything that a sample's log-odds depend on; parts must be what JSON can hold."""
-    text = json.dumps({**parts, "code_version": tables.code_version()}, sort_keys=True)
+def fingerprint(**depends_on: object) -> str:
+    """Digest of all that a sample's log-odds depend on, which must be what JSON can hold."""
+    text = json.dumps(depends_on, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -40,13 +40,19 @@ class Parts:
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.parquet"
 
-    def read(self, key: str) -> tuple[pl.DataFrame, dict[str, str]] | None:
-        """Rows of a sample and the metadata given with them; None where there is no such part."""
+    def holds(self, key: str) -> bool:
+        """Whether there is a part of this fingerprint."""
+        return self._path(key).is_file()
+
+    def read(self, key: str) -> tuple[pl.DataFrame, dict[str, str]]:
+        """Rows of a sample, and the metadata given with them.
+
+        Raises:
+            OSError: there is no part of this fingerprint.
+        """
         path = self._path(key)
-        if not path.is_file():
-            return None
-        kept = json.loads(tables.read_metadata(path)["about"])
-        return tables.read(path, tables.LOG_ODDS), kept
+        about: dict[str, str] = json.loads(tables.read_metadata(path)["about"])
+        return tables.read(path, tables.LOG_ODDS), about
 
     def write(
         self, key: str, sample_id: str, values: NDArray[np.float32], about: Mapping[str, str]
@@ -63,40 +69,12 @@ class Parts:
             **self.provenance,
         )
 
-    def remove(self, keys: Sequence[str]) -> None:
+    def remove(self, keys: Iterable[str]) -> None:
         """Delete parts, and their folder with the last."""
         for key in keys:
             self._path(key).unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
-
-
-def evaluate(
-    parts: Parts,
-    keys: Mapping[str, str],
-    log_odds: Callable[[str], tuple[NDArray[np.float32], dict[str, str]]],
-    done: Callable[[str, bool], None],
-) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Log-odds of some samples, of which those that are kept are not evaluated again.
-
-    Args:
-        keys: sample id to fingerprint.
-        log_odds: gives a sample's (2^n,) log-odds, and metadata to keep with them.
-        done: told after each sample, and whether it was kept.
-
-    Returns:
-        Rows of the table of log-odds, and the metadata of all samples.
-    """
-    frames, about = [pl.DataFrame(schema=tables.LOG_ODDS.columns)], {}
-    for sample_id, key in keys.items():
-        is_kept = (kept := parts.read(key)) is not None
-        if not is_kept:
-            parts.write(key, sample_id, *log_odds(sample_id))
-            kept = parts.read(key)
-        frames.append(kept[0])
-        about |= kept[1]
-        done(sample_id, is_kept)
-    return pl.concat(frames), about
 
 
 def merge(shards: Sequence[pl.DataFrame], prompts: pl.DataFrame, name: str) -> pl.DataFrame:

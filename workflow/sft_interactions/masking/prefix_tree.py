@@ -6,17 +6,26 @@ keys and values are stored once and read by all its descendants, in attention, t
 ``AttentionInterface``; nothing is copied when states branch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-ATTENTION = "prefix_tree"
+ATTENTION = "prefix_tree"  # our attention function's name among those of transformers
 # Rows of one forward pass are at most a quarter of its tokens: segments of one or two tokens then run
 # in smaller passes, which costs little, and fewer states wait for their descendants.
 TOKENS_PER_ROW = 4
 BRANCHABLE_LAYERS = {"full_attention", "sliding_attention"}
+# Further arguments that layers hand to attention functions, with the value that asks for nothing.
+NEUTRAL_ARGUMENTS = {
+    "dropout": 0.0,
+    "is_causal": True,
+    "output_attentions": False,
+    "use_cache": False,
+}
 
 
 class NotBranchableError(ValueError):
@@ -36,7 +45,8 @@ class _Level:
 
     def store(self, layer: int, row: int, new: tuple[torch.Tensor, torch.Tensor]) -> None:
         if layer not in self.states:
-            self.states[layer] = tuple(x.new_empty(self.rows, *x.shape[1:]) for x in new)
+            key, value = (x.new_empty(self.rows, *x.shape[1:]) for x in new)
+            self.states[layer] = key, value
         for whole, part in zip(self.states[layer], new, strict=True):
             whole[row - self.first : row - self.first + len(part)] = part
 
@@ -74,7 +84,7 @@ class PrefixTree:
         self.n, self.n_targets, self.batch_tokens = len(first_tokens), n_targets, batch_tokens
         self.order = sorted(range(self.n), key=first_tokens.__getitem__)
         cuts = [*(first_tokens[player] for player in self.order), length]
-        self.levels = [_Level(*cut) for cut in zip([0, *cuts], cuts, strict=False)]
+        self.levels = [_Level(start, stop) for start, stop in pairwise([0, *cuts])]
         self.live_rows = _live_rows(batch_tokens)
         self.batch_rows = _batch_rows(cuts, batch_tokens)
         self.done = 0
@@ -86,27 +96,27 @@ class PrefixTree:
         ``self.done`` is up to date also when an error ends the run.
 
         Raises:
-            NotBranchableError: a layer of the model does not go through the attention interface.
+            NotBranchableError: a layer of the model does not go through the attention interface, or its
+                attention is of a kind that the tree does not know.
         """
         self.done = done
-        usual = self.model.config._attn_implementation
-        self.model.set_attn_implementation(ATTENTION)
-        try:
-            self._evaluate(0, 0, 1)
-            self._descend(0, 0, 1)
-        finally:
-            self.model.set_attn_implementation(usual)
-            for level in self.levels:
-                level.open(0, 0)
+        with _attention_implementation(self.model, ATTENTION):
+            try:
+                self._evaluate(0, 0, 1)
+                self._descend(0, 0, 1)
+            finally:
+                for level in self.levels:
+                    level.open(0, 0)
 
     def _descend(self, depth: int, first: int, stop: int) -> None:
         """Evaluate all descendants of the nodes first..stop of a depth, whose states are stored."""
         if depth == self.n or self._is_done(depth, stop):
             return
-        half = (stop - first) // 2 if 2 * (stop - first) > self.live_rows else 0
-        for begin, end in (
-            [(first, first + half), (first + half, stop)] if half else [(first, stop)]
-        ):
+        blocks = [(first, stop)]
+        if 2 * (stop - first) > self.live_rows:
+            middle = (first + stop) // 2
+            blocks = [(first, middle), (middle, stop)]
+        for begin, end in blocks:
             self._evaluate(depth + 1, 2 * begin, 2 * end)
             self._descend(depth + 1, 2 * begin, 2 * end)
 
@@ -133,22 +143,23 @@ class PrefixTree:
             "use_cache": False,
             "prefix_tree": branch,
         }
-        if depth < self.n:
-            # Without the head: logits of a large vocabulary would cost more than the segment.
-            self.model.base_model(**inputs)
+        if branch.is_leaf:
+            output = self.model(**inputs, logits_to_keep=self.n_targets)
         else:
-            logits = self.model(**inputs, logits_to_keep=self.n_targets).logits
+            # Without the head: logits of a large vocabulary would cost more than the segment.
+            output = self.model.base_model(**inputs)
         if branch.layers_seen != set(range(self.n_layers)):
             raise NotBranchableError(
                 f"{type(self.model).__name__} cannot be evaluated as a prefix tree: of its "
                 f"{self.n_layers} layers, {len(branch.layers_seen)} go through transformers' "
                 "attention interface"
             )
-        if depth == self.n:
-            self.record(masks, logits)
+        if branch.is_leaf:
+            self.record(masks, output.logits)
             self.done = first + rows
 
     def _masks(self, depth: int, first: int, rows: int) -> torch.Tensor:
+        """Bit masks (rows,) int64 of nodes first..first + rows; players further down are masked."""
         nodes = torch.arange(first, first + rows, device=self.model.device)
         masks = torch.zeros_like(nodes)
         for place, player in enumerate(self.order[:depth]):
@@ -162,8 +173,9 @@ class _Branch:
     def __init__(self, tree: PrefixTree, depth: int, first: int, rows: int) -> None:
         self.levels, self.depth, self.first, self.rows = tree.levels, depth, first, rows
         self.is_leaf = depth == tree.n
+        self.model_name = type(tree.model).__name__
         self.layers_seen: set[int] = set()
-        self.biases: dict[object, torch.Tensor | None] = {}
+        self.biases: dict[int, torch.Tensor | None] = {}
 
     def extend(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
@@ -175,18 +187,19 @@ class _Branch:
             level.store(layer, self.first, (key, value))
         if level.start == 0:
             return key, value
-        whole = tuple(x.new_empty(*x.shape[:2], level.stop, x.shape[3]) for x in (key, value))
+        keys, values = (x.new_empty(*x.shape[:2], level.stop, x.shape[3]) for x in (key, value))
         for depth, ancestor in self._ancestors():
+            # 2^shift rows that follow each other have one ancestor.
             shift = self.depth - depth
-            n_shared = max(1, self.rows >> shift)
+            n_ancestors = max(1, self.rows >> shift)
             begin = (self.first >> shift) - ancestor.first
-            for x, stored in zip(whole, ancestor.states[layer], strict=True):
-                x.view(n_shared, -1, *x.shape[1:])[..., ancestor.start : ancestor.stop, :] = stored[
-                    begin : begin + n_shared, None
-                ]
-        for x, new in zip(whole, (key, value), strict=True):
-            x[:, :, level.start :] = new
-        return whole
+            for whole, stored in zip((keys, values), ancestor.states[layer], strict=True):
+                by_ancestor = whole.view(n_ancestors, -1, *whole.shape[1:])
+                own = stored[begin : begin + n_ancestors, None]
+                by_ancestor[..., ancestor.start : ancestor.stop, :] = own
+        keys[:, :, level.start :] = key
+        values[:, :, level.start :] = value
+        return keys, values
 
     def _ancestors(self) -> Iterator[tuple[int, _Level]]:
         for depth, level in enumerate(self.levels[: self.depth]):
@@ -195,21 +208,39 @@ class _Branch:
 
     def bias(self, queries: torch.Tensor, groups: int, window: int | None) -> torch.Tensor | None:
         """Additive mask (groups * length, positions so far) of causal or sliding-window attention."""
-        if window not in self.biases:
-            level = self.levels[self.depth]
+        level = self.levels[self.depth]
+        # Full attention is a window over everything.
+        reach = level.stop if window is None else window
+        if reach not in self.biases:
             own = torch.arange(level.start, level.stop, device=queries.device)[:, None]
             seen = torch.arange(level.stop, device=queries.device)
-            hidden = seen > own
-            if window is not None:
-                hidden |= seen <= own - window
-            self.biases[window] = (
-                torch.zeros(hidden.shape, dtype=queries.dtype, device=queries.device)
-                .masked_fill(hidden, float("-inf"))
-                .repeat(groups, 1)
-                if hidden.any()
-                else None
+            hidden = (seen > own) | (seen <= own - reach)
+            bias = torch.zeros(hidden.shape, dtype=queries.dtype, device=queries.device)
+            bias = bias.masked_fill(hidden, float("-inf")).repeat(groups, 1)
+            self.biases[reach] = bias if hidden.any() else None
+        return self.biases[reach]
+
+    def check_arguments(self, given: Mapping[str, object]) -> None:
+        """Refuse what attention would have to heed and does not.
+
+        Args:
+            given: arguments of an attention function by name. Positions need no heed: they are in
+                queries and keys already.
+
+        Raises:
+            NotBranchableError: one is neither None nor its neutral value.
+        """
+        for name, value in given.items():
+            if value is None or name == "position_ids":
+                continue
+            is_plain = isinstance(value, bool | int | float)
+            if is_plain and name in NEUTRAL_ARGUMENTS and value == NEUTRAL_ARGUMENTS[name]:
+                continue
+            shown = f"{name}={value}" if is_plain else f"{name} ({type(value).__name__})"
+            raise NotBranchableError(
+                f"{self.model_name} cannot be evaluated as a prefix tree: its attention is given "
+                f"{shown}, which the tree's attention does not know"
             )
-        return self.biases[window]
 
 
 def _attention(
@@ -217,20 +248,28 @@ def _attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
     prefix_tree: _Branch | None = None,
-    **_: object,
+    **others: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention of a branch of the tree, as transformers calls it in every layer.
 
     Query heads that share a key head are folded into its queries, so that keys and values are not
     repeated. Arguments are those of transformers' attention functions: query (rows, heads, length,
     size); key and value with their own number of heads; the result is (rows, length, heads, size).
+
+    Raises:
+        NotBranchableError: an argument asks for something that is not computed here.
+        ValueError: the call does not come from a :class:`PrefixTree`.
     """
-    keys, values = prefix_tree.extend(module.layer_idx, key, value)
+    if prefix_tree is None:
+        raise ValueError(f"the attention {ATTENTION!r} is for PrefixTree only")
+    prefix_tree.check_arguments({"attention_mask": attention_mask, **others})
+    layer: int = module.layer_idx  # type: ignore[assignment]  # attention modules of transformers
+    keys, values = prefix_tree.extend(layer, key, value)
     rows, heads, length, size = query.shape
     groups = heads // key.shape[1]
     folded = query.reshape(rows, key.shape[1], groups * length, size)
@@ -238,13 +277,27 @@ def _attention(
     if softcap is None:
         output = scaled_dot_product_attention(folded, keys, values, attn_mask=bias, scale=scaling)
     else:
-        scores = torch.tanh(folded @ keys.transpose(2, 3) * scaling / softcap) * softcap
+        scale = size**-0.5 if scaling is None else scaling
+        scores = torch.tanh(folded @ keys.transpose(2, 3) * scale / softcap) * softcap
         scores = scores if bias is None else scores + bias
         output = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
     return output.reshape(rows, heads, length, -1).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
+
+
+@contextmanager
+def _attention_implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Let a model's layers use another attention function of transformers for a while."""
+    # A private attribute, since transformers lets one set an implementation but not ask for it.
+    # tests/unit/masking/test_prefix_tree.py tells when an upgrade changes it.
+    usual = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
 
 
 def can_branch(model: PreTrainedModel) -> bool:
@@ -268,24 +321,26 @@ def peak_bytes(
         NotBranchableError: the model has layers other than full or sliding-window attention.
     """
     config = _config(model)
-    n_heads = config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    n_heads: int = config.num_attention_heads
+    head: int = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    intermediate: int = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    # Numbers of one token in one layer: its key and value; and what a layer holds of it at once, which is
+    # residual, norms and heads, then the gated product.
     state = 2 * head * (getattr(config, "num_key_value_heads", None) or n_heads)
-    intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    starts, rows = [0, *cuts[:-1]], _batch_rows(cuts, batch_tokens)
+    token = 6 * config.hidden_size + 4 * n_heads * head + 3 * intermediate
+    last = len(cuts) - 1
+    rows = _batch_rows(cuts, batch_tokens)
     stored = passing = 0
-    for depth, (start, stop, batch) in enumerate(zip(starts, cuts, rows, strict=True)):
-        if depth < len(cuts) - 1:
-            live = min(2**depth, _live_rows(batch_tokens))
-            stored += live * (stop - start) * state * config.num_hidden_layers
-        # What a layer holds at once: residual, norms and heads, then the gated product.
-        token = 6 * config.hidden_size + 4 * n_heads * head + 3 * intermediate
-        scores = n_heads * (stop - start) * stop
-        passing = max(
-            passing, min(batch, 2**depth) * ((stop - start) * token + stop * state + scores)
-        )
-    logits = min(rows[-1], 2 ** (len(cuts) - 1)) * n_targets * config.vocab_size
-    return (stored + passing + 2 * logits) * model.dtype.itemsize
+    for depth, (start, stop) in enumerate(pairwise([0, *cuts])):
+        length, n_nodes = stop - start, 2**depth
+        if depth < last:
+            live = min(n_nodes, _live_rows(batch_tokens))
+            stored += live * length * state * config.num_hidden_layers
+        row = length * token + stop * state + n_heads * length * stop
+        passing = max(passing, min(rows[depth], n_nodes) * row)
+    logits = min(rows[last], 2**last) * n_targets * config.vocab_size
+    needed: int = (stored + passing + 2 * logits) * model.dtype.itemsize
+    return needed
 
 
 def _config(model: PreTrainedModel) -> PreTrainedConfig:
@@ -306,12 +361,12 @@ def _live_rows(batch_tokens: int) -> int:
 
 def _batch_rows(cuts: Sequence[int], batch_tokens: int) -> list[int]:
     """Nodes of one forward pass, by depth: powers of two, so that passes are whole subtrees."""
-    lengths = [stop - start for start, stop in zip([0, *cuts], cuts, strict=False)]
     return [
-        min(_live_rows(batch_tokens), _power_of_two(batch_tokens // max(1, length)))
-        for length in lengths
+        min(_live_rows(batch_tokens), _power_of_two(batch_tokens // max(1, stop - start)))
+        for start, stop in pairwise([0, *cuts])
     ]
 
 
 def _power_of_two(number: int) -> int:
+    """The largest power of two that is not above a number, at least 1."""
     return 1 << max(0, number.bit_length() - 1)

@@ -13,15 +13,17 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import (
-    AutoModelForCausalLM,
+    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
 
-from sft_interactions.models.loading import multiply_head_once
+from sft_interactions.models.loading import load_base, multiply_head_once
 from sft_interactions.models.packed_linear import PackedLinear, can_pack
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
@@ -88,24 +90,65 @@ class _Recorder(TrainerCallback):
         self.progress = progress
         self.rows: dict[int, dict[str, float | None]] = {}
 
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         if 0 in self.steps:
             self.save(0)
 
-    def on_step_end(self, args, state, control, **kwargs) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         if self.progress:
             self.progress(state.global_step)
         if state.global_step in self.steps:
             self.save(state.global_step)
             control.should_evaluate = True
 
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         row = self.rows.setdefault(state.global_step, {})
+        logs = logs or {}
         if "loss" in logs:
             row["train_loss"] = float(logs["loss"])
             row["learning_rate"] = float(logs["learning_rate"])
         if "eval_loss" in logs:
             row["validation_loss"] = float(logs["eval_loss"])
+
+
+def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: str) -> PeftModel:
+    """Add LoRA adapters to a model, the only weights that are trained then.
+
+    Args:
+        settings: the config's ``finetune`` block.
+        name: of the base model, which the adapter's folder tells; not a path of this machine.
+    """
+    adapted = get_peft_model(
+        model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=settings["lora_rank"],
+            lora_alpha=settings["lora_alpha"],
+            lora_dropout=settings["lora_dropout"],
+            target_modules=settings["lora_target_modules"],
+        ),
+    )
+    adapted.peft_config["default"].base_model_name_or_path = name
+    return adapted
 
 
 def pack_frozen_layers(model: PeftModel) -> None:
@@ -148,23 +191,13 @@ def finetune(
     """
     set_seed(seed)
     checkpoints_dir = Path(checkpoints_dir)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    base = load_base(model_dir)
+    model: PreTrainedModel | PeftModel = base
     is_full = settings["method"] == "full"
     if not is_full:
-        model = get_peft_model(
-            model,
-            LoraConfig(
-                task_type="CAUSAL_LM",
-                r=settings["lora_rank"],
-                lora_alpha=settings["lora_alpha"],
-                lora_dropout=settings["lora_dropout"],
-                target_modules=settings["lora_target_modules"],
-            ),
-        )
-        # Where the base model came from is a path of this machine; the adapter must not carry it.
-        model.peft_config["default"].base_model_name_or_path = Path(model_dir).name
+        model = adapted = add_adapters(base, settings, name=Path(model_dir).name)
         if device.type == "cpu":
-            pack_frozen_layers(model)
+            pack_frozen_layers(adapted)
     multiply_head_once(model)
 
     def save(step: int) -> None:
@@ -174,8 +207,11 @@ def finetune(
         if is_full and step == 0:
             target.symlink_to(os.path.relpath(model_dir, checkpoints_dir), target_is_directory=True)
             return
-        # LoRA: embeddings are never trained; looking for their original would ask the hub.
-        model.save_pretrained(temporary, **({} if is_full else {"save_embedding_layers": False}))
+        if is_full:
+            model.save_pretrained(str(temporary))
+        else:
+            # Embeddings are never trained; looking for their original would ask the hub.
+            model.save_pretrained(str(temporary), save_embedding_layers=False)
         temporary.replace(target)
 
     recorder = _Recorder(settings["checkpoints"], save, progress)
@@ -217,6 +253,7 @@ def finetune(
 
 
 def _rows(logs: Mapping[int, Mapping[str, float | None]]) -> list[dict[str, float | int | None]]:
+    """Rows of the training table; what was not logged at a step is that of the first batch, or None."""
     first = min(step for step, row in logs.items() if "train_loss" in row)
     rows = []
     for step in sorted(logs):

@@ -3,6 +3,8 @@
 Imports torch only.
 """
 
+from typing import Any, TypeGuard
+
 import torch
 from torch import nn
 
@@ -22,32 +24,54 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features = linear.in_features
         weight = linear.weight.detach()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-        self.transposed = (
-            torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous()) if backward else None
-        )
+        self.weight = _pack(weight)
+        self.transposed = _pack(weight.T.contiguous()) if backward else None
         self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs (..., in) to (..., out), float32."""
         if self.transposed is None:
             return _multiply(inputs, self.weight, self.bias)
-        return _Differentiable.apply(inputs, self.weight, self.transposed, self.bias)
+        product: torch.Tensor = _Differentiable.apply(  # type: ignore[no-untyped-call]  # torch's
+            inputs, self.weight, self.transposed, self.bias
+        )
+        return product
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, inputs, weight, transposed, bias):
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        weight: torch.Tensor,
+        transposed: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
         ctx.transposed = transposed
         return _multiply(inputs, weight, bias)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         return _multiply(gradient, ctx.transposed, None), None, None, None
 
 
-def _multiply(inputs, weight, bias):
-    return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
+# The two private operators of torch that this module stands on. torch's compiler lays out frozen weights
+# with them; its public torch.utils.mkldnn converts the inputs of every layer back and forth instead.
+# tests/unit/models/test_packed_linear.py tells when an upgrade changes them.
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    """A weight (out, in) in oneDNN's own layout."""
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return packed
+
+
+def _multiply(
+    inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Inputs (..., in) times a packed weight, plus bias, with no activation function after it."""
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        inputs.contiguous(), packed, bias, "none", [], ""
+    )
+    return product
 
 
 def pack_linear_layers(model: nn.Module) -> None:
@@ -60,11 +84,11 @@ def pack_linear_layers(model: nn.Module) -> None:
             model.set_submodule(name, PackedLinear(layer))
 
 
-def can_pack(layer: nn.Module) -> bool:
+def can_pack(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a layer is a linear one that :class:`PackedLinear` can replace here."""
     # Only the class itself: a subclass may compute something else.
     return (
-        torch.backends.mkldnn.is_available()
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
         and type(layer) is nn.Linear
         and layer.weight.device.type == "cpu"
         and layer.weight.dtype == torch.float32

@@ -15,9 +15,16 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from sft_interactions.data.sources import Source, download_hub_model
+from sft_interactions.models.loading import output_head
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -98,13 +105,10 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
     try:
         model = AutoModelForCausalLM.from_pretrained(origin, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(origin)
-        weights = {
-            f"model.{key}": tensor
-            for key, tensor in model.base_model.language_model.state_dict().items()
-        }
-        weights["lm_head.weight"] = model.get_output_embeddings().weight
-        with torch.device("meta"):
-            plain = AutoModelForCausalLM.from_config(model.config.get_text_config())
+        language_model = model.base_model.get_submodule("language_model")
+        weights = {f"model.{key}": value for key, value in language_model.state_dict().items()}
+        weights["lm_head.weight"] = output_head(model).weight
+        plain = _without_storage(model.config.get_text_config())
         plain.load_state_dict(weights, strict=True, assign=True)
     except Exception as error:  # what fails depends on the architecture
         raise ValueError(
@@ -118,11 +122,13 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
 
 
 def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
-    where = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
+    folder_of_file, file_name = gguf_file.parent, gguf_file.name
     try:
         with _parsing_gguf_once():
-            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(**where)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder_of_file, gguf_file=file_name, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder_of_file, gguf_file=file_name)
     except Exception as error:  # what a broken file raises depends on where it is broken
         raise ValueError(
             f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
@@ -140,6 +146,8 @@ def _parsing_gguf_once() -> Iterator[None]:
     """
     import gguf
 
+    # Both are public, but that transformers looks them up in gguf at each use is its own affair:
+    # tests/unit/models/test_preparing.py tells when an upgrade changes that.
     with (
         patch.object(gguf, "GGUFReader", cache(gguf.GGUFReader)),
         patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
@@ -152,14 +160,21 @@ def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    # Without storage of its own: the weights are shared, not initialised and copied.
-    with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = _without_storage(config, dtype=torch.float32)
     plain.load_state_dict(model.state_dict(), strict=True, assign=True)
     plain.tie_weights()
     if model.generation_config is not None:
         plain.generation_config = model.generation_config
     return plain
+
+
+def _without_storage(config: PreTrainedConfig, **options: torch.dtype) -> PreTrainedModel:
+    """A model that takes its weights from another one, which are neither initialised nor copied."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]  # transformers'
+            config, **options
+        )
+    return model
 
 
 def _verify(folder: Path, name: str, source: Source) -> None:

@@ -1,11 +1,18 @@
-"""Prompts as the model reads them: chat template, tokens, and which token belongs to which player."""
+"""Prompts as the model reads them: chat template, tokens, and which token belongs to which player.
+
+Imports transformers only.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
 
 from sft_interactions.data.words import Word
 
-_SENTINEL = "PROMPTGOESHERE"
+# Stand for the prompt and the response while a template is rendered.
+_PROMPT, _RESPONSE = "PROMPTGOESHERE", "RESPONSEGOESHERE"
 PLAIN_SUFFIX = "\nAnswer:"
 
 
@@ -60,54 +67,61 @@ class TokenizedPrompt:
     players: list[Player]
 
 
-def make_frame(tokenizer, template: str, instruction: str) -> Frame:
+def make_frame(tokenizer: PreTrainedTokenizerBase, template: str, instruction: str) -> Frame:
     """Frame of a tokenizer's own chat template (``chat``) or of the plain template (``plain``).
 
     The plain template is the tokenizer's beginning-of-sequence token (where it has one), the user
     text, a line break and ``Answer:``; the response follows after a space.
 
+    Args:
+        instruction: the user text, with ``{prompt}`` where the prompt stands.
+
     Raises:
         ValueError: ``chat`` for a tokenizer without a chat template, or a template that does not
             keep the user text as it is.
     """
-    user = instruction.replace("{prompt}", _SENTINEL)
-    end = tokenizer.eos_token or ""
+    user = instruction.replace("{prompt}", _PROMPT)
     if template == "plain":
-        text = _bos(tokenizer) + user + PLAIN_SUFFIX
-        response_prefix, response_suffix = " ", end
+        rendered = _bos(tokenizer) + user + PLAIN_SUFFIX
+        response_prefix, response_suffix = " ", tokenizer.eos_token or ""
     else:
-        if not tokenizer.chat_template:
-            raise ValueError(
-                "the tokenizer has no chat template; set the model's `template: plain`"
-            )
-        turn = [{"role": "user", "content": user}]
-        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        answered = tokenizer.apply_chat_template(
-            [*turn, {"role": "assistant", "content": "RESPONSEGOESHERE"}], tokenize=False
-        )
-        if not answered.startswith(text):
-            raise ValueError(
-                "the chat template renders a turn with its answer otherwise than the turn alone; set the "
-                "model's `template: plain`"
-            )
-        between, _, after = answered.removeprefix(text).partition("RESPONSEGOESHERE")
-        text += between.rstrip(" ")
-        response_prefix = " " * (len(between) - len(between.rstrip(" ")))
-        response_suffix = after.rstrip("\n") or end
-    if text.count(_SENTINEL) != 1:
+        rendered, response_prefix, response_suffix = _render_chat(tokenizer, user)
+    if rendered.count(_PROMPT) != 1:
         raise ValueError("the chat template does not hold the user text exactly once")
-    prefix, _, suffix = text.partition(_SENTINEL)
+    prefix, _, suffix = rendered.partition(_PROMPT)
     return Frame(prefix, suffix, response_prefix, response_suffix)
 
 
-def _bos(tokenizer) -> str:
-    adds_bos = tokenizer.bos_token_id is not None and (
-        tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    )
-    return tokenizer.bos_token if adds_bos else ""
+def _render_chat(tokenizer: PreTrainedTokenizerBase, user: str) -> tuple[str, str, str]:
+    """A user turn by the chat template, up to the response; and what stands before and after that."""
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template; set the model's `template: plain`")
+    turn = [{"role": "user", "content": user}]
+    asked = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    turn.append({"role": "assistant", "content": _RESPONSE})
+    answered = str(tokenizer.apply_chat_template(turn, tokenize=False))
+    if not answered.startswith(asked):
+        raise ValueError(
+            "the chat template renders a turn with its answer otherwise than the turn alone; set the "
+            "model's `template: plain`"
+        )
+    between, _, after = answered.removeprefix(asked).partition(_RESPONSE)
+    before_blanks = between.rstrip(" ")
+    blanks = between.removeprefix(before_blanks)
+    return asked + before_blanks, blanks, after.rstrip("\n") or tokenizer.eos_token or ""
 
 
-def encode(tokenizer, rendered: str, response: str) -> tuple[list[int], list[int]]:
+def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The beginning-of-sequence token, if the tokenizer puts it before a text by itself."""
+    bos_id = tokenizer.bos_token_id
+    if bos_id is None or tokenizer("a")["input_ids"][:1] != [bos_id]:
+        return ""
+    return str(tokenizer.bos_token)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, rendered: str, response: str
+) -> tuple[list[int], list[int]]:
     """Token ids of a rendered prompt and of the response to it; both hold special tokens literally.
 
     The response is tokenized where it stands: alone, some tokenizers would put a blank before it.
@@ -128,7 +142,7 @@ def encode(tokenizer, rendered: str, response: str) -> tuple[list[int], list[int
 def locate_players(
     offsets: Sequence[tuple[int, int]], words: Sequence[Word], shift: int, sample_id: str
 ) -> list[int]:
-    """Player of every token: the word it overlaps, -1 where it overlaps none.
+    """Player of every token: the number of the word that it overlaps, -1 where it overlaps none.
 
     Args:
         offsets: (start, end) of every token, in characters of the rendered prompt.
@@ -153,7 +167,9 @@ def locate_players(
     return owner
 
 
-def text_offsets(tokenizer, frame: Frame, text: str) -> list[tuple[int, int]]:
+def text_offsets(
+    tokenizer: PreTrainedTokenizerBase, frame: Frame, text: str
+) -> list[tuple[int, int]]:
     """(start, end) of every token of the rendered prompt, in characters of the user text ``text``."""
     encoded = tokenizer(frame.render(text), add_special_tokens=False, return_offsets_mapping=True)
     shift = len(frame.prefix)
@@ -161,13 +177,13 @@ def text_offsets(tokenizer, frame: Frame, text: str) -> list[tuple[int, int]]:
 
 
 def make_prompt(
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     frame: Frame,
     sample_id: str,
     text: str,
     target: str,
     words: Sequence[Word],
-    target_tokens: int | str = 1,
+    target_tokens: int | Literal["all"] = 1,
 ) -> TokenizedPrompt:
     """Tokenize one prompt and find the tokens of its players.
 
@@ -201,20 +217,20 @@ def make_prompt(
     )
 
 
-def mask_token_id(tokenizer, token: str | None = None) -> int:
+def mask_token_id(tokenizer: PreTrainedTokenizerBase, token: str | None = None) -> int:
     """Token whose embedding masks a word: ``token``, else the unknown token, else the padding token.
 
     Raises:
         ValueError: the tokenizer has none of them, or does not know ``token``.
     """
     if token is not None:
-        token_id = tokenizer.get_vocab().get(token)
-        if token_id is None:
+        vocabulary = tokenizer.get_vocab()
+        if token not in vocabulary:
             raise ValueError(f"mask_token {token!r} is not in the tokenizer's vocabulary")
-        return token_id
+        return vocabulary[token]
     for token_id in (tokenizer.unk_token_id, tokenizer.pad_token_id):
         if token_id is not None:
-            return token_id
+            return int(token_id)
     raise ValueError(
         "the tokenizer has neither an unknown nor a padding token; set the model's `mask_token`"
     )
