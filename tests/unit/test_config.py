@@ -1,13 +1,24 @@
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sft_interactions import config as study_config
-from sft_interactions.config import ConfigError, digest, model_of, resolve
-from sft_interactions.extraction import program as extraction
+from sft_interactions import limits
+from sft_interactions.config import (
+    RENAMED_KEYS,
+    RENAMED_VALUES,
+    ConfigError,
+    digest,
+    find_schema,
+    model_of,
+    resolve,
+)
+from sft_interactions.extraction.tie_break import TIE_BREAKS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load(study_config.SCHEMA_PATH.read_text())
@@ -83,9 +94,10 @@ def test_own_checkpoints(tmp_path):
 
 
 def test_the_given_config_is_left_alone():
-    given = copy.deepcopy(BASE)
+    given = changed({"runs.a-d.finetune": {"steps": 12}})
+    before = copy.deepcopy(given)
     resolve(given)
-    assert given == BASE
+    assert given == before
 
 
 def test_the_model_of_a_run_is_its_first_word():
@@ -125,11 +137,54 @@ def test_some_of_the_runs():
     assert one["only_runs"] == ["b-d-seed3", "b-d-seed5"]
 
 
-def test_limit_of_the_exact_fit_is_that_of_the_extraction():
-    assert study_config.MAX_PLAYERS_EXACT_FIT == extraction.MAX_PLAYERS_EXACT_FIT
+def test_limits_and_tie_breaks_are_those_of_the_extraction():
+    n = SCHEMA["properties"]["players"]["properties"]["n"]
+    assert (n["minimum"], n["maximum"]) == (limits.MIN_PLAYERS, limits.MAX_PLAYERS)
+    described = SCHEMA["properties"]["sensitivity"]["properties"]["noise_ratio"]["description"]
+    assert f"up to {limits.MAX_PLAYERS_EXACT_FIT} players" in described
+    for block in ("stability", "sensitivity"):
+        others = SCHEMA["properties"][block]["properties"]["tie_breaks"]["items"]["enum"]
+        assert {*others, "plain", "canonical"} == set(TIE_BREAKS)
 
 
-# What is changed, the key that the message names, and a word of the mend.
+def test_a_config_is_checked_without_what_only_jobs_need():
+    code = (
+        "import sys; from sft_interactions import config; "
+        "print(sorted({'numpy', 'polars', 'highspy', 'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "workflow"), "PATH": ""},
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("place", ["schemas", "package/schemas"], ids=["checkout", "installed"])
+def test_schema_is_found_in_a_checkout_and_in_an_installed_copy(tmp_path, place):
+    (tmp_path / "package").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"config\.schema\.yaml is neither in"):
+        find_schema(tmp_path / "package")
+    schema = tmp_path / place / "config.schema.yaml"
+    schema.parent.mkdir(parents=True)
+    schema.touch()
+    assert find_schema(tmp_path / "package") == schema
+
+
+def test_schema_of_an_installed_copy_is_its_own_whatever_lies_beside_it(tmp_path):
+    for folder in (tmp_path / "schemas", tmp_path / "package" / "schemas"):
+        folder.mkdir(parents=True)
+        (folder / "config.schema.yaml").touch()
+    found = find_schema(tmp_path / "package")
+    assert found == tmp_path / "package" / "schemas" / "config.schema.yaml"
+
+
+def test_schema_is_that_of_the_checkout():
+    assert ROOT / "workflow" / "schemas" / "config.schema.yaml" == study_config.SCHEMA_PATH
+
+
 SEEDS = {"runs.b-d": {"dataset": "d", "seeds": [3, 5]}}
 
 
@@ -146,29 +201,10 @@ def test_seeds_become_runs():
     assert shown["figures"]["main_runs"] == ["b-d-seed3"]
 
 
+# What is changed, the key that the message names, and a word of the suggested fix.
 BAD = {
     "unknown block": ({"player": {}}, "'player'", "did you mean players"),
     "unknown key": ({"finetune.step": 3}, "finetune: unknown key 'step'", "did you mean steps"),
-    "old key": (
-        {"inference.masking_baseline": "zero"},
-        "inference: the key masking_baseline",
-        "now called mask_embedding; rename it",
-    ),
-    "old key of a run": (
-        {"runs.b-d.baseline_run": "a-d"},
-        "runs.b-d: the key baseline_run",
-        "now called reference_run",
-    ),
-    "old key of a model": (
-        {"models.a.baseline_token": "<x>"},
-        "models.a: the key baseline_token",
-        "now called mask_token",
-    ),
-    "old value": (
-        {"salience.rule": "output_range"},
-        "salience.rule: output_range",
-        "now called log_odds_difference",
-    ),
     "unlike any": ({"players.xyz": 3}, "players: unknown key 'xyz'", "known keys: n, choice"),
     "unknown in a run": ({"runs.b-d.finetune": {"rank": 4}}, "runs.b-d.finetune", "mean lora_rank"),
     "wrong type": ({"players.n": "ten"}, "players.n", "must be of type integer"),
@@ -177,6 +213,18 @@ BAD = {
     "n too large": ({"players.n": 17}, "players.n", "must be at most 16"),
     "not a choice": ({"salience.rule": "best"}, "salience.rule", "must be one of max_effect"),
     "zero": ({"salience.threshold": 0}, "salience.threshold", "must be greater than 0"),
+    "no share": ({"salience.threshold": 5}, "salience.threshold", "must be at most 1"),
+    "no number of interactions": (
+        {"salience": {"rule": "top_k", "threshold": 2.5}},
+        "salience.threshold",
+        "must be of type integer",
+    ),
+    "how many": ({"salience.rule": "top_k"}, "salience", "'threshold' is missing; add it"),
+    "a list of choices": (
+        {"inference.mask_embedding": ["token"]},
+        "inference.mask_embedding",
+        "must be one of token, mean",
+    ),
     "no rate": ({"bootstrap.level": 1}, "bootstrap.level", "must be less than 1"),
     "required": ({"datasets.d.prompt": DROP}, "datasets.d", "'prompt' is missing; add it"),
     "no runs": ({"runs": {}}, "runs", "at least 1 entries"),
@@ -274,17 +322,49 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("changes", "key", "mend"), BAD.values(), ids=BAD)
-def test_a_mistake_is_one_line_with_key_and_mend(changes, key, mend):
+def error_of(changes):
     with pytest.raises(ConfigError) as error:
         resolve(changed(changes))
-    message = str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("changes", "key", "fix"), BAD.values(), ids=BAD)
+def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(changes, key, fix):
+    message = error_of(changes)
     assert key in message
-    assert re.search(mend, message)
+    assert re.search(fix, message)
     assert "\n" not in message
 
 
-def test_every_mistake_is_told():
+# Where a config of version 0.1 had a key, and an example of its value.
+OLD_KEYS = {
+    "masking_baseline": ("inference", "zero"),
+    "masking_baselines": ("sensitivity", ["zero"]),
+    "learned_baseline": ("inference", {"steps": 5}),
+    "baseline_token": ("models.a", "<x>"),
+    "baseline_run": ("runs.b-d", "a-d"),
+    "baseline_checkpoint": ("runs.b-d", "last"),
+}
+
+
+@pytest.mark.parametrize("old", RENAMED_KEYS)
+def test_a_key_of_version_0_1_is_answered_with_its_new_name(old):
+    where, value = OLD_KEYS[old]
+    new = RENAMED_KEYS[old]
+    expected = f"{where}: the key {old} is now called {new}; rename it"
+    assert error_of({f"{where}.{old}": value}) == expected
+
+
+@pytest.mark.parametrize("old", RENAMED_VALUES)
+@pytest.mark.parametrize("where", ["salience", "sensitivity.salience.0"])
+def test_a_value_of_version_0_1_is_answered_with_its_new_name(old, where):
+    choice = {"rule": old, "threshold": 0.5}
+    changes = {"salience": choice} if where == "salience" else {"sensitivity.salience": [choice]}
+    expected = f"{where}.rule: {old} is now called {RENAMED_VALUES[old]}; rename it"
+    assert error_of(changes) == expected
+
+
+def test_every_error_is_told():
     with pytest.raises(ConfigError) as error:
         resolve(changed({"players.n": 1, "salience.rule": "best", "seed": -1}))
     assert len(str(error.value).splitlines()) == 3

@@ -1,7 +1,11 @@
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
 
 from sft_interactions import tables
+from sft_interactions._version import __version__
 
 LOG_ODDS = pl.DataFrame(
     {"mask": [1, 0, 1, 0], "sample_id": ["b", "b", "a", "a"], "log_odds": [0.1, 0.2, 0.3, 0.4]}
@@ -28,9 +32,10 @@ def test_what_is_written_is_sorted_cast_and_zstd(tmp_path):
 def test_metadata(tmp_path):
     path = write(tmp_path / "t.parquet", metadata={"mask_embedding": "mean"})
     metadata = tables.read_metadata(path)
-    expected = {"schema_version": "1", "mask_embedding": "mean", **PROVENANCE}
+    expected = {"schema_version": "2", "mask_embedding": "mean", **PROVENANCE}
     assert expected.items() <= metadata.items()
     assert metadata["code_version"] == tables.code_version()
+    assert metadata["code_version"].startswith(f"{__version__}+")
 
 
 def test_columns_can_be_chosen(tmp_path):
@@ -118,9 +123,49 @@ def test_a_file_of_another_schema_is_not_read(tmp_path):
     path = write(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=r"t\.parquet: column n_players is missing; rebuild"):
         tables.read(path, tables.SOLVE)
-    LOG_ODDS.write_parquet(path)
+    version = {"schema_version": tables.SCHEMA_VERSION}
+    LOG_ODDS.write_parquet(path, metadata=version)
     with pytest.raises(ValueError, match=r"t\.parquet: column mask is Int64, expected UInt32"):
         tables.read(path, tables.LOG_ODDS)
+
+
+READERS = {
+    "read": lambda path: tables.read(path, tables.LOG_ODDS),
+    "scan": lambda path: tables.scan(path, tables.LOG_ODDS),
+    "read_metadata": tables.read_metadata,
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_table_of_another_version_is_refused_in_one_line(tmp_path, monkeypatch, reader):
+    path = tmp_path / "t.parquet"
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", "1")
+    write(path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="schema version 1, but version 2 is needed") as error:
+        reader(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).endswith("delete the file and run snakemake again to rebuild it")
+    assert "\n" not in str(error.value)
+    LOG_ODDS.write_parquet(path)
+    with pytest.raises(ValueError, match="schema version unknown"):
+        reader(path)
+
+
+def test_every_table_of_the_workflow_is_read_by_this_module():
+    allowed = {
+        # Files of users.
+        "sft_interactions/data/reading.py",
+        "sft_interactions/data/player_file.py",
+        "sft_interactions/tables.py",
+    }
+    workflow = Path(tables.__file__).parents[1]
+    found = {
+        source.relative_to(workflow).as_posix()
+        for source in workflow.rglob("*.py")
+        if re.search(r"(read|scan)_(parquet|ipc)", source.read_text())
+    }
+    assert found <= allowed
 
 
 @pytest.mark.parametrize("table", EVERY.values(), ids=EVERY)

@@ -4,13 +4,11 @@ from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.salience import read_salient
 
 provenance = start(snakemake)
-salience = snakemake.params.salience
-files = zip(
-    snakemake.params.steps, snakemake.input.interactions, snakemake.input.solve, strict=True
-)
-classes = classify({step: read_salient(*paths, salience) for step, *paths in files})
-reference = (
-    read_salient(*snakemake.input.reference, salience) if snakemake.input.reference else None
-)
-dynamics = add_generalizability(classes, reference, snakemake.params.n_players)
+params, files = snakemake.params, snakemake.input
+salient = {
+    step: read_salient(interactions, solve, params.salience)
+    for step, interactions, solve in zip(params.steps, files.interactions, files.solve, strict=True)
+}
+reference = read_salient(*files.reference, params.salience) if files.reference else None
+dynamics = add_generalizability(classify(salient), reference, params.n_players)
 tables.write(dynamics, snakemake.output[0], tables.DYNAMICS, **provenance)

@@ -7,6 +7,7 @@ from sft_interactions.analysis.runs import (
     compared_checkpoints,
     read_runs,
 )
+from sft_interactions.analysis.salience import RULES
 from sft_interactions.analysis.samples import read_logical_model, read_prompt
 from sft_interactions.analysis.sparsity import read_sparsity
 from sft_interactions.figures import (
@@ -59,7 +60,7 @@ match FIGURES[snakemake.rule].subject:
         every = checkpoints(interactions=files.interactions, solve=files.solve)
         best = best_checkpoints(every, files.stages)
         shown = [read_sparsity(one, params.n_players, params.salience) for one in best]
-        is_share = params.salience["rule"] == "max_effect"
+        is_share = RULES[params.salience["rule"]].is_share_of_largest
         threshold = params.salience["threshold"] if is_share else None
         figure = sparsity.draw(shown, n_players=params.n_players, threshold=threshold)
     case "comparison":

@@ -9,21 +9,20 @@ from sft_interactions.analysis.findings import conclude, measure_parts
 
 provenance = start(snakemake)
 params = snakemake.params
-parts = []
-for run, steps, *paths in zip(
+files = snakemake.input
+measured = []
+for run, steps, dynamics, unchanged, solve, stages in zip(
     params.runs,
     params.steps,
-    snakemake.input.dynamics,
-    snakemake.input.unchanged,
-    snakemake.input.solve,
-    snakemake.input.stages,
+    files.dynamics,
+    files.unchanged,
+    files.solve,
+    files.stages,
     strict=True,
 ):
-    dynamics, unchanged, solve, stages = paths
-    unchanged = tables.read(unchanged, tables.UNCHANGED)
-    tested = measure_parts(
+    rows = measure_parts(
         tables.read(dynamics, tables.DYNAMICS),
-        unchanged.partition_by("draw", include_key=False),
+        tables.read(unchanged, tables.UNCHANGED).partition_by("draw", include_key=False),
         tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
         steps,
         json.loads(Path(stages).read_text()),
@@ -32,8 +31,8 @@ for run, steps, *paths in zip(
         seed=params.seed,
         **params.bootstrap,
     )
-    parts.append(tested.with_columns(run=pl.lit(run)))
-parts = tables.check(pl.concat(parts), tables.FINDING_PARTS, "finding_parts")
+    measured.append(rows.with_columns(run=pl.lit(run)))
+parts = tables.check(pl.concat(measured), tables.FINDING_PARTS, "finding_parts")
 findings = tables.check(conclude(parts), tables.FINDINGS, "findings")
 tables.write(parts, snakemake.output.parts, tables.FINDING_PARTS, **provenance)
 tables.write(findings, snakemake.output.findings, tables.FINDINGS, **provenance)

@@ -3,16 +3,16 @@ from sft_interactions import tables
 from sft_interactions.analysis.metrics import compute_metrics
 
 provenance = start(snakemake)
-samples = tables.read(snakemake.input.solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list()
-unchanged = tables.read(snakemake.input.unchanged, tables.UNCHANGED)
+params, files = snakemake.params, snakemake.input
+unchanged = tables.read(files.unchanged, tables.UNCHANGED)
 metrics = compute_metrics(
-    tables.read(snakemake.input.dynamics, tables.DYNAMICS),
-    samples,
-    snakemake.params.steps,
-    snakemake.params.n_players,
-    seed=snakemake.params.seed,
+    tables.read(files.dynamics, tables.DYNAMICS),
+    tables.read(files.solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
+    params.steps,
+    params.n_players,
+    seed=params.seed,
     unchanged=unchanged.partition_by("draw", include_key=False),
-    unchanged_samples=snakemake.params.unchanged_samples,
-    **snakemake.params.bootstrap,
+    unchanged_samples=params.unchanged_samples,
+    **params.bootstrap,
 )
 tables.write(metrics, snakemake.output[0], tables.METRICS, **provenance)

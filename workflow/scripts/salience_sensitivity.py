@@ -3,22 +3,24 @@ from sft_interactions import tables
 from sft_interactions.analysis.sensitivity import vary_salience
 
 start(snakemake)
+params, files = snakemake.params, snakemake.input
 
 
-def checkpoint(interactions_path, solve_path):
+def open_checkpoint(interactions_path, solve_path):
     return (
         tables.scan(interactions_path, tables.INTERACTIONS),
         tables.read(solve_path, tables.SOLVE),
     )
 
 
-files = zip(
-    snakemake.params.steps, snakemake.input.interactions, snakemake.input.solve, strict=True
-)
+checkpoints = {
+    step: open_checkpoint(interactions, solve)
+    for step, interactions, solve in zip(params.steps, files.interactions, files.solve, strict=True)
+}
 table = vary_salience(
-    {step: checkpoint(*paths) for step, *paths in files},
-    checkpoint(*snakemake.input.reference) if snakemake.input.reference else None,
-    snakemake.params.choices,
-    snakemake.params.n_players,
+    checkpoints,
+    open_checkpoint(*files.reference) if files.reference else None,
+    params.choices,
+    params.n_players,
 )
 tables.write_report_table(table, snakemake.output.csv, snakemake.output.md)

@@ -20,7 +20,9 @@ match snakemake.rule:
         metrics = [overall_metrics(tables.read(path, tables.METRICS)) for path in files.metrics]
         table = concat_runs(params.runs, metrics)
     case "stages_table":
-        sizes = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in files.train]
+        sizes = [
+            tables.scan(path, tables.DATA).select(pl.len()).collect().item() for path in files.train
+        ]
         epochs_per_step = [
             None if batch is None else batch / size
             for batch, size in zip(params.batch_sizes, sizes, strict=True)

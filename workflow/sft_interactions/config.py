@@ -4,7 +4,8 @@ import copy
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,57 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-# As in extraction.py, which needs a solver that not every environment of the workflow has.
-MAX_PLAYERS_EXACT_FIT = 14
-SCHEMA_PATH = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+from sft_interactions.limits import MAX_PLAYERS_EXACT_FIT
 
-# Keys and values of version 0.1, which other names have replaced.
-RENAMED = {
+# Names of version 0.1 and those that have replaced them.
+RENAMED_KEYS = {
     "masking_baseline": "mask_embedding",
     "masking_baselines": "mask_embeddings",
     "learned_baseline": "learned_mask_embedding",
     "baseline_token": "mask_token",
     "baseline_run": "reference_run",
     "baseline_checkpoint": "reference_checkpoint",
-    "output_range": "log_odds_difference",
+}
+RENAMED_VALUES = {"output_range": "log_odds_difference"}
+
+# What is expected of a value, by the keyword of JSON Schema that it breaks; {} is the keyword's own value.
+EXPECTED = {
+    "type": "must be of type {}",
+    "enum": "must be one of {}",
+    "minimum": "must be at least {}",
+    "maximum": "must be at most {}",
+    "exclusiveMinimum": "must be greater than {}",
+    "exclusiveMaximum": "must be less than {}",
+    "minItems": "must have at least {} entries",
+    "minProperties": "must have at least {} entries",
+    "uniqueItems": "must not repeat an entry",
+    "pattern": "must match {}",
+    "oneOf": "has none of the allowed forms",
 }
 
 
+def find_schema(package: Path) -> Path:
+    """Path of the config schema of a copy of this package.
+
+    Args:
+        package: folder of the package. In an installed copy the schema lies inside it, in a checkout
+            beside it.
+
+    Raises:
+        FileNotFoundError: it is in neither place.
+    """
+    name = Path("schemas") / "config.schema.yaml"
+    for folder in (package, package.parent):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{name} is neither in {package} nor in {package.parent}")
+
+
+SCHEMA_PATH = find_schema(Path(__file__).parent)
+
+
 class ConfigError(ValueError):
-    """One or more mistakes in a config, one line each, naming the key and the mend."""
+    """One or more errors in a config, one line each, with the key and a suggested fix."""
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,29 +76,40 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: the config breaks the schema or names something that is not there.
     """
-    schema = yaml.safe_load(SCHEMA_PATH.read_text())
-    config = json.loads(json.dumps(config))
-    errors = list(Draft202012Validator(schema).iter_errors(config))
+    schema = _read_schema()
+    given = json.loads(json.dumps(config))
+    errors = list(Draft202012Validator(schema).iter_errors(given))
     if errors:
         raise ConfigError("\n".join(sorted({line for e in errors for line in _describe(e)})))
-    config = _with_defaults(config, schema, schema)
-    problems = list(_cross_check(config))
+    resolved = _fill_in_defaults(given, schema)
+    problems = list(_cross_check(resolved))
     if problems:
         raise ConfigError("\n".join(problems))
-    chosen = config.get("only_runs", list(config["runs"]))
-    main = [name for name in config["figures"].get("main_runs", []) if name in chosen]
-    main = main or chosen[: max(1, min(2, len(chosen) - 1))]
-    config["figures"]["main_runs"] = [_first_seed(config["runs"][name], name) for name in main]
-    config["only_runs"] = [name for run in chosen for name in _seed_names(config["runs"][run], run)]
-    config["runs"] = dict(_each_seed(config["runs"]))
-    for name, run in config["runs"].items():
+    runs = resolved["runs"]
+    chosen = resolved.get("only_runs", list(runs))
+    main = [name for name in resolved["figures"].get("main_runs", []) if name in chosen]
+    main = main or _default_main_runs(chosen)
+    resolved["figures"]["main_runs"] = [_first_seed(runs[name], name) for name in main]
+    resolved["only_runs"] = [name for run in chosen for name in _seed_names(runs[run], run)]
+    resolved["runs"] = dict(_each_seed(runs))
+    for name, run in resolved["runs"].items():
         run["model"] = model_of(name)
-        run.setdefault("seed", config["seed"])
-        run["finetune"] = {**config["finetune"], **run.get("finetune", {})}
-        run["steps"] = sorted(
-            map(int, run["checkpoints"]) if "checkpoints" in run else run["finetune"]["checkpoints"]
-        )
-    return config
+        run.setdefault("seed", resolved["seed"])
+        run["finetune"] = {**resolved["finetune"], **run.get("finetune", {})}
+        own_checkpoints = run.get("checkpoints")
+        run["steps"] = sorted(map(int, own_checkpoints or run["finetune"]["checkpoints"]))
+    return resolved
+
+
+@cache
+def _read_schema() -> Mapping[str, Any]:
+    schema: Mapping[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text())
+    return schema
+
+
+def _default_main_runs(chosen: list[str]) -> list[str]:
+    """The first two runs, or the first of two, so that one is left for the other figures."""
+    return chosen[:1] if len(chosen) == 2 else chosen[:2]
 
 
 def _each_seed(runs: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -114,41 +159,52 @@ def digest(config: Mapping[str, Any]) -> str:
 
 def _describe(error: ValidationError) -> Iterator[str]:
     where = ".".join(str(part) for part in error.absolute_path) or "the config"
-    if error.validator == "additionalProperties" and error.validator_value is False:
-        known = list(error.schema.get("properties", {}))
-        for key in sorted(set(error.instance) - set(known)):
-            if RENAMED.get(key) in known:
-                yield f"{where}: the key {key} is now called {RENAMED[key]}; rename it"
-                continue
-            near = difflib.get_close_matches(key, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            yield f"{where}: unknown key {key!r}; {mend}"
+    schema: Any = error.schema
+    value: Any = error.instance
+    limit: Any = error.validator_value
+    if error.validator == "additionalProperties" and limit is False:
+        yield from _describe_unknown_keys(where, value, list(schema.get("properties", {})))
         return
     if error.validator == "required":
         yield f"{where}: {error.message.replace(' is a required property', '')} is missing; add it"
         return
-    if error.validator == "enum" and RENAMED.get(error.instance) in error.schema["enum"]:
-        yield f"{where}: {error.instance} is now called {RENAMED[error.instance]}; rename it"
+    if error.validator == "enum" and isinstance(value, str) and RENAMED_VALUES.get(value) in limit:
+        yield f"{where}: {value} is now called {RENAMED_VALUES[value]}; rename it"
         return
-    shown = json.dumps(error.instance)
+    shown = json.dumps(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     if "propertyNames" in error.schema_path:
         shown = f"the name {shown}"
-    expected = {
-        "type": lambda s: f"must be of type {s['type']}",
-        "enum": lambda s: "must be one of " + ", ".join(map(str, s["enum"])),
-        "minimum": lambda s: f"must be at least {s['minimum']}",
-        "maximum": lambda s: f"must be at most {s['maximum']}",
-        "exclusiveMinimum": lambda s: f"must be greater than {s['exclusiveMinimum']}",
-        "exclusiveMaximum": lambda s: f"must be less than {s['exclusiveMaximum']}",
-        "minItems": lambda s: f"must have at least {s['minItems']} entries",
-        "minProperties": lambda s: f"must have at least {s['minProperties']} entries",
-        "uniqueItems": lambda s: "must not repeat an entry",
-        "pattern": lambda s: f"must match {s['pattern']}",
-        "oneOf": lambda s: "has none of the allowed forms",
-    }.get(error.validator, lambda s: error.message)
-    about = str(error.schema.get("description", "")).strip()
-    yield f"{where}: {shown} {expected(error.schema)}" + (f" ({about})" if about else "")
+    if isinstance(limit, list):
+        limit = ", ".join(map(str, limit))
+    known = EXPECTED.get(str(error.validator))
+    expected = error.message if known is None else known.format(limit)
+    about = str(schema.get("description", "")).strip()
+    yield f"{where}: {shown} {expected}" + (f" ({about})" if about else "")
+
+
+def _describe_unknown_keys(
+    where: str, block: Mapping[str, Any], known: Sequence[str]
+) -> Iterator[str]:
+    for key in sorted(set(block) - set(known)):
+        if RENAMED_KEYS.get(key) in known:
+            yield f"{where}: the key {key} is now called {RENAMED_KEYS[key]}; rename it"
+            continue
+        near = difflib.get_close_matches(key, known, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        yield f"{where}: unknown key {key!r}; {fix}"
+
+
+def _fill_in_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the schema's defaults; ``finetune`` blocks of runs are left as they are given.
+
+    They are laid over the study's, whose values the defaults would hide.
+    """
+    own = {name: run.pop("finetune") for name, run in config["runs"].items() if "finetune" in run}
+    filled: dict[str, Any] = _with_defaults(config, schema, schema)
+    for name, finetune in own.items():
+        filled["runs"][name]["finetune"] = finetune
+    return filled
 
 
 def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
@@ -162,16 +218,11 @@ def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any
     for key, part in properties.items():
         if key not in filled and "default" in part:
             filled[key] = copy.deepcopy(part["default"])
-    # A run's own finetune block is laid over the study's; defaults would hide the study's values.
     for key, item in filled.items():
         part = properties.get(key, schema.get("additionalProperties"))
-        if isinstance(part, dict) and not (schema is _run_schema(root) and key == "finetune"):
+        if isinstance(part, dict):
             filled[key] = _with_defaults(item, part, root)
     return filled
-
-
-def _run_schema(root: Mapping[str, Any]) -> Mapping[str, Any]:
-    return root["properties"]["runs"]["additionalProperties"]
 
 
 def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:

@@ -3,15 +3,22 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import polars as pl
 
-SCHEMA_VERSION = "1"
-__version__ = "0.1.0"
+from sft_interactions._version import __version__
+
+# Raised when a column or a file gets another name or meaning, so that tables of an older version are
+# made anew and not misread. 2: log_odds_difference (was output_range), log_odds (was outputs),
+# mask_embedding (was masking_baseline) in the metadata of prompts.
+SCHEMA_VERSION = "2"
+
+DataType = pl.DataType | type[pl.DataType]
 
 KIND = pl.Enum(["and", "or"])
 KIND_OR_BIAS = pl.Enum(["and", "or", "bias"])
@@ -21,7 +28,7 @@ VERDICT = pl.Enum(["supported", "contradicted", "inconclusive"])
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of a table and the columns it is sorted by.
+    """Columns of a table and the columns it is sorted by; docs/tables.md says what they hold.
 
     Attributes:
         columns: column name to polars type, in the order of the file.
@@ -29,7 +36,7 @@ class Table:
         nullable: columns that may hold null.
     """
 
-    columns: dict[str, pl.DataType]
+    columns: dict[str, DataType]
     key: tuple[str, ...]
     nullable: frozenset[str] = frozenset()
 
@@ -200,7 +207,7 @@ SENSITIVITY = Table(
 
 @cache
 def code_version() -> str:
-    """Version of this library and a digest of its sources, such as ``0.1.0+1a2b3c4d5e6f``."""
+    """Version of this library and a digest of its sources, such as ``0.2.0+1a2b3c4d5e6f``."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for source in sorted(package.rglob("*.py")):
@@ -211,6 +218,11 @@ def code_version() -> str:
 
 def check(frame: pl.DataFrame, table: Table, name: str) -> pl.DataFrame:
     """Return ``frame`` cast to the table's types, in its column order, sorted by its key.
+
+    Columns that the table does not have are dropped.
+
+    Args:
+        name: what the rows are, for messages.
 
     Raises:
         ValueError: a column is missing, a value does not fit its type, is null or NaN where that is
@@ -243,7 +255,7 @@ def write(
     *,
     created_by: str,
     config_hash: str,
-    metadata: dict[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a table as zstd Parquet under a temporary name, then rename it.
 
@@ -270,35 +282,50 @@ def write(
         )
 
 
-class replacing:  # noqa: N801 - reads as a verb in a with statement
-    """Context manager that gives a temporary path and renames it to ``path`` on success."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path in a ``with`` statement, and rename it to ``path`` on success.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    After an error the temporary file is removed, and ``path`` is what it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    os.chmod(name, 0o644)
+    temporary = Path(name)
+    try:
+        yield temporary
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)
 
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{self.path.stem}-", suffix=self.path.suffix, dir=self.path.parent
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """File metadata of a Parquet table, as strings.
+
+    Raises:
+        ValueError: the file is of another version of the tables than ``SCHEMA_VERSION``.
+    """
+    metadata = pl.read_parquet_metadata(path)
+    version = metadata.get("schema_version", "unknown")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: this table has schema version {version}, but version {SCHEMA_VERSION} is needed; "
+            "delete the file and run snakemake again to rebuild it"
         )
-        os.close(handle)
-        os.chmod(name, 0o644)
-        self.temporary = Path(name)
-        return self.temporary
-
-    def __exit__(self, error_type: object, value: object, traceback: object) -> None:
-        if error_type is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
+    return metadata
 
 
 def scan(path: str | Path, table: Table) -> pl.LazyFrame:
     """Open a table to read only what a query needs of it, and check that it has the table's schema.
 
     Raises:
-        ValueError: columns or types differ from the table's.
+        ValueError: the file is of another version of the tables, or its columns or their types differ
+            from the table's.
     """
+    read_metadata(path)
     schema = pl.read_parquet_schema(path)
     for column, dtype in table.columns.items():
         if column not in schema:
@@ -308,14 +335,13 @@ def scan(path: str | Path, table: Table) -> pl.LazyFrame:
     return pl.scan_parquet(path).select(list(table.columns))
 
 
-def read(path: str | Path, table: Table, columns: list[str] | None = None) -> pl.DataFrame:
-    """Read a table, or some of its columns, after the check of :func:`scan`."""
+def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read a table, or some of its columns, after the check of :func:`scan`.
+
+    Raises:
+        ValueError: as :func:`scan`.
+    """
     return scan(path, table).select(columns or list(table.columns)).collect()
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """File metadata of a Parquet table, as strings."""
-    return pl.read_parquet_metadata(path)
 
 
 def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str | Path) -> None:
@@ -323,16 +349,16 @@ def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str |
     with replacing(csv_path) as temporary:
         frame.write_csv(temporary)
     rounded = frame.with_columns(pl.selectors.float().round(3))
-    cells = [
-        [
-            ("" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell))
-            for cell in row
-        ]
-        for row in rounded.iter_rows()
-    ]
-    lines = [frame.columns, ["---"] * frame.width, *cells]
+    lines = [frame.columns, ["---"] * frame.width]
+    lines += [[_cell(value) for value in row] for row in rounded.iter_rows()]
     with replacing(md_path) as temporary:
         temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def digest_of_modules(names: Iterable[str]) -> str:

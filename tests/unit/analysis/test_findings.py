@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -186,5 +185,23 @@ def test_few_samples_and_no_bootstrap_judge_nothing():
     ],
 )
 def test_verdict(above, low, high, n, verdict):
-    part = findings.Part("1.1 x", "x", above, 0.5, np.copy)
+    side = ">" if above else "<"
+    part = findings.Part(1, 1, "x", "x", side, 0.5, findings.Quantities.share_of_training)
     assert verdict_of(part, low, high, n) == verdict
+
+
+def test_parts_are_numbered_within_their_finding_and_their_names_sort_alike():
+    numbers = {finding: [] for finding in findings.STATEMENTS}
+    for part in findings.PARTS:
+        numbers[part.finding].append(part.number)
+        assert part.name.startswith(f"{part.finding}.{part.number} ")
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+    names = [part.name for part in findings.PARTS]
+    assert names == sorted(names)
+
+
+def test_what_a_part_needs_is_what_it_compares():
+    stages = {part.name: set(part.needs) for part in findings.PARTS}
+    assert stages["1.1 few"] == stages["3.1 beyond noise"] == {findings.DENOISING}
+    assert stages["2.1 many"] == stages["3.3 short"] == set(findings.BOTH_STAGES)
+    assert stages["4.1 high order"] == stages["5.7 beat chance"] == set()

@@ -8,6 +8,8 @@ import pytest
 
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import (
+    Cells,
+    _signs,
     bootstrap_weights,
     compute_metrics,
     compute_metrics_over_seeds,
@@ -68,6 +70,15 @@ def test_table_fits_its_schema(metrics):
     tables.check(metrics.table, tables.METRICS, "metrics")
 
 
+def test_cells_are_the_rows_of_a_class_at_a_checkpoint():
+    cells = Cells(HAND_MADE, ["b", "a"])
+    assert cells.rows(10, "removed").select("sample_id", "pattern", "row").rows() == [("b", 6, 0)]
+    assert cells.rows(0, "preserved")["row"].to_list() == [1, 1, 1, 1, 0]
+    empty = cells.rows(0, "removed")
+    assert empty.is_empty()
+    assert empty.schema == cells.rows(0, "preserved").schema
+
+
 def test_counts_are_means_over_samples(metrics):
     assert metrics(0, "preserved", "count") == 5 / 2
     assert metrics(0, "preserved", "count", "and") == 3 / 2
@@ -118,6 +129,15 @@ def test_chance_level_of_rho_of_many_falls_with_their_number():
     assert found == pytest.approx(math.sqrt(2 / (math.pi * 400)), rel=0.1)
 
 
+def test_kept_signs_are_bounded_and_in_bytes():
+    for n in range(20, 300):
+        assert _signs(n).dtype == np.int8
+        assert _signs(n).shape == (512, n)
+    assert _signs.cache_info().currsize <= 256
+    assert _signs(9).shape == (256, 9)  # all of them, up to a common sign
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_sizes_of_a_class():
     first, number = 1000, 600
     rows = pl.DataFrame({"row": range(number), "times": range(first, first + number)}).select(
@@ -248,7 +268,7 @@ def test_weights_are_draws_with_replacement():
     assert weights.shape == (100, 7)
     assert (weights.sum(1) == 7).all()
     assert weights.max() > 1
-    assert bootstrap_weights(7, 0, 0).size == 0
+    assert bootstrap_weights(7, 0, 0).shape == (0, 7)
 
 
 def test_summary_of_a_constant_is_that_constant():
@@ -289,6 +309,11 @@ def test_metrics_over_seeds_are_means_over_pairs_of_seed_and_sample():
     other = HAND_MADE.filter(pl.col("sample_id") == "a")
     found = count_of(over_seeds(HAND_MADE, other))
     assert (found["value"], found["n_samples"]) == ((4 + 1 + 4 + 0) / 4, 4)
+
+
+def test_without_resamples_there_is_no_interval_over_seeds():
+    found = count_of(over_seeds(HAND_MADE, HAND_MADE, resamples=0))
+    assert (found["value"], found["ci_low"], found["ci_high"]) == (5 / 2, None, None)
 
 
 def test_one_seed_twice_is_that_seed():

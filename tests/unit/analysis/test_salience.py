@@ -1,8 +1,12 @@
 import polars as pl
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
+from sft_interactions import config as study_config
 from sft_interactions import tables
-from sft_interactions.analysis.salience import read_salient, select_salient
+from sft_interactions.analysis import salience
+from sft_interactions.analysis.salience import RULES, Rule, read_salient, select_salient
 
 ROWS = [
     ("a", "bias", 0, 0, 99.0),
@@ -65,8 +69,65 @@ def test_ties_of_one_kind_go_by_pattern():
 
 
 def test_unknown_rule():
-    with pytest.raises(ValueError, match="unknown salience rule 'best'"):
+    with pytest.raises(ValueError, match="unknown salience rule 'best'; choose from max_effect, "):
         select_salient(INTERACTIONS, SOLVE, "best", 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold", "message"),
+    [
+        ("max_effect", 1.5, "max_effect is a share .*, above 0 and at most 1, not 1.5"),
+        ("log_odds_difference", 0, "above 0, not 0"),
+        ("top_k", 2.5, "a number of interactions a sample, a whole number above 0, not 2.5"),
+    ],
+)
+def test_a_threshold_that_a_rule_does_not_allow(rule, threshold, message):
+    with pytest.raises(ValueError, match=message):
+        select_salient(INTERACTIONS, SOLVE, rule, threshold)
+
+
+def test_a_rule_of_ones_own(monkeypatch):
+    def weakest(effects, solve, threshold):
+        assert solve is SOLVE
+        size = pl.col("effect").abs()
+        return effects.filter(size <= threshold)
+
+    monkeypatch.setitem(salience.RULES, "weakest", Rule("the weakest", "in log-odds", weakest))
+    assert keys(select_salient(INTERACTIONS, SOLVE, "weakest", 1.0)) == {AO6, B2, BO7}
+
+
+SCHEMA = yaml.safe_load(study_config.SCHEMA_PATH.read_text())
+
+
+def words(name):
+    """A text of the config schema, on one line."""
+    return " ".join(SCHEMA["$defs"][name]["description"].split())
+
+
+def test_config_schema_has_the_rules_and_their_descriptions():
+    assert SCHEMA["$defs"]["salience_rule"]["enum"] == list(RULES)
+    for name, rule in RULES.items():
+        assert f" {name}: {rule.description}." in words("salience_rule")
+        assert f" {name}: {rule.threshold}." in words("salience_threshold")
+
+
+CHOICES = {
+    "salience": SCHEMA["properties"]["salience"],
+    "sensitivity": SCHEMA["properties"]["sensitivity"]["properties"]["salience"]["items"],
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("rule", RULES)
+def test_config_schema_allows_the_thresholds_that_the_rule_allows(choice, rule):
+    validator = Draft202012Validator({**choice, "$defs": SCHEMA["$defs"]})
+    for threshold in (-1.0, 0, 0.5, 1, 1.5, 50):
+        try:
+            select_salient(INTERACTIONS, SOLVE, rule, threshold)
+            is_allowed = True
+        except ValueError:
+            is_allowed = False
+        assert validator.is_valid({"rule": rule, "threshold": threshold}) == is_allowed, threshold
 
 
 def test_columns_are_kept_and_kind_has_no_bias():

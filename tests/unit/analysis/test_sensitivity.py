@@ -6,21 +6,22 @@ import numpy as np
 import polars as pl
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from random_runs import texts
 
 from sft_interactions import tables
 from sft_interactions.analysis import sensitivity
 from sft_interactions.analysis.dynamics import classify
-from sft_interactions.analysis.metrics import by_cell, ratios
+from sft_interactions.analysis.metrics import Cells, ratios
+from sft_interactions.analysis.salience import select_salient
 from sft_interactions.analysis.sensitivity import (
     Choice,
     choices,
     last_present_effects,
     vary_findings,
+    vary_salience,
 )
+from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import extract
 from sft_interactions.figures import survival
-from sft_interactions.figures.style import save
 
 OWN = Choice({"rule": "max_effect", "threshold": 0.05}, 0.04)
 SAMPLES = [f"s{i}" for i in range(6)]
@@ -145,32 +146,15 @@ def test_gamma_by_count_gives_every_interaction_one_vote():
         for pattern, effect, good in ((1, 9.0, True), (2, 1.0, False), (4, 1.0, False))
     ]
     frame = pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
-    cells = by_cell(frame, ["a"])
+    cell = Cells(frame, ["a"]).rows(0, "preserved")
     found = {
         metric: (numerator / denominator).item()
-        for order, metric, numerator, denominator in ratios(cells[0, "preserved"], "both", 1, 3)
+        for order, metric, numerator, denominator in ratios(cell, "both", 1, 3)
         if order is None
     }
     assert found["gamma"] == pytest.approx(9 / 11)
     assert found["gamma_by_count"] == pytest.approx(1 / 3)
     assert found["gamma_by_count_chance"] == pytest.approx(0.5)
-
-
-def test_figure_has_a_cell_for_every_verdict(values, tmp_path):
-    table = vary(values, other=replace(OWN, noise_ratio=0.0))
-    figure = survival.draw({"A run": table, "Another run": table.head(5)}, level=0.95)
-    for axes, rows in zip(figure.axes, (table, table.head(5)), strict=True):
-        expected = {f"{r['choice']}:{r['finding']}:{r['verdict']}" for r in rows.to_dicts()}
-        assert {patch.get_gid() for patch in axes.patches} == expected
-        for row in rows.to_dicts():
-            mark = survival.VERDICTS[row["verdict"]][2]
-            assert f"{mark} {row['parts_supported']}/{row['parts']}" in texts(figure)
-    save(figure, [tmp_path / "a.svg"])
-    save(
-        survival.draw({"A run": table, "Another run": table.head(5)}, level=0.95),
-        [tmp_path / "b.svg"],
-    )
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_choices_share_an_extraction(values, monkeypatch):
@@ -209,14 +193,32 @@ def test_mask_embeddings_without_a_reference_model(values):
     assert rows["choice"].unique(maintain_order=True).to_list() == list(tested)
 
 
-def test_names_of_choices_fit_beside_the_figure(values):
+def test_salience_sweep_matches_a_single_rule(values):
+    pair = from_extraction(SAMPLES, values[0], extract(values[0]))
+    sweep = [dict(OWN.salience), {"rule": "top_k", "threshold": 2}]
+    table = vary_salience({0: pair, 1: pair}, pair, sweep, 3)
+    counts = table.filter(pl.col("class") == "preserved").rows_by_key(
+        ["rule", "step"], named=True, unique=True
+    )
+    expected = select_salient(*pair, **OWN.salience).height / len(SAMPLES)
+    assert counts["max_effect", 0]["count"] == pytest.approx(expected)
+    assert counts["top_k", 1]["count"] == 2
+    assert counts["top_k", 1]["gamma"] == 1  # the reference model is the LLM itself here
+
+
+def test_names_of_choices_fit_beside_the_figure():
     kinds = ("token", "mean", "zero", "learned")
-    table = vary(values)
-    named = [
-        table.with_columns(choice=pl.lit(name), position=pl.lit(position))
-        for position, name in enumerate(choices(OWN, [], [], [], kinds, has_reference=True))
+    names = list(choices(OWN, [], [], [], kinds, has_reference=True))
+    cells = [
+        (position, name, finding, "supported", 2, 3)
+        for position, name in enumerate(names)
+        for finding in range(1, 6)
     ]
-    figure = survival.draw({"A run": pl.concat(named)}, level=0.95)
+    columns = ["position", "choice", "finding", "verdict", "parts_supported", "parts"]
+    table = pl.DataFrame(cells, schema=columns, orient="row")
+    figure = survival.draw({"A run": table}, level=0.95)
     canvas = FigureCanvasAgg(figure)
-    for label in figure.axes[0].get_yticklabels():
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == names
+    for label in labels:
         assert label.get_window_extent(canvas.get_renderer()).x0 >= 0, label.get_text()

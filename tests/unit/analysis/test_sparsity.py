@@ -64,3 +64,32 @@ def test_counts():
     assert found["n_samples"].to_list() == [3, 3, 3, 2]
     inside = found.filter(pl.col("value").is_between("ci_low", "ci_high"))
     assert len(inside) == len(found)
+
+
+def summarize(rows, salient, samples):
+    return summarize_counts(rows, salient, samples, resamples=50, level=0.9, seed=0)
+
+
+def test_strength_is_that_of_the_salient_rows_under_any_rule():
+    rows = interactions({"a": [10.0, -8.0, 1.0, 1.0], "b": [4.0, 2.0]})
+    # Neither the strongest nor as many in every sample.
+    salient = rows.filter(pl.col("effect").is_in([-8.0, 1.0, 2.0]))
+    found = summarize(rows, salient.cast({"kind": tables.KIND}), ["a", "b"])
+    values = dict(found.select("quantity", "value").rows())
+    assert values["salient"] == pytest.approx((3 + 1) / 2)
+    assert values["salient_strength"] == pytest.approx((10 / 20 + 2 / 6) / 2)
+
+
+def test_strength_of_the_strongest_is_summed_from_the_strongest_on():
+    # To the last digit, in which a sum depends on the order of its terms.
+    random = np.random.default_rng(0)
+    effects = {f"s{i}": random.normal(size=200).tolist() for i in range(5)}
+    rows = interactions(effects)
+    salient = rows.filter(pl.col("kind") != "bias", pl.col("effect").abs() >= 0.3)
+    expected = []
+    for strengths in sorted_strengths(rows).values():
+        kept = strengths >= 0.3 / max(map(abs, effects[f"s{len(expected)}"]))
+        expected.append(strengths[: kept.sum()].sum() / strengths.sum())
+    found = summarize(rows, salient.sample(fraction=1, shuffle=True, seed=0), list(effects))
+    value = found.filter(quantity="salient_strength")["value"].item()
+    assert value == np.array(expected).sum() / 5

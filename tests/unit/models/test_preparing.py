@@ -189,7 +189,7 @@ def test_gguf_is_parsed_once_and_saved_in_float32(tmp_path, monkeypatch):
     monkeypatch.setattr(gguf.GGUFReader, "__init__", count)
     prepare("pypi:x==1", tmp_path / "tiny", [tmp_path / "tiny.gguf"])
     assert len(parsed) == 1, (
-        f"transformers {transformers.__version__} with gguf {version("gguf")} takes GGUFReader from "
+        f"transformers {transformers.__version__} with gguf {version('gguf')} takes GGUFReader from "
         "elsewhere, so that a file is parsed several times; see _parsing_gguf_once"
     )
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny", dtype="auto")

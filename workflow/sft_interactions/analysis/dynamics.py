@@ -7,7 +7,9 @@ import polars as pl
 
 from sft_interactions.tables import CLASS
 
-KEY = ["sample_id", "kind", "pattern"]
+PRESERVED, EMERGED, REMOVED = CLASSES = ("preserved", "emerged", "removed")
+# What makes two interactions the same one.
+KEY = ("sample_id", "kind", "pattern")
 
 
 def classify(salient: Mapping[int, pl.DataFrame]) -> pl.DataFrame:
@@ -28,14 +30,14 @@ def classify(salient: Mapping[int, pl.DataFrame]) -> pl.DataFrame:
     steps = sorted(salient)
     before = salient[steps[0]]
     preserved = before
-    parts = [_labelled(before, steps[0], "preserved")]
+    parts = [_labelled(before, steps[0], PRESERVED)]
     for step in steps[1:]:
         now = salient[step]
         preserved = now.join(preserved, on=KEY, how="semi")
         parts += [
-            _labelled(preserved, step, "preserved"),
-            _labelled(now.join(preserved, on=KEY, how="anti"), step, "emerged"),
-            _labelled(before.join(now, on=KEY, how="anti"), step, "removed"),
+            _labelled(preserved, step, PRESERVED),
+            _labelled(now.join(preserved, on=KEY, how="anti"), step, EMERGED),
+            _labelled(before.join(now, on=KEY, how="anti"), step, REMOVED),
         ]
     return pl.concat(parts)
 
@@ -63,7 +65,12 @@ def add_generalizability(
 
     Args:
         rows: what :func:`classify` returns.
-        reference: salient interactions of the reference model, or None.
+        reference: salient interactions of the reference model, rows (sample_id, kind, pattern, order,
+            effect), or None.
+        n_players: number of players of a prompt.
+
+    Returns:
+        ``rows`` with the columns generalizable (boolean) and chance (float64).
     """
     if reference is None:
         return rows.with_columns(

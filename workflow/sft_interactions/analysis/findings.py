@@ -1,13 +1,17 @@
 """The five findings of arXiv 2605.17967 as tests (docs/findings.md, written before any result)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from sft_interactions.analysis.metrics import bootstrap_weights, by_cell, ratios
+from sft_interactions.analysis.dynamics import EMERGED, PRESERVED, REMOVED
+from sft_interactions.analysis.metrics import Cells, bootstrap_weights, ratios
+from sft_interactions.analysis.stages import Boundary
 
 FEWEST_SAMPLES = 5
 STATEMENTS = {
@@ -20,19 +24,34 @@ STATEMENTS = {
         "and ρ, and carry the inference together with the early emerged ones"
     ),
 }
-P, E, R = "preserved", "emerged", "removed"
+# Stages in which a part needs a checkpoint.
+DENOISING, OVERFITTING = "denoising", "overfitting"
+BOTH_STAGES = (DENOISING, OVERFITTING)
+# Index of the checkpoint before SFT.
+FIRST = 0
 
 
 class Quantities:
     """Means over samples of what the parts are made of, for all samples and for every resample.
 
-    Every method takes a class and the index of a checkpoint and returns float64 (1 + resamples,), the
-    first entry over all samples; NaN where undefined.
+    Every method that takes a class and the index of a checkpoint returns float64 (1 + resamples,), the
+    first entry over all samples; NaN where undefined. In names of statistics d is ``boundary`` and T
+    is ``last``.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        unchanged: draws of a run in which nothing but noise changes, in the form of ``dynamics``.
+        samples: all analysed samples, also those without a salient interaction.
+        steps: analysed checkpoints.
+        stages: where the denoising stage ends.
+        n_players: number of players of a prompt.
+        unchanged_samples: how many samples, the first of ``samples``, the draws cover.
+        weights: (resamples, samples) how often each resample draws each sample.
+        gamma: metric that is taken for γ.
 
     Attributes:
-        d: index of the checkpoint that ends the denoising stage.
+        boundary: index of the checkpoint that ends the denoising stage.
         last: index of the last checkpoint.
-        n_samples: the fewest samples that a quantity asked for rests on; to be reset by the caller.
     """
 
     def __init__(
@@ -41,72 +60,101 @@ class Quantities:
         unchanged: Sequence[pl.DataFrame],
         samples: Sequence[str],
         steps: Sequence[int],
-        boundary_step: int,
+        stages: Boundary,
         n_players: int,
         *,
         unchanged_samples: int,
-        weights: np.ndarray,
+        weights: NDArray[np.float64],
         gamma: str = "gamma",
     ) -> None:
-        self.steps, self.n_players = sorted(steps), n_players
-        self.d, self.last = self.steps.index(boundary_step), len(steps) - 1
-        self.n_samples = len(samples)
-        self._gamma = gamma
-        self._runs = [by_cell(rows, samples) for rows in (dynamics, *unchanged)]
-        self._weights = np.concatenate(
-            [np.ones((1, len(samples))), weights.reshape(-1, len(samples))]
-        )
-        self._covered = np.arange(len(samples)) < unchanged_samples
-        self._sums: dict[tuple[int, str, int], dict[str, np.ndarray]] = {}
+        self.steps = sorted(steps)
+        self.boundary, self.last = self.steps.index(stages["boundary_step"]), len(steps) - 1
+        self._stages, self._n_players, self._gamma = stages, n_players, gamma
+        self._n_samples = self._fewest_samples = len(samples)
+        self._cells = Cells(dynamics, samples)
+        self._floor = [Cells(rows, samples) for rows in unchanged]
+        self._weights = np.concatenate([np.ones((1, len(samples))), weights])
+        self._covered = (np.arange(len(samples)) < unchanged_samples).astype(float)
+        self._ratios: dict[tuple[Cells, str, int], dict[str, NDArray[np.float64]]] = {}
 
-    def count(self, label: str, step: int) -> np.ndarray:
+    def has_checkpoint(self, stage: str) -> bool:
+        """Whether a stage, ``DENOISING`` or ``OVERFITTING``, has a checkpoint after its start."""
+        if stage == DENOISING:
+            return self.boundary > FIRST
+        return self.boundary < self.last
+
+    def measure(
+        self, compute: Callable[["Quantities"], NDArray[np.float64]]
+    ) -> tuple[NDArray[np.float64], int]:
+        """A statistic, and the fewest samples that one of its quantities rests on."""
+        self._fewest_samples = self._n_samples
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = compute(self)
+        return values, self._fewest_samples
+
+    def count(self, label: str, step: int) -> NDArray[np.float64]:
         """Number of interactions."""
-        return self._mean("count", label, step)
+        return self._mean("count", label, step, self._cells)
 
-    def count_beyond_floor(self, label: str, step: int) -> np.ndarray:
+    def count_beyond_floor(self, label: str, step: int) -> NDArray[np.float64]:
         """Number of interactions less that of the churn floor, over the samples that it covers."""
-        floors = [self._mean("count", label, step, draw) for draw in range(1, len(self._runs))]
-        here = self._mean("count", label, step, covered=True)
-        return here - np.mean(floors, axis=0) if floors else np.full_like(here, np.nan)
+        here = self._mean("count", label, step, self._cells, covered_only=True)
+        if not self._floor:
+            return np.full_like(here, np.nan)
+        draws = [self._mean("count", label, step, draw, covered_only=True) for draw in self._floor]
+        floor: NDArray[np.float64] = np.mean(draws, axis=0)
+        return here - floor
 
-    def order(self, label: str, step: int) -> np.ndarray:
+    def order(self, label: str, step: int) -> NDArray[np.float64]:
         """Mean order."""
-        return self._mean("mean_order", label, step)
+        return self._mean("mean_order", label, step, self._cells)
 
-    def gamma(self, label: str, step: int) -> np.ndarray:
+    def gamma(self, label: str, step: int) -> NDArray[np.float64]:
         """γ (Eq. 9)."""
-        return self._mean(self._gamma, label, step)
+        return self._mean(self._gamma, label, step, self._cells)
 
-    def gamma_above_chance(self, label: str, step: int) -> np.ndarray:
+    def gamma_above_chance(self, label: str, step: int) -> NDArray[np.float64]:
         """γ less its chance level."""
-        return self.gamma(label, step) - self._mean(f"{self._gamma}_chance", label, step)
+        chance = self._mean(f"{self._gamma}_chance", label, step, self._cells)
+        return self.gamma(label, step) - chance
 
-    def rho_above_chance(self, label: str, step: int) -> np.ndarray:
+    def rho_above_chance(self, label: str, step: int) -> NDArray[np.float64]:
         """ρ (Eq. 10) less its chance level."""
-        return self._mean("rho", label, step) - self._mean("rho_chance", label, step)
+        chance = self._mean("rho_chance", label, step, self._cells)
+        return self._mean("rho", label, step, self._cells) - chance
 
-    def cross_entropy(self, label: str, step: int) -> np.ndarray:
+    def cross_entropy(self, label: str, step: int) -> NDArray[np.float64]:
         """Cross-entropy of the class alone."""
-        return self._mean("cross_entropy", label, step)
+        return self._mean("cross_entropy", label, step, self._cells)
+
+    def share_of_training(self) -> NDArray[np.float64]:
+        """The end of the denoising stage as a share of the steps up to the last checkpoint.
+
+        Returns:
+            (3,): the share and its interval, that of ``stages.json``.
+        """
+        stages = self._stages
+        steps = [stages["boundary_step"], stages["ci_low_step"], stages["ci_high_step"]]
+        return np.array(steps) / self.steps[-1]
 
     def _mean(
-        self, metric: str, label: str, step: int, run: int = 0, covered: bool = False
-    ) -> np.ndarray:
-        key = (run, label, step)
-        if key not in self._sums:
-            cells = self._runs[run]
-            rows = cells.get((self.steps[step], label), cells[None])
-            self._sums[key] = {
-                name: np.stack(ratio)
-                for order, name, *ratio in ratios(
-                    rows, "both", self._weights.shape[1], self.n_players
+        self, metric: str, label: str, step: int, cells: Cells, *, covered_only: bool = False
+    ) -> NDArray[np.float64]:
+        key = (cells, label, step)
+        if key not in self._ratios:
+            rows = cells.rows(self.steps[step], label)
+            self._ratios[key] = {
+                name: np.stack([numerator, denominator])
+                for order, name, numerator, denominator in ratios(
+                    rows, "both", self._n_samples, self._n_players
                 )
                 if order is None
             }
-        numerator, denominator = self._sums[key][metric] * (
-            self._covered if covered or run else 1.0
-        )
-        self.n_samples = min(self.n_samples, int((denominator > 0).sum()))
+        ratio = self._ratios[key][metric]
+        if covered_only:
+            ratio = ratio * self._covered
+        numerator, denominator = ratio
+        self._fewest_samples = min(self._fewest_samples, int((denominator > 0).sum()))
         bottom = self._weights @ denominator
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(bottom > 0, (self._weights @ numerator) / bottom, np.nan)
@@ -117,84 +165,123 @@ class Part:
     """One part of a finding.
 
     Attributes:
-        name: finding, number and a word, such as ``1.1 few``.
+        finding: number of the finding.
+        number: its number within the finding.
+        word: what it says, in a word or two.
         statistic: what is measured, in words.
-        above: the paper claims a value above the threshold; else below.
+        side: side of the threshold on which the paper claims the value to lie, ``>`` or ``<``.
         threshold: what it is compared with.
-        compute: the statistic from the quantities.
-        stages: the part needs a denoising stage (1), and an overfitting stage too (2).
+        compute: the statistic from the quantities, float64 (1 + resamples,), the first entry over all
+            samples.
+        needs: stages that must have a checkpoint for the part to be defined.
+        has_own_interval: ``compute`` gives (3,) the value and the ends of its interval instead.
     """
 
-    name: str
+    finding: int
+    number: int
+    word: str
     statistic: str
-    above: bool
+    side: Literal[">", "<"]
     threshold: float
-    compute: Callable[[Quantities], np.ndarray]
-    stages: int = 0
+    compute: Callable[[Quantities], NDArray[np.float64]]
+    needs: tuple[str, ...] = ()
+    has_own_interval: bool = False
 
     @property
-    def finding(self) -> int:
-        """Number of the finding."""
-        return int(self.name[0])
+    def name(self) -> str:
+        """Finding, number and word, such as ``1.1 few``."""
+        return f"{self.finding}.{self.number} {self.word}"
 
 
-def _above_the_others(quantity: Callable[[str, int], np.ndarray], last: int) -> np.ndarray:
-    return quantity(P, last) - np.maximum(quantity(E, last), quantity(R, last))
+def _above_the_others(
+    quantity: Callable[[str, int], NDArray[np.float64]], step: int
+) -> NDArray[np.float64]:
+    """A quantity of the preserved interactions less the larger one of the other two classes."""
+    return quantity(PRESERVED, step) - np.maximum(quantity(EMERGED, step), quantity(REMOVED, step))
 
 
 PARTS = (
-    Part("1.1 few", "count of E_d / count of Ω_0", False, 0.5,
-         lambda q: q.count(E, q.d) / q.count(P, 0), 1),
-    Part("1.2 low order", "mean order: Ω_0 − E_d", True, 0,
-         lambda q: q.order(P, 0) - q.order(E, q.d), 1),
-    Part("1.3 high γ", "γ above chance: E_d − R_d", True, 0,
-         lambda q: q.gamma_above_chance(E, q.d) - q.gamma_above_chance(R, q.d), 1),
-    Part("1.4 high ρ", "ρ above chance: E_d − R_d", True, 0,
-         lambda q: q.rho_above_chance(E, q.d) - q.rho_above_chance(R, q.d), 1),
-    Part("2.1 many", "count beyond the churn floor: E_T − E_d", True, 0,
-         lambda q: q.count_beyond_floor(E, q.last) - q.count_beyond_floor(E, q.d), 2),
-    Part("2.2 high order", "mean order: E_T − E_d", True, 0,
-         lambda q: q.order(E, q.last) - q.order(E, q.d), 2),
-    Part("2.3 low γ", "γ above chance: E_d − E_T", True, 0,
-         lambda q: q.gamma_above_chance(E, q.d) - q.gamma_above_chance(E, q.last), 2),
-    Part("2.4 low ρ", "ρ above chance: E_d − E_T", True, 0,
-         lambda q: q.rho_above_chance(E, q.d) - q.rho_above_chance(E, q.last), 2),
-    Part("3.1 beyond noise", "count of R_d beyond the churn floor", True, 0,
-         lambda q: q.count_beyond_floor(R, q.d), 1),
-    Part("3.2 most", "lost from P by d / by T, beyond the churn floor", True, 0.5,
-         lambda q: q.count_beyond_floor(P, q.d) / q.count_beyond_floor(P, q.last), 2),
-    Part("4.1 high order", "mean order: R_T − P_T", True, 0,
-         lambda q: q.order(R, q.last) - q.order(P, q.last)),
-    Part("4.2 γ ≈ 0", "γ above chance of R_T", False, 0.1,
-         lambda q: q.gamma_above_chance(R, q.last)),
-    Part("4.3 ρ ≈ 0", "ρ above chance of R_T", False, 0.1,
-         lambda q: q.rho_above_chance(R, q.last)),
-    Part("5.1 stable", "(count of P_d − count of P_T) / count of Ω_0", False, 0.1,
-         lambda q: (q.count(P, q.d) - q.count(P, q.last)) / q.count(P, 0), 2),
-    Part("5.2 low order", "mean order: Ω_0 − P_T", True, 0,
-         lambda q: q.order(P, 0) - q.order(P, q.last)),
-    Part("5.3 γ > 1/2", "γ of P_T", True, 0.5, lambda q: q.gamma(P, q.last)),
-    Part("5.4 highest γ", "γ above chance: P_T − larger of E_T, R_T", True, 0,
+    Part(1, 1, "few", "count of E_d / count of Ω_0", "<", 0.5,
+         lambda q: q.count(EMERGED, q.boundary) / q.count(PRESERVED, FIRST),
+         needs=(DENOISING,)),
+    Part(1, 2, "low order", "mean order: Ω_0 − E_d", ">", 0,
+         lambda q: q.order(PRESERVED, FIRST) - q.order(EMERGED, q.boundary),
+         needs=(DENOISING,)),
+    Part(1, 3, "high γ", "γ above chance: E_d − R_d", ">", 0,
+         lambda q: q.gamma_above_chance(EMERGED, q.boundary)
+         - q.gamma_above_chance(REMOVED, q.boundary),
+         needs=(DENOISING,)),
+    Part(1, 4, "high ρ", "ρ above chance: E_d − R_d", ">", 0,
+         lambda q: q.rho_above_chance(EMERGED, q.boundary)
+         - q.rho_above_chance(REMOVED, q.boundary),
+         needs=(DENOISING,)),
+    Part(2, 1, "many", "count beyond the churn floor: E_T − E_d", ">", 0,
+         lambda q: q.count_beyond_floor(EMERGED, q.last)
+         - q.count_beyond_floor(EMERGED, q.boundary),
+         needs=BOTH_STAGES),
+    Part(2, 2, "high order", "mean order: E_T − E_d", ">", 0,
+         lambda q: q.order(EMERGED, q.last) - q.order(EMERGED, q.boundary),
+         needs=BOTH_STAGES),
+    Part(2, 3, "low γ", "γ above chance: E_d − E_T", ">", 0,
+         lambda q: q.gamma_above_chance(EMERGED, q.boundary)
+         - q.gamma_above_chance(EMERGED, q.last),
+         needs=BOTH_STAGES),
+    Part(2, 4, "low ρ", "ρ above chance: E_d − E_T", ">", 0,
+         lambda q: q.rho_above_chance(EMERGED, q.boundary)
+         - q.rho_above_chance(EMERGED, q.last),
+         needs=BOTH_STAGES),
+    Part(3, 1, "beyond noise", "count of R_d beyond the churn floor", ">", 0,
+         lambda q: q.count_beyond_floor(REMOVED, q.boundary),
+         needs=(DENOISING,)),
+    Part(3, 2, "most", "lost from P by d / by T, beyond the churn floor", ">", 0.5,
+         lambda q: q.count_beyond_floor(PRESERVED, q.boundary)
+         / q.count_beyond_floor(PRESERVED, q.last),
+         needs=BOTH_STAGES),
+    Part(3, 3, "short", "d / T in training steps", "<", 0.5,
+         lambda q: q.share_of_training(), has_own_interval=True,
+         needs=BOTH_STAGES),
+    Part(4, 1, "high order", "mean order: R_T − P_T", ">", 0,
+         lambda q: q.order(REMOVED, q.last) - q.order(PRESERVED, q.last)),
+    Part(4, 2, "γ ≈ 0", "γ above chance of R_T", "<", 0.1,
+         lambda q: q.gamma_above_chance(REMOVED, q.last)),
+    Part(4, 3, "ρ ≈ 0", "ρ above chance of R_T", "<", 0.1,
+         lambda q: q.rho_above_chance(REMOVED, q.last)),
+    Part(5, 1, "stable", "(count of P_d − count of P_T) / count of Ω_0", "<", 0.1,
+         lambda q: (q.count(PRESERVED, q.boundary) - q.count(PRESERVED, q.last))
+         / q.count(PRESERVED, FIRST),
+         needs=BOTH_STAGES),
+    Part(5, 2, "low order", "mean order: Ω_0 − P_T", ">", 0,
+         lambda q: q.order(PRESERVED, FIRST) - q.order(PRESERVED, q.last)),
+    Part(5, 3, "γ > 1/2", "γ of P_T", ">", 0.5,
+         lambda q: q.gamma(PRESERVED, q.last)),
+    Part(5, 4, "highest γ", "γ above chance: P_T − larger of E_T, R_T", ">", 0,
          lambda q: _above_the_others(q.gamma_above_chance, q.last)),
-    Part("5.5 highest ρ", "ρ above chance: P_T − larger of E_T, R_T", True, 0,
+    Part(5, 5, "highest ρ", "ρ above chance: P_T − larger of E_T, R_T", ">", 0,
          lambda q: _above_the_others(q.rho_above_chance, q.last)),
-    Part("5.6 carry", "cross-entropy: smaller of E_T, R_T − larger of P_T, E_d", True, 0,
-         lambda q: np.minimum(q.cross_entropy(E, q.last), q.cross_entropy(R, q.last))
-         - np.maximum(q.cross_entropy(P, q.last), q.cross_entropy(E, q.d)), 2),
-    Part("5.7 beat chance", "log 2 − cross-entropy of P_T", True, 0,
-         lambda q: log(2) - q.cross_entropy(P, q.last)),
+    Part(5, 6, "carry", "cross-entropy: smaller of E_T, R_T − larger of P_T, E_d", ">", 0,
+         lambda q: np.minimum(q.cross_entropy(EMERGED, q.last), q.cross_entropy(REMOVED, q.last))
+         - np.maximum(q.cross_entropy(PRESERVED, q.last), q.cross_entropy(EMERGED, q.boundary)),
+         needs=BOTH_STAGES),
+    Part(5, 7, "beat chance", "log 2 − cross-entropy of P_T", ">", 0,
+         lambda q: log(2) - q.cross_entropy(PRESERVED, q.last)),
 )  # fmt: skip
-SHORT = Part("3.3 short", "d / T in training steps", False, 0.5, lambda q: np.empty(0), 2)
 
 
 def verdict_of(part: Part, low: float | None, high: float | None, n_samples: int) -> str:
-    """Verdict of a part: where its whole interval lies, on enough samples."""
-    if low is None or n_samples < FEWEST_SAMPLES:
+    """Verdict of a part: where its whole interval lies, on enough samples.
+
+    Args:
+        part: the part.
+        low: lower end of its interval; None where there is no interval.
+        high: upper end.
+        n_samples: the fewest samples that one of its quantities rests on.
+    """
+    if low is None or high is None or n_samples < FEWEST_SAMPLES:
         return "inconclusive"
     if low > part.threshold:
-        return "supported" if part.above else "contradicted"
+        return "supported" if part.side == ">" else "contradicted"
     if high < part.threshold:
-        return "contradicted" if part.above else "supported"
+        return "supported" if part.side == "<" else "contradicted"
     return "inconclusive"
 
 
@@ -203,7 +290,7 @@ def measure_parts(
     unchanged: Sequence[pl.DataFrame],
     samples: Sequence[str],
     steps: Sequence[int],
-    stages: Mapping[str, object],
+    stages: Boundary,
     n_players: int,
     *,
     unchanged_samples: int,
@@ -218,10 +305,14 @@ def measure_parts(
         dynamics: rows of a ``dynamics`` table.
         unchanged: draws of a run in which nothing but noise changes, in the form of ``dynamics``; they
             give the churn floor.
-        samples: all analysed samples.
+        samples: all analysed samples, also those without a salient interaction.
+        steps: analysed checkpoints.
         stages: boundary_step, ci_low_step and ci_high_step of the run's ``stages.json``.
+        n_players: number of players of a prompt.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover.
         resamples: bootstrap resamples (percentile intervals at ``level``); 0 leaves all inconclusive.
+        level: confidence level of the intervals, between 0 and 1.
+        seed: seed of the bootstrap.
         gamma: metric that is taken for γ.
 
     Returns:
@@ -232,32 +323,27 @@ def measure_parts(
         unchanged,
         samples,
         steps,
-        stages["boundary_step"],
+        stages,
         n_players,
         unchanged_samples=unchanged_samples,
         weights=bootstrap_weights(len(samples), resamples, seed),
         gamma=gamma,
     )
-    last, d = quantities.last, quantities.d
     records = []
-    for part in sorted([*PARTS, SHORT], key=lambda part: part.name):
-        quantities.n_samples = len(samples)
+    for part in PARTS:
         value = low = high = None
         n_samples = 0
-        if part.stages <= (d > 0) + (0 < d < last):
-            if part is SHORT:
-                keys = ("boundary_step", "ci_low_step", "ci_high_step")
-                value, low, high = (stages[key] / max(steps) for key in keys)
-            else:
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    value, low, high = _interval(part.compute(quantities), level)
-            n_samples = quantities.n_samples
+        if all(map(quantities.has_checkpoint, part.needs)):
+            values, n_samples = quantities.measure(part.compute)
+            value, low, high = (
+                values.tolist() if part.has_own_interval else _interval(values, level)
+            )
         records.append(
             {
                 "finding": part.finding,
                 "part": part.name,
                 "statistic": part.statistic,
-                "claim": f"{'>' if part.above else '<'} {part.threshold:g}",
+                "claim": f"{part.side} {part.threshold:g}",
                 "threshold": float(part.threshold),
                 "value": value,
                 "ci_low": low,
@@ -269,7 +355,14 @@ def measure_parts(
     return pl.DataFrame(records)
 
 
-def _interval(values: np.ndarray, level: float) -> tuple[float | None, float | None, float | None]:
+def _interval(
+    values: NDArray[np.float64], level: float
+) -> tuple[float | None, float | None, float | None]:
+    """Value and percentile interval of a statistic; None where undefined.
+
+    Args:
+        values: (1 + resamples,), the first entry over all samples.
+    """
     if not np.isfinite(values[0]):
         return None, None, None
     drawn = values[1:][np.isfinite(values[1:])]

@@ -3,16 +3,80 @@
 Equations of arXiv 2605.17967.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-CLASSES = ("preserved", "emerged", "removed")
+from sft_interactions.analysis.dynamics import CLASSES, PRESERVED
+
 KINDS = ("and", "or", "both")
-BY_ORDER = ("count", "strength_positive", "strength_negative", "strength_total")
+_FLOORS = {"count": "churn_floor", "rho": "rho_churn_floor", "gamma": "gamma_churn_floor"}
+_SIGN_DRAWS = 512
+
+
+class Bootstrap(TypedDict):
+    """Settings of the bootstrap, as the block ``bootstrap`` of a config has them."""
+
+    resamples: int
+    level: float
+
+
+class Ratio(NamedTuple):
+    """A metric as a ratio of two sums over samples.
+
+    Attributes:
+        order: order of the interactions; None for all orders.
+        metric: name of the metric.
+        numerator: float64 (samples,).
+        denominator: float64 (samples,); 0 where the metric is not defined for a sample.
+    """
+
+    order: int | None
+    metric: str
+    numerator: NDArray[np.float64]
+    denominator: NDArray[np.float64]
+
+
+class Summary(NamedTuple):
+    """A metric over all samples, with its interval; None where undefined.
+
+    Attributes:
+        value: the ratio of the sums.
+        ci_low: lower end of its percentile bootstrap interval.
+        ci_high: upper end.
+        n_samples: number of samples with a denominator.
+    """
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_samples: int
+
+
+class Cells:
+    """Rows of a ``dynamics`` table by checkpoint and class.
+
+    They get a column ``row``, the place of their sample in ``samples``.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        samples: all analysed samples, also those without a salient interaction.
+    """
+
+    def __init__(self, dynamics: pl.DataFrame, samples: Sequence[str]) -> None:
+        index = pl.DataFrame({"sample_id": list(samples), "row": range(len(samples))})
+        rows = dynamics.join(index, on="sample_id", maintain_order="left")
+        self._none = rows.clear()
+        self._rows = rows.partition_by("step", "class", as_dict=True)
+
+    def rows(self, step: int, label: str) -> pl.DataFrame:
+        """Rows of a class at a checkpoint, no row where it is empty."""
+        return self._rows.get((step, label), self._none)
 
 
 def compute_metrics(
@@ -26,7 +90,7 @@ def compute_metrics(
     seed: int,
     unchanged: Sequence[pl.DataFrame] = (),
     unchanged_samples: int | None = None,
-    weights: np.ndarray | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """Metrics of every checkpoint, class and kind, over all samples.
 
@@ -51,7 +115,11 @@ def compute_metrics(
     Args:
         dynamics: rows of a ``dynamics`` table.
         samples: all analysed samples, also those without a salient interaction.
+        steps: analysed checkpoints.
+        n_players: number of players of a prompt.
         resamples: bootstrap resamples (percentile intervals at ``level``); 0 for no intervals.
+        level: confidence level of the intervals, between 0 and 1.
+        seed: seed of the bootstrap.
         unchanged: draws of a run in which nothing but noise changes, in the form of ``dynamics``;
             without any there is no churn floor.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover; None for all.
@@ -64,25 +132,30 @@ def compute_metrics(
     """
     if weights is None:
         weights = bootstrap_weights(len(samples), resamples, seed)
-    runs = [by_cell(rows, samples) for rows in (dynamics, *unchanged)]
-    records = []
+    n_covered = len(samples) if unchanged_samples is None else unchanged_samples
+    covered = (np.arange(len(samples)) < n_covered).astype(float)
+    cells = Cells(dynamics, samples)
+    draws = [Cells(rows, samples) for rows in unchanged]
+    records: list[tuple[object, ...]] = []
     for step, label in product(steps, CLASSES):
-        applies = label == "preserved" or step != min(steps)
-        parts = [cells.get((step, label), cells[None]) for cells in runs]
+        applies = label == PRESERVED or step != min(steps)
+        rows = cells.rows(step, label)
         for kind in KINDS:
-            for order, metric, *ratio in ratios(parts[0], kind, len(samples), n_players):
+            for order, metric, numerator, denominator in ratios(
+                rows, kind, len(samples), n_players
+            ):
                 if applies:
-                    records.append(
-                        (step, label, kind, order, metric, *summarize(*ratio, weights, level))
-                    )
+                    summary = summarize(numerator, denominator, weights, level)
                 elif order is None:
-                    records.append((step, label, kind, order, metric, None, None, None, 0))
+                    summary = Summary(None, None, None, 0)
+                else:
+                    continue
+                records.append((step, label, kind, order, metric, *summary))
         if applies:
-            covered = np.arange(len(samples)) < (unchanged_samples or len(samples))
-            records += [
-                (step, label, "both", None, metric, *summarize(*ratio * covered, weights, level))
-                for metric, ratio in _floors(parts[1:], len(samples), n_players).items()
-            ]
+            floors = _floors([draw.rows(step, label) for draw in draws], len(samples), n_players)
+            for metric, (numerator, denominator) in floors.items():
+                summary = summarize(numerator * covered, denominator * covered, weights, level)
+                records.append((step, label, "both", None, metric, *summary))
     return pl.DataFrame(
         records,
         schema={
@@ -117,6 +190,12 @@ def compute_metrics_over_seeds(
 
     Args:
         dynamics: rows of the ``dynamics`` table of each seed.
+        samples: all analysed samples, also those without a salient interaction.
+        steps: analysed checkpoints.
+        n_players: number of players of a prompt.
+        resamples: bootstrap resamples; 0 for no intervals.
+        level: confidence level of the intervals, between 0 and 1.
+        seed: seed of the bootstrap.
 
     Returns:
         Rows as of :func:`compute_metrics`; ``n_samples`` counts pairs of a seed and a sample.
@@ -136,37 +215,31 @@ def compute_metrics_over_seeds(
         resamples=resamples,
         level=level,
         seed=seed,
-        weights=np.einsum("rs,ri->rsi", of_seed, of_sample).reshape(len(of_seed), -1),
+        weights=np.einsum("rs,ri->rsi", of_seed, of_sample).reshape(resamples, len(pairs)),
     )
 
 
-_FLOORS = {"count": "churn_floor", "gamma": "gamma_churn_floor", "rho": "rho_churn_floor"}
-
-
-def by_cell(
-    dynamics: pl.DataFrame, samples: Sequence[str]
-) -> dict[tuple[int, str] | None, pl.DataFrame]:
-    """Rows by (step, class), numbered by sample; the key None gives an empty table."""
-    index = pl.DataFrame({"sample_id": list(samples), "row": range(len(samples))})
-    rows = dynamics.join(index, on="sample_id", maintain_order="left")
-    return {None: rows.clear(), **rows.partition_by("step", "class", as_dict=True)}
-
-
-def _floors(draws: Sequence[pl.DataFrame], n_samples: int, n_players: int) -> dict[str, np.ndarray]:
+def _floors(
+    draws: Sequence[pl.DataFrame], n_samples: int, n_players: int
+) -> Mapping[str, NDArray[np.float64]]:
     """Numerators and denominators (2, samples) of every floor, summed over the draws."""
-    sums: dict[str, np.ndarray] = {}
+    sums = {metric: np.zeros((2, n_samples)) for metric in _FLOORS.values()} if draws else {}
     for rows in draws:
         for order, metric, numerator, denominator in ratios(rows, "both", n_samples, n_players):
             if order is None and metric in _FLOORS:
-                ratio = np.stack([numerator, denominator])
-                sums[_FLOORS[metric]] = sums.get(_FLOORS[metric], 0) + ratio
+                sums[_FLOORS[metric]] += np.stack([numerator, denominator])
     return sums
 
 
-def ratios(
-    rows: pl.DataFrame, kind: str, n_samples: int, n_players: int
-) -> Iterator[tuple[int | None, str, np.ndarray, np.ndarray]]:
-    """Yield (order, metric, numerator by sample, denominator by sample)."""
+def ratios(rows: pl.DataFrame, kind: str, n_samples: int, n_players: int) -> Iterator[Ratio]:
+    """Yield every metric of a class at a checkpoint, see :func:`compute_metrics`.
+
+    Args:
+        rows: rows of :class:`Cells`.
+        kind: ``and``, ``or`` or ``both``.
+        n_samples: number of analysed samples.
+        n_players: number of players of a prompt.
+    """
     if kind != "both":
         rows = rows.filter(pl.col("kind") == kind)
     sample = rows["row"].to_numpy()
@@ -174,8 +247,8 @@ def ratios(
     effect = rows["effect"].to_numpy()
     ones = np.ones(n_samples)
 
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(sample, values, n_samples)
+    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _sums(sample, values, n_samples)
 
     cells = sample * (n_players + 1) + order
     shape = (n_samples, n_players + 1)
@@ -186,35 +259,40 @@ def ratios(
         "strength_total": np.abs(effect),
     }
     for metric, values in by_order.items():
-        table = np.bincount(cells, values, shape[0] * shape[1]).reshape(shape)
-        yield None, metric, table.sum(1), ones
+        table = _sums(cells, values, shape[0] * shape[1]).reshape(shape)
+        yield Ratio(None, metric, table.sum(1), ones)
         for k in range(1, n_players + 1):
-            yield k, metric, table[:, k], ones
+            yield Ratio(k, metric, table[:, k], ones)
 
     count, size, net = total(np.ones_like(effect)), total(np.abs(effect)), total(effect)
     filled = (size > 0).astype(float)
-    yield None, "mean_order", total(order.astype(float)), count
-    yield None, "contribution", net, count
-    yield None, "rho", np.abs(net) / np.where(filled, size, 1), filled
-    yield None, "rho_chance", _random_rho(np.abs(effect), sample, n_samples), filled
-    yield None, "cross_entropy", np.logaddexp(0, -net), ones
-    for metric, column in (("gamma", "generalizable"), ("gamma_chance", "chance")):
+    yield Ratio(None, "mean_order", total(order.astype(float)), count)
+    yield Ratio(None, "contribution", net, count)
+    yield Ratio(None, "rho", np.abs(net) / np.where(filled, size, 1), filled)
+    yield Ratio(None, "rho_chance", _random_rho(np.abs(effect), sample, n_samples), filled)
+    yield Ratio(None, "cross_entropy", np.logaddexp(0, -net), ones)
+    for suffix, column in (("", "generalizable"), ("_chance", "chance")):
         known = rows[column].is_not_null().to_numpy()
         share = rows[column].cast(pl.Float64).fill_null(0.0).to_numpy()
         covered = filled * (total(known.astype(float)) == count)
         weighted = total(np.abs(effect) * share) / np.where(filled, size, 1)
-        yield None, metric, covered * weighted, covered
+        yield Ratio(None, f"gamma{suffix}", covered * weighted, covered)
         counted = total(share) / np.where(filled, count, 1)
-        yield None, metric.replace("gamma", "gamma_by_count"), covered * counted, covered
+        yield Ratio(None, f"gamma_by_count{suffix}", covered * counted, covered)
 
 
-_SIGN_DRAWS = 512
+def _sums(
+    groups: NDArray[np.int64], values: NDArray[np.float64], n_groups: int
+) -> NDArray[np.float64]:
+    """Sum of the values of each group, (n_groups,), from (values,) groups and values."""
+    # Of type float64 already, but numpy's annotation says integer.
+    return np.bincount(groups, values, n_groups).astype(np.float64, copy=False)
 
 
 # Bounded and in bytes: with 12 players a class may have thousands of interactions, and every size its own.
 @lru_cache(maxsize=256)
-def _signs(n: int) -> np.ndarray:
-    """Random signs, int8 (draws, n); all of them, up to a common sign, where they are few."""
+def _signs(n: int) -> NDArray[np.int8]:
+    """Random signs, (draws, n); all of them, up to a common sign, where they are few."""
     if 1 << (n - 1) <= _SIGN_DRAWS:
         signs = 1 - 2 * (np.arange(1 << (n - 1))[:, None] >> np.arange(n) & 1)
     else:
@@ -222,12 +300,17 @@ def _signs(n: int) -> np.ndarray:
     return signs.astype(np.int8)
 
 
-def _random_rho(size: np.ndarray, sample: np.ndarray, n_samples: int) -> np.ndarray:
+def _random_rho(
+    size: NDArray[np.float64], sample: NDArray[np.int64], n_samples: int
+) -> NDArray[np.float64]:
     """Mean of rho (Eq. 10) by sample if every effect had a random sign; 0 for an empty set.
 
     Args:
-        size: |I| of every interaction.
-        sample: its sample, a number below ``n_samples``.
+        size: (interactions,) |I|.
+        sample: (interactions,) sample of each, a number below ``n_samples``.
+
+    Returns:
+        (samples,).
     """
     order = np.lexsort((-size, sample))
     groups = np.split(size[order], np.searchsorted(sample[order], np.arange(1, n_samples)))
@@ -241,29 +324,37 @@ def _random_rho(size: np.ndarray, sample: np.ndarray, n_samples: int) -> np.ndar
     )
 
 
-def bootstrap_weights(n_samples: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each resample draws each sample, float64 (resamples, n_samples)."""
+def bootstrap_weights(n_samples: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each resample draws each sample, (resamples, n_samples)."""
     generator = np.random.Generator(np.random.PCG64(seed))
     drawn = generator.integers(0, n_samples, (resamples, n_samples))
-    return np.stack([np.bincount(row, minlength=n_samples) for row in drawn] or [[]]).astype(float)
+    counts = [np.bincount(row, minlength=n_samples) for row in drawn]
+    return np.array(counts, dtype=np.float64).reshape(resamples, n_samples)
 
 
 def summarize(
-    numerator: np.ndarray, denominator: np.ndarray, weights: np.ndarray, level: float
-) -> tuple[float | None, float | None, float | None, int]:
+    numerator: NDArray[np.float64],
+    denominator: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    level: float,
+) -> Summary:
     """Ratio of sums over samples with its percentile bootstrap interval.
 
-    Returns:
-        (value, ci_low, ci_high, number of samples with a denominator); None where undefined.
+    Args:
+        numerator: (samples,).
+        denominator: (samples,).
+        weights: (resamples, samples), see :func:`bootstrap_weights`; without a resample there is no
+            interval.
+        level: confidence level of the interval, between 0 and 1.
     """
     used = int((denominator > 0).sum())
     if not used:
-        return None, None, None, 0
+        return Summary(None, None, None, 0)
     value = float(numerator.sum() / denominator.sum())
     if not weights.size:
-        return value, None, None, used
+        return Summary(value, None, None, used)
     bottoms = weights @ denominator
     drawn = bottoms > 0
-    ratios = (weights @ numerator)[drawn] / bottoms[drawn]
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return value, float(low), float(high), used
+    resampled = (weights @ numerator)[drawn] / bottoms[drawn]
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Summary(value, float(low), float(high), used)

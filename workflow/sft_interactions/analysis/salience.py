@@ -1,11 +1,101 @@
-"""Which interactions count as salient (arXiv 2605.17967 leaves the threshold open)."""
+"""Which interactions count as salient (arXiv 2605.17967 leaves the threshold open).
 
-from collections.abc import Mapping
+A salience rule is an entry of :data:`RULES`. To add one, write its function, add its entry, and add its
+name and description to ``salience_rule`` in the config schema; nothing else knows the rules.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import polars as pl
 
 from sft_interactions import tables
+
+
+class Salience(TypedDict):
+    """A salience rule and its threshold τ, as the block ``salience`` of a config has them."""
+
+    rule: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A salience rule.
+
+    Attributes:
+        description: what is kept, in words; the config schema repeats it.
+        threshold: what the threshold is, for messages. It is always above 0.
+        keep: gives the rows that are kept, from the AND and OR interactions, the ``solve`` table and
+            the threshold. Rows and their columns must be left as they are.
+        maximum: largest threshold that is allowed; None for no limit.
+        is_whole: the threshold must be a whole number.
+        is_share_of_largest: what is kept is |effect| >= threshold x the sample's largest
+            |effect|, so that a figure of such shares can show the threshold.
+    """
+
+    description: str
+    threshold: str
+    keep: Callable[[pl.LazyFrame, pl.DataFrame, float], pl.LazyFrame]
+    maximum: float | None = None
+    is_whole: bool = False
+    is_share_of_largest: bool = False
+
+
+_size = pl.col("effect").abs()
+
+
+def _max_effect(effects: pl.LazyFrame, _: pl.DataFrame, threshold: float) -> pl.LazyFrame:
+    largest = _collect(effects.group_by("sample_id").agg(_size.max().alias("scale")))
+    return _at_least(effects, largest, threshold)
+
+
+def _log_odds_difference(
+    effects: pl.LazyFrame, solve: pl.DataFrame, threshold: float
+) -> pl.LazyFrame:
+    scale = solve.select("sample_id", pl.col("log_odds_difference").alias("scale"))
+    return _at_least(effects, scale, threshold)
+
+
+def _absolute(effects: pl.LazyFrame, _: pl.DataFrame, threshold: float) -> pl.LazyFrame:
+    return effects.filter(_size >= threshold)
+
+
+def _top_k(effects: pl.LazyFrame, _: pl.DataFrame, threshold: float) -> pl.LazyFrame:
+    ranked = effects.sort("sample_id", -_size, "kind", "pattern")
+    return ranked.filter(pl.int_range(pl.len()).over("sample_id") < threshold)
+
+
+def _at_least(effects: pl.LazyFrame, scales: pl.DataFrame, threshold: float) -> pl.LazyFrame:
+    """Rows with |effect| >= threshold x ``scale`` of their sample, from rows (sample_id, scale)."""
+    scaled = effects.join(scales.lazy(), on="sample_id")
+    return scaled.filter(_size >= threshold * pl.col("scale")).drop("scale")
+
+
+RULES: Mapping[str, Rule] = {
+    "max_effect": Rule(
+        "|effect| of at least threshold times the sample's largest |effect| over AND and OR at that "
+        "checkpoint",
+        "a share of the sample's largest |effect|",
+        _max_effect,
+        maximum=1.0,
+        is_share_of_largest=True,
+    ),
+    "log_odds_difference": Rule(
+        "|effect| of at least threshold times |v(N) - v(empty)|",
+        "a share of |v(N) - v(empty)|",
+        _log_odds_difference,
+    ),
+    "absolute": Rule("|effect| of at least threshold", "in log-odds", _absolute),
+    "top_k": Rule(
+        "the threshold largest |effect| of a sample, ties by kind and pattern",
+        "a number of interactions a sample",
+        _top_k,
+        is_whole=True,
+    ),
+}
 
 
 def select_salient(
@@ -16,36 +106,34 @@ def select_salient(
     Args:
         interactions: rows of an ``interactions`` table (the bias is left out). A lazy frame is read in
             pieces, so that no more than the salient rows is in memory; ``top_k`` reads it whole.
-        solve: rows of the ``solve`` table of the same checkpoint; gives \\|v(N) - v(empty)\\|.
-        rule: ``max_effect`` keeps \\|effect\\| >= threshold x the sample's largest \\|effect\\|;
-            ``log_odds_difference`` >= threshold x \\|v(N) - v(empty)\\|; ``absolute`` >= threshold;
-            ``top_k`` the ``threshold`` largest, ties by kind and pattern.
+        solve: rows of the ``solve`` table of the same checkpoint; gives |v(N) - v(empty)|.
+        rule: name of one of :data:`RULES`.
         threshold: tau of the rule.
 
+    Returns:
+        Rows of ``interactions``, with the kinds AND and OR alone, sorted by sample_id, kind, pattern.
+
     Raises:
-        ValueError: unknown rule.
+        ValueError: unknown rule, or a threshold that the rule does not allow.
     """
+    if rule not in RULES:
+        raise ValueError(f"unknown salience rule {rule!r}; choose from {', '.join(RULES)}")
+    _check_threshold(rule, threshold)
     effects = interactions.lazy().filter(pl.col("kind") != "bias")
-    size = pl.col("effect").abs()
-    if rule in ("max_effect", "log_odds_difference"):
-        if rule == "max_effect":
-            scale = _collect(effects.group_by("sample_id").agg(size.max().alias("scale")))
-        else:
-            scale = solve.select("sample_id", pl.col("log_odds_difference").alias("scale"))
-        salient = (
-            effects.join(scale.lazy(), on="sample_id")
-            .filter(size >= threshold * pl.col("scale"))
-            .drop("scale")
-        )
-    elif rule == "absolute":
-        salient = effects.filter(size >= threshold)
-    elif rule == "top_k":
-        ranked = effects.sort("sample_id", -size, "kind", "pattern")
-        salient = ranked.filter(pl.int_range(pl.len()).over("sample_id") < threshold)
-    else:
-        raise ValueError(f"unknown salience rule {rule!r}")
+    salient = RULES[rule].keep(effects, solve, threshold)
     kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
     return _collect(salient).with_columns(kind).sort("sample_id", "kind", "pattern")
+
+
+def _check_threshold(name: str, threshold: float) -> None:
+    rule = RULES[name]
+    too_large = rule.maximum is not None and threshold > rule.maximum
+    if threshold <= 0 or too_large or (rule.is_whole and threshold != int(threshold)):
+        limits = "above 0" if rule.maximum is None else f"above 0 and at most {rule.maximum:g}"
+        raise ValueError(
+            f"the threshold of the salience rule {name} is {rule.threshold}, "
+            f"{'a whole number ' if rule.is_whole else ''}{limits}, not {threshold:g}"
+        )
 
 
 def _collect(frame: pl.LazyFrame) -> pl.DataFrame:
@@ -53,12 +141,17 @@ def _collect(frame: pl.LazyFrame) -> pl.DataFrame:
 
 
 def read_salient(
-    interactions_path: str | Path, solve_path: str | Path, salience: Mapping[str, object]
+    interactions_path: str | Path, solve_path: str | Path, salience: Salience
 ) -> pl.DataFrame:
     """Salient interactions of one checkpoint, from its two tables.
 
     Args:
-        salience: ``rule`` and ``threshold``.
+        interactions_path: file of the ``interactions`` table.
+        solve_path: file of the ``solve`` table.
+        salience: ``rule`` and ``threshold`` of :func:`select_salient`.
+
+    Raises:
+        ValueError: as :func:`select_salient` and :func:`~sft_interactions.tables.scan`.
     """
     return select_salient(
         tables.scan(interactions_path, tables.INTERACTIONS),

@@ -1,6 +1,6 @@
 """The findings and the three classes under other choices than the study's own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,24 +8,32 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.dynamics import KEY, add_generalizability, classify
+from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
-from sft_interactions.analysis.metrics import compute_metrics
-from sft_interactions.analysis.salience import select_salient
-from sft_interactions.analysis.stability import UnchangedRun, noise_perturbation
+from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
+from sft_interactions.analysis.salience import Salience, select_salient
+from sft_interactions.analysis.stability import (
+    ChurnFloor,
+    Progress,
+    UnchangedRun,
+    noise_perturbation,
+)
 from sft_interactions.analysis.stages import detect_stages
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import extract
 
 SHOWN = ["count", "mean_order", "gamma", "rho"]
+# The two models that a reference run has to offer; figures and tables show these names.
+BEFORE_SFT, TUNED = "before SFT", "tuned"
 
+# The ``interactions`` table of a checkpoint and its ``solve`` table.
 Checkpoint = tuple[pl.DataFrame | pl.LazyFrame, pl.DataFrame]
 
 
 def vary_salience(
     checkpoints: Mapping[int, Checkpoint],
     reference: Checkpoint | None,
-    choices: Sequence[Mapping[str, object]],
+    choices: Sequence[Salience],
     n_players: int,
 ) -> pl.DataFrame:
     """Metrics of every class and checkpoint under several salience rules.
@@ -37,6 +45,7 @@ def vary_salience(
         checkpoints: step to the rows of its ``interactions`` and ``solve`` tables.
         reference: the same two tables of the reference model, or None.
         choices: ``rule`` and ``threshold`` of each variant.
+        n_players: number of players of a prompt.
 
     Returns:
         Rows (rule, threshold, step, class, count, mean_order, gamma, rho), means as in ``metrics``.
@@ -85,21 +94,21 @@ class Choice:
             ``last_present``, the one at the last checkpoint before t at which it was salient.
         reference_model: ``before SFT``, or ``tuned``, at its last checkpoint.
         mask_embedding: embedding of a masked word, see
-            :func:`~sft_interactions.masking.mask_embedding.mask_embedding`.
+            :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`.
     """
 
-    salience: Mapping[str, object]
+    salience: Salience
     noise_ratio: float
     tie_break: str = "canonical"
     gamma: str = "gamma"
     removed_effect: str = "first"
-    reference_model: str = "before SFT"
+    reference_model: str = BEFORE_SFT
     mask_embedding: str = "token"
 
 
 def choices(
     own: Choice,
-    salience: Sequence[Mapping[str, object]],
+    salience: Sequence[Salience],
     noise_ratios: Sequence[float],
     tie_breaks: Sequence[str],
     mask_embeddings: Sequence[str],
@@ -108,11 +117,16 @@ def choices(
     """The study's own choice and, one at a time, the others, by name.
 
     Args:
+        own: the study's own choice.
+        salience: rules and thresholds.
+        noise_ratios: ζ of the extraction.
+        tie_breaks: tie-breaks of the extraction.
+        mask_embeddings: embeddings of a masked word.
         has_reference: there is a reference model, so the choices about γ apply.
     """
     found = {"the study's own": own}
     for rule in salience:
-        if dict(rule) != dict(own.salience):
+        if rule != own.salience:
             name = f"salience: {rule['rule']} {rule['threshold']:g}"
             found[name] = replace(own, salience=rule)
     for ratio in noise_ratios:
@@ -126,9 +140,24 @@ def choices(
     found["removed effect: last present"] = replace(own, removed_effect="last_present")
     if has_reference:
         found["γ: by count"] = replace(own, gamma="gamma_by_count")
-        other = {"before SFT": "tuned", "tuned": "before SFT"}[own.reference_model]
+        other = TUNED if own.reference_model == BEFORE_SFT else BEFORE_SFT
         found[f"reference model: {other}"] = replace(own, reference_model=other)
     return found
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """Everything that is extracted under one mask embedding, noise bound and tie-break.
+
+    Attributes:
+        checkpoints: step to its tables.
+        references: ``reference_model`` to its tables; empty without one.
+        unchanged: the run in which nothing but noise changes.
+    """
+
+    checkpoints: Mapping[int, Checkpoint]
+    references: Mapping[str, Checkpoint]
+    unchanged: UnchangedRun
 
 
 def vary_findings(
@@ -137,12 +166,12 @@ def vary_findings(
     samples: Sequence[str],
     tested: Mapping[str, Choice],
     *,
-    stability: Mapping[str, object],
-    bootstrap: Mapping[str, object],
+    stability: ChurnFloor,
+    bootstrap: Bootstrap,
     removed_share: float,
     seed: int,
     errors: Mapping[str, Mapping[int, float]] | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> pl.DataFrame:
     """Test the findings under every choice: extraction, classes, stages and churn floor anew.
 
@@ -154,6 +183,7 @@ def vary_findings(
         stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
         bootstrap: ``resamples`` and ``level``.
         removed_share: see :func:`~sft_interactions.analysis.stages.detect_stages`.
+        seed: seed of the noise and of the bootstrap.
         errors: mask embedding to step to the measured error of its log-odds, see
             :class:`~sft_interactions.analysis.stability.UnchangedRun`; none by default.
         progress: called with 1 after each choice.
@@ -162,76 +192,116 @@ def vary_findings(
         Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
         and the ``boundary_step`` under it.
     """
-    first = next(iter(values.values()))
-    steps = sorted(first)
-    n_players = first[steps[0]].shape[1].bit_length() - 1
-    covered = list(samples[: stability["samples"]])
-    extracted: dict[tuple[str, float, str], tuple] = {}
+    extracted: dict[tuple[str, float, str], _Solved] = {}
     parts = []
     for position, (name, choice) in enumerate(tested.items()):
-        mask_embedding = choice.mask_embedding
-        key = (mask_embedding, choice.noise_ratio, choice.tie_break)
+        key = (choice.mask_embedding, choice.noise_ratio, choice.tie_break)
         if key not in extracted:
-            settings = {"noise_ratio": choice.noise_ratio, "tie_break": choice.tie_break}
-            noise = replace(
-                noise_perturbation(stability["churn_noise"]), tie_break=choice.tie_break
+            extracted[key] = _solve(
+                choice,
+                values[choice.mask_embedding],
+                references.get(choice.mask_embedding, {}),
+                samples,
+                stability=stability,
+                seed=seed,
+                errors=None if errors is None else errors[choice.mask_embedding],
             )
-            extracted[key] = (
-                _extract(
-                    {**values[mask_embedding], **references.get(mask_embedding, {})},
-                    samples,
-                    settings,
-                ),
-                UnchangedRun(
-                    values[mask_embedding][steps[0]][: len(covered)],
-                    covered,
-                    steps,
-                    noise,
-                    noise_ratio=choice.noise_ratio,
-                    draws=stability["draws"],
-                    errors=None if errors is None else errors[mask_embedding],
-                    seed=seed,
-                ),
-            )
-        solved, unchanged = extracted[key]
-        salient = {
-            label: select_salient(*pair, **choice.salience) for label, pair in solved.items()
-        }
-        in_reference = salient.get(choice.reference_model)
-        runs = [classify({step: salient[step] for step in steps})]
-        runs += unchanged.classify(choice.salience)
-        if choice.removed_effect == "last_present":
-            runs[0] = last_present_effects(runs[0], salient, steps)
-        # In the order of the tables, on which sums depend in their last digits.
-        dynamics, *floor = [
-            tables.check(add_generalizability(rows, in_reference, n_players), tables.DYNAMICS, name)
-            for rows in runs
-        ]
-        stages = detect_stages(
-            dynamics, None, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap
-        )
-        rows = measure_parts(
-            dynamics,
-            floor,
+        found = _test_findings(
+            choice,
+            extracted[key],
             samples,
-            steps,
-            stages,
-            n_players,
-            unchanged_samples=len(covered),
+            bootstrap=bootstrap,
+            removed_share=removed_share,
             seed=seed,
-            gamma=choice.gamma,
-            **bootstrap,
         )
         parts.append(
-            conclude(rows.with_columns(run=pl.lit(""))).select(
-                pl.lit(position).alias("position"),
-                pl.lit(name).alias("choice"),
-                pl.lit(stages["boundary_step"], pl.Int64).alias("boundary_step"),
-                pl.exclude("run"),
-            )
+            found.with_columns(
+                pl.lit(position).alias("position"), pl.lit(name).alias("choice")
+            ).select("position", "choice", pl.exclude("position", "choice"))
         )
         progress(1)
     return pl.concat(parts)
+
+
+def _solve(
+    choice: Choice,
+    values: Mapping[int, NDArray[np.float64]],
+    references: Mapping[str, NDArray[np.float64]],
+    samples: Sequence[str],
+    *,
+    stability: ChurnFloor,
+    seed: int,
+    errors: Mapping[int, float] | None,
+) -> _Solved:
+    """Extract a run, its reference model and its churn floor, under one mask embedding."""
+
+    def tables_of(v: NDArray[np.float64]) -> Checkpoint:
+        solved = extract(v, noise_ratio=choice.noise_ratio, tie_break=choice.tie_break)
+        return from_extraction(list(samples), v, solved)
+
+    covered = samples[: stability["samples"]]
+    noise = noise_perturbation(stability["churn_noise"])
+    return _Solved(
+        {step: tables_of(v) for step, v in values.items()},
+        {name: tables_of(v) for name, v in references.items()},
+        UnchangedRun(
+            values[min(values)][: len(covered)],
+            covered,
+            sorted(values),
+            replace(noise, tie_break=choice.tie_break),
+            noise_ratio=choice.noise_ratio,
+            draws=stability["draws"],
+            seed=seed,
+            errors=errors,
+        ),
+    )
+
+
+def _test_findings(
+    choice: Choice,
+    solved: _Solved,
+    samples: Sequence[str],
+    *,
+    bootstrap: Bootstrap,
+    removed_share: float,
+    seed: int,
+) -> pl.DataFrame:
+    """Rows of the ``findings`` table without ``run``, with ``boundary_step``."""
+    steps = sorted(solved.checkpoints)
+    n_players = int(solved.checkpoints[steps[0]][1]["n_players"][0])
+    salient = {step: select_salient(*solved.checkpoints[step], **choice.salience) for step in steps}
+    in_reference = None
+    if choice.reference_model in solved.references:
+        reference = solved.references[choice.reference_model]
+        in_reference = select_salient(*reference, **choice.salience)
+    classes = classify(salient)
+    if choice.removed_effect == "last_present":
+        classes = last_present_effects(classes, salient, steps)
+    # In the order of the tables, on which sums depend in their last digits.
+    dynamics, *floor = [
+        tables.check(
+            add_generalizability(rows, in_reference, n_players), tables.DYNAMICS, "dynamics"
+        )
+        for rows in (classes, *solved.unchanged.classify(choice.salience))
+    ]
+    stages = detect_stages(
+        dynamics, None, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap
+    )
+    rows = measure_parts(
+        dynamics,
+        floor,
+        samples,
+        steps,
+        stages,
+        n_players,
+        unchanged_samples=solved.unchanged.n_samples,
+        seed=seed,
+        gamma=choice.gamma,
+        **bootstrap,
+    )
+    return conclude(rows.with_columns(run=pl.lit(""))).select(
+        pl.lit(stages["boundary_step"], pl.Int64).alias("boundary_step"), pl.exclude("run")
+    )
 
 
 def last_present_effects(
@@ -242,6 +312,7 @@ def last_present_effects(
     Args:
         rows: what :func:`~sft_interactions.analysis.dynamics.classify` returns.
         salient: step to rows (sample_id, kind, pattern, effect), for each of ``steps``.
+        steps: analysed checkpoints.
     """
     present = pl.concat(
         [
@@ -255,14 +326,5 @@ def last_present_effects(
         .join_asof(present, on="step", by=KEY, strategy="backward", check_sortedness=False)
         .sort("row")
     )
-    removed = pl.col("class") == "removed"
-    effect = pl.when(removed).then("last").otherwise("effect")
+    effect = pl.when(pl.col("class") == REMOVED).then("last").otherwise("effect")
     return found.with_columns(effect.alias("effect")).drop("row", "last")
-
-
-def _extract(values: Mapping, samples: Sequence[str], settings: Mapping) -> dict:
-    """Label to the ``interactions`` and ``solve`` tables of its values."""
-    return {
-        label: from_extraction(list(samples), v, extract(v, **settings))
-        for label, v in values.items()
-    }

@@ -17,17 +17,13 @@ STRENGTH_SHARE = 0.9
 
 
 def sorted_strengths(interactions: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Sample id to its |I| over AND and OR, divided by the largest, in falling order.
+    """Sample id to its (interactions,) |I| over AND and OR, divided by the largest, in falling order.
 
     Args:
         interactions: rows of an ``interactions`` table, which holds the effects that are not zero; the
             bias is left out.
     """
-    effects = interactions.filter(pl.col("kind") != "bias").with_columns(pl.col("effect").abs())
-    return {
-        sample_id: np.sort(rows["effect"].to_numpy())[::-1] / rows["effect"].max()
-        for (sample_id,), rows in effects.group_by("sample_id", maintain_order=True)
-    }
+    return {sample_id: sizes / sizes[0] for sample_id, sizes in _sorted_sizes(interactions).items()}
 
 
 def n_possible(n_players: int) -> int:
@@ -35,7 +31,36 @@ def n_possible(n_players: int) -> int:
 
     Those of order 1 are one and the same function for AND and OR, and counted once.
     """
-    return 2 * (2**n_players - 1) - n_players
+    return 2 * ((1 << n_players) - 1) - n_players
+
+
+def _sorted_sizes(interactions: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Sample id to the |I| of its AND and OR interactions, (interactions,), in falling order."""
+    effects = interactions.filter(pl.col("kind").cast(pl.String) != "bias")
+    return {
+        str(sample_id): np.sort(rows["effect"].abs().to_numpy())[::-1]
+        for (sample_id,), rows in effects.group_by("sample_id", maintain_order=True)
+    }
+
+
+def _count(
+    sizes: NDArray[np.float64], salient: NDArray[np.float64]
+) -> tuple[int, int, int, float, float]:
+    """Numbers of interactions of a sample: all, salient ones, the fewest for ``STRENGTH_SHARE``.
+
+    Then Σ|I| of all and of the salient ones, in units of the largest |I|.
+
+    Args:
+        sizes: (interactions,) |I|, in falling order.
+        salient: (salient interactions,) |I|, in falling order.
+    """
+    if not sizes.size:
+        return 0, 0, 0, 0.0, 0.0
+    strengths = sizes / sizes[0]
+    total = strengths.sum()
+    reached = np.cumsum(strengths) >= STRENGTH_SHARE * total * (1 - 1e-12)
+    kept_total = (salient / sizes[0]).sum()
+    return len(sizes), len(salient), int(np.argmax(reached)) + 1, float(total), float(kept_total)
 
 
 def summarize_counts(
@@ -52,30 +77,31 @@ def summarize_counts(
     ``nonzero`` are those with an effect, ``salient`` the salient ones, ``for_strength`` the fewest
     whose Σ|I| is ``STRENGTH_SHARE`` of all; ``salient_strength`` is the share of Σ|I| in the salient ones.
 
+    Args:
+        interactions: rows of an ``interactions`` table.
+        salient: those of them that are salient, under any rule.
+        samples: all analysed samples.
+        resamples: bootstrap resamples; 0 for no intervals.
+        level: confidence level of the intervals, between 0 and 1.
+        seed: seed of the bootstrap.
+
     Returns:
         Rows (quantity, value, ci_low, ci_high, n_samples).
     """
-    sorted_ = sorted_strengths(interactions)
-    strengths = [sorted_.get(sample_id, np.zeros(0)) for sample_id in samples]
-    kept = dict(salient.group_by("sample_id").len().iter_rows())
-    counts = np.array([kept.get(sample_id, 0) for sample_id in samples])
-    totals = np.array([s.sum() for s in strengths])
-    filled = (totals > 0).astype(float)
-    # The salient ones are the strongest ones under every salience rule.
-    salient_strength = np.array([s[:k].sum() for s, k in zip(strengths, counts, strict=True)])
-    enough = [
-        int(np.searchsorted(np.cumsum(s), STRENGTH_SHARE * s.sum() * (1 - 1e-12))) + 1
-        if s.size
-        else 0
-        for s in strengths
-    ]
+    none = np.zeros(0)
+    of_all, of_salient = _sorted_sizes(interactions), _sorted_sizes(salient)
+    counted = [_count(of_all.get(s, none), of_salient.get(s, none)) for s in samples]
+    nonzero, kept, enough, total, kept_total = (
+        np.array(column, dtype=np.float64) for column in zip(*counted, strict=True)
+    )
     ones = np.ones(len(samples))
+    filled = (total > 0).astype(float)
     weights = bootstrap_weights(len(samples), resamples, seed)
     ratios = {
-        "nonzero": (np.array([s.size for s in strengths], float), ones),
-        "salient": (counts.astype(float), ones),
-        "for_strength": (np.array(enough, float), ones),
-        "salient_strength": (salient_strength / np.where(filled, totals, 1), filled),
+        "nonzero": (nonzero, ones),
+        "salient": (kept, ones),
+        "for_strength": (enough, ones),
+        "salient_strength": (kept_total / np.where(filled, total, 1), filled),
     }
     return pl.DataFrame(
         [(name, *summarize(*ratio, weights, level)) for name, ratio in ratios.items()],

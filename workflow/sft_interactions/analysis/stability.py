@@ -7,20 +7,37 @@ this floor.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import KEY, classify
-from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
-from sft_interactions.extraction.program import extract
+from sft_interactions.extraction.program import Extraction, extract
 
 # Two exact evaluations of one masked prompt (prefix tree, full length) differ by about this many units
-# in the last place of the largest |v|: tests/test_inference.py bounds it.
+# in the last place of the largest |v|.
 ROUNDINGS = 16
+
+Progress = Callable[[int], None]
+
+
+class ChurnFloor(TypedDict):
+    """Settings of the churn floor, as the block ``stability`` of a config has them.
+
+    Attributes:
+        samples: how many samples, the first by id, it covers.
+        churn_noise: relative noise, see :func:`noise_perturbation`.
+        draws: how many draws it is the mean of.
+    """
+
+    samples: int
+    churn_noise: float
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -29,20 +46,21 @@ class Perturbation:
 
     Attributes:
         name: value of the column ``perturbation``.
-        relative_noise: standard deviation of Gaussian noise on v, relative to |v(N) - v(empty)|; None
-            for the rounding noise of the inference dtype; 0 for none.
+        relative_noise: standard deviation of Gaussian noise on v, relative to |v(N) - v(empty)|.
+        rounds: the noise is that of the rounding of the inference dtype instead.
         tie_break: tie-break of the extraction.
     """
 
     name: str
-    relative_noise: float | None = 0.0
+    relative_noise: float = 0.0
+    rounds: bool = False
     tie_break: str = "canonical"
 
 
 def perturbations(noise: Sequence[float], tie_breaks: Sequence[str]) -> list[Perturbation]:
     """Rounding noise, the given relative noises, and the given alternative tie-breaks."""
     return [
-        Perturbation("dtype", None),
+        Perturbation("dtype", rounds=True),
         *(noise_perturbation(size) for size in noise),
         *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks),
     ]
@@ -70,15 +88,21 @@ def perturb(
 
     Args:
         values: (B, 2^n) v.
+        samples: (B,) sample ids.
+        perturbation: what is added; its tie-break does not matter here.
         label: tells draws apart, such as the step.
+        seed: seed of the noise.
         error: measured error of the log-odds (root mean square).
         dtype: floating type of the inference, for rounding noise.
+
+    Returns:
+        (B, 2^n).
     """
-    if perturbation.relative_noise is None:
+    if perturbation.rounds:
         scale = ROUNDINGS * float(np.finfo(dtype).eps) * np.abs(values).max(axis=1)
     else:
         scale = perturbation.relative_noise * np.abs(values[:, -1] - values[:, 0])
-    if perturbation.relative_noise != 0:
+    if perturbation.rounds or perturbation.relative_noise > 0:
         scale = np.hypot(scale, error)
     noisy = values.copy()
     for row, sample_id in enumerate(samples):
@@ -92,8 +116,13 @@ def perturb(
 def compare(reference: pl.DataFrame, other: pl.DataFrame, samples: Sequence[str]) -> pl.DataFrame:
     """Agreement of two sets of salient interactions, sample by sample.
 
+    Args:
+        reference: rows (sample_id, kind, pattern, effect).
+        other: rows of the same form.
+        samples: sample ids, also of samples with no interaction in either.
+
     Returns:
-        (sample_id, jaccard, sign_agreement): shared / all patterns, kinds told apart (1 where both are
+        Rows (sample_id, jaccard, sign_agreement): shared / all patterns, kinds told apart (1 where both are
         empty); and the share of the shared ones with one sign (null where none is shared).
     """
     columns = [*KEY, "effect"]
@@ -116,18 +145,22 @@ def measure(
     values: Mapping[int, NDArray[np.float64]],
     samples: Sequence[str],
     checked: Sequence[Perturbation],
-    salience: Mapping[str, object],
+    salience: Salience,
     *,
     noise_ratio: float,
     seed: int,
     errors: Mapping[int, float] | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> pl.DataFrame:
     """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
 
     Args:
         values: step to v, (B, 2^n).
+        samples: (B,) sample ids.
+        checked: perturbations.
         salience: rule and threshold of :func:`~sft_interactions.analysis.salience.select_salient`.
+        noise_ratio: ζ of the extraction.
+        seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square); none by default.
         progress: called with the number of extractions that have just been made, of
             B · checkpoints · (1 + perturbations).
@@ -185,7 +218,12 @@ class UnchangedRun:
 
     Args:
         values: (B, 2^n) v of the first checkpoint.
+        samples: (B,) sample ids.
+        steps: analysed checkpoints.
         perturbation: the noise; its tie-break is that of all extractions.
+        noise_ratio: ζ of the extraction.
+        draws: how many such runs are drawn.
+        seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square), added to the noise with
             that of the first; none by default.
         progress: called with the number of extractions that have just been made, of
@@ -203,11 +241,10 @@ class UnchangedRun:
         draws: int,
         seed: int,
         errors: Mapping[int, float] | None = None,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Progress = lambda _: None,
     ) -> None:
         self.first, *self.later = sorted(steps)
         self.draws, self.n_samples = draws, len(samples)
-        labels = [(draw, step) for draw in range(draws) for step in self.later]
         errors = errors or dict.fromkeys(steps, 0.0)
         noisy = [
             perturb(
@@ -218,48 +255,74 @@ class UnchangedRun:
                 seed=seed,
                 error=float(np.hypot(errors[self.first], errors[step])),
             )
-            for draw, step in labels
+            for draw in range(draws)
+            for step in self.later
         ]
-        ids = list(samples) * (1 + len(labels))
+        ids = list(samples) * (1 + len(noisy))
         stacked = np.concatenate([values, *noisy])
         self._extracted = _extract(stacked, ids, perturbation, noise_ratio, progress)
-        self._places = {None: 0, **{label: i + 1 for i, label in enumerate(labels)}}
 
-    def classify(self, salience: Mapping[str, object]) -> list[pl.DataFrame]:
+    def classify(self, salience: Salience) -> list[pl.DataFrame]:
         """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`."""
-        before = self._salient(None, salience)
-        return [
-            classify(
-                {
-                    self.first: before,
-                    **{step: self._salient((draw, step), salience) for step in self.later},
-                }
-            )
-            for draw in range(self.draws)
-        ]
+        before = self._salient(0, salience)
+        runs = []
+        for draw in range(self.draws):
+            place = 1 + draw * len(self.later)
+            after = {
+                step: self._salient(place + number, salience)
+                for number, step in enumerate(self.later)
+            }
+            runs.append(classify({self.first: before, **after}))
+        return runs
 
-    def _salient(
-        self, label: tuple[int, int] | None, salience: Mapping[str, object]
-    ) -> pl.DataFrame:
-        start = self._places[label] * self.n_samples
+    def _salient(self, place: int, salience: Salience) -> pl.DataFrame:
+        """Salient interactions of the first checkpoint (0) or of the checkpoints of the draws, in turn."""
+        start = place * self.n_samples
         return self._extracted.salient(slice(start, start + self.n_samples), salience)
 
 
 class _Extracted:
-    """Solutions of a batch, from which the salient interactions of any run of rows can be taken."""
+    """Solutions of a batch, from which the salient interactions of any run of rows can be taken.
 
-    def __init__(self, values, ids, solved) -> None:
-        self.values, self.ids, self.solved = values, ids, solved
+    Args:
+        values: (B, 2^n) v.
+        ids: (B,) sample ids.
+        solved: their solutions.
+
+    Attributes:
+        effects: (B, 2^(n + 1)) of AND, then of OR.
+    """
+
+    def __init__(self, values: NDArray[np.float64], ids: Sequence[str], solved: Extraction) -> None:
+        self._values, self._ids, self._solved = values, ids, solved
         self.effects = np.concatenate([solved.and_effects, solved.or_effects], axis=1)
 
-    def salient(self, rows: slice, salience: Mapping[str, object]) -> pl.DataFrame:
-        part = type(self.solved)(
-            **{f.name: getattr(self.solved, f.name)[rows] for f in fields(self.solved)}
+    def salient(self, rows: slice, salience: Salience) -> pl.DataFrame:
+        """Salient interactions of some rows, whose sample ids must differ."""
+        solved = self._solved
+        part = Extraction(
+            and_effects=solved.and_effects[rows],
+            or_effects=solved.or_effects[rows],
+            bias=solved.bias[rows],
+            l1=solved.l1[rows],
+            l1_lower_bound=solved.l1_lower_bound[rows],
+            l1_plain=solved.l1_plain[rows],
+            noise_bound=solved.noise_bound[rows],
+            max_residual=solved.max_residual[rows],
+            iterations=solved.iterations[rows],
         )
-        return select_salient(*from_extraction(self.ids[rows], self.values[rows], part), **salience)
+        interactions, solve = from_extraction(list(self._ids[rows]), self._values[rows], part)
+        return select_salient(interactions, solve, **salience)
 
 
-def _extract(values, ids, perturbation: Perturbation, noise_ratio: float, progress) -> _Extracted:
-    tie_break = perturbation.tie_break
-    solved = extract(values, noise_ratio=noise_ratio, tie_break=tie_break, progress=progress)
+def _extract(
+    values: NDArray[np.float64],
+    ids: Sequence[str],
+    perturbation: Perturbation,
+    noise_ratio: float,
+    progress: Progress,
+) -> _Extracted:
+    solved = extract(
+        values, noise_ratio=noise_ratio, tie_break=perturbation.tie_break, progress=progress
+    )
     return _Extracted(values, ids, solved)

@@ -5,12 +5,15 @@ points of what happens from checkpoint to checkpoint, over all signals that the 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from ruptures import Dynp
 
-from sft_interactions.analysis.metrics import CLASSES, bootstrap_weights, by_cell, ratios
+from sft_interactions.analysis.dynamics import CLASSES, REMOVED
+from sft_interactions.analysis.metrics import Cells, bootstrap_weights, ratios
 
 DETECTOR = "change_point"
 LEAST_ERROR = 0.01
@@ -25,7 +28,52 @@ _STAGES_NULLABLE = {
 }
 
 
-def find_boundary(signals: np.ndarray) -> tuple[int, float]:
+class SignalEvidence(TypedDict):
+    """What the detector would say of one signal alone."""
+
+    boundary_step: int
+    explained: float
+
+
+class Evidence(TypedDict):
+    """What the stages of a run rest on; docs/tables.md and docs/method.md say what each entry is."""
+
+    resamples_at_boundary: float
+    best_ci_low_step: int
+    best_ci_high_step: int
+    largest_change_step: int
+    explained: float
+    signals: dict[str, SignalEvidence]
+    removed_share: float
+    removed_share_step: int
+    removed_count: dict[str, float]
+    lowest_validation_loss_step: int | None
+    validation_loss: dict[str, float]
+
+
+class Boundary(TypedDict):
+    """The checkpoint that ends the denoising stage, and its interval, in optimizer steps."""
+
+    boundary_step: int
+    ci_low_step: int
+    ci_high_step: int
+
+
+class Stages(Boundary):
+    """Content of ``stages.json`` without ``run``."""
+
+    best_checkpoint_step: int
+    detector: str
+    evidence: Evidence
+
+
+class StagesOfRun(Stages):
+    """Content of ``stages.json``."""
+
+    run: str
+
+
+def find_boundary(signals: NDArray[np.float64]) -> tuple[int, float]:
     """Index of the checkpoint that ends the denoising stage, and how clearly it does.
 
     The increments of the signals between neighbouring checkpoints, which are taken as evenly spaced, are
@@ -38,7 +86,7 @@ def find_boundary(signals: np.ndarray) -> tuple[int, float]:
         signals: (checkpoints, signals), at least two checkpoints, the first before SFT.
 
     Returns:
-        the index, between 1 and the last but one (with two checkpoints it is 1), and the share of the
+        The index, between 1 and the last but one (with two checkpoints it is 1), and the share of the
         squared deviations that the cut removes (0 where the increments do not differ).
     """
     increments = np.diff(signals, axis=0)
@@ -51,7 +99,9 @@ def find_boundary(signals: np.ndarray) -> tuple[int, float]:
     return int(index), float(1 - within / whole) if whole > 0 else 0.0
 
 
-def find_stages(signals: np.ndarray, removed: np.ndarray, share: float) -> tuple[int, int]:
+def find_stages(
+    signals: NDArray[np.float64], removed: NDArray[np.float64], share: float
+) -> tuple[int, int]:
     """Indices of the checkpoint that ends the denoising stage and of the best checkpoint.
 
     The denoising stage is the one in which most removals happen, so its end is looked for up to the
@@ -63,6 +113,7 @@ def find_stages(signals: np.ndarray, removed: np.ndarray, share: float) -> tuple
     Args:
         signals: as for :func:`find_boundary`.
         removed: (checkpoints,) mean count of removed interactions.
+        share: share of the largest count of removed interactions, above 0 and at most 1.
     """
     end = 0
     if removed.any():
@@ -72,7 +123,9 @@ def find_stages(signals: np.ndarray, removed: np.ndarray, share: float) -> tuple
     return end, end + best if explained > 0 else end
 
 
-def scale_signals(means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
+def scale_signals(
+    means: Mapping[tuple[str, str], NDArray[np.float64]],
+) -> dict[str, NDArray[np.float64]]:
     """Bring the courses of the metrics to one scale and fill what is not defined.
 
     A value that is not defined (a ratio of an empty class) is the one before it, at the start the one
@@ -82,7 +135,7 @@ def scale_signals(means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.n
         means: (metric, class) to (checkpoints,) means over samples, NaN where not defined.
 
     Returns:
-        signal, such as ``gamma_preserved``, to (checkpoints,) values in [0, 1].
+        Signal, such as ``gamma_preserved``, to (checkpoints,) values in [0, 1].
     """
     largest = {
         metric: max(np.nan_to_num(means[metric, label]).max() for label in CLASSES)
@@ -94,7 +147,9 @@ def scale_signals(means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.n
         if known.size:
             before = np.searchsorted(known, np.arange(len(course)), side="right") - 1
             filled = course[known[before.clip(min=0)]]
-            signals[f"{metric}_{label}"] = filled / (largest.get(metric) or 1.0)
+            if metric in SCALED and largest[metric] > 0:
+                filled = filled / largest[metric]
+            signals[f"{metric}_{label}"] = filled
     return signals
 
 
@@ -109,7 +164,7 @@ def detect_stages(
     resamples: int,
     level: float,
     seed: int,
-) -> dict[str, object]:
+) -> Stages:
     """Stage boundary of a run with a bootstrap interval over samples.
 
     Every signal is divided by the bootstrap standard error of its increments (at least
@@ -118,25 +173,30 @@ def detect_stages(
     Args:
         dynamics: rows of a ``dynamics`` table.
         training: rows of the ``training`` table; None for a run that brought its own checkpoints.
+        samples: all analysed samples, also those without a salient interaction.
+        steps: analysed checkpoints, sorted, the first before SFT.
+        n_players: number of players of a prompt.
         share: the share of the largest count of removed interactions that is removed by the
             checkpoint where the search for the boundary ends.
-
-    Returns:
-        boundary_step, ci_low_step, ci_high_step, best_checkpoint_step, detector and evidence.
+        resamples: bootstrap resamples; without any the interval is the boundary itself.
+        level: confidence level of the interval, between 0 and 1.
+        seed: seed of the bootstrap.
     """
     sums = _sums(dynamics, samples, steps, n_players)
     means = _means(sums, np.ones(len(samples)))
     signals = scale_signals(means)
-    drawn = [_means(sums, w) for w in bootstrap_weights(len(samples), resamples, seed) if w.size]
-    courses = np.array([_stack(scale_signals(draw), list(signals)) for draw in drawn])
-    precision = _precision(courses) if drawn else np.ones(len(signals))
+    drawn = [_means(sums, weight) for weight in bootstrap_weights(len(samples), resamples, seed)]
+    courses = [_stack(scale_signals(draw), list(signals)) for draw in drawn]
+    precision = _precision(np.array(courses)) if courses else np.ones(len(signals))
 
-    course, removed = _stack(signals, list(signals)) * precision, means["count", "removed"]
+    course, removed = _stack(signals, list(signals)) * precision, means["count", REMOVED]
     end, best = find_stages(course, removed, share)
     found = [
-        find_stages(drawn_course * precision, draw["count", "removed"], share)
+        find_stages(drawn_course * precision, draw["count", REMOVED], share)
         for drawn_course, draw in zip(courses, drawn, strict=True)
-    ] or [(end, best)]
+    ]
+    if not found:
+        found = [(end, best)]
     (low, best_low), (high, best_high) = np.quantile(
         found, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
     ).astype(int)
@@ -158,14 +218,14 @@ def detect_stages(
             "removed_share": share,
             "removed_share_step": steps[int(np.argmax(removed >= share * removed.max()))],
             "removed_count": dict(zip(map(str, steps), removed.tolist(), strict=True)),
-            "lowest_validation_loss_step": min(losses, key=losses.get, default=None),
+            "lowest_validation_loss_step": min(losses, key=lambda step: losses[step], default=None),
             "validation_loss": {str(step): loss for step, loss in losses.items()},
         },
     }
 
 
 def tabulate(
-    stages: Sequence[Mapping[str, object]], epochs_per_step: Sequence[float | None]
+    stages: Sequence[StagesOfRun], epochs_per_step: Sequence[float | None]
 ) -> pl.DataFrame:
     """One row a run: where its stages lie, beside what else could choose a checkpoint.
 
@@ -174,7 +234,7 @@ def tabulate(
         epochs_per_step: share of the training set that a step sees; None where it is not known.
 
     Returns:
-        the columns of ``stages.json`` but evidence; of the evidence best_ci_low_step,
+        The columns of ``stages.json`` but evidence; of the evidence best_ci_low_step,
         best_ci_high_step, removed_share_step and lowest_validation_loss_step; best_checkpoint_epoch;
         and the validation loss at the best checkpoint and the lowest (null for a run that brought its
         own checkpoints).
@@ -200,23 +260,31 @@ def tabulate(
 
 def _sums(
     dynamics: pl.DataFrame, samples: Sequence[str], steps: Sequence[int], n_players: int
-) -> dict[tuple[str, str], np.ndarray]:
+) -> dict[tuple[str, str], NDArray[np.float64]]:
     """(metric, class) to numerators and denominators, (2, checkpoints, samples)."""
-    cells = by_cell(dynamics, samples)
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    cells = Cells(dynamics, samples)
+    found: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
     for label in CLASSES:
         for step in steps:
-            rows = cells.get((step, label), cells[None])
-            for order, metric, *ratio in ratios(rows, "both", len(samples), n_players):
+            rows = cells.rows(step, label)
+            for order, metric, numerator, denominator in ratios(
+                rows, "both", len(samples), n_players
+            ):
                 if order is None and metric in (*SCALED, *RATIOS):
-                    found.setdefault((metric, label), []).append(np.stack(ratio))
+                    ratio = np.stack([numerator, denominator])
+                    found.setdefault((metric, label), []).append(ratio)
     return {key: np.stack(parts, axis=1) for key, parts in found.items()}
 
 
 def _means(
-    sums: Mapping[tuple[str, str], np.ndarray], weight: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
-    """(metric, class) to means over the samples, weighted, (checkpoints,); NaN where undefined."""
+    sums: Mapping[tuple[str, str], NDArray[np.float64]], weight: NDArray[np.float64]
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """(metric, class) to means over the samples, weighted, (checkpoints,); NaN where undefined.
+
+    Args:
+        sums: what :func:`_sums` returns.
+        weight: (samples,).
+    """
     means = {}
     for key, ratio in sums.items():
         numerator, denominator = ratio @ weight
@@ -225,27 +293,27 @@ def _means(
     return means
 
 
-def _stack(signals: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+def _stack(signals: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> NDArray[np.float64]:
     """Signals as columns, (checkpoints, names); one that is missing does not change."""
     none = np.zeros(len(next(iter(signals.values()))))
     return np.stack([signals.get(name, none) for name in names], axis=1)
 
 
-def _precision(courses: np.ndarray) -> np.ndarray:
+def _precision(courses: NDArray[np.float64]) -> NDArray[np.float64]:
     """One over the standard error of the increments of every signal, (signals,).
 
     Args:
         courses: (resamples, checkpoints, signals).
     """
     error = np.sqrt(np.diff(courses, axis=1).var(axis=0).mean(axis=0))
-    return 1 / np.maximum(error, LEAST_ERROR)
+    precision: NDArray[np.float64] = 1 / np.maximum(error, LEAST_ERROR)
+    return precision
 
 
 def _signal_evidence(
-    signals: Mapping[str, np.ndarray], steps: Sequence[int]
-) -> dict[str, dict[str, object]]:
-    """What the detector would say of each signal alone."""
-    evidence = {}
+    signals: Mapping[str, NDArray[np.float64]], steps: Sequence[int]
+) -> dict[str, SignalEvidence]:
+    evidence: dict[str, SignalEvidence] = {}
     for name, course in signals.items():
         index, explained = find_boundary(course[:, None])
         evidence[name] = {"boundary_step": steps[index], "explained": explained}

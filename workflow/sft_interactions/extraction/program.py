@@ -11,9 +11,8 @@ from sft_interactions.extraction.certificate import Solution, certify, effect_ma
 from sft_interactions.extraction.tie_break import tie_break_weights
 from sft_interactions.extraction.transforms import complement, n_players, subset_sums
 from sft_interactions.extraction.vertex import solve_active
+from sft_interactions.limits import MAX_PLAYERS, MAX_PLAYERS_EXACT_FIT, MIN_PLAYERS
 
-MIN_PLAYERS, MAX_PLAYERS = 2, 16
-MAX_PLAYERS_EXACT_FIT = 14
 # From here on a try without shortcuts, or HiGHS, would take many minutes a problem.
 MAX_PLAYERS_DENSE, MAX_PLAYERS_HIGHS = 11, 12
 # From here on HiGHS is faster by its interior point than by its simplex.
