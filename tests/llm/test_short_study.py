@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sft_interactions as si
+from sft_interactions.figures.catalogue import FIGURES, FORMATS
 
 pytestmark = pytest.mark.llm
 ROOT = Path(__file__).parents[2]
@@ -61,8 +62,8 @@ def test_log_odds_are_those_of_an_unmerged_adapter_on_whole_prompts(study, step)
 
 
 def test_figures_tables_and_report_are_there(study):
-    for name in [*(f"fig{number}" for number in range(1, 10)), "survival"]:
-        for form in ("pdf", "svg", "png"):
+    for name in FIGURES:
+        for form in FORMATS:
             assert (study / "figures" / f"{name}.{form}").stat().st_size > 1000
     assert (study / "report.html").stat().st_size > 10_000
     assert len(pl.read_parquet(study / "findings.parquet")) == 5

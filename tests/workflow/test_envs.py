@@ -1,6 +1,5 @@
 """The conda environments: pinned like the lock, complete, and enough for the scripts that run in them."""
 
-import ast
 import importlib.metadata
 import re
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from imported_names import imported_names
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -83,14 +83,8 @@ def imports(path):
 
 def imports_of_file(path):
     """Third-party modules, and files of ours, that a file imports, with the packages around them."""
-    modules = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     found, own_files = set(), set()
-    for names in (module.split(".") for module in modules):
+    for names in (name.split(".") for name in imported_names(path.read_text())):
         paths = {folder.joinpath(*names[:k]) for folder in OWN for k in range(1, len(names) + 1)}
         files = {file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")}
         of_ours = {file for file in files if file.is_file()}
