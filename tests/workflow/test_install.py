@@ -21,9 +21,9 @@ print(found.and_effects.tolist(), "snakemake" in sys.modules, "torch" in sys.mod
 rows = pl.DataFrame({"kind": ["and"], "words": [["a", "b"]], "effect": [1.0]})
 effects.draw(rows, target="yes").savefig("plot.png")
 try:
-    resolve({"runs": {}})
+    resolve({"models": {}, "datasets": {}, "runs": {}, "play": {}})
 except ConfigError as error:
-    print(str(error).splitlines()[0])
+    print("unknown key" in str(error))
 """
 
 
@@ -52,10 +52,10 @@ def test_a_script_in_another_folder_extracts_and_plots(installed, tmp_path):
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    effects, problem = done.stdout.splitlines()
-    # An exact fit: 1 for each player alone and 1 for both, or the same with an OR.
-    assert effects.endswith("False False")
-    assert "'models' is missing; add it" in problem
+    effects, is_explained = done.stdout.splitlines()
+    # An exact fit: 1 for each player alone and 1 more for both.
+    assert effects == "[[0.0, 1.0, 1.0, 1.0]] False False"
+    assert is_explained == "True"
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
