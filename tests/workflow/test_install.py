@@ -17,7 +17,7 @@ import polars as pl, sys
 
 assert "INSTALLED" in si.__file__, si.__file__
 found = si.extract(np.array([[0.0, 1.0, 1.0, 3.0]]), noise_ratio=0)
-print(found.and_effects.tolist(), "snakemake" in sys.modules, "torch" in sys.modules)
+print(found.and_effects.round(9).tolist(), "snakemake" in sys.modules, "torch" in sys.modules)
 rows = pl.DataFrame({"kind": ["and"], "words": [["a", "b"]], "effect": [1.0]})
 effects.draw(rows, target="yes").savefig("plot.png")
 try:
