@@ -16,12 +16,13 @@ PACKAGE = "sft_interactions"
 MAY_IMPORT = {
     "__init__": {"_version"},  # it loads its public names when they are first used
     "_version": set(),
-    "config": set(),
+    "limits": set(),
+    "config": {"limits"},
     "tables": {"_version"},
     "data": {"tables"},
     "models": {"data", "tables"},
     "masking": {"models", "data", "tables"},
-    "extraction": {"tables"},
+    "extraction": {"tables", "limits"},
     "analysis": {"extraction", "tables"},
     "figures": {"analysis", "tables"},
     "explanation": {"figures", "analysis", "extraction", "masking", "models", "data", "tables"},

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import bootstrap_weights, summarize
 from sft_interactions.analysis.runs import Checkpoint
-from sft_interactions.analysis.salience import read_salient
+from sft_interactions.analysis.salience import Salience, read_salient
 from sft_interactions.extraction.interactions import to_values
 from sft_interactions.extraction.program import reconstruct
 
@@ -67,7 +66,7 @@ class Faithfulness:
         return errors[np.isfinite(errors)]
 
 
-def read_log_odds(checkpoint: Checkpoint, salience: Mapping[str, Any]) -> LogOdds:
+def read_log_odds(checkpoint: Checkpoint, salience: Salience) -> LogOdds:
     """Read the log-odds of one checkpoint and rebuild them from its interactions.
 
     Args:
@@ -89,7 +88,7 @@ def read_log_odds(checkpoint: Checkpoint, salience: Mapping[str, Any]) -> LogOdd
 
 
 def read_faithfulness(
-    checkpoint: Checkpoint, sample_id: str | None, salience: Mapping[str, Any]
+    checkpoint: Checkpoint, sample_id: str | None, salience: Salience
 ) -> Faithfulness:
     """Read what a figure shows of one checkpoint.
 
@@ -172,7 +171,7 @@ def summarize_errors(
 
 def tabulate(
     runs: Sequence[Mapping[int, Checkpoint]],
-    salience: Mapping[str, Any],
+    salience: Salience,
     *,
     resamples: int,
     level: float,

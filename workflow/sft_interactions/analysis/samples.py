@@ -1,15 +1,14 @@
 """A sample as figures see it: its prompt, its players, its logical model at a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from sft_interactions import tables
 from sft_interactions.analysis.runs import Checkpoint
-from sft_interactions.analysis.salience import read_salient
+from sft_interactions.analysis.salience import Salience, read_salient
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,7 @@ def read_prompt(
     )
 
 
-def read_logical_model(
-    checkpoint: Checkpoint, sample_id: str, salience: Mapping[str, Any]
-) -> LogicalModel:
+def read_logical_model(checkpoint: Checkpoint, sample_id: str, salience: Salience) -> LogicalModel:
     """Read the logical model of a sample from the tables of a checkpoint.
 
     Args:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import bootstrap_weights, summarize
 from sft_interactions.analysis.runs import Checkpoint
-from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.salience import Salience, select_salient
 
 STRENGTH_SHARE = 0.9
 
@@ -129,7 +128,7 @@ class Sparsity:
     n_possible: int
 
 
-def read_sparsity(checkpoint: Checkpoint, n_players: int, salience: Mapping[str, Any]) -> Sparsity:
+def read_sparsity(checkpoint: Checkpoint, n_players: int, salience: Salience) -> Sparsity:
     """Read the sorted strengths of a checkpoint.
 
     Args:
@@ -152,7 +151,7 @@ def read_sparsity(checkpoint: Checkpoint, n_players: int, salience: Mapping[str,
 def tabulate(
     runs: Sequence[Mapping[int, Checkpoint]],
     n_players: int,
-    salience: Mapping[str, Any],
+    salience: Salience,
     *,
     resamples: int,
     level: float,
