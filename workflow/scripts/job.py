@@ -5,6 +5,11 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # Snakemake appends a script's folder to the module path, so an installed copy of the package would win
 # over the checkout's. Every script imports this module first.
@@ -19,9 +24,6 @@ class _Lines:
     Several jobs share the terminal, so a bar that rewrites its line would overwrite the others.
     """
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
-
     def write(self, text: str) -> None:
         text = text.strip("\r\n ")
         if text:
@@ -31,29 +33,36 @@ class _Lines:
         pass
 
 
-def start(snakemake) -> dict[str, str]:
-    """Send logging to the job's log file and to the terminal, and errors to both.
+def start(snakemake: Any) -> dict[str, str]:
+    """Send logging and errors to the job's log file and to the terminal, warnings to the log file alone.
 
     Returns:
         ``created_by`` and ``config_hash``, to be passed to ``tables.write``.
     """
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.addFilter(lambda record: record.name != "py.warnings")
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
-        handlers=[logging.FileHandler(log, mode="w"), logging.StreamHandler(sys.stderr)],
+        handlers=[logging.FileHandler(log, mode="w"), terminal],
         force=True,
     )
     logging.captureWarnings(True)
-    warnings.simplefilter("ignore", FutureWarning)  # for the authors of libraries, not their users
+    if not sys.warnoptions:
+        # Python hides deprecations outside of the main module. Those that our own calls cause are ours to
+        # mend, so the log has them.
+        warnings.filterwarnings("default", category=DeprecationWarning, module="sft_interactions")
     for chatty in ("httpx", "datasets", "transformers", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.disable_progress_bar()
 
-    def report(error_type, error, trace) -> None:
+    def report(
+        error_type: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
         with log.open("a") as file:
             file.write("".join(traceback.format_exception(error_type, error, trace)))
         if isinstance(error, ValueError):
@@ -65,9 +74,9 @@ def start(snakemake) -> dict[str, str]:
     return {"created_by": snakemake.rule, "config_hash": study_config.digest(snakemake.config)}
 
 
-def progress_bar(snakemake, total: int, unit: str):
+def progress_bar(snakemake: Any, total: int, unit: str) -> "tqdm[NoReturn]":
     """A tqdm bar named after the job, with a line every ten seconds."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # the scripts that draw have no need of it
 
     label = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     return tqdm(
@@ -76,7 +85,7 @@ def progress_bar(snakemake, total: int, unit: str):
         unit=unit,
         mininterval=10,
         maxinterval=30,
-        file=_Lines(Path(snakemake.log[0])),
+        file=_Lines(),
         ncols=100,
         ascii=" =",
     )

@@ -77,7 +77,6 @@ PLAYERS = Table(
 LOG_ODDS = Table(
     {"sample_id": pl.String, "mask": pl.UInt32, "log_odds": pl.Float32}, ("sample_id", "mask")
 )
-# File metadata of log-odds: how they were made, and their error on a few maskings of one sample.
 LOG_ODDS_METADATA = (
     "dtype",
     "method",
@@ -85,6 +84,7 @@ LOG_ODDS_METADATA = (
     "log_odds_error_rms",
     "error_maskings",
 )
+"""File metadata of log-odds: how they were made, and their error on a few maskings of one sample."""
 INTERACTIONS = Table(
     {
         "sample_id": pl.String,

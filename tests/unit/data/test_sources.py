@@ -114,7 +114,7 @@ def test_extract_members_leaves_nothing_on_a_wrong_digest(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_download_hub_model_names_the_mend(monkeypatch):
+def test_download_hub_model_suggests_a_fix(monkeypatch):
     import huggingface_hub
 
     def refuse(*_, **__):

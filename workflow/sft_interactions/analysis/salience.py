@@ -96,6 +96,7 @@ RULES: Mapping[str, Rule] = {
         is_whole=True,
     ),
 }
+"""Every salience rule by its name in the config."""
 
 
 def select_salient(

@@ -1,7 +1,7 @@
 """Players that a user lists in a file: words, phrases, any span of the user text."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,11 @@ import polars as pl
 
 from sft_interactions.data.words import UnsuitableSampleError, Word
 
-_READERS = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet}
+_READERS: dict[str, Callable[..., pl.DataFrame]] = {
+    ".csv": pl.read_csv,
+    ".jsonl": pl.read_ndjson,
+    ".parquet": pl.read_parquet,
+}
 _COLUMNS = {"sample_id": str, "word": str, "char_start": int, "char_end": int}
 _TYPES = {str: "text", int: "a whole number"}
 
@@ -54,9 +58,11 @@ class OwnPlayers:
                 f"{', '.join(_READERS)} file"
             )
         # A csv names no types: a sample_id of digits is text all the same.
-        text = {"schema_overrides": {"sample_id": pl.String, "word": pl.String}}
+        options = {}
+        if self.path.suffix == ".csv":
+            options["schema_overrides"] = {"sample_id": pl.String, "word": pl.String}
         try:
-            frame = reader(self.path, **(text if self.path.suffix == ".csv" else {}))
+            frame = reader(self.path, **options)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ValueError(f"players.choice: {self.path} cannot be read: {error}") from error
         if "sample_id" not in frame.columns:

