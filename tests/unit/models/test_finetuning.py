@@ -173,7 +173,7 @@ def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
 
 def test_packed_layers_change_nothing_but_rounding(model_folders, tuned, tmp_path, monkeypatch):
     monkeypatch.setattr("sft_interactions.models.finetuning.can_pack", lambda layer: False)
-    folder, rows = tuned
+    _, rows = tuned
     plain = train(model_folders["llama"], tmp_path / "plain")
     assert rows[0]["validation_loss"] == pytest.approx(plain[0]["validation_loss"], abs=1e-4)
     for row, expected in zip(rows, plain, strict=True):

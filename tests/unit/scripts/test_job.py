@@ -12,7 +12,9 @@ import logging, sys, warnings
 from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 from job import progress_bar, start
-snakemake = SimpleNamespace(log=[sys.argv[2]], rule="rule", config={"inference": {}}, wildcards=["run-a", 3])
+snakemake = SimpleNamespace(
+    log=[sys.argv[2]], rule="rule", config={"inference": {}}, wildcards=["run-a", 3]
+)
 print(start(snakemake)["created_by"])
 logging.info("as told")
 warnings.warn_explicit("of a library", FutureWarning, "site-packages/lib/x.py", 1, "lib.x")
