@@ -37,7 +37,22 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from sft_interactions.data.words import find_words  # noqa: E402
-from sft_interactions.masking import log_odds as inference  # noqa: E402
+from sft_interactions.masking.devices import (  # noqa: E402
+    allow_tf32,
+    pick_device,
+    use_reproducible_float32,
+)
+from sft_interactions.masking.log_odds import (  # noqa: E402
+    MaskedPrompt,
+    log_odds,
+    masked_log_odds,
+)
+from sft_interactions.masking.mask_embedding import make_mask_embedding  # noqa: E402
+from sft_interactions.models.loading import (  # noqa: E402
+    in_dtype,
+    load_checkpoint,
+    multiply_head_once,
+)
 from sft_interactions.models.packed_linear import PackedLinear, pack_linear_layers  # noqa: E402
 from sft_interactions.models.prompts import make_frame, make_prompt, mask_token_id  # noqa: E402
 
@@ -70,12 +85,12 @@ class Timer:
 
 
 def load_model(name, device):
-    """Model, tokenizer, and template of a folder or of a random Llama."""
+    """Model and tokenizer of a folder, or of a random Llama, which has no tokenizer."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     if name not in LLAMAS:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        return inference.load_checkpoint(name, None, device), tokenizer
+        return load_checkpoint(name, None, device), tokenizer
     config = LlamaConfig(
         vocab_size=128256,
         intermediate_size=8192,
@@ -86,7 +101,7 @@ def load_model(name, device):
     torch.manual_seed(0)
     with device:
         model = LlamaForCausalLM(config).eval()
-    inference.multiply_head_once(model)
+    multiply_head_once(model)
     return model, None
 
 
@@ -98,9 +113,9 @@ def real_prompt(tokenizer, n, number):
     words = find_words(row["text"])
     players = [words[round(place)] for place in np.linspace(0, len(words) - 1, n)]
     made = make_prompt(tokenizer, frame, "benchmark", row["text"], row["target"], players, 1)
-    return inference.MaskedPrompt(
-        made.token_ids, made.player_of_token, made.target_token_ids
-    ), mask_token_id(tokenizer)
+    return MaskedPrompt(made.token_ids, made.player_of_token, made.target_token_ids), mask_token_id(
+        tokenizer
+    )
 
 
 def random_prompt(n):
@@ -109,7 +124,7 @@ def random_prompt(n):
     for player, place in enumerate(np.linspace(38, 53, n)):
         owners[round(place)] = player
     ids = np.random.default_rng(0).integers(1000, 100000, len(owners)).tolist()
-    return inference.MaskedPrompt(ids, owners, [500]), 0
+    return MaskedPrompt(ids, owners, [500]), 0
 
 
 class Forwarded:
@@ -186,27 +201,27 @@ def plain(model, prompt, mask_embedding, masks, rows, all_logits):
         kept = (owners < 0) | ((part[:, None] >> owners.clamp(min=0)) & 1).bool()
         inputs = torch.where(kept[:, :, None], embeddings, mask_embedding)
         output = model(inputs_embeds=inputs, use_cache=False, logits_to_keep=0 if all_logits else 1)
-        values.append(inference.log_odds(output.logits[:, -1], target.expand(len(part))))
+        values.append(log_odds(output.logits[:, -1], target.expand(len(part))))
     return torch.cat(values).cpu().numpy()
 
 
 def work(task, options):
     """One row of the table, in a process of its own."""
-    device = inference.pick_device("auto")
-    inference.use_reproducible_float32(torch.get_num_threads())
+    device = pick_device("auto")
+    use_reproducible_float32(torch.get_num_threads())
     model, tokenizer = load_model(task["model"], device)
-    model = inference.in_dtype(model, task["dtype"])
-    inference.allow_tf32(task["dtype"] == "tf32")
+    model = in_dtype(model, task["dtype"])
+    allow_tf32(task["dtype"] == "tf32")
     if task["method"] == "ours":
         pack_linear_layers(model)
     n = task["n"]
     prompt, token_id = real_prompt(tokenizer, n, options.prompt) if tokenizer else random_prompt(n)
-    mask_embedding = inference.make_mask_embedding(model, "token", token_id)
+    mask_embedding = make_mask_embedding(model, "token", token_id)
     timer = Timer(options, device)
 
     def run(masks, rows):
         if task["method"] in ("tree", "ours"):
-            return inference.masked_log_odds(model, prompt, mask_embedding)
+            return masked_log_odds(model, prompt, mask_embedding)
         all_logits = task["method"] == "all logits"
         return plain(model, prompt, mask_embedding, masks, rows, all_logits)
 
@@ -253,7 +268,9 @@ def work(task, options):
 
 def in_own_process(task, options):
     command = [sys.executable, __file__, "--worker", json.dumps(task)]
-    command += ["--prompt", str(options.prompt)] + ["--cpu"] * options.cpu
+    command += ["--prompt", str(options.prompt)]
+    if options.cpu:
+        command.append("--cpu")
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -173,16 +173,15 @@ def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
 
 def test_packed_layers_change_nothing_but_rounding(model_folders, tuned, tmp_path, monkeypatch):
     monkeypatch.setattr("sft_interactions.models.finetuning.can_pack", lambda layer: False)
-    folder, rows = tuned
+    _, rows = tuned
     plain = train(model_folders["llama"], tmp_path / "plain")
-    for column in ("train_loss", "validation_loss"):
-        values = [[row[column] for row in table if row[column]] for table in (rows, plain)]
-        assert values[0] == pytest.approx(values[1], abs=1e-5)
-    models = [
-        load_checkpoint(model_folders["llama"], place / "step-4", CPU)
-        for place in (folder, tmp_path / "plain")
-    ]
-    torch.testing.assert_close(*map(logits, models), atol=1e-4, rtol=0)
+    assert rows[0]["validation_loss"] == pytest.approx(plain[0]["validation_loss"], abs=1e-4)
+    for row, expected in zip(rows, plain, strict=True):
+        # Adam divides a gradient by its size, so that rounding is no longer small after an update.
+        tolerance = 1e-4 if row["step"] < 2 else 1e-2
+        assert row["train_loss"] == pytest.approx(expected["train_loss"], abs=tolerance)
+    assert abs(rows[4]["validation_loss"] - rows[0]["validation_loss"]) > 0.1
+    assert rows[4]["validation_loss"] == pytest.approx(plain[4]["validation_loss"], abs=1e-2)
 
 
 def test_all_weights_can_be_trained(model_folders, tiny_models, tmp_path):
