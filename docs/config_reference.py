@@ -69,7 +69,7 @@ class Reference:
         shared = {
             name: value
             for name, value in self.schema["$defs"].items()
-            if value["type"] == "object" and name not in top
+            if value.get("type") == "object" and name not in top
         }
         plain = {**self.schema, "properties": {k: v for k, v in top.items() if k not in blocks}}
         sections = ["## The study\n\n" + _table(self._rows(plain, ""))]
@@ -90,23 +90,27 @@ class Reference:
         block = self.schema["$defs"][value["$ref"].rpartition("/")[2]]
         return {**block, **{key: entry for key, entry in value.items() if key != "$ref"}}
 
+    def _with_items(self, value: Schema) -> Schema:
+        """A list's schema with the reference of its entries replaced by what it names."""
+        return {**value, "items": self._resolved(value["items"])} if "items" in value else value
+
     def _rows(self, block: Schema, prefix: str) -> Iterator[Row]:
         """A row for each key of a block, and for those of the blocks inside it."""
         entries = block.get("additionalProperties")
         if isinstance(entries, dict):
             yield from self._rows(entries, f"{prefix}{{{prefix.removesuffix('s.')}}}.")
         for key, value in block.get("properties", {}).items():
-            whole = self._resolved(value)
+            whole = self._with_items(self._resolved(value))
             required = key in block.get("required", ())
             yield (
                 f"`{prefix}{key}`",
                 self._link(value)
-                if value is not whole and whole["type"] == "object"
+                if "$ref" in value and whole.get("type") == "object"
                 else _values(whole),
                 "required" if required else _default(whole),
                 " ".join(whole["description"].split()),
             )
-            if value is whole:
+            if "$ref" not in value:
                 yield from self._rows(value, f"{prefix}{key}.")
                 yield from self._rows(value.get("items", {}), f"{prefix}{key}[].")
 
