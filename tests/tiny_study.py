@@ -76,5 +76,4 @@ def snakemake(folder, config, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
     )
