@@ -23,7 +23,7 @@ effects.draw(rows, target="yes").savefig("plot.png")
 try:
     resolve({"runs": {}})
 except ConfigError as error:
-    print(str(error).splitlines()[0])
+    print(str(error).splitlines())
 """
 
 
@@ -52,10 +52,10 @@ def test_a_script_in_another_folder_extracts_and_plots(installed, tmp_path):
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    effects, problem = done.stdout.splitlines()
+    effects, problems = done.stdout.splitlines()
     # An exact fit: 1 for each player alone and 1 for both, or the same with an OR.
     assert effects.endswith("False False")
-    assert "'models' is missing; add it" in problem
+    assert "'models' is missing; add it" in problems
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
