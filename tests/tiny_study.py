@@ -76,4 +76,5 @@ def snakemake(folder, config, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=3600,  # against a hang; a machine may be slow
     )
