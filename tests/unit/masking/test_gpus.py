@@ -1,3 +1,4 @@
+import ast
 import os
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def test_every_process_gets_a_gpu_of_its_own_and_gives_it_back(monkeypatch):
     first.communicate()
     gpus.claim_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == FIRST
+
+
+def test_the_module_needs_the_standard_library_only():
+    imported = set()
+    for node in ast.walk(ast.parse(Path(gpus.__file__).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    assert imported <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("visible", ["", "3", "GPU-1234"])

@@ -90,6 +90,7 @@ def test_arguments_of_attention_that_ask_for_nothing(tiny_models):
         dropout=0.0,
         is_causal=True,
         output_attentions=False,
+        output_router_logits=False,
         position_bias=None,
         position_ids=torch.arange(2)[None],
         use_cache=False,
@@ -114,6 +115,12 @@ def test_what_attention_does_not_know_is_refused(tiny_models, arguments, shown):
     )
     with pytest.raises(NotBranchableError, match=message):
         attend(tiny_models["llama"], **arguments)
+
+
+def test_attention_that_is_not_given_the_tree_is_refused(tiny_models):
+    module = tiny_models["llama"].model.layers[0].self_attn
+    with pytest.raises(NotBranchableError, match=r"LlamaAttention .* does not hand the tree on"):
+        AttentionInterface()[ATTENTION](module, None, None, None, None)
 
 
 def test_attention_sinks_are_refused():

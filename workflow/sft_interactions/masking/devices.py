@@ -8,8 +8,8 @@ from sft_interactions.masking.gpus import claim_gpu
 def pick_device(setting: str) -> torch.device:
     """Device of the config value; ``auto`` is the GPU where there is one.
 
-    Of several GPUs it is one that no other job of this machine has (see
-    :mod:`sft_interactions.masking.gpus`).
+    Of several GPUs it is one that no other job of this machine has; see
+    :func:`~sft_interactions.masking.gpus.claim_gpu`.
 
     Raises:
         ValueError: the named device is not there, or every GPU is taken.

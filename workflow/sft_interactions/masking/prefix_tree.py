@@ -24,6 +24,8 @@ NEUTRAL_ARGUMENTS = {
     "dropout": 0.0,
     "is_causal": True,
     "output_attentions": False,
+    "output_hidden_states": False,
+    "output_router_logits": False,
     "use_cache": False,
 }
 
@@ -262,11 +264,14 @@ def _attention(
     size); key and value with their own number of heads; the result is (rows, length, heads, size).
 
     Raises:
-        NotBranchableError: an argument asks for something that is not computed here.
-        ValueError: the call does not come from a :class:`PrefixTree`.
+        NotBranchableError: an argument asks for something that is not computed here, or the model does not
+            hand its own arguments on to attention.
     """
     if prefix_tree is None:
-        raise ValueError(f"the attention {ATTENTION!r} is for PrefixTree only")
+        raise NotBranchableError(
+            f"{type(module).__name__} cannot be evaluated as a prefix tree: its model does not hand the "
+            "tree on to it"
+        )
     prefix_tree.check_arguments({"attention_mask": attention_mask, **others})
     layer: int = module.layer_idx  # type: ignore[assignment]  # attention modules of transformers
     keys, values = prefix_tree.extend(layer, key, value)
