@@ -14,11 +14,11 @@ PACKAGE = "sft_interactions"
 # Part of the package to the parts that it may import, besides itself. A part is a folder, or a module
 # that lies beside the folders.
 MAY_IMPORT = {
-    "__init__": {"_version"},  # it loads its public names when they are first used
-    "_version": set(),
+    "__init__": {"version"},  # it loads its public names when they are first used
+    "version": set(),
     "limits": set(),
     "config": {"limits"},
-    "tables": {"_version"},
+    "tables": {"version"},
     "data": {"tables"},
     "models": {"data", "tables"},
     "masking": {"models", "data", "tables"},

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions._version import __version__
+from sft_interactions.version import __version__
 
 LOG_ODDS = pl.DataFrame(
     {"mask": [1, 0, 1, 0], "sample_id": ["b", "b", "a", "a"], "log_odds": [0.1, 0.2, 0.3, 0.4]}

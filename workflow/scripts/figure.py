@@ -71,4 +71,6 @@ match FIGURES[snakemake.rule].subject:
     case "survival":
         rows = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
         figure = survival.draw(dict(zip(params.labels, rows, strict=True)), level=params.level)
+    case subject:
+        raise ValueError(f"workflow/scripts/figure.py has no case for {subject}; add one")
 save(figure, snakemake.output)

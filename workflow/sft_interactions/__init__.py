@@ -7,7 +7,7 @@ first used, so that importing the package needs neither torch nor matplotlib.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sft_interactions._version import __version__
+from sft_interactions.version import __version__
 
 if TYPE_CHECKING:
     from sft_interactions.analysis.dynamics import add_generalizability, classify

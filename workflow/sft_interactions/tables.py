@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sft_interactions._version import __version__
+from sft_interactions.version import __version__
 
 # Raised when a column or a file gets another name or meaning, so that tables of an older version are
 # made anew and not misread. 2: log_odds_difference (was output_range), log_odds (was outputs),

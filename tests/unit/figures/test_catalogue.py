@@ -64,6 +64,8 @@ def draw_examples(subject, dynamics, model, prompt):
             case "survival":
                 runs = {LONG.format(i): make_sensitivity() for i in range(3)}
                 yield survival.draw(runs, level=LEVEL)
+            case _:
+                pytest.fail(f"draw_examples has no case for {subject}; add one")
 
     return draw
 

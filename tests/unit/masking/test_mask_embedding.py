@@ -3,8 +3,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_prompts import OWNERS, ROUNDING, embedding, make_prompt
 
+from sft_interactions.config import SCHEMA_PATH
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import (
     joint_effect,
@@ -106,7 +108,16 @@ def test_mask_embedding_changes_all_masks_but_the_full_one(model):
         assert abs(other[0] - values[0][0]) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["token", "learned", "median"])
+def test_every_name_of_the_schema_is_made(tiny_models):
+    names = yaml.safe_load(SCHEMA_PATH.read_text())["$defs"]["mask_embedding"]["enum"]
+    model = tiny_models["llama"]
+    for name in names:
+        vector = [0.5] * model.config.hidden_size if name == "learned" else None
+        made = make_mask_embedding(model, name, token_id=0, vector=vector)
+        assert made.shape == (model.config.hidden_size,)
+
+
+@pytest.mark.parametrize("name", ["token", "learned", "nonsense"])
 def test_an_unknown_mask_embedding_is_refused(tiny_models, name):
     with pytest.raises(ValueError, match=f"mask embedding '{name}' is none of token .with a token"):
         make_mask_embedding(tiny_models["llama"], name)

@@ -1,7 +1,7 @@
 """Which interactions count as salient (arXiv 2605.17967 leaves the threshold open).
 
 A salience rule is an entry of :data:`RULES`. To add one, write its function, add its entry, and add its
-name and description to ``salience_rule`` in the config schema; nothing else knows the rules.
+texts and limits to the config schema (CONTRIBUTING.md); nothing else knows the rules.
 """
 
 from collections.abc import Callable, Mapping

@@ -21,6 +21,7 @@ from sft_interactions.models.loading import load_base, load_checkpoint
 # A sample that was kept is evaluated again if one of them has changed.
 MODULES = (
     "tables",
+    "version",
     "masking.checkpoint",
     "masking.devices",
     "masking.gpus",
