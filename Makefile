@@ -10,14 +10,18 @@ study: $(INSTALLED)
 	$(VENV)/bin/snakemake --cores $(CORES)
 
 test: $(INSTALLED)
-	$(VENV)/bin/pytest --cov --cov-report=term
+	$(VENV)/bin/pytest tests/unit --cov --cov-report=
+	$(VENV)/bin/pytest tests/workflow tests/llm --randomly-dont-reorganize --cov --cov-append --cov-report=term
 
 # Tiers: fast units (under a minute), all units, tiny workflows, a real LLM.
 fast: $(INSTALLED)
 	$(VENV)/bin/pytest tests/unit -m "not slow"
 
-unit workflow llm: $(INSTALLED)
-	$(VENV)/bin/pytest tests/$@
+unit: $(INSTALLED)
+	$(VENV)/bin/pytest tests/unit
+
+workflow llm: $(INSTALLED)
+	$(VENV)/bin/pytest tests/$@ --randomly-dont-reorganize
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -38,6 +38,14 @@ def results(study):
     return study[0] / "results"
 
 
+@pytest.fixture
+def own_study(study, tmp_path):
+    """A copy of the study for a test that adds to it, and its config."""
+    folder, config = study
+    copied = shutil.copytree(folder, tmp_path / "study", symlinks=True)
+    return copied, copy.deepcopy(config)
+
+
 def read(path, table):
     frame = tables.read(path, table)
     assert not frame.is_empty(), path
@@ -334,9 +342,9 @@ def test_download_makes_models_and_data_alone(study):
     assert set(jobs) == {"download", "model", "data", "total"}
 
 
-def test_own_checkpoints_give_the_same_metrics(study, results):
-    folder, config = study
-    config = copy.deepcopy(config)
+def test_own_checkpoints_give_the_same_metrics(own_study):
+    folder, config = own_study
+    results = folder / "results"
     trained = results / "runs" / "gemma3-tiny"
     config["runs"]["gemma3-own"] = {
         "dataset": "lines",
@@ -353,10 +361,10 @@ def test_own_checkpoints_give_the_same_metrics(study, results):
     assert not (own / "training.parquet").exists()
 
 
-def test_seeds_are_runs_and_have_a_table(study, results):
-    folder, config = study
+def test_seeds_are_runs_and_have_a_table(own_study):
+    folder, config = own_study
+    results = folder / "results"
     table = folder / "results" / "tables" / "seeds.csv"
-    config = copy.deepcopy(config)
     config["runs"] = {"llama-tiny": {"dataset": "lines", "seeds": [1, 2]}}
     done = snakemake(folder, config, str(table.relative_to(folder)))
     assert done.returncode == 0, done.stdout[-5000:]
@@ -381,9 +389,9 @@ def test_seeds_are_runs_and_have_a_table(study, results):
         assert n == 6
 
 
-def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(study, results):
-    folder, config = study
-    config = copy.deepcopy(config)
+def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):
+    folder, config = own_study
+    results = folder / "results"
     trained = results / "runs" / "llama-tiny"
     broken = folder / "broken"
     shutil.copytree(trained / "checkpoints" / "step-1", broken)
