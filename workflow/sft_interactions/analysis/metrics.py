@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from sft_interactions import tables
 from sft_interactions.analysis.dynamics import CLASSES, PRESERVED
 
 KINDS = ("and", "or", "both")
@@ -156,21 +157,7 @@ def compute_metrics(
             for metric, (numerator, denominator) in floors.items():
                 summary = summarize(numerator * covered, denominator * covered, weights, level)
                 records.append((step, label, "both", None, metric, *summary))
-    return pl.DataFrame(
-        records,
-        schema={
-            "step": pl.Int64,
-            "class": pl.String,
-            "kind": pl.String,
-            "order": pl.UInt8,
-            "metric": pl.String,
-            "value": pl.Float64,
-            "ci_low": pl.Float64,
-            "ci_high": pl.Float64,
-            "n_samples": pl.UInt32,
-        },
-        orient="row",
-    )
+    return pl.DataFrame(records, schema=dict(tables.METRICS.columns), orient="row")
 
 
 def compute_metrics_over_seeds(
