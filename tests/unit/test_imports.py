@@ -162,6 +162,7 @@ def loaded_after_importing(modules):
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "libraries"),
     [

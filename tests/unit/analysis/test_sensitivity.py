@@ -92,6 +92,7 @@ def test_the_same_choice_gives_the_same_result(values):
     assert not any(differs(table, finding) for finding in range(1, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -157,6 +158,7 @@ def test_gamma_by_count_gives_every_interaction_one_vote():
     assert found["gamma_by_count_chance"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_choices_share_an_extraction(values, monkeypatch):
     solved = []
 
@@ -171,6 +173,7 @@ def test_choices_share_an_extraction(values, monkeypatch):
     assert len(solved) == 3 * (4 + 2)
 
 
+@pytest.mark.slow
 def test_everything_is_taken_under_the_mask_embedding_of_a_choice(values):
     reference = {"before SFT": values[0] + 0.05, "tuned": values[9]}
     other = replace(OWN, mask_embedding="zero")
@@ -186,6 +189,7 @@ def test_everything_is_taken_under_the_mask_embedding_of_a_choice(values):
     assert found.equals(expected)
 
 
+@pytest.mark.slow
 def test_mask_embeddings_without_a_reference_model(values):
     by_kind = {"token": values, "zero": other_masking(values)}
     tested = choices(OWN, [], [], [], list(by_kind), has_reference=False)

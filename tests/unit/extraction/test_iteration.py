@@ -32,6 +32,7 @@ def test_another_path_leads_to_the_same_optimum(scaled_problems, options):
         np.testing.assert_allclose(a.effects, b.effects, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_shortcuts_of_large_problems_lead_to_the_same_optimum(real_v):
     v = real_v[10][:1]
     v = (v - v.mean()) / np.ptp(v)

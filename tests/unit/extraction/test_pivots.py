@@ -1,6 +1,7 @@
 """Pivots from a vertex to the optimal one."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ def other_vertex(v, bound, weights, seed):
     return start
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.integers(2, 6), st.sampled_from([0.0, 0.04]))
 def test_pivots_lead_from_any_vertex_to_the_optimum(scaled_problems, seed, n, noise_ratio):

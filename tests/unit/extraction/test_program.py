@@ -101,6 +101,7 @@ def test_tie_break_costs_less_than_1e5(real_v):
     assert (canonical.l1_plain <= plain.l1_lower_bound * (1 + 1e-5)).all()
 
 
+@pytest.mark.slow
 def test_alternative_tie_breaks_are_other_optima(real_v):
     v = real_v[8][:3]
     results = {name: extract(v, tie_break=name) for name in TIE_BREAKS}
@@ -117,12 +118,14 @@ def test_same_answer_of_every_solver(real_v, solver):
     assert_same(ours, extract(real_v[8], solver=solver))
 
 
+@pytest.mark.slow
 def test_same_answer_of_highs_on_ten_players(real_v):
     v = real_v[10][:1]
     assert_same(extract(v), extract(v, solver="ipm"))
 
 
 # The repeated batches are longer than what is solved together.
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "problems", "repeats"), [(8, 4, 9), (10, 2, 5)])
 def test_same_answer_in_any_batch(real_v, n, problems, repeats):
     v = real_v[n][:problems]
@@ -176,6 +179,7 @@ def test_homogeneous_and_blind_to_constants(random_v, seed, n, factor, constant)
     )
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.integers(2, 6), st.randoms(use_true_random=False))
 def test_objective_does_not_depend_on_the_names_of_the_players(random_v, seed, n, random):
@@ -210,6 +214,7 @@ def planted(seed, n, n_effects):
     return and_effects, or_effects, rng.normal(size=1)
 
 
+@pytest.mark.slow
 def test_a_nearly_degenerate_problem_needs_no_second_try(real_v):
     v = real_v[12][2]
     noise = np.random.default_rng(0).normal(size=(8, 1 << 12))[5]
@@ -219,6 +224,7 @@ def test_a_nearly_degenerate_problem_needs_no_second_try(real_v):
     assert relative_gap(solved)[0] < 1e-9
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.integers(3, 6), st.sampled_from([0.0, 0.04]))
 def test_never_above_a_planted_model(seed, n, noise_ratio):

@@ -70,6 +70,7 @@ def draw_examples(subject, dynamics, model, prompt):
     return draw
 
 
+@pytest.mark.slow
 @EVERY_SUBJECT
 def test_nothing_is_cut_off(draw_examples):
     for figure in draw_examples():

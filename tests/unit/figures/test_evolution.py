@@ -9,6 +9,7 @@ from sft_interactions.figures import evolution
 from sft_interactions.figures.style import CLASSES
 
 
+@pytest.mark.slow
 def test_histograms_have_the_strengths_as_heights():
     run = make_run()
     figure = evolution.draw([run], level=0.95)

@@ -224,6 +224,7 @@ def test_the_template_is_the_familys(family):
     assert prompt_ids.count(bos) == (bos is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "method"),
     [*((family, "lora") for family in FAMILIES), ("qwen2.5", "full")],

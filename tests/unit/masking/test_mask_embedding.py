@@ -51,6 +51,7 @@ def test_objective_is_that_of_the_log_odds(model):
     assert value.item() == pytest.approx(expected, abs=4 * ROUNDING)
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_objective_on_other_sets(tiny_models):
     model = copy.deepcopy(tiny_models["llama"])
     prompts = make_prompts()

@@ -42,6 +42,7 @@ class Exhausted:
         self.handle.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prefix_tree", "full_length"])
 @pytest.mark.parametrize(
     "error",

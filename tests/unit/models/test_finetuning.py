@@ -146,6 +146,7 @@ def test_two_trainings_are_identical(tuned, model_folders, tmp_path):
     assert (again / file).read_bytes() == (folder / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_seed_matters(tuned, model_folders, tmp_path):
     folder, _ = tuned
     train(model_folders["llama"], tmp_path / "other", seed=1, steps=2, checkpoints=[0, 2])
@@ -171,6 +172,7 @@ def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["step-0", "step-1"]
 
 
+@pytest.mark.slow
 def test_packed_layers_change_nothing_but_rounding(model_folders, tuned, tmp_path, monkeypatch):
     monkeypatch.setattr("sft_interactions.models.finetuning.can_pack", lambda layer: False)
     _, rows = tuned
