@@ -6,7 +6,8 @@ from transformers import AutoTokenizer
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.models.finetuning import finetune, make_example
+from sft_interactions.models.examples import make_example
+from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.prompts import encode, make_frame
 
 provenance = start(snakemake)

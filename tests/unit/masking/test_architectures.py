@@ -35,7 +35,8 @@ from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import extract, reconstruct
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
-from sft_interactions.models.finetuning import finetune, make_example
+from sft_interactions.models.examples import make_example
+from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.loading import load_checkpoint
 from sft_interactions.models.preparing import prepare_model
 from sft_interactions.models.prompts import encode, make_frame, make_prompt, mask_token_id

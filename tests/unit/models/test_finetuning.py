@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny_models import have_equal_weights
 
-from sft_interactions.models.finetuning import IGNORED, ResponseCollator, finetune, make_example
+from sft_interactions.models.examples import IGNORED, ResponseCollator, make_example
+from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.loading import load_checkpoint
 
 PAD = 3
@@ -123,10 +124,8 @@ def test_training_table(tuned, tiny_models):
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     losses = [row["validation_loss"] for row in rows]
     assert [loss is not None for loss in losses] == [True, False, True, False, True]
-    # The trainer averages over batches, here of two and of one example.
     before = partial(loss_by_hand, tiny_models["llama"])
-    expected = (2 * before(EXAMPLES[:2]) + before(EXAMPLES[2:3])) / 3
-    assert losses[0] == pytest.approx(expected, abs=1e-4)
+    assert losses[0] == pytest.approx(before(EXAMPLES[:3]), abs=1e-4)
     batches = [before(list(pair)) for pair in combinations(EXAMPLES, 2)]
     assert min(abs(rows[0]["train_loss"] - loss) for loss in batches) < 1e-4
     assert rows[0]["train_loss"] == rows[1]["train_loss"]
@@ -136,6 +135,49 @@ def test_training_table(tuned, tiny_models):
     assert max(rates) == pytest.approx(SETTINGS["learning_rate"])
     assert all(0 <= rate <= SETTINGS["learning_rate"] for rate in rates)
     assert losses[4] < losses[0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_validation_loss_is_per_token_whatever_the_batch(
+    model_folders, tiny_models, tmp_path, batch_size
+):
+    rows = train(
+        model_folders["llama"], tmp_path / "run", batch_size=batch_size, steps=1, checkpoints=[0]
+    )
+    expected = loss_by_hand(tiny_models["llama"], EXAMPLES[:3])
+    assert rows[0]["validation_loss"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_train_loss_is_per_token_with_accumulated_batches(model_folders, tiny_models, tmp_path):
+    rows = train(
+        model_folders["llama"],
+        tmp_path / "run",
+        batch_size=1,
+        gradient_accumulation=4,
+        steps=1,
+        checkpoints=[0],
+    )
+    expected = loss_by_hand(tiny_models["llama"], EXAMPLES)
+    assert rows[1]["train_loss"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_validation_has_no_influence_on_training(model_folders, tmp_path):
+    checkpoints = [[0, 4], [0, 1, 2, 3, 4]]
+    losses = [
+        [
+            row["train_loss"]
+            for row in train(
+                model_folders["llama"],
+                tmp_path / str(len(steps)),
+                lora_dropout=0.2,
+                checkpoints=steps,
+            )
+        ]
+        for steps in checkpoints
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_two_trainings_are_identical(tuned, model_folders, tmp_path):

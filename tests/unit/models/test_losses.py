@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sft_interactions.models.losses import response_losses
+from sft_interactions.models.losses import mean_response_loss, response_losses
 
 EXAMPLES = [
     {"prompt_ids": [1, 40, 41, 42], "response_ids": [50, 51]},
@@ -31,3 +31,12 @@ def test_progress_counts_examples(model):
     told = []
     response_losses(model, EXAMPLES, pad_id=3, batch_size=2, progress=told.append)
     assert told == [2, 1]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mean_is_per_token_and_leaves_the_model_as_it_was(model, training):
+    model.train(training)
+    mean = mean_response_loss(model, EXAMPLES, pad_id=3, batch_size=2)
+    assert mean == pytest.approx(sum(alone(model, e) for e in EXAMPLES) / 6, abs=1e-3)
+    assert model.training == training
+    model.train(False)

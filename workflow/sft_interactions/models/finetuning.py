@@ -23,72 +23,30 @@ from transformers import (
     set_seed,
 )
 
+from sft_interactions.models.examples import Example, ResponseCollator
 from sft_interactions.models.loading import load_base, multiply_head_once
+from sft_interactions.models.losses import mean_response_loss
 from sft_interactions.models.packed_linear import PackedLinear, can_pack
-
-IGNORED = -100  # the label that torch's cross-entropy leaves out
-
-Example = dict[str, list[int]]
-
-
-def make_example(
-    prompt_ids: Sequence[int], response_ids: Sequence[int], max_length: int
-) -> Example:
-    """Training example of one prompt and response.
-
-    Raises:
-        ValueError: together they are longer than ``max_length`` tokens.
-    """
-    length = len(prompt_ids) + len(response_ids)
-    if length > max_length:
-        raise ValueError(
-            f"an example has {length} tokens, more than finetune.max_length = {max_length}; raise it "
-            "or set filter.max_words on the data set"
-        )
-    return {"prompt_ids": list(prompt_ids), "response_ids": list(response_ids)}
-
-
-class ResponseCollator:
-    """Batch of examples, padded on the left, with labels on the response only.
-
-    With all responses at the right edge, the model needs to compute logits for the last few positions
-    alone, which a vocabulary of 262k entries makes the largest part of the work.
-    """
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        rows = [e["prompt_ids"] + e["response_ids"] for e in examples]
-        width = max(map(len, rows))
-        kept = max(len(e["response_ids"]) for e in examples) + 1
-        ids = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        labels = torch.tensor(
-            [[IGNORED] * (kept - len(e["response_ids"])) + e["response_ids"] for e in examples]
-        )
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-            "labels": labels,
-            "logits_to_keep": kept,
-        }
 
 
 class _Recorder(TrainerCallback):
-    """Keeps the log, asks for the validation loss at checkpoints and saves them."""
+    """Keeps the log; saves the checkpoints and measures their validation loss."""
 
     def __init__(
         self,
         steps: Sequence[int],
         save: Callable[[int], None],
+        validation_loss: Callable[[], float],
         progress: Callable[[int], None] | None,
     ) -> None:
         self.steps = frozenset(steps)
         self.save = save
+        self.validation_loss = validation_loss
         self.progress = progress
         self.rows: dict[int, dict[str, float | None]] = {}
+
+    def _measure(self, step: int) -> None:
+        self.rows.setdefault(step, {})["validation_loss"] = self.validation_loss()
 
     def on_train_begin(
         self,
@@ -97,6 +55,7 @@ class _Recorder(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        self._measure(0)
         if 0 in self.steps:
             self.save(0)
 
@@ -111,7 +70,7 @@ class _Recorder(TrainerCallback):
             self.progress(state.global_step)
         if state.global_step in self.steps:
             self.save(state.global_step)
-            control.should_evaluate = True
+            self._measure(state.global_step)
 
     def on_log(
         self,
@@ -126,8 +85,6 @@ class _Recorder(TrainerCallback):
         if "loss" in logs:
             row["train_loss"] = float(logs["loss"])
             row["learning_rate"] = float(logs["learning_rate"])
-        if "eval_loss" in logs:
-            row["validation_loss"] = float(logs["eval_loss"])
 
 
 def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: str) -> PeftModel:
@@ -214,14 +171,18 @@ def finetune(
             model.save_pretrained(str(temporary), save_embedding_layers=False)
         temporary.replace(target)
 
-    recorder = _Recorder(settings["checkpoints"], save, progress)
+    def validation_loss() -> float:
+        return mean_response_loss(
+            model, validation, pad_id=pad_id, batch_size=settings["batch_size"]
+        )
+
+    recorder = _Recorder(settings["checkpoints"], save, validation_loss, progress)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(checkpoints_dir),
             max_steps=settings["steps"],
             per_device_train_batch_size=settings["batch_size"],
-            per_device_eval_batch_size=settings["batch_size"],
             gradient_accumulation_steps=settings["gradient_accumulation"],
             learning_rate=settings["learning_rate"],
             lr_scheduler_type=settings["schedule"],
@@ -229,13 +190,11 @@ def finetune(
             weight_decay=settings["weight_decay"],
             logging_steps=1,
             eval_strategy="no",
-            eval_on_start=True,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             remove_unused_columns=False,
             label_names=["labels"],
-            prediction_loss_only=True,
             seed=seed,
             data_seed=seed,
             use_cpu=device.type == "cpu",
@@ -243,7 +202,6 @@ def finetune(
         ),
         data_collator=ResponseCollator(pad_id),
         train_dataset=list(train),
-        eval_dataset=list(validation),
         callbacks=[recorder],
     )
     # Prints every log entry; they are kept in the table.
