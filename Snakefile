@@ -9,18 +9,29 @@ min_version("9.0")
 # The checkout's own package, whatever else is installed; scripts do the same in job.py.
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
+from sft_interactions import config_file
 from sft_interactions.config import ConfigError, resolve
+
+try:
+    if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config
+        GIVEN_CONFIG, places = config, {}
+    else:
+        # Snakemake's own YAML takes 0500 for 320 and no for false.
+        GIVEN_CONFIG, places = config_file.read(
+            workflow.overwrite_configfiles or ["config/config.yaml"],
+            workflow.config_settings.config,
+        )
+    RESOLVED_CONFIG = resolve(GIVEN_CONFIG, places)
+except ConfigError as error:
+    raise WorkflowError(f"The configuration is not valid:\n{error}")
 
 if not workflow.overwrite_configfiles:
 
+    # So that Snakemake's archive and report hold it; what it reads is replaced.
     configfile: "config/config.yaml"
 
 
-GIVEN_CONFIG = config
-try:
-    config = resolve(config)
-except ConfigError as error:
-    raise WorkflowError(f"The configuration is not valid:\n{error}")
+config = RESOLVED_CONFIG
 
 
 include: "workflow/rules/common.smk"

@@ -24,7 +24,8 @@ HEAD = """\
 One config file is one study. `config/config.yaml` is the default study; copy it for a study of your
 own, and run it with `snakemake --cores 8 --configfile my-study.yaml`.
 [docs/data.md](../docs/data.md) is the guide. A key that is unknown, missing or out of range is
-reported before any job starts.
+reported with its file and line before any job starts. Files are YAML 1.2: `0500` is 500, `no` is the
+text no, `5e-4` is a number, and true and false are the only words for yes and no.
 
 In the keys below `{model}`, `{dataset}` and `{run}` are names of your choice, and `[]` is an entry
 of a list. A key without a default may be left out unless it is required.

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "version": set(),
     "limits": set(),
     "config": {"limits"},
+    "config_file": {"config"},
     "tables": {"version"},
     "data": {"tables"},
     "models": {"data", "tables"},

@@ -66,16 +66,48 @@ class ConfigError(ValueError):
     """One or more errors in a config, one line each, with the key and a suggested fix."""
 
 
-def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+def find_place(places: Mapping[str, str], where: str) -> str | None:
+    """Where a key stands, or else the innermost block around it whose place is known.
+
+    Args:
+        places: ``file, line 3`` by the key's path, as :func:`sft_interactions.config_file.read` gives them.
+        where: path of a key, written as ``finetune.steps``.
+    """
+    while where:
+        if where in places:
+            return places[where]
+        where = where.rpartition(".")[0]
+    return None
+
+
+def resolve(config: Mapping[str, Any], places: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Check a config and return it with every default filled in.
 
     Each run gets its ``model`` (from its name), its whole ``finetune`` block and its sorted
     ``steps``, the checkpoints that are analysed. A run with several seeds becomes as many runs, each
     with the name that they share as ``repeats``. ``only_runs`` names the runs to make, all by default.
 
+    Args:
+        places: where each key stands, for messages; see :func:`find_place`.
+
     Raises:
         ConfigError: the config breaks the schema or names something that is not there.
     """
+    try:
+        return _resolve(config)
+    except ConfigError as error:
+        if not places:
+            raise
+        lines = str(error).splitlines()
+        raise ConfigError("\n".join(_with_place(line, places) for line in lines)) from error
+
+
+def _with_place(message: str, places: Mapping[str, str]) -> str:
+    place = find_place(places, message.partition(":")[0])
+    return f"{place}: {message}" if place else message
+
+
+def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     schema = _read_schema()
     given = json.loads(json.dumps(config))
     errors = list(Draft202012Validator(schema).iter_errors(given))
@@ -179,6 +211,8 @@ def _describe(error: ValidationError) -> Iterator[str]:
         limit = ", ".join(map(str, limit))
     known = EXPECTED.get(str(error.validator))
     expected = error.message if known is None else known.format(limit)
+    if limit == "boolean":
+        expected += ", true or false"
     about = str(schema.get("description", "")).strip()
     yield f"{where}: {shown} {expected}" + (f" ({about})" if about else "")
 

@@ -1,0 +1,153 @@
+"""Reading config files: what is meant, or one line with file, line and a fix."""
+
+import json
+
+import pytest
+import yaml
+
+from sft_interactions.config import ConfigError, find_place, resolve
+from sft_interactions.config_file import read
+
+
+def write(folder, text, name="my.yaml"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0500", 500),
+        ("010", 10),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("5e-4", 5e-4),
+        ("5E3", 5000.0),
+        ("1.", 1.0),
+        ("+5", 5),
+        ("no", "no"),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("off", "off"),
+        ("y", "y"),
+        ("1:30", "1:30"),
+        ("true", True),
+        ("False", False),
+        ("~", None),
+        ("null", None),
+        ("'5e-4'", "5e-4"),
+        ("[no, 0500, 1e-5]", ["no", 500, 1e-5]),
+        ("{a: {b: 2}}", {"a": {"b": 2}}),
+        ("नमस्ते", "नमस्ते"),
+        ('"a\\tb"', "a\tb"),
+        ("|\n  two\n  lines\n", "two\nlines\n"),
+    ],
+)
+def test_a_value_is_what_it_looks_like(tmp_path, text, value):
+    config, _ = read([write(tmp_path, f"key: {text}\n")])
+    assert config == {"key": value}
+    assert type(config["key"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nseed: 2\n", "line 2: the key seed stands twice; keep one of the two"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "line 4: the key b stands twice; keep one of the two"),
+        ("a:\n  200: x\n  '200': y\n", "line 3: the key 200 stands twice; keep one of the two"),
+        ("a:\n  0500: x\n  500: y\n", "line 3: the key 500 stands twice; keep one of the two"),
+        ("a:\n\t- b\n", "line 2: not YAML: found character '\\t' that cannot start any token"),
+        ("a: 1\n b: 2\n", "line 2: not YAML: mapping values are not allowed here"),
+        ("a: [1\n", "line 2: not YAML: expected ',' or ']', but got '<stream end>'"),
+        ("a: 1\n---\nb: 2\n", "line 2: not YAML: but found another document"),
+        ("a: *x\n", "line 1: not YAML: found undefined alias 'x'"),
+        ("a: &x\n  b: *x\n", "line 1: a block holds itself; remove the alias"),
+        ("a: &x\n- 1\n- - *x\n", "line 3: a block holds itself; remove the alias"),
+        ("a: &x {b: [&y {c: *x}]}\n", "line 1: a block holds itself; remove the alias"),
+        ("a: .nan\n", "line 1: a: nan is not a finite number"),
+        ("a:\n- 1\n- -.inf\n", "line 1: a.1: -inf is not a finite number"),
+        (
+            "a: 2025-01-01\n",
+            "line 1: a: 2025-01-01 is neither a number nor a text; put it in quotes",
+        ),
+        ("true: 1\n", "line 1: the key True is not a text; put it in quotes"),
+        ("1.5: 1\n", "line 1: the key 1.5 is not a text; put it in quotes"),
+        ("a: 1\nb: caf\xe9\n".encode("latin-1"), "line 2: not UTF-8; save the file as UTF-8"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_with_its_line(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        read([path])
+    assert str(error.value) == f"{path}, {message}"
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "text\n"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match="holds no keys; write `key: value` lines"):
+        read([path])
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"no\.yaml: No such file or directory; name a config"):
+        read([tmp_path / "no.yaml"])
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path):
+    assert read([write(tmp_path, "\ufeffseed: 1\n")])[0] == {"seed": 1}
+
+
+def test_json_is_yaml(tmp_path):
+    content = {"a": {"b": [1, 2.5, None, True, "x: y # z"]}, "c": "\n\t\u00e9"}
+    path = write(tmp_path, json.dumps(content, indent=2), "my.json")
+    assert read([path])[0] == content
+
+
+def test_merge_keys_and_aliases(tmp_path):
+    text = "base: &base {a: 1, b: 2}\nmine:\n  <<: *base\n  b: 3\nsame: *base\n"
+    config, _ = read([write(tmp_path, text)])
+    assert config == {
+        "base": {"a": 1, "b": 2},
+        "mine": {"b": 3, "a": 1},
+        "same": {"a": 1, "b": 2},
+    }
+
+
+def test_files_and_command_line_are_laid_over_one_another(tmp_path):
+    first = write(tmp_path, "a: {b: 1, c: 2}\nd: [1, 2]\n", "first.yaml")
+    second = write(tmp_path, "\na:\n  b: 3\n", "second.yaml")
+    config, places = read([first, second], {"d": [3], "e": {1: "x"}})
+    assert config == {"a": {"b": 3, "c": 2}, "d": [3], "e": {"1": "x"}}
+    assert places["a.b"] == f"{second}, line 3"
+    assert places["a.c"] == f"{first}, line 1"
+    assert places["d"] == "--config"
+
+
+def test_the_innermost_known_place():
+    places = {"a": "x, line 1", "a.b": "x, line 2"}
+    assert find_place(places, "a.b.c.d") == "x, line 2"
+    assert find_place(places, "a.x") == "x, line 1"
+    assert find_place(places, "c") is None
+
+
+def test_errors_of_a_config_have_file_and_line(tmp_path):
+    path = write(tmp_path, "seed: -1\nplayers:\n  n: no\nruns: {}\ndatasets: {d: {balance: yes}}\n")
+    with pytest.raises(ConfigError) as error:
+        resolve(*read([path]))
+    lines = str(error.value).splitlines()
+    assert any(line.startswith(f"{path}, line 1: seed: -1 must be at least 0") for line in lines)
+    assert any(
+        line.startswith(f'{path}, line 3: players.n: "no" must be of type integer')
+        for line in lines
+    )
+    assert any(
+        'datasets.d.balance: "yes" must be of type boolean, true or false' in x for x in lines
+    )
+
+
+def test_what_was_wrong_with_yaml_1_1(tmp_path):
+    text = "steps: 0500\nname: no\nrate: 5e-4\n"
+    assert yaml.safe_load(text) == {"steps": 320, "name": False, "rate": "5e-4"}
+    assert read([write(tmp_path, text)])[0] == {"steps": 500, "name": "no", "rate": 5e-4}
