@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "__init__": {"version"},  # it loads its public names when they are first used
     "version": set(),
     "limits": set(),
+    "environment": set(),
     "config": {"limits"},
     "config_file": {"config"},
     "tables": {"version"},

@@ -425,6 +425,22 @@ def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):
     assert not (again / "inference").exists()
 
 
+def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
+    folder, config = own_study
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    precision = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "3"}
+    for name, value in {**launched, **precision, "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    run = folder / "results" / "runs" / "llama-tiny"
+    (run / "training.parquet").unlink()
+    done = snakemake(folder, config, str((run / "training.parquet").relative_to(folder)))
+    assert done.returncode == 0, done.stdout[-5000:]
+    first = study[0] / "results" / "runs" / "llama-tiny" / "training.parquet"
+    assert pl.read_parquet(run / "training.parquet").equals(pl.read_parquet(first))
+    log = (folder / "logs" / "finetune" / "llama-tiny.log").read_text()
+    assert "left out: ACCELERATE_GRADIENT_ACCUMULATION_STEPS, ACCELERATE_MIXED_PRECISION" in log
+
+
 def test_a_bad_config_starts_no_job(tmp_path, model_folders):
     config = copy.deepcopy(CONFIG)
     for name, model in config["models"].items():

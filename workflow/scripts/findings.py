@@ -25,7 +25,7 @@ for run, steps, dynamics, unchanged, solve, stages in zip(
         tables.read(unchanged, tables.UNCHANGED).partition_by("draw", include_key=False),
         tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
         steps,
-        json.loads(Path(stages).read_text()),
+        json.loads(Path(stages).read_text("utf-8")),
         params.n_players,
         unchanged_samples=params.unchanged_samples,
         seed=params.seed,

@@ -1,6 +1,7 @@
 """What every script starts with: its log, its progress bar, its error message, its provenance."""
 
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sft_interactions import config as study_config
+from sft_interactions.environment import clear_environment
 
 
 class _Lines:
@@ -47,9 +49,13 @@ def start(snakemake: Any) -> dict[str, str]:
         level=logging.INFO,
         format="%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
-        handlers=[logging.FileHandler(log, mode="w"), terminal],
+        handlers=[logging.FileHandler(log, mode="w", encoding="utf-8"), terminal],
         force=True,
     )
+    if cleared := clear_environment(os.environ):
+        logging.info(
+            "settings of the shell that would change results are left out: %s", ", ".join(cleared)
+        )
     logging.captureWarnings(True)
     if not sys.warnoptions:
         # Python hides deprecations outside of the main module. Those that our own calls cause are ours to
@@ -63,7 +69,7 @@ def start(snakemake: Any) -> dict[str, str]:
     def report(
         error_type: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(error_type, error, trace)))
         if isinstance(error, ValueError):
             print(f"{snakemake.rule}: {error}", file=sys.stderr)

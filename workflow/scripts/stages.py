@@ -17,4 +17,6 @@ stages = detect_stages(
     **params.bootstrap,
 )
 with tables.replacing(snakemake.output[0]) as temporary:
-    temporary.write_text(json.dumps({"run": snakemake.wildcards.run, **stages}, indent=2) + "\n")
+    temporary.write_text(
+        json.dumps({"run": snakemake.wildcards.run, **stages}, indent=2) + "\n", "utf-8"
+    )

@@ -135,7 +135,7 @@ def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _read_schema() -> Mapping[str, Any]:
-    schema: Mapping[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text())
+    schema: Mapping[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text("utf-8"))
     return schema
 
 

@@ -352,7 +352,7 @@ def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str |
     lines = [frame.columns, ["---"] * frame.width]
     lines += [[_cell(value) for value in row] for row in rounded.iter_rows()]
     with replacing(md_path) as temporary:
-        temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines))
+        temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines), "utf-8")
 
 
 def _cell(value: object) -> str:

@@ -1,14 +1,14 @@
 import matplotlib
 from matplotlib.figure import Figure
 
-from sft_interactions.figures.style import RC, save
+from sft_interactions.figures.style import plain_style, save
 
 
+@plain_style()
 def draw():
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(1, 1))
-        figure.subplots().bar([0, 1], [1, 2], label="φ", hatch="//")
-        figure.legend()
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().bar([0, 1], [1, 2], label="φ", hatch="//")
+    figure.legend()
     return figure
 
 
@@ -22,3 +22,15 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2 * len(forms)  # nothing temporary is left
     # Fonts are embedded as outlines that printers and editors take.
     assert b"/Type3" not in (tmp_path / "first.pdf").read_bytes()
+
+
+def test_a_users_own_settings_change_nothing(tmp_path):
+    own = {"font.size": 30, "axes.grid": True, "figure.dpi": 50, "savefig.transparent": True}
+    forms = ("pdf", "png", "svg")
+    save(draw(), [tmp_path / f"first.{form}" for form in forms])
+    with matplotlib.rc_context(own):
+        save(draw(), [tmp_path / f"again.{form}" for form in forms])
+        assert matplotlib.rcParams["font.size"] == 30
+    for form in forms:
+        first, again = (tmp_path / f"{name}.{form}" for name in ("first", "again"))
+        assert first.read_bytes() == again.read_bytes(), form

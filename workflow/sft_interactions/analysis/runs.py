@@ -104,7 +104,7 @@ def read_runs(
 
 def read_stages(path: str | Path) -> dict[str, Any]:
     """Content of a run's ``stages.json``."""
-    stages: dict[str, Any] = json.loads(Path(path).read_text())
+    stages: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
     return stages
 
 

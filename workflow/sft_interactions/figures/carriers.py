@@ -6,7 +6,6 @@ After figure 4 of arXiv 2605.17967.
 from collections.abc import Sequence
 from math import isnan, log
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from matplotlib.lines import Line2D
 from sft_interactions.analysis.carriers import GROUPS, values_by_group
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures import panels
-from sft_interactions.figures.style import CLASSES, GREY, RC, SMALL
+from sft_interactions.figures.style import CLASSES, GREY, SMALL, plain_style
 
 NARROW = 1.9  # width of a panel in inches below which values are left out and names are upright
 ROWS = {  # metric to name
@@ -32,7 +31,7 @@ BARS = {
 }
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """Draw figure 4, one column a run.
 

@@ -5,7 +5,6 @@ After figure 9 of arXiv 2605.17967.
 
 from collections.abc import Sequence
 
-import matplotlib
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -20,7 +19,7 @@ from sft_interactions.figures.logical_model import (
     note,
     signed,
 )
-from sft_interactions.figures.style import GREY, LARGE, RC, TEXT_WIDTH
+from sft_interactions.figures.style import GREY, LARGE, TEXT_WIDTH, plain_style
 
 IN_A_ROW = 4  # interactions of a kind
 # Inches.
@@ -31,7 +30,7 @@ HEAD, NOTE = 0.46, 0.36
 SHARED = "#5b2a86"  # none of the colours of the classes, of which this figure says nothing
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(models: Sequence[LogicalModel], prompt: AnalysedPrompt) -> Figure:
     """Draw figure 9.
 

@@ -1,16 +1,15 @@
 """The strongest interactions of one prompt as bars."""
 
-import matplotlib
 import polars as pl
 from matplotlib.figure import Figure
 
-from sft_interactions.figures.style import COLUMN_WIDTH, LARGE, RC, SMALL
+from sft_interactions.figures.style import COLUMN_WIDTH, LARGE, SMALL, plain_style
 
 POSITIVE, NEGATIVE = "#1d5aa8", "#b3231f"
 ROW = 0.2  # inches
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(interactions: pl.DataFrame, *, target: str) -> Figure:
     """Draw one bar an interaction, from top to bottom.
 

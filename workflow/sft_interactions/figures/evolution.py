@@ -6,7 +6,6 @@ After figure 2 of arXiv 2605.17967, on a grid: a row a class, a column a checkpo
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -26,9 +25,9 @@ from sft_interactions.figures.style import (
     LARGE,
     MEDIUM,
     OVERFITTING,
-    RC,
     SMALL,
     TEXT_WIDTH,
+    plain_style,
 )
 
 # All lengths in inches.
@@ -44,7 +43,7 @@ PANEL_GAP = 0.06
 TOTALS_GAP, TOTALS = 0.44, 1.05
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """Draw figure 2, one block a run.
 

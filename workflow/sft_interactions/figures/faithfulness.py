@@ -5,7 +5,6 @@ After figure 5 of arXiv 2605.17967.
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from sft_interactions.analysis.faithfulness import Faithfulness
 from sft_interactions.figures import panels
-from sft_interactions.figures.style import GREY, RC
+from sft_interactions.figures.style import GREY, plain_style
 
 # None of the colours of the classes, of which this figure says nothing.
 COLORS = {"llm": "black", "logical": "#009e73", "salient": "#9a5fb5"}
@@ -21,7 +20,7 @@ ROWS = ("Log-odds of\none prompt", "Share of\nall maskings")
 LIMIT, BINS = 0.25, 51
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(runs: Sequence[Faithfulness], *, noise_ratio: float) -> Figure:
     """Draw figure 5, one column a run.
 

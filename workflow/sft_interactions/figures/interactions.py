@@ -6,7 +6,6 @@ the interactions of all samples by order at up to six checkpoints.
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -36,9 +35,9 @@ from sft_interactions.figures.style import (
     GREY,
     LARGE,
     OVERFITTING,
-    RC,
     SMALL,
     TEXT_WIDTH,
+    plain_style,
 )
 
 SHOWN, OF_EACH_KIND = 7, 3
@@ -57,7 +56,7 @@ GROUPS = {
 }
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(
     run: Run,
     dynamics: pl.DataFrame,

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -25,9 +24,9 @@ from sft_interactions.figures.style import (
     LARGE,
     MEDIUM,
     OVERFITTING,
-    RC,
     SMALL,
     TEXT_WIDTH,
+    plain_style,
 )
 
 BAND_ALPHA = 0.16
@@ -158,7 +157,7 @@ def means_name(runs: Sequence[Run]) -> str:
     )
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw_no_runs() -> Figure:
     """Say that no run is left for this figure."""
     figure = Figure(figsize=(COLUMN_WIDTH, 0.6))

@@ -5,7 +5,6 @@ After figure 3 of arXiv 2605.17967: generalizability (Eq. 9) and uncancelled eff
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures import panels
-from sft_interactions.figures.style import CLASSES, GREY, RC
+from sft_interactions.figures.style import CLASSES, GREY, plain_style
 
 ROWS = {
     "gamma": "Generalizable\ninteractions γ",
@@ -21,7 +20,7 @@ ROWS = {
 }
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """Draw figure 3, one column a run.
 

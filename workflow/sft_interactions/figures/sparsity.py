@@ -5,20 +5,19 @@ After figure 6 of arXiv 2605.17967.
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sft_interactions.analysis.sparsity import Sparsity
 from sft_interactions.figures import panels
-from sft_interactions.figures.style import GREY, RC
+from sft_interactions.figures.style import GREY, plain_style
 
 MOST_SAMPLES = 20
 STRENGTH = "Strength |I|, relative\nto the largest"
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(runs: Sequence[Sparsity], *, n_players: int, threshold: float | None) -> Figure:
     """Draw figure 6, one column a run.
 

@@ -1,6 +1,7 @@
 """Colours, fonts and sizes of all figures, and how they are saved."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,20 @@ RC: dict[RcKeyType, Any] = {
 UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """The style of all figures; what a user's own matplotlibrc says is left out."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
 def save(figure: Figure, paths: Iterable[str | Path]) -> None:
     """Write a figure to every path, whole or not at all, in the format of its suffix.
 
     The same figure always gives the same bytes.
     """
     for path in map(Path, paths):
-        with matplotlib.rc_context(RC), tables.replacing(path) as temporary:
+        with plain_style(), tables.replacing(path) as temporary:
             figure.savefig(temporary, dpi=DPI, metadata=UNDATED.get(path.suffix))

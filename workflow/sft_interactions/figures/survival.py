@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from sft_interactions.figures import panels
-from sft_interactions.figures.style import GREY, LARGE, MEDIUM, RC, SMALL, TEXT_WIDTH
+from sft_interactions.figures.style import GREY, LARGE, MEDIUM, SMALL, TEXT_WIDTH, plain_style
 
 # None of the colours of the classes; the marks tell them apart in greyscale too.
 VERDICTS = {
@@ -22,7 +21,7 @@ ROW = 0.19
 GAP = 0.25
 
 
-@matplotlib.rc_context(RC)
+@plain_style()
 def draw(runs: Mapping[str, pl.DataFrame], *, level: float) -> Figure:
     """Draw the matrix of verdicts.
 

@@ -1,0 +1,69 @@
+"""Settings of the shell that would change what a job computes.
+
+Launchers of distributed training, libraries of mixed precision and switches of number formats leave them
+behind. A study's results are to depend on its config alone.
+
+Imports the standard library only.
+"""
+
+from collections.abc import MutableMapping
+
+# Read by accelerate, torch, transformers and the launchers of several processes.
+DISTRIBUTED = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "FORK_LAUNCHED",
+)
+NUMBER_FORMATS = (
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)
+SAFETY = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
+PREFIXES = (
+    "ACCELERATE_",
+    "DEEPSPEED_",
+    "FSDP_",
+    "MEGATRON_LM_",
+    "MV2_COMM_WORLD_",
+    "OMPI_COMM_WORLD_",
+    "PARALLELISM_CONFIG_",
+    "PMI_",
+    "SMDATAPARALLEL_",
+    "TORCHDYNAMO_",
+    "TORCHELASTIC_",
+    "XLA_",
+)
+NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY])
+# cuBLAS needs a fixed workspace to add in the same order each time.
+FIXED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+def clear_environment(environment: MutableMapping[str, str]) -> list[str]:
+    """Remove the variables that would change results, and set those that results need.
+
+    Must be called before the first model is loaded. Which GPU and how many threads a job sees is left as it
+    is.
+
+    Args:
+        environment: ``os.environ``, which is changed.
+
+    Returns:
+        Names of what was there and is removed or replaced, sorted.
+    """
+    changed = [name for name in environment if name in NAMES or name.upper().startswith(PREFIXES)]
+    for name in changed:
+        del environment[name]
+    for name, value in FIXED.items():
+        if environment.get(name, value) != value:
+            changed.append(name)
+        environment[name] = value
+    return sorted(changed)
