@@ -428,7 +428,10 @@ def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):
 def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
     folder, config = own_study
     launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
-    precision = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "3"}
+    precision = {
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "3",
+    }
     for name, value in {**launched, **precision, "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     run = folder / "results" / "runs" / "llama-tiny"

@@ -213,13 +213,14 @@ class _Branch:
         level = self.levels[self.depth]
         # Full attention is a window over everything.
         reach = level.stop if window is None else window
+        if reach not in self.biases and level.stop - level.start == 1 and reach >= level.stop:
+            self.biases[reach] = None
         if reach not in self.biases:
             own = torch.arange(level.start, level.stop, device=queries.device)[:, None]
             seen = torch.arange(level.stop, device=queries.device)
             hidden = (seen > own) | (seen <= own - reach)
             bias = torch.zeros(hidden.shape, dtype=queries.dtype, device=queries.device)
-            bias = bias.masked_fill(hidden, float("-inf")).repeat(groups, 1)
-            self.biases[reach] = bias if hidden.any() else None
+            self.biases[reach] = bias.masked_fill(hidden, float("-inf")).repeat(groups, 1)
         return self.biases[reach]
 
     def check_arguments(self, given: Mapping[str, object]) -> None:
