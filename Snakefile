@@ -53,6 +53,7 @@ localrules:
     tables,
     own_checkpoints,
     report,
+    stopping,
 
 
 rule all:

@@ -31,6 +31,7 @@ BASE = {
     "finetune": {"steps": 10, "checkpoints": [10, 0, 5]},
     "runs": {"a-d": {"dataset": "d", "reference_run": "b-d"}, "b-d": {"dataset": "d"}},
 }
+SPLITS = {"train": "a", "validation": "b", "analysis": "c"}
 DROP = object()
 
 
@@ -280,6 +281,16 @@ BAD = {
         {"datasets.d.train": "all", "datasets.d.balance": True},
         "datasets.d.train",
         "drop balance",
+    ),
+    "a test split from nowhere": (
+        {"datasets.d.test": 2, "datasets.d.splits": SPLITS},
+        "datasets.d.splits.test",
+        "a test split needs test and splits.test",
+    ),
+    "a test split of no size": (
+        {"datasets.d.splits": {**SPLITS, "test": "d"}},
+        "datasets.d.test",
+        "a test split needs test and splits.test",
     ),
     "no such size": ({"datasets.d.train": "most"}, "datasets.d.train", "allowed forms"),
     "checkpoint of no one": (

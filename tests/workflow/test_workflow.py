@@ -425,6 +425,25 @@ def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):
     assert not (again / "inference").exists()
 
 
+def test_losses_of_held_out_responses(own_study):
+    folder, config = own_study
+    config["datasets"]["lines"] |= {"test": 1, "train": 5}
+    run = "results/runs/gemma3-tiny"
+    done = snakemake(folder, config, f"{run}/losses.parquet", f"{run}/training.parquet")
+    assert done.returncode == 0, done.stdout[-5000:]
+    losses = read(folder / run / "losses.parquet", tables.LOSSES)
+    counts = losses.group_by("step", "split").len().sort("step", "split").rows()
+    sizes = {"analysis": 3, "test": 1, "validation": 2}
+    assert counts == [
+        (step, split, n) for step in STEPS["gemma3-tiny"] for split, n in sizes.items()
+    ]
+    training = read(folder / run / "training.parquet", tables.TRAINING)
+    validation = losses.filter(pl.col("split") == "validation").group_by("step").agg(pl.col("loss", "n_tokens").sum())
+    for row in validation.iter_rows(named=True):
+        (expected,) = training.filter(pl.col("step") == row["step"])["validation_loss"]
+        assert row["loss"] / row["n_tokens"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
     folder, config = own_study
     launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}

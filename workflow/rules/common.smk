@@ -164,6 +164,14 @@ def data_of_run(split):
     return lambda wildcards: data_table(wildcards.run, split)
 
 
+def held_out_of_run(wildcards):
+    """The splits of the data set of the job's run that are not trained on."""
+    run = wildcards.run
+    splits = ["analysis", "validation", "test"]
+    asked = splits if "test" in DATASETS[RUNS[run]["dataset"]] else splits[:-1]
+    return [data_table(run, split) for split in asked]
+
+
 def run_settings(*keys):
     """Params function: the settings of a run's model and data set that its prompts depend on."""
 

@@ -29,6 +29,19 @@ rule data:
         "../scripts/data.py"
 
 
+use rule data as test_data with:
+    output:
+        test=f"{RESULTS}/data/{{dataset}}/test.parquet",
+    log:
+        "logs/test_data/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/test_data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(name for name in DATASETS if "test" in DATASETS[name]),
+    message:
+        "Drawing the test samples of {wildcards.dataset}"
+
+
 rule download:
     input:
         expand(f"{RESULTS}/models/{{model}}", model=used("model")),

@@ -27,6 +27,44 @@ rule finetune:
         "../scripts/finetune.py"
 
 
+rule losses:
+    input:
+        model=model_folder,
+        checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
+        splits=held_out_of_run,
+    output:
+        f"{RESULTS}/runs/{{run}}/losses.parquet",
+    log:
+        "logs/losses/{run}.log",
+    benchmark:
+        "logs/benchmarks/losses/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/torch.yaml"
+    threads: COMPUTE["threads"]
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(720),
+    params:
+        settings=run_settings("finetune"),
+        steps=steps_of_run,
+        compute=COMPUTE,
+    message:
+        "Measuring the loss of held-out responses at the checkpoints of {wildcards.run}"
+    script:
+        "../scripts/losses.py"
+
+
+rule stopping:
+    input:
+        every_run("losses.parquet"),
+        every_step("log_odds/step-{step}.parquet", RUNS),
+        every_run("training.parquet", TUNED_RUNS),
+    message:
+        "What a choice of a checkpoint can go by, and what it is judged by, is there for every run"
+
+
 rule own_checkpoints:
     input:
         model=model_folder,

@@ -25,6 +25,6 @@ with tempfile.TemporaryDirectory() as folder:
         name=snakemake.wildcards.dataset,
         unsuitable=unsuitable_for(players, snakemake.params.seed),
     )
-for split, frame in splits.items():
+for split, path in snakemake.output.items():
     metadata = {"skipped": json.dumps(skipped)} if split == "analysis" else None
-    tables.write(frame, snakemake.output[split], tables.DATA, metadata=metadata, **provenance)
+    tables.write(splits[split], path, tables.DATA, metadata=metadata, **provenance)

@@ -320,6 +320,9 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         for split, file in dataset["splits"].items():
             if not saved and not (Path(rest) / file).exists():
                 yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; correct it"
+    if "splits" in dataset and ("test" in dataset) != ("test" in dataset["splits"]):
+        missing = "test" if "test" in dataset["splits"] else "splits.test"
+        yield f"{where}.{missing}: missing; a test split needs test and splits.test"
     if dataset["train"] == "all" and dataset["balance"]:
         yield f"{where}.train: all cannot be balanced; give a number or drop balance"
     limits = dataset["filter"]

@@ -52,6 +52,16 @@ TRAINING = Table(
     ("step",),
     frozenset({"validation_loss"}),
 )
+LOSSES = Table(
+    {
+        "step": pl.Int64,
+        "split": pl.String,
+        "sample_id": pl.String,
+        "loss": pl.Float64,
+        "n_tokens": pl.Int64,
+    },
+    ("step", "split", "sample_id"),
+)
 PROMPTS = Table(
     {
         "sample_id": pl.String,

@@ -222,3 +222,42 @@ def test_nothing_left(tmp_path, twelve):
         build(block(twelve, balance=True, filter={"min_words": 9}))
     with pytest.raises(ValueError, match="analysis: 3 rows wanted, 0 available"):
         build(block(twelve, filter={"min_words": 9}))
+
+
+def test_a_test_split_leaves_analysis_and_validation_as_they_are(twelve):
+    dataset = block(twelve, train=4, validation=2, analysis=3)
+    without, with_test = build(dataset), build(dataset | {"test": 3})
+    assert list(with_test) == ["train", "validation", "analysis", "test"]
+    assert without["analysis"].equals(with_test["analysis"])
+    assert without["validation"].equals(with_test["validation"])
+    assert [len(frame) for frame in with_test.values()] == [4, 2, 3, 3]
+    assert len(set().union(*prompts(with_test).values())) == 12
+
+
+def test_a_test_split_of_its_own_file(tmp_path):
+    for split in ("train", "dev", "test"):
+        write_jsonl(
+            tmp_path / f"{split}.jsonl", [{"text": f"{split} {i}", "label": "x"} for i in "ab"]
+        )
+    splits = {"train": "train.jsonl", "validation": "dev.jsonl", "analysis": "dev.jsonl"}
+    dataset = block(
+        f"path:{tmp_path}",
+        splits=splits | {"test": "test.jsonl"},
+        train=2,
+        validation=1,
+        analysis=1,
+        test=2,
+    )
+    assert prompts(build(dataset))["test"] == {"test a", "test b"}
+
+
+def test_label_noise_is_in_the_training_responses_only(twelve):
+    dataset = block(twelve, train=6, validation=2, analysis=3)
+    clean_splits, noisy = build(dataset), build(dataset | {"label_noise": 0.5})
+    assert clean_splits["validation"].equals(noisy["validation"])
+    assert clean_splits["analysis"].equals(noisy["analysis"])
+    columns = ["sample_id", "prompt"]
+    assert clean_splits["train"].select(columns).equals(noisy["train"].select(columns))
+    changed = clean_splits["train"]["target"] != noisy["train"]["target"]
+    assert changed.sum() == 3
+    assert build(dataset | {"label_noise": 0.0})["train"].equals(clean_splits["train"])

@@ -16,6 +16,7 @@ from sft_interactions.data.sources import Source, parse_source
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "analysis")
+TEST = "test"  # drawn only where it is asked for
 UNDIVIDED = "all rows"  # the one table of a source without splits of its own
 # By the end of a file's name.
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
@@ -29,7 +30,7 @@ def load_rows(
 
     Returns:
         One table for each split of the source's own that ``splits`` names (in the order train,
-        validation, analysis), else one table in all. Columns: prompt (str), targets (list of str,
+        validation, analysis, test), else one table in all. Columns: prompt (str), targets (list of str,
         all responses that a row names), and ``value:COLUMN`` (f64 or null) for each column of
         ``filter.min_value``.
 
@@ -38,7 +39,11 @@ def load_rows(
     """
     source = parse_source(dataset["source"])
     names = dataset.get("splits")
-    wanted = list(dict.fromkeys(names[split] for split in SPLITS)) if names else [None]
+    wanted = (
+        list(dict.fromkeys(names[split] for split in (*SPLITS, TEST) if split in names))
+        if names
+        else [None]
+    )
     tables = {}
     for split in wanted:
         frame, class_names = _read_table(source, dataset, split, source_files)

@@ -10,12 +10,13 @@ from typing import Any
 
 import polars as pl
 
-from sft_interactions.data.reading import SPLITS, UNDIVIDED, load_rows, value_column
+from sft_interactions.data.label_noise import add_label_noise
+from sft_interactions.data.reading import SPLITS, TEST, UNDIVIDED, load_rows, value_column
 
 logger = logging.getLogger(__name__)
 
 # The analysed samples are drawn first, so that they do not depend on the size of the training set.
-_DRAWING_ORDER = ("analysis", "validation", "train")
+_DRAWING_ORDER = ("analysis", "validation", TEST, "train")
 
 
 def build_splits(
@@ -39,8 +40,9 @@ def build_splits(
             ``analysis`` split only.
 
     Returns:
-        ``train``, ``validation`` and ``analysis``, each with the string columns sample_id, prompt,
-        target, sorted by sample_id; and how many samples were skipped, by reason.
+        ``train``, ``validation`` and ``analysis``, and ``test`` where it is asked for, each with the string
+        columns sample_id, prompt, target, sorted by sample_id; and how many samples were skipped, by
+        reason. With ``label_noise`` some responses of ``train`` are those of other samples.
 
     Raises:
         ValueError: the source cannot be read, a column is missing or does not fit, or too few rows
@@ -52,7 +54,9 @@ def build_splits(
             for table, frame in load_rows(dataset, source_files).items()
         }
         tables = _without_repeats_across(tables, name)
-        return _draw_splits(tables, dataset, seed, name, unsuitable)
+        splits, skipped = _draw_splits(tables, dataset, seed, name, unsuitable)
+        noise = dataset.get("label_noise", 0)
+        return {**splits, "train": add_label_noise(splits["train"], noise, seed)}, skipped
     except ValueError as error:
         raise ValueError(f"datasets.{name}: {error}") from error
 
@@ -147,12 +151,12 @@ def _draw_splits(
     unsuitable: Callable[[str, str], str | None],
 ) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
     """The splits, drawn out of cleaned tables, and how many samples were skipped, by reason."""
-    table_of = dataset.get("splits") or dict.fromkeys(SPLITS, UNDIVIDED)
+    table_of = dataset.get("splits") or dict.fromkeys((*SPLITS, TEST), UNDIVIDED)
     remaining = {table: _shuffled(frame, seed) for table, frame in tables.items()}
     responses = sorted(set().union(*(frame["target"] for frame in tables.values())))
     drawn: dict[str, pl.DataFrame] = {}
     all_skipped: Counter[str] = Counter()
-    for split in _DRAWING_ORDER:
+    for split in (split for split in _DRAWING_ORDER if split in dataset):
         rows = remaining[table_of[split]]
         if dataset[split] == "all":
             drawn[split] = rows.sort("sample_id")
@@ -166,7 +170,7 @@ def _draw_splits(
             raise ValueError(_shortage(split, quotas, skipped))
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
-    return {split: drawn[split] for split in SPLITS}, all_skipped
+    return {split: drawn[split] for split in (*SPLITS, TEST) if split in drawn}, all_skipped
 
 
 def _shuffled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import polars as pl
+from transformers import AutoTokenizer
+
+from job import progress_bar, start
+from sft_interactions import tables
+from sft_interactions.masking.devices import pick_device, use_reproducible_float32
+from sft_interactions.models.examples import make_example
+from sft_interactions.models.loading import load_checkpoint
+from sft_interactions.models.losses import response_losses
+from sft_interactions.models.prompts import encode, make_frame
+
+provenance = start(snakemake)
+settings, compute = snakemake.params.settings, snakemake.params.compute
+use_reproducible_float32(compute["threads"])
+device = pick_device(compute["device"])
+tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
+prompt_frame = make_frame(tokenizer, settings["template"], settings["instruction"])
+rows = pl.concat(
+    tables.read(path, tables.DATA).with_columns(split=pl.lit(Path(path).stem))
+    for path in snakemake.input.splits
+)
+examples = [
+    make_example(
+        *encode(
+            tokenizer, prompt_frame.render(row["prompt"]), prompt_frame.response(row["target"])
+        ),
+        settings["finetune"]["max_length"],
+    )
+    for row in rows.iter_rows(named=True)
+]
+pad_id = tokenizer.pad_token_id
+measured = []
+with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "response") as bar:
+    for step in snakemake.params.steps:
+        folder = Path(snakemake.input.checkpoints) / f"step-{step}"
+        model = load_checkpoint(snakemake.input.model, folder, device)
+        losses, n_tokens = response_losses(
+            model,
+            examples,
+            pad_id=tokenizer.eos_token_id if pad_id is None else pad_id,
+            progress=bar.update,
+        )
+        measured.append(
+            rows.select("split", "sample_id").with_columns(
+                step=pl.lit(step, pl.Int64),
+                loss=pl.Series(losses),
+                n_tokens=pl.Series(n_tokens),
+            )
+        )
+table = pl.concat(measured).select(tables.LOSSES.columns.keys())
+tables.write(table, snakemake.output[0], tables.LOSSES, **provenance)
