@@ -7,6 +7,7 @@ from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
 from sft_interactions.models.finetuning import finetune, make_example
+from sft_interactions.models.positions import check_length, read_position_limit
 from sft_interactions.models.prompts import encode, make_frame
 
 provenance = start(snakemake)
@@ -14,17 +15,23 @@ settings = snakemake.params.settings
 compute = snakemake.params.compute
 use_reproducible_float32(compute["threads"])
 tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
-frame = make_frame(tokenizer, settings["template"], settings["instruction"])
+frame = make_frame(
+    tokenizer, settings["template"], settings["instruction"], settings["template_date"]
+)
+limit = read_position_limit(snakemake.input.model)
 
 
 def examples(path):
-    return [
-        make_example(
-            *encode(tokenizer, frame.render(row["prompt"]), frame.response(row["target"])),
-            settings["finetune"]["max_length"],
+    found = []
+    for row in tables.read(path, tables.DATA).iter_rows(named=True):
+        pair = encode(tokenizer, frame, row["prompt"], row["target"], row["sample_id"])
+        check_length(
+            len(pair.prompt_ids) + len(pair.trained_ids), limit, f"sample {row['sample_id']}"
         )
-        for row in tables.read(path, tables.DATA).iter_rows(named=True)
-    ]
+        found.append(
+            make_example(pair.prompt_ids, pair.trained_ids, settings["finetune"]["max_length"])
+        )
+    return found
 
 
 checkpoints = Path(snakemake.output.checkpoints)
@@ -46,5 +53,6 @@ tables.write(
     pl.DataFrame(rows, schema=tables.TRAINING.columns),
     snakemake.output.training,
     tables.TRAINING,
+    metadata={"template_date": settings["template_date"]},
     **provenance,
 )

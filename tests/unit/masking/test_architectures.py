@@ -215,7 +215,8 @@ def test_the_template_is_the_familys(family):
     tokenizer = build_tokenizer(family)
     frame = make_frame(tokenizer, "chat", INSTRUCTION)
     assert (frame.render("So sad."), frame.response("negative")) == RENDERED[family]
-    prompt_ids, response_ids = encode(tokenizer, *RENDERED[family])
+    pair = encode(tokenizer, frame, "So sad.", "negative", "s")
+    prompt_ids, response_ids = pair.prompt_ids, pair.trained_ids
     assert tokenizer.decode(response_ids[-1]) == tokenizer.eos_token
     # The response begins with the token that it would have in the middle of a text.
     start = tokenizer.convert_ids_to_tokens(response_ids[0])
@@ -233,12 +234,13 @@ def test_the_template_is_the_familys(family):
 def test_from_data_to_interactions(family, prepared, splits, tmp_path, method):
     tokenizer = AutoTokenizer.from_pretrained(prepared)
     frame = make_frame(tokenizer, "chat", INSTRUCTION)
-    examples = {
-        split: [
-            make_example(*encode(tokenizer, frame.render(prompt), frame.response(target)), 256)
-            for _, prompt, target in rows.iter_rows()
-        ]
+    pairs = {
+        split: [encode(tokenizer, frame, text, target, i) for i, text, target in rows.iter_rows()]
         for split, rows in splits.items()
+    }
+    examples = {
+        split: [make_example(pair.prompt_ids, pair.trained_ids, 256) for pair in found]
+        for split, found in pairs.items()
     }
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()

@@ -1,9 +1,18 @@
+import copy
 import re
+from datetime import date
 
 import pytest
+import yaml
+from tiny_models import SPECIAL
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from sft_interactions.config import SCHEMA_PATH
 from sft_interactions.data.words import Word, choose_players, find_words
 from sft_interactions.models.prompts import (
+    TEMPLATE_DATE,
+    describe_scored_tokens,
     encode,
     locate_players,
     make_frame,
@@ -63,7 +72,9 @@ def test_templates_that_cannot_be_used(plain_tokenizer, chat_tokenizer):
     with pytest.raises(ValueError, match="no chat template; set the model's `template: plain`"):
         make_frame(plain_tokenizer, "chat", "{prompt}")
     for template in ("chat", "plain"):
-        with pytest.raises(ValueError, match="exactly once"):
+        with pytest.raises(
+            ValueError, match=r"^instruction: \{prompt\} is there 2 times; write it"
+        ):
             make_frame(chat_tokenizer, template, "{prompt} {prompt}")
 
 
@@ -137,8 +148,9 @@ def test_models_share_their_players(chat_tokenizer, plain_tokenizer):
 def test_target_tokens(framed, count):
     tokenizer, frame = framed
     prompt = prompt_of(framed, target="wonderful rain", target_tokens=count)
-    _, every = encode(tokenizer, prompt.rendered, frame.response_prefix + "wonderful rain")
+    every = encode(tokenizer, frame, TEXT, "wonderful rain", "s").response_ids
     assert len(every) > 2
+    assert prompt.is_whole_response == (count == "all")
     assert prompt.target_token_ids == (every if count == "all" else every[:count])
     assert tokenizer.eos_token_id not in prompt.target_token_ids
 
@@ -146,17 +158,17 @@ def test_target_tokens(framed, count):
 def test_scored_tokens_are_the_first_that_training_sees(framed):
     tokenizer, frame = framed
     prompt = prompt_of(framed, target_tokens="all")
-    _, trained = encode(tokenizer, prompt.rendered, frame.response("positive"))
-    assert trained[: len(prompt.target_token_ids)] == prompt.target_token_ids
-    assert len(trained) == len(prompt.target_token_ids) + 1
+    pair = encode(tokenizer, frame, TEXT, "positive", "s")
+    both = tokenizer(frame.render(TEXT) + frame.response("positive"), add_special_tokens=False)
+    assert pair.prompt_ids + pair.trained_ids == both["input_ids"]
+    analysed = prompt.token_ids + prompt.target_token_ids
+    assert [*analysed, tokenizer.convert_tokens_to_ids(both.tokens()[-1])] == both["input_ids"]
 
 
-def test_an_empty_target_is_refused(framed):
-    tokenizer, _ = framed
-    chat_frame = make_frame(tokenizer, "plain", "{prompt}")
-    empty = type(chat_frame)(chat_frame.prefix, chat_frame.suffix, "", "")
-    with pytest.raises(ValueError, match="sample sample: the target '' has no token"):
-        prompt_of((tokenizer, empty), target="")
+@pytest.mark.parametrize("target", ["", " ", "\n", "\u00a0"])
+def test_an_empty_target_is_refused(framed, target):
+    with pytest.raises(ValueError, match=r"^sample sample: the response .* is empty; drop"):
+        prompt_of(framed, target=target)
 
 
 def test_a_token_of_two_players_is_refused():
@@ -197,3 +209,325 @@ def test_mask_embedding_token():
 def test_mask_embedding_token_of_a_real_tokenizer(plain_tokenizer):
     assert mask_token_id(plain_tokenizer) == plain_tokenizer.unk_token_id
     assert mask_token_id(plain_tokenizer, "<pad>") == plain_tokenizer.pad_token_id
+
+
+def digit_splitter(form):
+    """A tokenizer that gives digits, and the blank before them, tokens of their own, as SmolLM2's does."""
+    names = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    if form == "byte-level":
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: i for i, token in enumerate([*names, *alphabet, "Ġc", "Ġco"])}
+        merges = [("Ġ", "c"), ("Ġc", "o")]
+        backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        backend.decoder = decoders.ByteLevel()
+    else:
+        letters = sorted({*"▁\n:[]<|>_", *"Answer0123456789cookingfilmsdQu"})
+        vocabulary = {token: i for i, token in enumerate([*names, *letters, "▁c", "▁co"])}
+        merges = [("▁", "c"), ("▁c", "o")]
+        backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
+        backend.normalizer = normalizers.Replace(" ", "▁")
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    backend.add_special_tokens([AddedToken(name, special=True) for name in SPECIAL])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+
+
+@pytest.fixture(params=["byte-level", "sentencepiece"])
+def splitter(request):
+    return digit_splitter(request.param)
+
+
+def test_a_blank_alone_is_never_scored(splitter):
+    frame = make_frame(splitter, "plain", "{prompt}")
+    prompts = {
+        target: prompt_of((splitter, frame), text="film", target=target) for target in ("42", "7")
+    }
+    for target, prompt in prompts.items():
+        (blank,) = splitter(" ", add_special_tokens=False)["input_ids"]
+        whole = splitter(f"film\nAnswer: {target}</s>", add_special_tokens=False)["input_ids"]
+        assert prompt.rendered == "film\nAnswer: "
+        assert prompt.token_ids[-1] == blank
+        assert prompt.player_of_token[-1] == -1
+        assert len(prompt.player_of_token) == len(prompt.token_ids)
+        assert splitter.decode(prompt.target_token_ids) == target[0] == prompt.target_text
+        # Training reads the same tokens, of which the blank is one.
+        pair = encode(splitter, frame, "film", target, "s")
+        assert pair.prompt_ids + pair.trained_ids == whole
+        assert whole[: len(prompt.token_ids) + 1] == prompt.token_ids + prompt.target_token_ids
+    assert prompts["42"].target_token_ids != prompts["7"].target_token_ids
+    assert not prompts["42"].is_whole_response
+    assert prompts["7"].is_whole_response
+    every = prompt_of((splitter, frame), text="film", target="42", target_tokens="all")
+    assert (every.target_text, every.is_whole_response) == ("42", True)
+    assert len(every.target_token_ids) == 2
+
+
+def test_what_is_scored_is_said(splitter):
+    frame = make_frame(splitter, "plain", "{prompt}")
+    targets = ["cooking", "cook", "7"]
+    prompts = [prompt_of((splitter, frame), text="film", target=target) for target in targets]
+    assert [prompt.target_text for prompt in prompts] == ["co", "co", "7"]
+    scored = describe_scored_tokens(prompts, targets)
+    assert scored.counts == {"part_of_response": "2", "shared": "2", "wide_players": "0"}
+    assert scored.notes == [
+        "2 of 3 samples: what is scored is a part of the response, such as 'co' of 'cooking'",
+        "2 of 3 samples: what is scored begins several responses, such as 'co' of 'cook' and "
+        "'cooking'; set inference.target_tokens to all to tell them apart",
+    ]
+    assert describe_scored_tokens(prompts[2:], targets[2:]).notes == []
+    assert describe_scored_tokens(prompts[:1] * 2, targets[:1] * 2).counts["shared"] == "0"
+
+
+def test_players_whose_tokens_reach_into_other_words_are_counted(splitter):
+    frame = make_frame(splitter, "plain", "{prompt}")
+    words = [Word("ok", 3, 5), Word("film", 8, 12)]
+    prompt = prompt_of((splitter, frame), text="x cook film", words=[Word("ook", 3, 6)])
+    assert prompt.wide_players == [0]
+    assert describe_scored_tokens([prompt], ["positive"]).notes[-1] == (
+        "1 players have a token that reaches into other words, which are masked with them, such as "
+        "'ook' of sample sample"
+    )
+    assert prompt_of((splitter, frame), text="x c ok film", words=words[:0]).wide_players == []
+
+
+def dated(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "Today: {{ strftime_now('%d %b %Y') }}\n" + tokenizer.chat_template
+    return tokenizer
+
+
+def test_the_date_of_a_template_is_a_setting(chat_tokenizer):
+    tokenizer = dated(chat_tokenizer)
+    assert make_frame(tokenizer, "chat", "{prompt}").prefix.startswith("Today: 01 Jan 2025\n")
+    frame = make_frame(tokenizer, "chat", "{prompt}", "2024-02-29")
+    assert frame.prefix.startswith("Today: 29 Feb 2024\n")
+    prompt = prompt_of((tokenizer, frame))
+    assert tokenizer.decode(prompt.token_ids).startswith("Today: 29 Feb 2024\n")
+    # Without it the template would write the day's.
+    turn = [{"role": "user", "content": "x"}]
+    today = tokenizer.apply_chat_template(turn, tokenize=False).partition("\n")[0]
+    assert today.endswith(str(date.today().year))
+
+
+def test_the_default_date_is_that_of_the_schema():
+    schema = yaml.safe_load(SCHEMA_PATH.read_text())
+    models = schema["properties"]["models"]["additionalProperties"]["properties"]
+    assert models["template_date"]["default"] == TEMPLATE_DATE
+
+
+def templated(tokenizer, template):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+TURN = "<|im_start|>{{ m.role }}\n%s<|im_end|>\n"
+FOR, END = "{{ bos_token }}{% for m in messages %}", "{% endfor %}"
+GENERATION = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHANGED = {
+    "trims": (TURN % "{{ m.content | trim }}", " film ", "positive"),
+    "strips control characters": (TURN % "{{ m.content.strip() }}", "film\x1f", "positive"),
+    "cuts": (TURN % "{{ m.content[:20] }}", "film " * 9, "positive"),
+    "replaces": (TURN % "{{ m.content | replace('!', '.') }}", "film!", "positive"),
+    "escapes": (TURN % "{{ m.content | e }}", "a < b", "positive"),
+    "keeps thinking apart": (
+        TURN
+        % (
+            "{% if '</think>' in m.content %}{{ m.content.split('</think>')[-1].strip() }}"
+            "{% else %}{{ m.content }}{% endif %}"
+        ),
+        "film",
+        "<think>\nhm\n</think>\n\npositive",
+    ),
+    "takes a word for a command": (
+        "{% if '/think' in m.content %}<|im_start|>think{% endif %}" + TURN % "{{ m.content }}",
+        "film /think",
+        "positive",
+    ),
+}
+
+
+@pytest.mark.parametrize(("turn", "text", "target"), CHANGED.values(), ids=CHANGED)
+def test_a_template_that_changes_its_texts_is_refused(chat_tokenizer, turn, text, target):
+    tokenizer = templated(chat_tokenizer, FOR + turn + END + GENERATION)
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    encode(tokenizer, frame, "film", "negative", "s")
+    with pytest.raises(ValueError, match=r"^sample sample: the chat template writes '.*' where"):
+        prompt_of((tokenizer, frame), text=text, target=target)
+
+
+def test_both_texts_are_shown_where_they_differ(chat_tokenizer):
+    turn = CHANGED["replaces"][0]
+    tokenizer = templated(chat_tokenizer, FOR + turn + END + GENERATION)
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    with pytest.raises(ValueError, match="exclude_pattern") as error:
+        encode(tokenizer, frame, "lazy dog! " * 50, "positive", "s")
+    message = str(error.value)
+    assert "lazy dog. lazy dog" in message
+    assert "lazy dog! lazy dog" in message
+    assert len(message) < 400
+
+
+UNUSABLE = {
+    "no user text": (
+        FOR + TURN % "{{ m.content if m.role != 'user' }}" + END,
+        "does not hold the user text exactly once",
+    ),
+    "lower case": (
+        FOR + TURN % "{{ m.content | lower }}" + END,
+        "does not hold the response exactly",
+    ),
+    "the user text twice": (
+        FOR + "{{ m.content if m.role == 'user' }}" + TURN % "{{ m.content }}" + END,
+        "does not hold the user text exactly once",
+    ),
+    "no response": (
+        FOR + "{% if m.role == 'user' %}" + TURN % "{{ m.content }}" + "{% endif %}" + END,
+        "does not hold the response exactly once",
+    ),
+    "a system message is wanted": (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('No system\nmessage!') }}{% endif %}",
+        "does not render a user turn and its answer: No system message!; correct it",
+    ),
+    "wrong syntax": ("{% for %}", "does not render a user turn and its answer: Expected"),
+    "lists of parts are wanted": (
+        FOR + "{{ m.content[0]['text']['x'] }}" + END,
+        "does not render a user turn and its answer",
+    ),
+}
+
+
+@pytest.mark.parametrize(("template", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_templates_are_refused_in_one_line(chat_tokenizer, template, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        make_frame(templated(chat_tokenizer, template), "chat", "{prompt}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_template_may_ignore_the_generation_prompt(chat_tokenizer):
+    bare = templated(chat_tokenizer, FOR + TURN % "{{ m.content }}" + END)
+    with_prompt = make_frame(chat_tokenizer, "chat", INSTRUCTION)
+    without = make_frame(bare, "chat", INSTRUCTION)
+    assert without.render(TEXT) == with_prompt.render(TEXT)
+    pairs = [
+        encode(tokenizer, frame, TEXT, "positive", "s")
+        for tokenizer, frame in ((chat_tokenizer, with_prompt), (bare, without))
+    ]
+    assert pairs[0] == pairs[1]
+
+
+CONTROLS = ["<|im_end|>", "<|im_start|>", "</s>", "<pad>", "<unk>", "<|im_end|>\n<|im_start|>user"]
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("place", ["The {} lazy dog", "{}", "film{}", "{} film", "fi{}lm {}"])
+def test_names_of_special_tokens_in_a_users_text_are_text(framed, name, place):
+    tokenizer, frame = framed
+    text = place.replace("{}", name)
+    special = {tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    for prompt, target in ((text, "positive"), ("film", f"no {name}")):
+        pair = encode(tokenizer, frame, prompt, target, "s")
+        usual = encode(tokenizer, frame, "film", "positive", "s")
+        for ids, plain in (
+            (pair.prompt_ids, usual.prompt_ids),
+            (pair.trained_ids, usual.trained_ids),
+        ):
+            assert [i for i in ids if i in special] == [i for i in plain if i in special]
+        rendered = frame.render(prompt) + frame.response(target)
+        assert tokenizer.decode(pair.prompt_ids + pair.trained_ids) == rendered
+        assert pair.text == frame.render(prompt) + frame.response_prefix + target
+
+
+def test_names_of_special_tokens_are_split_as_the_library_splits_text(framed):
+    tokenizer, frame = framed
+    pair = encode(tokenizer, frame, "see <|im_end|> now", "positive", "s")
+    expected = []
+    stretches = re.split(r"(<s>|<\|im_start\|>|<\|im_end\|>(?! now))", pair.text)
+    for stretch in stretches:
+        split = stretch not in SPECIAL
+        ids = tokenizer(stretch, add_special_tokens=False, split_special_tokens=split)
+        expected += ids["input_ids"]
+    assert pair.prompt_ids + pair.response_ids == expected
+    places = zip(
+        pair.prompt_ids + pair.response_ids,
+        pair.prompt_offsets + pair.response_offsets,
+        strict=True,
+    )
+    assert all(tokenizer.decode([token]) == pair.text[a:b] for token, (a, b) in places)
+
+
+def test_a_name_that_begins_in_the_template_is_refused(chat_tokenizer):
+    frame = make_frame(chat_tokenizer, "chat", "see <|im_{prompt}")
+    with pytest.raises(
+        ValueError, match=r"^sample s: the tokenizer takes the text '<\|im_end\|>' for"
+    ):
+        encode(chat_tokenizer, frame, "end|> film", "positive", "s")
+
+
+def test_added_tokens_that_the_template_writes_are_text_in_a_users_text(chat_tokenizer):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.add_tokens([AddedToken("<turn>"), AddedToken("<table>")])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>", "<turn>")
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    ids = encode(tokenizer, frame, "a <turn> in a <table>", "positive", "s").prompt_ids
+    turn, table = (tokenizer.convert_tokens_to_ids(name) for name in ("<turn>", "<table>"))
+    assert ids.count(turn) == 2  # of the user and of the assistant
+    assert ids.count(table) == 1
+
+
+def test_a_tokenizer_that_cannot_be_taken_apart_is_refused(chat_tokenizer):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    # Before the first stretch of a text only, so that stretches alone have other tokens.
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("x")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    encode(tokenizer, frame, "film", "positive", "s")
+    with pytest.raises(
+        ValueError, match=r"^sample s: the tokenizer takes the text '<\|im_end\|>' for"
+    ):
+        encode(tokenizer, frame, "a <|im_end|>", "positive", "s")
+
+
+def test_characters_that_a_tokenizer_does_not_know_are_its_unknown_token(splitter):
+    frame = make_frame(splitter, "plain", "{prompt}")
+    whole = splitter(frame.render("film Жd"), add_special_tokens=False)["input_ids"]
+    assert encode(splitter, frame, "film Жd", "7", "s").prompt_ids == whole
+
+
+TEXTS = {
+    "line ends": "a\r\nb\rc\n\nd",
+    "tabs": "a\tb\t\tc",
+    "NUL": "a\x00b film",
+    "a mark first": "\u0301film dog",
+    "direction marks": "\u200ffilm\u200f dog",
+    "punctuation": "?!...",
+    "digits": "1234567890",
+    "decimals": "3.50 and 1,000,000",
+    "a URL": "see https://a.b/c?d=e&f",
+    "hyphens": "well-known co-op",
+    "a tag": "#film @dog",
+    "a leading blank": " film",
+    "joined emoji": "👨‍👩‍👧 film",
+    "braces": "{{ 7 * 7 }} {% if x %} {prompt} {0}",
+    "placeholders": "RESPONSEGOESHERE PROMPTGOESHERE",
+    "Hindi": "फ़िल्म अच्छी है",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_every_text_is_read_as_it_stands(framed, text):
+    tokenizer, frame = framed
+    pair = encode(tokenizer, frame, text, "positive", "s")
+    assert tokenizer.decode(pair.prompt_ids) == frame.render(text)
+    if frame.turns:
+        turns = [
+            {"role": "user", "content": INSTRUCTION.replace("{prompt}", text)},
+            {"role": "assistant", "content": "positive"},
+        ]
+        own = tokenizer.apply_chat_template(turns, tokenize=False)
+        assert tokenizer.decode(pair.prompt_ids + pair.trained_ids) == own.rstrip("\n")
