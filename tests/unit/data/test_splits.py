@@ -222,3 +222,10 @@ def test_nothing_left(tmp_path, twelve):
         build(block(twelve, balance=True, filter={"min_words": 9}))
     with pytest.raises(ValueError, match="analysis: 3 rows wanted, 0 available"):
         build(block(twelve, filter={"min_words": 9}))
+
+
+def test_a_misspelt_response_of_the_filter_is_refused(twelve):
+    dataset = block(twelve, filter={"targets": ["yes", "No"]}, balance=True)
+    message = r"^datasets\.d: filter\.targets: no row has the response 'No'; there are 'no', 'yes'$"
+    with pytest.raises(ValueError, match=message):
+        build(dataset)

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 # The analysed samples are drawn first, so that they do not depend on the size of the training set.
 _DRAWING_ORDER = ("analysis", "validation", "train")
+_KNOWN = 20  # responses that a message lists
 
 
 def build_splits(
@@ -46,15 +47,26 @@ def build_splits(
         ValueError: the source cannot be read, a column is missing or does not fit, or too few rows
             remain.
     """
+    filters = dataset.get("filter", {})
     try:
-        tables = {
-            table: clean(frame, dataset.get("filter", {}), f"{name}, {table}")
-            for table, frame in load_rows(dataset, source_files).items()
-        }
+        rows = load_rows(dataset, source_files)
+        _check_filtered_responses(rows.values(), filters.get("targets", []))
+        tables = {table: clean(frame, filters, f"{name}, {table}") for table, frame in rows.items()}
         tables = _without_repeats_across(tables, name)
         return _draw_splits(tables, dataset, seed, name, unsuitable)
     except ValueError as error:
         raise ValueError(f"datasets.{name}: {error}") from error
+
+
+def _check_filtered_responses(frames: Iterable[pl.DataFrame], targets: Sequence[str]) -> None:
+    """Check that the responses of ``filter.targets`` are there; a misspelt one would just be missing."""
+    found = {target for frame in frames for target in frame["targets"].explode().drop_nulls()}
+    for target in targets:
+        if target not in found:
+            known = ", ".join(map(repr, sorted(found)[:_KNOWN]))
+            raise ValueError(
+                f"filter.targets: no row has the response {target!r}; there are {known}"
+            )
 
 
 def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.DataFrame:
