@@ -207,7 +207,8 @@ READABLE = {
     ),
     "a whole emoji in halves": (
         "t.jsonl",
-        '{"text": "caf\\u00e9 x", "label": "yes", "other": "\\ud83d"}\n{"text": "b", "label": "no"}\n',
+        '{"text": "\\u0063\\u0061\\u0066\\u00e9 x", "label": "yes", "other": "\\ud83d"}\n'
+        '{"text": "b", "label": "no"}\n',
         {},
     ),
 }
@@ -294,7 +295,7 @@ REFUSED = {
     "an empty csv": ("t.csv", "\n", {}, "t.csv is empty; name another file"),
     "jsonl in Latin-1": (
         "t.jsonl",
-        b'{"text": "a", "label": "x"}\n{"text": "caf\xe9", "label": "x"}\n',
+        b'{"text": "a", "label": "x"}\n{"text": "\xe9", "label": "x"}\n',
         {},
         "t.jsonl, line 2 is not in utf-8",
     ),

@@ -1,5 +1,6 @@
 import copy
 import re
+import unicodedata
 from datetime import date
 
 import pytest
@@ -497,6 +498,24 @@ def test_characters_that_a_tokenizer_does_not_know_are_its_unknown_token(splitte
     frame = make_frame(splitter, "plain", "{prompt}")
     whole = splitter(frame.render("film Жd"), add_special_tokens=False)["input_ids"]
     assert encode(splitter, frame, "film Жd", "7", "s").prompt_ids == whole
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["यह फ़िल्म (अच्छी) नहीं थी।", "كِتَابٌ، جَمِيلٌ؟", "இந்தப் படம் நன்று!", "ภาษาไทย(สวยงาม)มาก", "เขาว่า ดีมาก"],
+)
+def test_no_letter_or_mark_of_a_word_is_left_unmasked(chat_tokenizer, text):
+    frame = make_frame(chat_tokenizer, "chat", "{prompt}")
+    prompt = prompt_of((chat_tokenizer, frame), text=text)
+    encoded = chat_tokenizer(prompt.rendered, add_special_tokens=False, return_offsets_mapping=True)
+    start = len(frame.prefix)
+    left = "".join(
+        prompt.rendered[a:b]
+        for (a, b), owner in zip(encoded["offset_mapping"], prompt.player_of_token, strict=True)
+        if owner == -1 and start <= a < start + len(text)
+    )
+    assert {unicodedata.category(character)[0] for character in left} <= {"P", "Z"}
+    assert sum(player.n_tokens for player in prompt.players) > len(prompt.players)
 
 
 TEXTS = {
