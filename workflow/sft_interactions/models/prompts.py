@@ -411,6 +411,8 @@ def _without_special_tokens(
         added["special"] = added["special"] or added["id"] in special
     backend = Tokenizer.from_str(json.dumps(description))
     backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
     return backend
 
 
