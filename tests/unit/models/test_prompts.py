@@ -5,6 +5,7 @@ from datetime import date
 
 import pytest
 import yaml
+from odd_texts import TEXTS
 from tiny_models import SPECIAL
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -516,26 +517,6 @@ def test_no_letter_or_mark_of_a_word_is_left_unmasked(chat_tokenizer, text):
     )
     assert {unicodedata.category(character)[0] for character in left} <= {"P", "Z"}
     assert sum(player.n_tokens for player in prompt.players) > len(prompt.players)
-
-
-TEXTS = {
-    "line ends": "a\r\nb\rc\n\nd",
-    "tabs": "a\tb\t\tc",
-    "NUL": "a\x00b film",
-    "a mark first": "\u0301film dog",
-    "direction marks": "\u200ffilm\u200f dog",
-    "punctuation": "?!...",
-    "digits": "1234567890",
-    "decimals": "3.50 and 1,000,000",
-    "a URL": "see https://a.b/c?d=e&f",
-    "hyphens": "well-known co-op",
-    "a tag": "#film @dog",
-    "a leading blank": " film",
-    "joined emoji": "👨‍👩‍👧 film",
-    "braces": "{{ 7 * 7 }} {% if x %} {prompt} {0}",
-    "placeholders": "RESPONSEGOESHERE PROMPTGOESHERE",
-    "Hindi": "फ़िल्म अच्छी है",
-}
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

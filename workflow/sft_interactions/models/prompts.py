@@ -4,6 +4,7 @@ Imports transformers only.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _PROMPT, _RESPONSE = "PROMPTGOESHERE", "RESPONSEGOESHERE"
 PLAIN_SUFFIX = "\nAnswer:"
 TEMPLATE_DATE = "2025-01-01"  # the default of the config key template_date
 _SHOWN = 70  # characters of a text in a message
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 Offsets = list[tuple[int, int]]
 
@@ -336,22 +338,20 @@ def _tokenize_apart(
         offsets: their places.
     """
     text = _text_of(parts)
-    special = _special_tokens(tokenizer, parts)
-    backend = _without_special_tokens(tokenizer, frozenset(special))
-    users = [span for span, is_users in _spans(parts) if is_users]
+    backend = _without_special_tokens(tokenizer, frozenset(_special_tokens(tokenizer, parts)))
     apart_ids: list[int] = []
     apart_offsets: Offsets = []
     here = 0
-    ends: list[tuple[int | None, int, int]] = [
+    ends = [
         (token, a, b)
-        for token, (a, b) in zip(ids, offsets, strict=True)
-        if token in special and a < b and not any(a < end and b > start for start, end in users)
+        for token, a, b, is_users in _find_special(tokenizer, parts, ids, offsets)
+        if not is_users
     ]
-    for token, a, b in [*ends, (None, len(text), len(text))]:
+    for token, a, b in [*ends, (-1, len(text), len(text))]:
         encoded = backend.encode(text[here:a], add_special_tokens=False)
         apart_ids += encoded.ids
         apart_offsets += [(here + start, here + end) for start, end in encoded.offsets]
-        if token is not None:
+        if token != -1:
             apart_ids.append(token)
             apart_offsets.append((a, b))
         here = b
@@ -372,17 +372,31 @@ def _taken_for_special(
     offsets: Offsets,
 ) -> Offsets:
     """Places of special tokens that are made of a user's text."""
+    found = _find_special(tokenizer, parts, ids, offsets)
+    return [(a, b) for _, a, b, is_users in found if is_users]
+
+
+def _find_special(
+    tokenizer: PreTrainedTokenizerBase,
+    parts: Sequence[tuple[str, bool]],
+    ids: Sequence[int],
+    offsets: Offsets,
+) -> Iterator[tuple[int, int, int, bool]]:
+    """Special tokens of a text: id, start, end, and whether some of it is a user's."""
     special = _special_tokens(tokenizer, parts)
     text = _text_of(parts)
     users = [span for span, is_users in _spans(parts) if is_users]
-    return [
-        (a, b)
-        for token, (a, b) in zip(ids, offsets, strict=True)
-        if token in special
-        and any(a < end and b > start for start, end in users)
-        # The unknown token stands for characters, too, that the tokenizer does not know.
-        and (token != tokenizer.unk_token_id or text[a:b].strip() == special[token])
-    ]
+    for token, (a, b) in zip(ids, offsets, strict=True):
+        if token not in special or a == b:
+            continue
+        name = special[token]
+        if text[a:b].strip() == name or not _stands_for_any(tokenizer, name):
+            yield token, a, b, any(a < end and b > start for start, end in users)
+
+
+def _stands_for_any(tokenizer: PreTrainedTokenizerBase, name: str) -> bool:
+    """Whether a special token stands for characters that have no token: the unknown token, a byte."""
+    return name == tokenizer.unk_token or _BYTE.fullmatch(name) is not None
 
 
 def _special_tokens(
