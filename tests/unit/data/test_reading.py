@@ -397,6 +397,18 @@ REFUSED = {
         {"target_names": ["yes", "\u200b"]},
         "target_names: name 2 of the list is empty",
     ),
+    "a class name that looks like another": (
+        "t.csv",
+        "text,label\na,0\n",
+        {"target_names": ["\u00e9t\u00e9 b", "no", "e\u0301te\u0301\u00a0b"]},
+        "name 3 of the list, .* is also name 1",
+    ),
+    "columns beside a header": (
+        "t.csv",
+        "text,label\na,x\n",
+        {"columns": ["text", "label"]},
+        "t.csv: its first line holds the names of the columns; drop columns",
+    ),
     "a prompt of numbers": (
         "t.jsonl",
         '{"text": 3, "label": "x"}',

@@ -224,6 +224,15 @@ def test_nothing_left(tmp_path, twelve):
         build(block(twelve, filter={"min_words": 9}))
 
 
+def test_classes_that_look_the_same_are_not_balanced(tmp_path):
+    source = write_jsonl(tmp_path / "t.jsonl", rows(12, ["no", "not yet", "not\u00a0yet"]))
+    with pytest.raises(
+        ValueError, match=r"balance: the responses 'not yet' and 'not\\xa0yet' look"
+    ):
+        build(block(source, balance=True))
+    assert build(block(source))
+
+
 def test_a_misspelt_response_of_the_filter_is_refused(twelve):
     dataset = block(twelve, filter={"targets": ["yes", "No"]}, balance=True)
     message = r"^datasets\.d: filter\.targets: no row has the response 'No'; there are 'no', 'yes'$"

@@ -1,4 +1,5 @@
 import copy
+import json
 import re
 import unicodedata
 from datetime import date
@@ -68,6 +69,16 @@ def test_no_beginning_token_where_the_tokenizer_adds_none(plain_tokenizer):
 
     assert make_frame(Bare(), "plain", "{prompt}").render("x") == "x\nAnswer:"
     assert make_frame(Bare(), "plain", "{prompt}").response("y") == " y"
+
+
+@pytest.mark.parametrize("name", ["<s>", "</s>"])
+def test_a_special_token_must_be_itself_where_it_is_written(plain_tokenizer, name):
+    description = json.loads(plain_tokenizer.backend_tokenizer.to_str())
+    description["added_tokens"] = [t for t in description["added_tokens"] if t["content"] != name]
+    tokenizer = copy.deepcopy(plain_tokenizer)
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(description))
+    with pytest.raises(ValueError, match=f"does not read its own token '{name}' as one token; add"):
+        make_frame(tokenizer, "plain", "{prompt}")
 
 
 def test_templates_that_cannot_be_used(plain_tokenizer, chat_tokenizer):

@@ -4,6 +4,8 @@ Imports polars only; the `datasets` package is imported where it is used.
 """
 
 import logging
+import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,8 @@ def _read_separated(path: Path, dataset: Mapping[str, Any], file_format: str) ->
         if len(columns) != width:
             raise ValueError(f"{path} has {width} columns, columns names {len(columns)}; name each")
         names = list(columns)
+        if rows[0][1] == names:
+            raise ValueError(f"{path}: its first line holds the names of the columns; drop columns")
     places = {column: find_column(path, names, column) for column in _present(names, dataset)}
     return pl.DataFrame(
         {column: [fields[i] for _, fields in rows] for column, i in places.items()},
@@ -343,17 +347,34 @@ def _target_names(
 def _clean_names(names: Sequence[str], where: str) -> list[str]:
     """Class names without blanks around them, none of them empty or there twice."""
     clean = [name.strip(BLANKS) for name in names]
-    for number, name in enumerate(clean):
-        if not name:
-            raise ValueError(
-                f"target_names: name {number + 1} of {where} is empty; drop it or name the class"
-            )
-        if name in clean[:number]:
-            raise ValueError(
-                f"target_names: name {number + 1} of {where}, {name!r}, is also name "
-                f"{clean.index(name) + 1}; give each class a name of its own"
-            )
+    if "" in clean:
+        raise ValueError(
+            f"target_names: name {clean.index('') + 1} of {where} is empty; drop it or name the class"
+        )
+    twins = find_twins(clean)
+    if twins:
+        first, second = twins
+        raise ValueError(
+            f"target_names: name {second + 1} of {where}, {clean[second]!r}, is also name {first + 1}; "
+            "give each class a name of its own"
+        )
     return clean
+
+
+def find_twins(texts: Sequence[str]) -> tuple[int, int] | None:
+    """Places of the first two of some texts that a reader cannot tell apart, or None."""
+    seen: dict[str, int] = {}
+    for place, text in enumerate(texts):
+        first = seen.setdefault(_look(text), place)
+        if first != place:
+            return first, place
+    return None
+
+
+def _look(text: str) -> str:
+    """A text as it looks: blanks of any kind and number alike, letters and marks composed."""
+    words = re.split(f"[{re.escape(BLANKS)}]+", unicodedata.normalize("NFC", text))
+    return " ".join(word for word in words if word)
 
 
 def _class_name(cell: str, names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from sft_interactions.data.reading import SPLITS, UNDIVIDED, load_rows, value_column
+from sft_interactions.data.reading import SPLITS, UNDIVIDED, find_twins, load_rows, value_column
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,8 @@ def _draw_splits(
     table_of = dataset.get("splits") or dict.fromkeys(SPLITS, UNDIVIDED)
     remaining = {table: _shuffled(frame, seed) for table, frame in tables.items()}
     responses = sorted(set().union(*(frame["target"] for frame in tables.values())))
+    if dataset.get("balance"):
+        _check_classes(responses)
     drawn: dict[str, pl.DataFrame] = {}
     all_skipped: Counter[str] = Counter()
     for split in _DRAWING_ORDER:
@@ -179,6 +181,15 @@ def _draw_splits(
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
     return {split: drawn[split] for split in SPLITS}, all_skipped
+
+
+def _check_classes(responses: Sequence[str]) -> None:
+    twins = find_twins(responses)
+    if twins:
+        one, other = (responses[place] for place in twins)
+        raise ValueError(
+            f"balance: the responses {one!a} and {other!a} look the same; make them one"
+        )
 
 
 def _shuffled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -153,10 +153,10 @@ def make_frame(
     turns = None
     if template == "plain":
         rendered = _bos(tokenizer) + user + PLAIN_SUFFIX
-        response_prefix, response_suffix = " ", tokenizer.eos_token or ""
+        response_prefix, response_suffix = " ", _eos(tokenizer)
     else:
         rendered, response_prefix, end = _render_chat(tokenizer, user, today)
-        response_suffix = end or tokenizer.eos_token or ""
+        response_suffix = end or _eos(tokenizer)
         turns = Turns(instruction, today, end)
     if rendered.count(_PROMPT) != 1:
         raise ValueError(
@@ -232,7 +232,24 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
     bos_id = tokenizer.bos_token_id
     if bos_id is None or tokenizer("a")["input_ids"][:1] != [bos_id]:
         return ""
-    return str(tokenizer.bos_token)
+    return _as_written(tokenizer, str(tokenizer.bos_token), bos_id)
+
+
+def _eos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The end-of-sequence token, if the tokenizer has one."""
+    if tokenizer.eos_token is None:
+        return ""
+    return _as_written(tokenizer, str(tokenizer.eos_token), tokenizer.eos_token_id)
+
+
+def _as_written(tokenizer: PreTrainedTokenizerBase, name: str, token: int) -> str:
+    """The name of a special token, which must be that token where it is written into a text."""
+    if tokenizer(name, add_special_tokens=False)["input_ids"] != [token]:
+        raise ValueError(
+            f"the tokenizer does not read its own token {name!r} as one token; add it to added_tokens of "
+            "the model's tokenizer.json"
+        )
+    return name
 
 
 def check_rendering(
