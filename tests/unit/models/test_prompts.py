@@ -493,12 +493,33 @@ def test_added_tokens_that_the_template_writes_are_text_in_a_users_text(chat_tok
     assert ids.count(table) == 1
 
 
-def test_a_tokenizer_that_cannot_be_taken_apart_is_refused(chat_tokenizer):
-    tokenizer = copy.deepcopy(chat_tokenizer)
-    # Before the first stretch of a text only, so that stretches alone have other tokens.
-    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("x")
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_blanks_before_stretches_are_those_of_the_whole_text(scheme):
+    tokenizer = digit_splitter("sentencepiece")
+    tokenizer.backend_tokenizer.normalizer = None
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    tokenizer.chat_template = (
+        "<s>{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+    )
     frame = make_frame(tokenizer, "chat", "{prompt}")
+    whole = tokenizer("<s><|im_start|>film <|im_end|><|im_start|>co<|im_end|>")["input_ids"]
+    usual = encode(tokenizer, frame, "film ", "co", "s")
+    assert usual.prompt_ids + usual.trained_ids == whole
+    pair = encode(tokenizer, frame, "film <|im_end|>", "co", "s")
+    name = tokenizer("x<|im_end|>", split_special_tokens=True)["input_ids"]
+    name = name[name.index(tokenizer.convert_tokens_to_ids("<")) :]
+    place = whole.index(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    assert pair.prompt_ids + pair.trained_ids == whole[:place] + name + whole[place:]
+
+
+def test_a_tokenizer_that_knows_a_name_as_text_too_is_refused():
+    # Its model may put any piece of its vocabulary together, the special ones included.
+    pieces = [(name, 0.0) for name in SPECIAL] + [(c, -9.0) for c in "\nA:<>|abcdefilmnoprstuvw_ "]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.Unigram(pieces, 0)), unk_token="<unk>", eos_token="</s>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
+    frame = make_frame(tokenizer, "plain", "{prompt}")
     encode(tokenizer, frame, "film", "positive", "s")
     with pytest.raises(
         ValueError, match=r"^sample s: the tokenizer takes the text '<\|im_end\|>' for"

@@ -14,7 +14,7 @@ from typing import Literal
 from unittest.mock import patch
 
 import jinja2
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
@@ -25,6 +25,7 @@ _PROMPT, _RESPONSE = "PROMPTGOESHERE", "RESPONSEGOESHERE"
 PLAIN_SUFFIX = "\nAnswer:"
 TEMPLATE_DATE = "2025-01-01"  # the default of the config key template_date
 _SHOWN = 70  # characters of a text in a message
+_SEPARATOR = "\ue000SEPARATOR\ue001"  # a token that no text has, which begins a stretch of text
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 Offsets = list[tuple[int, int]]
@@ -365,9 +366,13 @@ def _tokenize_apart(
         if not is_users
     ]
     for token, a, b in [*ends, (-1, len(text), len(text))]:
-        encoded = backend.encode(text[here:a], add_special_tokens=False)
-        apart_ids += encoded.ids
-        apart_offsets += [(here + start, here + end) for start, end in encoded.offsets]
+        # Inside of a text some tokenizers put no blank before a stretch, at its beginning they do.
+        separator = _SEPARATOR if here else ""
+        encoded = backend.encode(separator + text[here:a], add_special_tokens=False)
+        shift = here - len(separator)
+        skipped = len(separator) > 0
+        apart_ids += encoded.ids[skipped:]
+        apart_offsets += [(start + shift, end + shift) for start, end in encoded.offsets[skipped:]]
         if token != -1:
             apart_ids.append(token)
             apart_offsets.append((a, b))
@@ -442,6 +447,7 @@ def _without_special_tokens(
         added["special"] = added["special"] or added["id"] in special
     backend = Tokenizer.from_str(json.dumps(description))
     backend.encode_special_tokens = True
+    backend.add_tokens([AddedToken(_SEPARATOR, normalized=False)])
     backend.no_truncation()
     backend.no_padding()
     return backend
