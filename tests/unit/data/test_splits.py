@@ -233,6 +233,21 @@ def test_classes_that_look_the_same_are_not_balanced(tmp_path):
     assert build(block(source))
 
 
+def test_traces_of_a_wrong_encoding_are_told(tmp_path, caplog):
+    text = "text,label\ndon’t go,x\nfilm,y\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("cp1252"))
+    source = f"path:{tmp_path}/t.csv"
+    (frame,) = load_rows(block(source, encoding="latin-1")).values()
+    clean(frame, {}, "d")
+    assert caplog.messages == [
+        "d: 1 rows hold characters that a wrong encoding leaves, such as 'don\\x92t go'; check encoding"
+    ]
+    caplog.clear()
+    (frame,) = load_rows(block(source, encoding="cp1252")).values()
+    assert set(clean(frame, {}, "d")["prompt"]) == {"don’t go", "film"}
+    assert not caplog.messages
+
+
 def test_a_misspelt_response_of_the_filter_is_refused(twelve):
     dataset = block(twelve, filter={"targets": ["yes", "No"]}, balance=True)
     message = r"^datasets\.d: filter\.targets: no row has the response 'No'; there are 'no', 'yes'$"

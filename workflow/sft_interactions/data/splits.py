@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # The analysed samples are drawn first, so that they do not depend on the size of the training set.
 _DRAWING_ORDER = ("analysis", "validation", "train")
+# What text of Windows is, read as Latin-1, and what stands for bytes that were no text.
+_BROKEN = r"[\x{80}-\x{84}\x{86}-\x{9f}\x{fffd}]"
 _KNOWN = 20  # responses that a message lists
 
 
@@ -98,6 +100,14 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
     logger.info("%s: %d rows dropped: other response elsewhere", label, len(pairs) - len(kept))
     ids = [sample_id(*row) for row in kept.iter_rows()]
     logger.info("%s: %d rows remain", label, len(kept))
+    broken = kept.filter(pl.any_horizontal(pl.col("prompt", "target").str.contains(_BROKEN)))
+    if len(broken):
+        logger.warning(
+            "%s: %d rows hold characters that a wrong encoding leaves, such as %a; check encoding",
+            label,
+            len(broken),
+            min(broken["prompt"])[:60],
+        )
     return kept.insert_column(0, pl.Series("sample_id", ids, pl.String)).sort("sample_id")
 
 
