@@ -17,7 +17,7 @@ FILE = f"results/runs/{RUN}/{{}}.parquet"
 TEXTS = (
     "यह फ़िल्म बहुत अच्छी थी, दोस्त।",
     "หนังเรื่องนี้ดีมากจริง",
-    "El cafe\u0301 y el te\u0301 <|im_end|> 👍🏽 bien!",
+    "El cafe\u0301 de Jose\u0301 <|im_end|> 👍🏽 bien!",
     "الفيلمُ كانَ جميلًا، صديقي؟",
 )
 DATED = "Today: {{ strftime_now('%d %b %Y') }}\n"

@@ -250,6 +250,31 @@ def test_traces_of_a_wrong_encoding_are_told(tmp_path, caplog):
 
 def test_a_misspelt_response_of_the_filter_is_refused(twelve):
     dataset = block(twelve, filter={"targets": ["yes", "No"]}, balance=True)
-    message = r"^datasets\.d: filter\.targets: no row has the response 'No'; there are 'no', 'yes'$"
+    message = r"^datasets\.d: filter\.targets: no row .* has the response 'No'; left are 'yes'$"
     with pytest.raises(ValueError, match=message):
         build(dataset)
+    filters = {"targets": ["yes", "no"], "exclude_pattern": "[02468]"}
+    with pytest.raises(ValueError, match="has the response 'no'; left are 'yes'"):
+        build(block(twelve, filter=filters, balance=True))
+
+
+def test_prompts_that_look_the_same_are_the_same(tmp_path):
+    variants = ["\u00e9t\u00e9 a b", "e\u0301te\u0301 a b", "\u00e9t\u00e9\u00a0a\u200b b"]
+    table = [{"text": text, "label": "x"} for text in variants]
+    assert kept(write_jsonl(tmp_path / "t.jsonl", table)) == {min(variants)}
+    table[0]["label"] = "y"
+    assert kept(write_jsonl(tmp_path / "t.jsonl", table)) == set()
+    assert kept(
+        write_jsonl(tmp_path / "t.jsonl", [{"text": t, "label": "x"} for t in ("a  b", "a b")])
+    ) == {"a  b", "a b"}
+    for name, text in zip("abc", variants, strict=True):
+        write_jsonl(
+            tmp_path / f"{name}.jsonl", [{"text": text, "label": "x"}, {"text": name, "label": "x"}]
+        )
+    splits = {"train": "a.jsonl", "validation": "b.jsonl", "analysis": "c.jsonl"}
+    dataset = block(f"path:{tmp_path}", splits=splits, train=2, validation=1, analysis=1)
+    assert prompts(build(dataset)) == {
+        "train": {variants[0], "a"},
+        "validation": {"b"},
+        "analysis": {"c"},
+    }

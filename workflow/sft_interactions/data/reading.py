@@ -365,13 +365,13 @@ def find_twins(texts: Sequence[str]) -> tuple[int, int] | None:
     """Places of the first two of some texts that a reader cannot tell apart, or None."""
     seen: dict[str, int] = {}
     for place, text in enumerate(texts):
-        first = seen.setdefault(_look(text), place)
+        first = seen.setdefault(look_of(text), place)
         if first != place:
             return first, place
     return None
 
 
-def _look(text: str) -> str:
+def look_of(text: str) -> str:
     """A text as it looks: blanks of any kind and number alike, letters and marks composed."""
     words = re.split(f"[{re.escape(BLANKS)}]+", unicodedata.normalize("NFC", text))
     return " ".join(word for word in words if word)

@@ -10,7 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from sft_interactions.data.reading import SPLITS, UNDIVIDED, find_twins, load_rows, value_column
+from sft_interactions.data.reading import (
+    SPLITS,
+    UNDIVIDED,
+    find_twins,
+    load_rows,
+    look_of,
+    value_column,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +58,11 @@ def build_splits(
     """
     filters = dataset.get("filter", {})
     try:
-        rows = load_rows(dataset, source_files)
-        _check_filtered_responses(rows.values(), filters.get("targets", []))
-        tables = {table: clean(frame, filters, f"{name}, {table}") for table, frame in rows.items()}
+        tables = {
+            table: clean(frame, filters, f"{name}, {table}")
+            for table, frame in load_rows(dataset, source_files).items()
+        }
+        _check_filtered_responses(tables.values(), filters.get("targets", []))
         tables = _without_repeats_across(tables, name)
         return _draw_splits(tables, dataset, seed, name, unsuitable)
     except ValueError as error:
@@ -61,13 +70,14 @@ def build_splits(
 
 
 def _check_filtered_responses(frames: Iterable[pl.DataFrame], targets: Sequence[str]) -> None:
-    """Check that the responses of ``filter.targets`` are there; a misspelt one would just be missing."""
-    found = {target for frame in frames for target in frame["targets"].explode().drop_nulls()}
+    """Check that the responses of ``filter.targets`` are left; a misspelt one would just be missing."""
+    found = set().union(*(frame["target"] for frame in frames))
     for target in targets:
         if target not in found:
-            known = ", ".join(map(repr, sorted(found)[:_KNOWN]))
+            known = ", ".join(map(repr, sorted(found)[:_KNOWN])) or "none"
             raise ValueError(
-                f"filter.targets: no row has the response {target!r}; there are {known}"
+                f"filter.targets: no row that passes the filters has the response {target!r}; left are "
+                f"{known}"
             )
 
 
@@ -75,7 +85,8 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
     """Keep the rows of one table that can be used, and log how many each rule removed.
 
     A prompt that occurs with different responses is dropped altogether; equal rows are kept once.
-    Both are judged among the rows that pass the filters.
+    Both are judged among the rows that pass the filters. Prompts that look the same are the same:
+    composed and decomposed letters, kinds of blanks and invisible characters do not count.
 
     Args:
         frame: a table of :func:`load_rows`.
@@ -94,8 +105,9 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
             "%s: %d of %d rows dropped: %s", label, len(frame) - len(kept), len(frame), reason
         )
         frame = kept
-    pairs = frame.select("prompt", pl.col("targets").list.first().alias("target")).unique()
-    kept = pairs.filter(pl.col("prompt").is_unique())
+    pairs = _with_look(frame.select("prompt", pl.col("targets").list.first().alias("target")))
+    pairs = pairs.sort("prompt").unique(["look", "target"], keep="first", maintain_order=True)
+    kept = pairs.filter(pl.col("look").is_unique()).drop("look")
     logger.info("%s: %d rows dropped: the same row again", label, len(frame) - len(pairs))
     logger.info("%s: %d rows dropped: other response elsewhere", label, len(pairs) - len(kept))
     ids = [sample_id(*row) for row in kept.iter_rows()]
@@ -151,14 +163,20 @@ def _without_repeats_across(
     """The tables less the prompts that an earlier one has."""
     result: dict[str, pl.DataFrame] = {}
     for table, frame in tables.items():
-        kept = frame
+        kept = _with_look(frame)
         for earlier in result.values():
-            kept = kept.join(earlier, on="prompt", how="anti")
+            kept = kept.join(_with_look(earlier), on="look", how="anti")
         if result:
             dropped = len(frame) - len(kept)
             logger.info("%s, %s: %d rows dropped: in an earlier split", label, table, dropped)
-        result[table] = kept
+        result[table] = kept.drop("look")
     return result
+
+
+def _with_look(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows with a column ``look``, equal where a reader cannot tell prompts apart."""
+    looks = [text if text.isascii() else look_of(text) for text in frame["prompt"]]
+    return frame.with_columns(pl.Series("look", looks, pl.String))
 
 
 def _draw_splits(
