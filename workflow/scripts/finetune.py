@@ -8,7 +8,8 @@ from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
 from sft_interactions.models.finetuning import finetune, make_example
 from sft_interactions.models.positions import check_length, read_position_limit
-from sft_interactions.models.prompts import encode, make_frame
+from sft_interactions.models.prompts import encode
+from sft_interactions.models.templates import make_frame
 
 provenance = start(snakemake)
 settings = snakemake.params.settings

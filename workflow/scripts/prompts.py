@@ -13,11 +13,11 @@ from sft_interactions.data.words import UnsuitableSampleError
 from sft_interactions.models.positions import check_length, read_position_limit
 from sft_interactions.models.prompts import (
     describe_scored_tokens,
-    make_frame,
     make_prompt,
     mask_token_id,
     text_offsets,
 )
+from sft_interactions.models.templates import make_frame
 
 provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference

@@ -16,7 +16,8 @@ from sft_interactions.data.words import Word, choose_players, find_words, stop_w
 from sft_interactions.extraction.program import extract
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
-from sft_interactions.models.prompts import TEMPLATE_DATE, make_frame, make_prompt, mask_token_id
+from sft_interactions.models.prompts import make_prompt, mask_token_id
+from sft_interactions.models.templates import TEMPLATE_DATE, make_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +84,7 @@ def explain(
         players: the words to mask, each as it stands in ``prompt``; by default ``n_players`` words
             are drawn that are not stop-words.
         template: ``chat``, the tokenizer's own chat template, or ``plain`` (see
-            :func:`~sft_interactions.models.prompts.make_frame`).
+            :func:`~sft_interactions.models.templates.make_frame`).
         template_date: what a chat template writes as today's date, YYYY-MM-DD.
         instruction: what surrounds the user text in the user's turn; it is never masked.
         mask_embedding: ``token``, ``mean`` or ``zero``, see

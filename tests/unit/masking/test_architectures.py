@@ -41,7 +41,8 @@ from sft_interactions.masking.mask_embedding import make_mask_embedding
 from sft_interactions.models.finetuning import finetune, make_example
 from sft_interactions.models.loading import load_checkpoint
 from sft_interactions.models.preparing import prepare_model
-from sft_interactions.models.prompts import encode, make_frame, make_prompt, mask_token_id
+from sft_interactions.models.prompts import encode, make_prompt, mask_token_id
+from sft_interactions.models.templates import make_frame
 
 N = 3
 PLAYERS = {"n": N, "choice": "random", "unit": "word", "stop_words": "builtin"}
