@@ -54,7 +54,8 @@ from sft_interactions.models.loading import (  # noqa: E402
     multiply_head_once,
 )
 from sft_interactions.models.packed_linear import PackedLinear, pack_linear_layers  # noqa: E402
-from sft_interactions.models.prompts import make_frame, make_prompt, mask_token_id  # noqa: E402
+from sft_interactions.models.prompts import make_prompt, mask_token_id  # noqa: E402
+from sft_interactions.models.templates import make_frame  # noqa: E402
 
 INSTRUCTION = "Sentiment: positive, negative or neutral?\n{prompt}"
 BATCHES = (8, 16, 32)

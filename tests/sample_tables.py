@@ -37,6 +37,7 @@ def write_run(root):
         "token_ids": [[1], [1]],
         "player_of_token": [[-1], [-1]],
         "target_token_ids": [[2], [2]],
+        "target_text": ["positive", "neg"],
     }
     write(pl.DataFrame(prompts), root / "prompts.parquet", tables.PROMPTS)
     players = [

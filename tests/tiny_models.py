@@ -1,7 +1,16 @@
 """Tiny random-weight LLMs and tokenizers, for tests that need one."""
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
@@ -61,6 +70,32 @@ def build_tokenizer(vocab_size: int, *, chat: bool, bos: bool) -> PreTrainedToke
     )
     tokenizer.chat_template = CHAT_TEMPLATE if chat else None
     return tokenizer
+
+
+def build_digit_splitter(form: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that gives digits, and the blank before them, tokens of their own, as SmolLM2's does."""
+    names = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    if form == "byte-level":
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: i for i, token in enumerate([*names, *alphabet, "Ġc", "Ġco"])}
+        merges = [("Ġ", "c"), ("Ġc", "o")]
+        backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        backend.decoder = decoders.ByteLevel()
+    else:
+        letters = sorted({*"▁\n:[]<|>_", *"Answer0123456789cookingfilmsdQu"})
+        vocabulary = {token: i for i, token in enumerate([*names, *letters, "▁c", "▁co"])}
+        merges = [("▁", "c"), ("▁c", "o")]
+        backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
+        backend.normalizer = normalizers.Replace(" ", "▁")
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    backend.add_special_tokens([AddedToken(name, special=True) for name in SPECIAL])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
 
 
 def build_model(architecture: str, vocab_size: int = 320) -> PreTrainedModel:

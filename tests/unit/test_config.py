@@ -94,6 +94,14 @@ def test_own_checkpoints(tmp_path):
     assert config["runs"]["a-d"]["steps"] == [0, 20, 100]
 
 
+def test_a_date_without_quotation_marks_is_a_date():
+    config = changed({"models.a": yaml.safe_load("{source: hub:x/a, template_date: 2024-02-29}")})
+    models = resolve(config)["models"]
+    assert models["a"]["template_date"] == "2024-02-29"
+    assert models["b"]["template_date"] == "2025-01-01"
+    assert digest(resolve(config)) != digest(resolve(BASE))
+
+
 def test_the_given_config_is_left_alone():
     given = changed({"runs.a-d.finetune": {"steps": 12}})
     before = copy.deepcopy(given)
@@ -237,6 +245,18 @@ BAD = {
         "set float32, or compute.device",
     ),
     "shards": ({"inference.shards": 3}, "inference.shards", "2 samples.*lower it"),
+    "two places": (
+        {"datasets.d.instruction": "{prompt}, {prompt}"},
+        "datasets.d.instruction",
+        "write {prompt} once",
+    ),
+    "no date": ({"models.a.template_date": "1 May"}, "models.a.template_date", "must match"),
+    "no such day": (
+        {"models.a.template_date": "2025-02-30"},
+        "a.template_date",
+        "no day 2025-02-30",
+    ),
+    "no text": ({"models.a.label": {1, 2}}, "the config", "neither text nor a number"),
     "no place": ({"datasets.d.instruction": "Hi"}, "datasets.d.instruction", "must match"),
     "source kind": ({"models.a.source": "ftp:x"}, "models.a.source", "must match"),
     "name of a model": ({"models.a-c": {"source": "hub:x"}}, "models", "no hyphen"),

@@ -32,6 +32,7 @@ def write(folder, text, name="my.yaml"):
         ("off", "off"),
         ("y", "y"),
         ("1:30", "1:30"),
+        ("2025-01-01", "2025-01-01"),
         ("true", True),
         ("False", False),
         ("~", None),
@@ -68,8 +69,8 @@ def test_a_value_is_what_it_looks_like(tmp_path, text, value):
         ("a: .nan\n", "line 1: a: nan is not a finite number"),
         ("a:\n- 1\n- -.inf\n", "line 1: a.1: -inf is not a finite number"),
         (
-            "a: 2025-01-01\n",
-            "line 1: a: 2025-01-01 is neither a number nor a text; put it in quotes",
+            "a: 2025-01-01 10:00:00\n",
+            "line 1: a: 2025-01-01 10:00:00 is neither a number nor a text; put it in quotes",
         ),
         ("true: 1\n", "line 1: the key True is not a text; put it in quotes"),
         ("1.5: 1\n", "line 1: the key 1.5 is not a text; put it in quotes"),

@@ -438,7 +438,11 @@ def test_losses_of_held_out_responses(own_study):
         (step, split, n) for step in STEPS["gemma3-tiny"] for split, n in sizes.items()
     ]
     training = read(folder / run / "training.parquet", tables.TRAINING)
-    validation = losses.filter(pl.col("split") == "validation").group_by("step").agg(pl.col("loss", "n_tokens").sum())
+    validation = (
+        losses.filter(pl.col("split") == "validation")
+        .group_by("step")
+        .agg(pl.col("loss", "n_tokens").sum())
+    )
     for row in validation.iter_rows(named=True):
         (expected,) = training.filter(pl.col("step") == row["step"])["validation_loss"]
         assert row["loss"] / row["n_tokens"] == pytest.approx(expected, abs=1e-4)

@@ -180,6 +180,7 @@ def run_settings(*keys):
         model, dataset = MODELS[run["model"]], DATASETS[run["dataset"]]
         return {
             "template": model["template"],
+            "template_date": model["template_date"],
             "mask_token": model.get("mask_token"),
             "instruction": dataset["instruction"],
             **{key: run[key] for key in keys},

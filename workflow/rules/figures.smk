@@ -157,8 +157,8 @@ use rule fig7 as fig8 with:
 use rule fig2 as fig9 with:
     input:
         analysis=data_table(MAIN_RUN, "analysis"),
-        prompts=f"{RESULTS}/runs/{MAIN_RUN}/prompts.parquet",
-        players=f"{RESULTS}/runs/{MAIN_RUN}/players.parquet",
+        prompts=every_run("prompts.parquet", COMPARED_RUNS),
+        players=every_run("players.parquet", COMPARED_RUNS),
         log_odds=every_step("log_odds/step-{step}.parquet", COMPARED_RUNS),
         interactions=every_step("interactions/step-{step}.parquet", COMPARED_RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", COMPARED_RUNS),

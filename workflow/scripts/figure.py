@@ -64,10 +64,13 @@ match FIGURES[snakemake.rule].subject:
         threshold = params.salience["threshold"] if is_share else None
         figure = sparsity.draw(shown, n_players=params.n_players, threshold=threshold)
     case "comparison":
-        prompt = read_prompt(files.analysis, files.prompts, files.players, params.sample)
+        sample, prompts = params.sample, []
+        for paths in zip(files.prompts, files.players, strict=True):
+            prompts.append(read_prompt(files.analysis, *paths, sample))
+            sample = prompts[0].sample_id
         compared = compared_checkpoints(checkpoints_with_log_odds(), files.stages)
-        models = [read_logical_model(one, prompt.sample_id, params.salience) for one in compared]
-        figure = comparison.draw(models, prompt)
+        models = [read_logical_model(one, sample, params.salience) for one in compared]
+        figure = comparison.draw(models, prompts)
     case "survival":
         rows = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
         figure = survival.draw(dict(zip(params.labels, rows, strict=True)), level=params.level)

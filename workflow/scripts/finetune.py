@@ -6,26 +6,25 @@ from transformers import AutoTokenizer
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.models.examples import make_example
+from sft_interactions.models.examples import make_examples
 from sft_interactions.models.finetuning import finetune
-from sft_interactions.models.prompts import encode, make_frame
+from sft_interactions.models.positions import read_position_limit
+from sft_interactions.models.templates import make_frame
 
 provenance = start(snakemake)
 settings = snakemake.params.settings
 compute = snakemake.params.compute
 use_reproducible_float32(compute["threads"])
 tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
-frame = make_frame(tokenizer, settings["template"], settings["instruction"])
+frame = make_frame(
+    tokenizer, settings["template"], settings["instruction"], settings["template_date"]
+)
+limit = read_position_limit(snakemake.input.model)
 
 
 def examples(path):
-    return [
-        make_example(
-            *encode(tokenizer, frame.render(row["prompt"]), frame.response(row["target"])),
-            settings["finetune"]["max_length"],
-        )
-        for row in tables.read(path, tables.DATA).iter_rows(named=True)
-    ]
+    rows = tables.read(path, tables.DATA).rows()
+    return make_examples(rows, tokenizer, frame, limit, settings["finetune"]["max_length"])
 
 
 checkpoints = Path(snakemake.output.checkpoints)
@@ -47,5 +46,6 @@ tables.write(
     pl.DataFrame(rows, schema=tables.TRAINING.columns),
     snakemake.output.training,
     tables.TRAINING,
+    metadata={"template_date": settings["template_date"]},
     **provenance,
 )

@@ -6,30 +6,31 @@ from transformers import AutoTokenizer
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.models.examples import make_example
+from sft_interactions.models.examples import make_examples
 from sft_interactions.models.loading import load_checkpoint
 from sft_interactions.models.losses import response_losses
-from sft_interactions.models.prompts import encode, make_frame
+from sft_interactions.models.positions import read_position_limit
+from sft_interactions.models.templates import make_frame
 
 provenance = start(snakemake)
 settings, compute = snakemake.params.settings, snakemake.params.compute
 use_reproducible_float32(compute["threads"])
 device = pick_device(compute["device"])
 tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
-prompt_frame = make_frame(tokenizer, settings["template"], settings["instruction"])
+frame = make_frame(
+    tokenizer, settings["template"], settings["instruction"], settings["template_date"]
+)
 rows = pl.concat(
     tables.read(path, tables.DATA).with_columns(split=pl.lit(Path(path).stem))
     for path in snakemake.input.splits
 )
-examples = [
-    make_example(
-        *encode(
-            tokenizer, prompt_frame.render(row["prompt"]), prompt_frame.response(row["target"])
-        ),
-        settings["finetune"]["max_length"],
-    )
-    for row in rows.iter_rows(named=True)
-]
+examples = make_examples(
+    rows.select("sample_id", "prompt", "target").rows(),
+    tokenizer,
+    frame,
+    read_position_limit(snakemake.input.model),
+    settings["finetune"]["max_length"],
+)
 pad_id = tokenizer.pad_token_id
 measured = []
 with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "response") as bar:

@@ -10,14 +10,24 @@ from job import start
 from sft_interactions import tables
 from sft_interactions.data.players import make_chooser
 from sft_interactions.data.words import UnsuitableSampleError
-from sft_interactions.models.prompts import make_frame, make_prompt, mask_token_id, text_offsets
+from sft_interactions.models.positions import check_length, read_position_limit
+from sft_interactions.models.prompts import (
+    describe_scored_tokens,
+    make_prompt,
+    mask_token_id,
+    text_offsets,
+)
+from sft_interactions.models.templates import make_frame
 
 provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference
 choose = make_chooser(snakemake.params.players, snakemake.params.seed)
 tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
-frame = make_frame(tokenizer, settings["template"], settings["instruction"])
-prompts, skipped = [], Counter()
+frame = make_frame(
+    tokenizer, settings["template"], settings["instruction"], settings["template_date"]
+)
+limit = read_position_limit(snakemake.input.model)
+prompts, targets, skipped = [], [], Counter()
 for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=True):
     offsets = text_offsets(tokenizer, frame, row["prompt"])
     try:
@@ -25,24 +35,32 @@ for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=Tr
     except UnsuitableSampleError as error:
         skipped[error.reason] += 1
         continue
-    prompts.append(
-        make_prompt(
-            tokenizer,
-            frame,
-            row["sample_id"],
-            row["prompt"],
-            row["target"],
-            words,
-            inference["target_tokens"],
-        )
+    prompt = make_prompt(
+        tokenizer,
+        frame,
+        row["sample_id"],
+        row["prompt"],
+        row["target"],
+        words,
+        inference["target_tokens"],
     )
+    # The last scored token is not read.
+    n_tokens = len(prompt.token_ids) + len(prompt.target_token_ids) - 1
+    check_length(n_tokens, limit, f"sample {row['sample_id']}")
+    prompts.append(prompt)
+    targets.append(row["target"])
 
 for reason, count in sorted(skipped.items()):
     logging.info("%d of %d samples skipped: %s", count, count + len(prompts), reason)
 if not prompts:
     raise ValueError(f"no sample can give its players ({dict(skipped)}); lower players.n")
+scored = describe_scored_tokens(prompts, targets)
+for note in scored.notes:
+    logging.warning(note)
 metadata = {
     "mask_embedding": inference["mask_embedding"],
+    "template_date": settings["template_date"],
+    **scored.counts,
     "skipped": json.dumps(dict(sorted(skipped.items()))),
 }
 if inference["mask_embedding"] in ("token", "learned") or inference.get("mask_token"):

@@ -1,6 +1,7 @@
 """The configuration of a study: schema, defaults, and checks across keys, before any job starts."""
 
 import copy
+import datetime
 import difflib
 import hashlib
 import json
@@ -109,7 +110,7 @@ def _with_place(message: str, places: Mapping[str, str]) -> str:
 
 def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     schema = _read_schema()
-    given = json.loads(json.dumps(config))
+    given = json.loads(json.dumps(config, default=_date_as_text))
     errors = list(Draft202012Validator(schema).iter_errors(given))
     if errors:
         raise ConfigError("\n".join(sorted({line for e in errors for line in _describe(e)})))
@@ -131,6 +132,13 @@ def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         own_checkpoints = run.get("checkpoints")
         run["steps"] = sorted(map(int, own_checkpoints or run["finetune"]["checkpoints"]))
     return resolved
+
+
+def _date_as_text(value: object) -> str:
+    """A date that is not between quotation marks, which YAML does not take for text."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    raise ConfigError(f"the config: {value!r} is neither text nor a number; correct it")
 
 
 @cache
@@ -263,6 +271,8 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     for group in ("models", "datasets"):
         for name, entry in config[group].items():
             yield from _check_source(f"{group}.{name}", entry)
+    for name, model in config["models"].items():
+        yield from _check_template_date(f"models.{name}.template_date", model["template_date"])
     for name, dataset in config["datasets"].items():
         yield from _check_dataset(f"datasets.{name}", dataset)
     yield from _check_players(config)
@@ -308,6 +318,13 @@ def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.source: {rest} does not exist; correct the path (relative to the working directory)"
 
 
+def _check_template_date(where: str, text: str) -> Iterator[str]:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        yield f"{where}: there is no day {text}; correct it"
+
+
 def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     scheme, _, rest = dataset["source"].partition(":")
     names = dataset.get("target_names")
@@ -325,6 +342,8 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.{missing}: missing; a test split needs test and splits.test"
     if dataset["train"] == "all" and dataset["balance"]:
         yield f"{where}.train: all cannot be balanced; give a number or drop balance"
+    if dataset["instruction"].count("{prompt}") > 1:
+        yield f"{where}.instruction: write {{prompt}} once"
     limits = dataset["filter"]
     if limits.get("min_words", 1) > limits.get("max_words", float("inf")):
         yield f"{where}.filter: min_words is greater than max_words; swap them"

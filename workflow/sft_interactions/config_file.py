@@ -6,6 +6,7 @@ equal keys the last one. Here they are 500, the text ``no`` and 0.0005, and a re
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ class _Plain:
             return value
         if isinstance(value, str):
             return str(value)
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return value.isoformat()
         if isinstance(value, int):
             return int(value)
         if isinstance(value, float):

@@ -16,7 +16,8 @@ from sft_interactions.data.words import Word, choose_players, find_words, stop_w
 from sft_interactions.extraction.program import extract
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
-from sft_interactions.models.prompts import make_frame, make_prompt, mask_token_id
+from sft_interactions.models.prompts import make_prompt, mask_token_id
+from sft_interactions.models.templates import TEMPLATE_DATE, make_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,13 +65,16 @@ def explain(
     n_players: int = 8,
     template: str = "chat",
     instruction: str = "{prompt}",
+    template_date: str = TEMPLATE_DATE,
     mask_embedding: str = "token",
     mask_token: str | None = None,
     noise_ratio: float = 0.04,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Explanation:
-    """Explain the log-odds of the first token of a response by AND and OR interactions of words.
+    """Explain the log-odds of a response's first token by AND and OR interactions of words.
+
+    It is the first token with content: a blank alone says nothing of the response.
 
     Args:
         model: a causal LM of transformers, on any device; float32 is advised.
@@ -80,7 +84,8 @@ def explain(
         players: the words to mask, each as it stands in ``prompt``; by default ``n_players`` words
             are drawn that are not stop-words.
         template: ``chat``, the tokenizer's own chat template, or ``plain`` (see
-            :func:`~sft_interactions.models.prompts.make_frame`).
+            :func:`~sft_interactions.models.templates.make_frame`).
+        template_date: what a chat template writes as today's date, YYYY-MM-DD.
         instruction: what surrounds the user text in the user's turn; it is never masked.
         mask_embedding: ``token``, ``mean`` or ``zero``, see
             :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`.
@@ -100,7 +105,7 @@ def explain(
         )
     else:
         chosen = _find_players(prompt, players)
-    frame = make_frame(tokenizer, template, instruction)
+    frame = make_frame(tokenizer, template, instruction, template_date)
     tokenized = make_prompt(tokenizer, frame, _SAMPLE, prompt, target, chosen)
     token_id = mask_token_id(tokenizer, mask_token) if mask_embedding == "token" else None
     masked = MaskedPrompt(
@@ -112,7 +117,7 @@ def explain(
     words = [word.text for word in chosen]
     return Explanation(
         words=words,
-        target=str(tokenizer.decode(tokenized.target_token_ids)),
+        target=tokenized.target_text,
         log_odds=log_odds,
         bias=float(solved.bias[0]),
         interactions=_table(words, solved.and_effects[0], solved.or_effects[0]),

@@ -69,6 +69,7 @@ PROMPTS = Table(
         "token_ids": pl.List(pl.UInt32),
         "player_of_token": pl.List(pl.Int8),
         "target_token_ids": pl.List(pl.UInt32),
+        "target_text": pl.String,
     },
     ("sample_id",),
 )
@@ -93,8 +94,9 @@ LOG_ODDS_METADATA = (
     "log_odds_error_max",
     "log_odds_error_rms",
     "error_maskings",
+    "longest_sample_error_max",
 )
-"""File metadata of log-odds: how they were made, and their error on a few maskings of one sample."""
+"""File metadata of log-odds: how they were made, and their error on a few maskings of two samples."""
 INTERACTIONS = Table(
     {
         "sample_id": pl.String,

@@ -1,6 +1,6 @@
 import polars as pl
 import pytest
-from sample_tables import BEST, SALIENCE, WORDS, checkpoint, write_run
+from sample_tables import BEST, SALIENCE, WORDS, checkpoint, write, write_run
 
 from sft_interactions import tables
 from sft_interactions.analysis.samples import (
@@ -27,6 +27,42 @@ def test_prompt_finds_its_players_in_the_user_text(folder):
     prompt = prompt_of(folder, "s1")
     assert [prompt.text[a:b] for a, b in prompt.spans] == list(prompt.words) == WORDS
     assert (prompt.sample_id, prompt.target) == ("s1", "negative")
+
+
+def test_the_scored_tokens_are_named_with_their_response(folder):
+    assert prompt_of(folder, "s0").scored_name == "“positive”"
+    assert prompt_of(folder, "s1").scored_name == "“neg” of “negative”"
+
+
+@pytest.mark.parametrize(
+    ("rendered", "text", "words"),
+    [
+        ("film? film, truly. film?", "film, truly", [("film", 6), ("truly", 12)]),
+        ("<user>user<assistant user>", "user", [("user", 6)]),
+        ("a: a b a b", "a b", [("a", 3), ("b", 5)]),
+        ("a: a b a b", "a b", [("a", 7), ("b", 9)]),
+    ],
+)
+def test_the_user_text_is_found_by_its_players(tmp_path, rendered, text, words):
+    data = {"sample_id": ["s"], "prompt": [text], "target": ["t"]}
+    write(pl.DataFrame(data), tmp_path / "analysis.parquet", tables.DATA)
+    prompts = {
+        "sample_id": ["s"],
+        "rendered": [rendered],
+        "token_ids": [[1]],
+        "player_of_token": [[0]],
+        "target_token_ids": [[2]],
+        "target_text": ["t"],
+    }
+    write(pl.DataFrame(prompts), tmp_path / "prompts.parquet", tables.PROMPTS)
+    rows = [("s", k, word, at, at + len(word), 1) for k, (word, at) in enumerate(words)]
+    players = pl.DataFrame(rows, schema=tables.PLAYERS.columns, orient="row")
+    write(players, tmp_path / "players.parquet", tables.PLAYERS)
+    prompt = prompt_of(tmp_path, "s")
+    assert [text[a:b] for a, b in prompt.spans] == [word for word, _ in words]
+    write(players.with_columns(word=pl.lit("x")), tmp_path / "players.parquet", tables.PLAYERS)
+    with pytest.raises(ValueError, match=r"players\.parquet: its words are not those of"):
+        prompt_of(tmp_path, "s")
 
 
 def test_without_a_choice_the_first_sample_is_shown(folder):

@@ -68,6 +68,10 @@ MISTAKES = {
     "blank": ([row("York"), row(start=3, end=4)], "row 2: characters 3 to 4 of a hold no text"),
     "other": ([row("York"), row("Mayor", 38)], "row 2: a has 'mayor' there, not 'Mayor'; correct"),
     "overlap": ([row("New York"), row("York")], "row 2: 'York' overlaps 'New York' of a; drop one"),
+    "inside a word": (
+        [row("York"), row("Orlean")],
+        "row 2: 'Orlean' is a part of a word of a; give char_start, or the whole word",
+    ),
     "too many": (
         [row("York"), row("mayor"), row("is")],
         "row 3: player 3 of a, but players.n is 2",
@@ -86,6 +90,13 @@ BROKEN = {
     "no place": ([row("York"), row(start=3)], "row 2: neither word nor char_start and char_end"),
     "no sample": ([row("York"), {"sample_id": "", "word": "x"}], "row 2: sample_id is empty"),
     "no number": ([row("York", "four")], "row 1: char_start is 'four', not a whole number"),
+    "no known column": (
+        [{**row("York"), "start": 4}],
+        "has a column 'start', which says nothing; name it one of sample_id, word, char_start",
+    ),
+    "true as a number": ([row("York", True)], "row 1: char_start is True, not a whole number"),
+    "a number with a point": ([row("York", 4.0)], "row 1: char_start is 4.0, not a whole number"),
+    "a number as an id": ([{"sample_id": 7, "word": "York"}], "row 1: sample_id is 7, not text"),
     "no column": ([{"sample": "a", "word": "York"}], "has no column sample_id; add it"),
 }
 
@@ -103,3 +114,71 @@ def test_files_that_cannot_be_read(file, tmp_path):
         OwnPlayers(file(name="players.txt"), 2)
     with pytest.raises(ValueError, match=r"players\.choice: .*gone\.csv cannot be read"):
         OwnPlayers(tmp_path / "gone.csv", 2)
+
+
+def test_a_part_of_a_word_can_be_named_by_its_place(file):
+    assert spans(file(row("Orlean", 20), row("mayor")), 2) == [
+        ("Orlean", 20, 26),
+        ("mayor", 38, 43),
+    ]
+
+
+def test_words_of_a_script_without_blanks_have_letters_beside_them(file):
+    path = file(row("支持"), row("银行"))
+    assert spans(path, 2, text="法院支持银行。") == [("支持", 2, 4), ("银行", 4, 6)]
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [("यह फ़िल्म है", 3, 5), ("un cafe\u0301", 3, 7), ("so 👍🏽 good", 3, 4), ("שָׁלוֹם", 0, 2)],
+)
+def test_a_player_keeps_its_marks(file, text, start, end):
+    path = file(row(start=start, end=end), row("last"))
+    shown = re.escape(repr(text[start:end]))
+    with pytest.raises(ValueError, match=f"row 1: {shown} of a begins or ends inside a character"):
+        spans(path, 2, text=f"{text} last")
+
+
+CSV = {
+    "a byte order mark": "\ufeffsample_id,word\na,York\na,mayor\n",
+    "line ends of Windows": "sample_id,word\r\na,York\r\na,mayor\r\n",
+    "empty places": "sample_id,word,char_start,char_end\na,York,,\na,mayor,38,\n",
+    "an empty line": "sample_id,word\na,York\n\na,mayor",
+}
+
+
+@pytest.mark.parametrize("text", CSV.values(), ids=CSV)
+def test_csv_files(tmp_path, text):
+    path = tmp_path / "players.csv"
+    path.write_text(text, newline="")
+    assert spans(path, 2) == [("York", 4, 8), ("mayor", 38, 43)]
+
+
+def test_a_jsonl_file_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "players.jsonl"
+    lines = [json.dumps(row(word)) + "\n" for word in ("York", "mayor")]
+    path.write_text("".join(lines), encoding="utf-8-sig")
+    assert spans(path, 2) == [("York", 4, 8), ("mayor", 38, 43)]
+
+
+BROKEN_TEXT = {
+    "csv, a field is missing": ("p.csv", "sample_id,word\na\n", "p.csv, line 2 has 1 fields"),
+    "csv, a mark is open": ("p.csv", 'sample_id,word\na,"York\n', "p.csv, line 2 cannot be read"),
+    "csv, semicolons": ("p.csv", "sample_id;word\na;York\n", "has no column sample_id; add it"),
+    "csv, a column twice": ("p.csv", "sample_id,word,word\na,b,c\n", "2 columns named 'word'"),
+    "csv, no number": (
+        "p.csv",
+        "sample_id,word,char_start\na,York,4.0\n",
+        "row 1: char_start is '4.0', not a whole number",
+    ),
+    "jsonl, a comma": ("p.jsonl", '{"sample_id": "a"},\n', "p.jsonl, line 1 is not a JSON object"),
+    "jsonl, an array": ("p.jsonl", '\n["a"]\n', "p.jsonl, line 2 is not a JSON object"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BROKEN_TEXT.values(), ids=BROKEN_TEXT)
+def test_a_broken_text_names_its_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        OwnPlayers(tmp_path / name, 2)
+    assert str(error.value).startswith("players.choice: ")

@@ -50,7 +50,9 @@ def test_encoding_and_format_keys(tmp_path):
     (tmp_path / "t.dat").write_bytes("text,label\ncafé,x\n".encode("latin-1"))
     source = f"path:{tmp_path}/t.dat"
     assert load(source, format="csv", encoding="latin-1") == [("café", ["x"])]
-    with pytest.raises(ValueError, match=r"t.dat cannot be read as csv.*correct format, encoding"):
+    with pytest.raises(
+        ValueError, match=r"t.dat, line 2 is not in utf-8: .*correct encoding, or save"
+    ):
         load(source, format="csv")
     with pytest.raises(ValueError, match=r"format of .*t.dat is not known; set format"):
         load(source)
@@ -166,3 +168,307 @@ def test_target_separator(tmp_path):
     source = write_jsonl(tmp_path / "t.jsonl", [{"text": "a", "label": c} for c in cells])
     responses = [r for _, r in load(source, target_separator=",", target_names=["no", "yes"])]
     assert responses == [["no"], ["no", "yes"], ["yes"], [], []]
+
+
+GOOD = [("café x", ["yes"]), ("b", ["no"])]
+READABLE = {
+    "csv with a byte order mark": ("t.csv", "\ufefftext,label\ncafé x,yes\nb,no\n", {}),
+    "csv with line ends of Windows": ("t.csv", "text,label\r\ncafé x,yes\r\nb,no\r\n", {}),
+    "csv with line ends of an old Mac": ("t.csv", "text,label\rcafé x,yes\rb,no\r", {}),
+    "csv with empty lines": ("t.csv", "text,label\n\ncafé x,yes\n\nb,no\n\n", {}),
+    "csv without a last line end": ("t.csv", "text,label\ncafé x,yes\nb,no", {}),
+    "csv with further columns": ("t.csv", "a,a,text,label\n1,2,café x,yes\n,,b,no\n", {}),
+    "csv with blanks": ("t.csv", "text,label\n café x\u00a0, yes\nb\u200b,no\u200f\n", {}),
+    "tsv with a byte order mark": ("t.tsv", "\ufefftext\tlabel\r\ncafé x\tyes\r\nb\tno\r\n", {}),
+    "jsonl with a byte order mark": (
+        "t.jsonl",
+        '\ufeff{"text": "café x", "label": "yes"}\r\n\r\n{"text": "b", "label": "no"}',
+        {},
+    ),
+    "jsonl with line separators": (
+        "t.jsonl",
+        '{"text": "café x", "label": "yes\\u2028"}\n{"text": "\u2028b", "label": "no"}\n',
+        {},
+    ),
+    "json with a byte order mark": (
+        "t.json",
+        '\ufeff[{"text": "café x", "label": "yes"}, {"text": "b", "label": "no"}]',
+        {},
+    ),
+    "class ids as text": (
+        "t.csv",
+        "text,label\ncafé x,1\nb, 0 \n",
+        {"target_names": ["no", "yes"]},
+    ),
+    "class names with blanks": (
+        "t.csv",
+        "text,label\ncafé x,1\nb,0\n",
+        {"target_names": [" no", "yes\u00a0"]},
+    ),
+    "a whole emoji in halves": (
+        "t.jsonl",
+        '{"text": "\\u0063\\u0061\\u0066\\u00e9 x", "label": "yes", "other": "\\ud83d"}\n'
+        '{"text": "b", "label": "no"}\n',
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "keys"), READABLE.values(), ids=READABLE)
+def test_files_that_are_read_as_they_are_meant(tmp_path, name, text, keys):
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert load(f"path:{tmp_path / name}", **keys) == GOOD
+
+
+def test_line_ends_and_quotation_marks_inside_of_fields(tmp_path):
+    text = 'text,label\n"two\nlines, ""quoted""",x\n5" wide,y\n"",z\n'
+    (tmp_path / "t.csv").write_text(text, newline="")
+    assert load(f"path:{tmp_path}/t.csv") == [
+        ('two\nlines, "quoted"', ["x"]),
+        ('5" wide', ["y"]),
+        ("", ["z"]),
+    ]
+
+
+def test_text_is_kept_but_at_its_ends(tmp_path):
+    text = "\u200f a\u200f\u00a0\u200bb \x00c\td e\u0301 👨‍👩‍👧\u200b\u2066"
+    source = write_jsonl(tmp_path / "t.jsonl", [{"text": text, "label": "\ufeffyes\u200e"}])
+    assert load(source) == [("a\u200f\u00a0\u200bb \x00c\td e\u0301 👨‍👩‍👧", ["yes"])]
+
+
+UTF_16 = "text,label\ncafé x,yes\nb,no\n".encode("utf-16")
+LATIN = "text,label\nb,no\ncafé x,yes\n".encode("latin-1")
+REFUSED = {
+    "csv in UTF-16": ("t.csv", UTF_16, {}, r"t.csv is in UTF-16, not in utf-8; save it as UTF-8"),
+    "csv in Latin-1": ("t.csv", LATIN, {}, "t.csv, line 3 is not in utf-8: .*correct encoding"),
+    "csv in UTF-8, as Latin-1": (
+        "t.csv",
+        "text,label\ncafé,yes\n",
+        {"encoding": "latin-1"},
+        "t.csv is in UTF-8, not in latin-1; correct encoding",
+    ),
+    "no encoding": (
+        "t.csv",
+        "text,label\na,b\n",
+        {"encoding": "utf-9"},
+        "no encoding utf-9; correct",
+    ),
+    "csv with semicolons": (
+        "t.csv",
+        "text;label\na;b\n",
+        {},
+        "no column 'text'; name one of text;lab",
+    ),
+    "csv without a header": ("t.csv", "a,b\nc,d\n", {}, "no column 'text'; name one of a, b"),
+    "csv with a field too few": ("t.csv", "text,label\na,x\nb\n", {}, "t.csv, line 3 has 1 fields"),
+    "csv with a field too many": (
+        "t.csv",
+        "text,label\na, b,x\n",
+        {},
+        "t.csv, line 2 has 3 fields",
+    ),
+    "csv with an open mark": (
+        "t.csv",
+        'text,label\n"a,x\nb,y\n',
+        {},
+        "t.csv, line 3 cannot be read: unexpected end of data; correct its quotation marks",
+    ),
+    "csv with a mark in the middle": (
+        "t.csv",
+        'text,label\n"a" b,x\n',
+        {},
+        "t.csv, line 2 cannot be read: .* expected after",
+    ),
+    "csv with two open marks": ("t.csv", 'text,label\n"a,x\n"b,y\n', {}, "t.csv, line 3 cannot be"),
+    "csv with a column twice": (
+        "t.csv",
+        "text,label,text\na,x,b\n",
+        {},
+        "t.csv has 2 columns named 'text'; rename all but one",
+    ),
+    "csv with quotation marks as tsv": (
+        "t.tsv",
+        'text\tlabel\n"a\nb"\tx\n',
+        {},
+        "line 2 has 1 fields",
+    ),
+    "an empty csv": ("t.csv", "\n", {}, "t.csv is empty; name another file"),
+    "jsonl in Latin-1": (
+        "t.jsonl",
+        b'{"text": "a", "label": "x"}\n{"text": "\xe9", "label": "x"}\n',
+        {},
+        "t.jsonl, line 2 is not in utf-8",
+    ),
+    "jsonl in UTF-16": ("t.jsonl", '{"text": "a"}'.encode("utf-16"), {}, "t.jsonl is in UTF-16"),
+    "jsonl with commas": (
+        "t.jsonl",
+        '{"text": "a", "label": "x"},\n',
+        {},
+        "t.jsonl, line 1 is not a JSON object: Extra data",
+    ),
+    "jsonl with a trailing comma": (
+        "t.jsonl",
+        '{"text": "a", "label": "x"}\n{"text": "a", "label": "x",}\n',
+        {},
+        "t.jsonl, line 2 is not a JSON object",
+    ),
+    "an array as jsonl": (
+        "t.jsonl",
+        '[{"text": "a", "label": "x"}]',
+        {},
+        "t.jsonl, line 1 is not a JSON object; correct it, or set format to json",
+    ),
+    "a key twice": (
+        "t.jsonl",
+        '{"text": "a", "label": "x", "label": "y"}',
+        {},
+        "t.jsonl, line 1 is not a JSON object: the key 'label' is there more than once",
+    ),
+    "a key twice in an array": (
+        "t.json",
+        '[{"text": "a", "text": "b", "label": "x"}]',
+        {},
+        "t.json is not JSON: the key 'text' is there more than once",
+    ),
+    "half an emoji": (
+        "t.jsonl",
+        '{"text": "a", "label": "x"}\n{"text": "b \\ud83d", "label": "x"}\n',
+        {},
+        "t.jsonl, line 2: column text has half a character",
+    ),
+    "half an emoji in an array": (
+        "t.json",
+        '[{"text": "a", "label": ["x", "\\ude00"]}]',
+        {},
+        "t.json, entry 1: column label has half a character",
+    ),
+    "numbers and text": (
+        "t.jsonl",
+        '{"text": "a", "label": 1}\n{"text": "b", "label": null}\n{"text": "b", "label": "1"}\n',
+        {},
+        "t.jsonl, line 3: column label mixes types: text after a number; correct it",
+    ),
+    "true and numbers": (
+        "t.jsonl",
+        '{"text": "a", "label": true}\n{"text": "b", "label": 1}\n',
+        {},
+        "t.jsonl, line 2: column label mixes types: a number after true or false",
+    ),
+    "class ids with a point": (
+        "t.jsonl",
+        '{"text": "a", "label": 1.0}\n{"text": "b", "label": 0}\n',
+        {"target_names": ["no", "yes"]},
+        "target: column 'label' is Float64; name a column of text or class ids, and write numbers",
+    ),
+    "responses with a point": (
+        "t.jsonl",
+        '{"text": "a", "label": 3.5}\n',
+        {},
+        "'label' is Float64",
+    ),
+    "true as a response": ("t.jsonl", '{"text": "a", "label": true}\n', {}, "'label' is Boolean"),
+    "class ids with a point, as text": (
+        "t.csv",
+        "text,label\na,1.0\n",
+        {"target_names": ["no", "yes"]},
+        "target: '1.0' is no class id from 0 to 1; correct target_names",
+    ),
+    "a class id below zero": (
+        "t.csv",
+        "text,label\na,-1\n",
+        {"target_names": ["no", "yes"]},
+        "target: '-1' is no class id from 0 to 1",
+    ),
+    "names in place of class ids": (
+        "t.csv",
+        "text,label\na,yes\n",
+        {"target_names": ["no", "yes"]},
+        "target: 'yes' is no class id from 0 to 1",
+    ),
+    "a class name twice": (
+        "t.csv",
+        "text,label\na,0\n",
+        {"target_names": ["yes", "no", "yes\u00a0"]},
+        "target_names: name 3 of the list, 'yes', is also name 1; give each class a name of its own",
+    ),
+    "an empty class name": (
+        "t.csv",
+        "text,label\na,0\n",
+        {"target_names": ["yes", "\u200b"]},
+        "target_names: name 2 of the list is empty",
+    ),
+    "a class name that looks like another": (
+        "t.csv",
+        "text,label\na,0\n",
+        {"target_names": ["\u00e9t\u00e9 b", "no", "e\u0301te\u0301\u00a0b"]},
+        "name 3 of the list, .* is also name 1",
+    ),
+    "columns beside a header": (
+        "t.csv",
+        "text,label\na,x\n",
+        {"columns": ["text", "label"]},
+        "t.csv: its first line holds the names of the columns; drop columns",
+    ),
+    "a prompt of numbers": (
+        "t.jsonl",
+        '{"text": 3, "label": "x"}',
+        {},
+        "prompt: column 'text' is Int64",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "keys", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_mistake_in_a_file_is_refused_in_one_line(tmp_path, name, text, keys, message):
+    raw = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(ValueError, match=message) as error:
+        load(f"path:{tmp_path / name}", **keys)
+    assert "\n" not in str(error.value)
+
+
+def test_utf_16_can_be_asked_for(tmp_path):
+    (tmp_path / "t.csv").write_bytes(UTF_16)
+    assert load(f"path:{tmp_path}/t.csv", encoding="utf-16") == GOOD
+
+
+def test_scores_may_be_whole_or_not(tmp_path):
+    rows = [{"text": "a", "label": "x", "s": 1}, {"text": "b", "label": "x", "s": 0.5}]
+    source = write_jsonl(tmp_path / "t.jsonl", rows)
+    (frame,) = load_rows(block(source, filter={"min_value": {"s": 0}})).values()
+    assert frame["value:s"].to_list() == [1.0, 0.5]
+
+
+NAMES = {
+    "a byte order mark": ("\ufeffno\nyes\n", ["no", "yes"]),
+    "line ends of Windows": ("no\r\nyes\r\n\r\n", ["no", "yes"]),
+    "blanks": ("\n  no\u00a0\nyes\u200b", ["no", "yes"]),
+    "an empty line": (
+        "no\n\nyes\n",
+        "target_names: name 2 of .*names.txt is empty; drop it or name",
+    ),
+    "a name twice": ("no\nyes\nno \n", "target_names: name 3 of .*names.txt, 'no', is also name 1"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), NAMES.values(), ids=NAMES)
+def test_files_of_class_names(tmp_path, text, expected):
+    rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
+    source = write_jsonl(tmp_path / "t.jsonl", rows)
+    (tmp_path / "names.txt").write_text(text, encoding="utf-8", newline="")
+    keys = {"target_names": f"path:{tmp_path}/names.txt"}
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            load(source, **keys)
+    else:
+        assert [targets[0] for _, targets in load(source, **keys)] == expected
+
+
+def test_class_names_of_a_data_set_are_checked_too(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "no "])}
+    )
+    table = datasets.Dataset.from_dict({"text": ["a"], "label": [0]}, features=features)
+    table.save_to_disk(tmp_path / "d")
+    with pytest.raises(ValueError, match="name 2 of the class names of the source, 'no', is also"):
+        load(f"path:{tmp_path}/d", target_names="features")

@@ -261,3 +261,59 @@ def test_label_noise_is_in_the_training_responses_only(twelve):
     changed = clean_splits["train"]["target"] != noisy["train"]["target"]
     assert changed.sum() == 3
     assert build(dataset | {"label_noise": 0.0})["train"].equals(clean_splits["train"])
+
+
+def test_classes_that_look_the_same_are_not_balanced(tmp_path):
+    source = write_jsonl(tmp_path / "t.jsonl", rows(12, ["no", "not yet", "not\u00a0yet"]))
+    with pytest.raises(
+        ValueError, match=r"balance: the responses 'not yet' and 'not\\xa0yet' look"
+    ):
+        build(block(source, balance=True))
+    assert build(block(source))
+
+
+def test_traces_of_a_wrong_encoding_are_told(tmp_path, caplog):
+    text = "text,label\ndon’t go,x\nfilm,y\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("cp1252"))
+    source = f"path:{tmp_path}/t.csv"
+    (frame,) = load_rows(block(source, encoding="latin-1")).values()
+    clean(frame, {}, "d")
+    assert caplog.messages == [
+        "d: 1 rows hold characters that a wrong encoding leaves, such as 'don\\x92t go'; check encoding"
+    ]
+    caplog.clear()
+    (frame,) = load_rows(block(source, encoding="cp1252")).values()
+    assert set(clean(frame, {}, "d")["prompt"]) == {"don’t go", "film"}
+    assert not caplog.messages
+
+
+def test_a_misspelt_response_of_the_filter_is_refused(twelve):
+    dataset = block(twelve, filter={"targets": ["yes", "No"]}, balance=True)
+    message = r"^datasets\.d: filter\.targets: no row .* has the response 'No'; left are 'yes'$"
+    with pytest.raises(ValueError, match=message):
+        build(dataset)
+    filters = {"targets": ["yes", "no"], "exclude_pattern": "[02468]"}
+    with pytest.raises(ValueError, match="has the response 'no'; left are 'yes'"):
+        build(block(twelve, filter=filters, balance=True))
+
+
+def test_prompts_that_look_the_same_are_the_same(tmp_path):
+    variants = ["\u00e9t\u00e9 a b", "e\u0301te\u0301 a b", "\u00e9t\u00e9\u00a0a\u200b b"]
+    table = [{"text": text, "label": "x"} for text in variants]
+    assert kept(write_jsonl(tmp_path / "t.jsonl", table)) == {min(variants)}
+    table[0]["label"] = "y"
+    assert kept(write_jsonl(tmp_path / "t.jsonl", table)) == set()
+    assert kept(
+        write_jsonl(tmp_path / "t.jsonl", [{"text": t, "label": "x"} for t in ("a  b", "a b")])
+    ) == {"a  b", "a b"}
+    for name, text in zip("abc", variants, strict=True):
+        write_jsonl(
+            tmp_path / f"{name}.jsonl", [{"text": text, "label": "x"}, {"text": name, "label": "x"}]
+        )
+    splits = {"train": "a.jsonl", "validation": "b.jsonl", "analysis": "c.jsonl"}
+    dataset = block(f"path:{tmp_path}", splits=splits, train=2, validation=1, analysis=1)
+    assert prompts(build(dataset)) == {
+        "train": {variants[0], "a"},
+        "validation": {"b"},
+        "analysis": {"c"},
+    }

@@ -1,5 +1,6 @@
 import itertools
 import re
+import unicodedata
 
 import pytest
 
@@ -10,6 +11,8 @@ from sft_interactions.data.words import (
     find_sentences,
     find_tokens,
     find_words,
+    is_between_characters,
+    is_inside_word,
     stop_words,
 )
 
@@ -65,6 +68,11 @@ def test_stop_words():
     assert texts(eligible_words("the film", stop_words("none"))) == ["the", "film"]
     assert stop_words("builtin") == stop_words("english") | stop_words("chinese")
     assert texts(eligible_words("A Film ends", stop_words(["film", "A"]))) == ["ends"]
+    for apostrophe in "'’‘ʼ＇":
+        assert texts(eligible_words(f"I{apostrophe}m sad", stop_words("english"))) == ["sad"]
+    composed, decomposed = "\u00e9t\u00e9", "e\u0301te\u0301"
+    assert eligible_words(composed, stop_words([decomposed])) == []
+    assert eligible_words(decomposed.upper(), stop_words([composed])) == []
 
 
 def test_players_are_eligible_words_in_reading_order():
@@ -120,10 +128,78 @@ def test_players_of_a_chinese_sample():
         assert all(a.end < b.start for a, b in itertools.pairwise(drawn))
 
 
-def test_only_chinese_is_segmented():
-    assert texts(find_words("ラーメンが好き 東京へ行く")) == ["ラーメンが好き", "東京へ行く"]
-    assert texts(find_words("서울은 도시다")) == ["서울은", "도시다"]
-    assert texts(find_words("the 法院判决 was")) == ["the", "法院", "判决", "was"]
+SCRIPTS = {
+    "Hindi": ("यह फ़िल्म (अच्छी) नहीं थी।", ["यह", "फ़िल्म", "अच्छी", "नहीं", "थी"]),
+    "Arabic with harakat": ("كِتَابٌ، جَمِيلٌ؟", ["كِتَابٌ", "جَمِيلٌ"]),
+    "Hebrew with points": ("«שָׁלוֹם», צה״ל ברח׳ ג׳ירף.", ["שָׁלוֹם", "צה״ל", "ברח׳", "ג׳ירף"]),
+    "Tamil": ("இந்தப் படம் நன்று!", ["இந்தப்", "படம்", "நன்று"]),
+    "Bengali": ("“বইটি” ভালো।", ["বইটি", "ভালো"]),
+    "Persian with a joiner": ("می‌خواهم کتاب‌ها،", ["می‌خواهم", "کتاب‌ها"]),
+    "Vietnamese, decomposed": (
+        "\u201cTiê\u0301ng Viê\u0323t\u201d he\u0302\u0301!",
+        ["Tiê\u0301ng", "Viê\u0323t", "he\u0302\u0301"],
+    ),
+    "Korean": ("서울은 (아름다운) 도시다.", ["서울은", "아름다운", "도시다"]),
+    "Korean, decomposed": ("\u1109\u1165\u110b\u116e\u11af!", ["\u1109\u1165\u110b\u116e\u11af"]),
+    "Japanese": ("東京へ行く。ラーメン", ["東京", "へ", "行く", "ラーメン"]),
+    "Japanese, Chinese characters apart": ("好きな 東京都庁", ["好き", "な", "東京", "都庁"]),
+    "Chinese": ("法院支持银行。", ["法院", "支持", "银行"]),
+    "Chinese with a variation selector": ("葛\U000e0100城", ["葛\U000e0100", "城"]),
+    "Thai": ("ภาษาไทย(สวยงาม)มาก", ["ภาษา", "ไทย", "สวยงาม", "มาก"]),
+    "Thai with zero-width spaces": ("หนัง\u200bดี", ["หนัง", "ดี"]),
+    "zero-width spaces": ("foo\u200bbar \u200b", ["foo", "bar"]),
+    "Khmer": ("ប្រទេសកម្ពុជា។", ["ប្រទេស", "កម្ពុជា"]),
+    "Burmese": ("မြန်မာစကား။", ["မြန်မာ", "စကား"]),
+    "Lao": ("ພາສາລາວ", ["ພາສາ", "ລາວ"]),
+    "Greek": ("«Καλημέρα», κόσμε·", ["Καλημέρα", "κόσμε"]),
+    "Cyrillic": ("«Привет, мир» — й\u0301!", ["Привет", "мир", "й\u0301"]),
+    "English beside Thai": ("the ภาษาไทย film", ["the", "ภาษา", "ไทย", "film"]),
+    "skin tones and joined emoji": (
+        "so 👍🏽good👨‍👩‍👧 🏳️‍🌈 café😢",
+        ["so", "good", "café"],
+    ),
+    "a keycap": ("press 1️⃣ now", ["press", "1️⃣", "now"]),
+    "marks first": ("\u0301abc \u200fdef\u200f", ["abc", "def"]),
+    "soft hyphens": ("in\u00adside out\u00ad", ["in\u00adside", "out"]),
+    "low lines": ("_foo_bar_ ＿x＿", ["foo_bar", "x"]),
+    "marks alone": ("\u0301 \u200d \u20dd", []),
+    "control characters": ("a\x00 b\x1fc\r\nd\te", ["a", "b", "c", "d", "e"]),
+    "a URL": ("see https://a.b/c?d=e&f#g/ now", ["see", "https://a.b/c?d=e&f#g", "now"]),
+    "numbers": ("1,234.56 −5 1'000 ½ ٣٫٥ ३", ["1,234.56", "5", "1'000", "½", "٣٫٥", "३"]),
+    "apostrophes": ("rock'n'roll l’été dogs' 'tis", ["rock'n'roll", "l’été", "dogs", "tis"]),
+    "blanks of every kind": ("a\u00a0b\u3000c\u2009d\u0085e", ["a", "b", "c", "d", "e"]),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), SCRIPTS.values(), ids=SCRIPTS)
+def test_words_of_other_scripts(text, words):
+    found = find_words(text)
+    assert texts(found) == words
+    assert [text[word.start : word.end] for word in found] == words
+
+
+@pytest.mark.parametrize(("text", "words"), SCRIPTS.values(), ids=SCRIPTS)
+def test_no_mark_is_left_beside_its_word(text, words):
+    for word in find_words(text):
+        rest = text[word.end : word.end + 1]
+        assert not unicodedata.category(rest or " ").startswith("M")
+        assert is_between_characters(text, word.start)
+        assert is_between_characters(text, word.end)
+
+
+def test_boundaries_are_counted_in_characters_beyond_the_basic_plane():
+    assert [(w.text, w.start) for w in find_words("👨‍👩‍👧😢 film 𝒳 ไทย")] == [
+        ("film", 7),
+        ("𝒳", 12),
+        ("ไทย", 14),
+    ]
+    places = [place for place in range(8) if is_between_characters("é👍🏽किa", place)]
+    assert places == [0, 1, 3, 5, 6]
+
+
+def test_places_inside_words():
+    assert [place for place in range(7) if is_inside_word("ab, c2", place)] == [1, 5]
+    assert not any(is_inside_word("法院ไทย", place) for place in range(6))
 
 
 def test_too_many_players_that_touch():
@@ -156,6 +232,9 @@ def test_first_and_all():
         ('He said "stop!" and left. 3.5 is (more).', ['He said "stop', "and left", "3.5 is (more"]),
         ("no full stop\n\n a second line ", ["no full stop", "a second line"]),
         ("法院支持。银行拒绝！为什么？因为", ["法院支持", "银行拒绝", "为什么", "因为"]),
+        ("यह अच्छी है। वह नहीं।", ["यह अच्छी है", "वह नहीं"]),
+        ("هل هذا جميل؟ نعم.", ["هل هذا جميل", "نعم"]),
+        ("ខ្ញុំទៅ។គាត់មក។", ["ខ្ញុំទៅ", "គាត់មក"]),
         (" ... ! ", []),
     ],
 )

@@ -60,7 +60,7 @@ def draw_examples(subject, dynamics, model, prompt):
             case "sparsity":
                 yield sparsity.draw([sparse] * 3, n_players=4, threshold=None)
             case "comparison":
-                yield comparison.draw([model, model], prompt)
+                yield comparison.draw([model, model], [prompt])
             case "survival":
                 runs = {LONG.format(i): make_sensitivity() for i in range(3)}
                 yield survival.draw(runs, level=LEVEL)

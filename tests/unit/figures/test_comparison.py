@@ -10,7 +10,7 @@ from sft_interactions.figures.logical_model import signed
 def test_the_strongest_of_each_kind_are_drawn_and_shared_ones_counted(model, prompt):
     opposite = model.interactions.with_columns(-pl.col("effect"))
     other = replace(model, interactions=pl.concat([model.interactions[:3], opposite[3:]]))
-    shown = texts(comparison.draw([model, other], prompt))
+    shown = texts(comparison.draw([model, other], [prompt]))
     for kind in ("and", "or"):
         rows = model.interactions.filter(pl.col("kind") == kind)["effect"].to_list()
         for effect in rows[: comparison.IN_A_ROW]:
@@ -21,6 +21,16 @@ def test_the_strongest_of_each_kind_are_drawn_and_shared_ones_counted(model, pro
 
 def test_a_model_without_interactions_says_so(model, prompt):
     empty = replace(model, interactions=model.interactions.clear())
-    shown = texts(comparison.draw([model, empty], prompt))
+    shown = texts(comparison.draw([model, empty], [prompt]))
     assert shown.count("no salient AND interaction") == 1
     assert shown.count("no salient OR interaction") == 1
+
+
+def test_scored_tokens_that_differ_are_named_apart(model, prompt):
+    def target(*scored):
+        prompts = [replace(prompt, target="cooking", scored=text) for text in scored]
+        return texts(comparison.draw([model, model], prompts))
+
+    assert "“cooking”" in target("cooking", "cooking")
+    assert "“c” of “cooking” (left); “cook” of “cooking” (right)" in target("c", "cook")
+    assert "“c” of “cooking”" in target("c")

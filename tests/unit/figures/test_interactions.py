@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -37,3 +39,20 @@ def test_boxes_and_bars_are_those_of_the_tables(dynamics, model, prompt):
 )
 def test_checkpoints_are_chosen(steps, boundary, chosen):
     assert interactions.choose_steps(steps, boundary, 6) == chosen
+
+
+@pytest.mark.parametrize(
+    ("target", "scored", "shown"),
+    [
+        ("negative", "negative", "LLM: log-odds of the target “negative” v(N) = "),
+        ("cooking", "c", "LLM: log-odds of “c” of “cooking” v(N) = "),
+        ("The film was so long that we left", "The", "LLM: log-odds of “The” of “The "),
+    ],
+)
+def test_the_scored_token_is_named(dynamics, model, prompt, target, scored, shown):
+    prompt = replace(prompt, target=target, scored=scored)
+    figure = interactions.draw(make_run(steps=STEPS, n=N), dynamics, model, prompt)
+    (line,) = (text for text in texts(figure) if text.startswith("LLM"))
+    assert line.startswith(shown)
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().x1 <= figure.get_size_inches()[0] + 0.02

@@ -21,7 +21,7 @@ def test_a_long_prompt_is_cut_around_its_players():
     text = "word " * 200 + "film and friend" + " word" * 200
     start = text.index("film")
     prompt = AnalysedPrompt(
-        "s", text, "t", ["film", "friend"], [(start, start + 4), (start + 9, start + 15)]
+        "s", text, "t", "t", ["film", "friend"], [(start, start + 4), (start + 9, start + 15)]
     )
     drawn = "".join(piece for line in lay_out(prompt, 6) for _, piece, _ in line)
     assert drawn == "“… film and friend …”"

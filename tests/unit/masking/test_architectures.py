@@ -4,11 +4,13 @@ Tokenizers and chat templates are small ones of the same form as those of the re
 """
 
 import json
+from functools import cache
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from odd_texts import TEXTS
 from tiny_models import SENTENCES, build_model
 from tokenizers import (
     AddedToken,
@@ -31,6 +33,7 @@ from transformers import (
 from sft_interactions.data.players import make_chooser, unsuitable_for
 from sft_interactions.data.sources import parse_source
 from sft_interactions.data.splits import build_splits
+from sft_interactions.data.words import find_words
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import extract, reconstruct
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
@@ -39,7 +42,8 @@ from sft_interactions.models.examples import make_example
 from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.loading import load_checkpoint
 from sft_interactions.models.preparing import prepare_model
-from sft_interactions.models.prompts import encode, make_frame, make_prompt, mask_token_id
+from sft_interactions.models.prompts import encode, make_prompt, mask_token_id
+from sft_interactions.models.templates import make_frame
 
 N = 3
 PLAYERS = {"n": N, "choice": "random", "unit": "word", "stop_words": "builtin"}
@@ -122,6 +126,7 @@ RENDERED = {
 }
 
 
+@cache
 def build_tokenizer(family):
     _, special, template = FAMILIES[family]
     special = dict(special)
@@ -216,13 +221,44 @@ def test_the_template_is_the_familys(family):
     tokenizer = build_tokenizer(family)
     frame = make_frame(tokenizer, "chat", INSTRUCTION)
     assert (frame.render("So sad."), frame.response("negative")) == RENDERED[family]
-    prompt_ids, response_ids = encode(tokenizer, *RENDERED[family])
+    pair = encode(tokenizer, frame, "So sad.", "negative", "s")
+    prompt_ids, response_ids = pair.prompt_ids, pair.trained_ids
     assert tokenizer.decode(response_ids[-1]) == tokenizer.eos_token
     # The response begins with the token that it would have in the middle of a text.
     start = tokenizer.convert_ids_to_tokens(response_ids[0])
     assert start == {"llama-2": "▁negative"}.get(family, "negative")
     bos = tokenizer.bos_token_id
     assert prompt_ids.count(bos) == (bos is not None)
+
+
+@pytest.mark.parametrize("template", ["chat", "plain"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_every_text_has_the_tokens_that_the_tokenizer_gives(family, template, text):
+    tokenizer = build_tokenizer(family)
+    frame = make_frame(tokenizer, template, INSTRUCTION)
+    text = text.strip()  # as templates do, and the reader of data sets
+    pair = encode(tokenizer, frame, text, "positive", "s")
+    rendered = frame.render(text) + frame.response("positive")
+    whole = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    assert pair.prompt_ids + pair.trained_ids == whole
+    prompt = make_prompt(tokenizer, frame, "s", text, "positive", find_words(text))
+    assert prompt.target_text
+    assert "positive".startswith(prompt.target_text)
+    assert whole[: len(prompt.token_ids) + 1] == prompt.token_ids + prompt.target_token_ids
+
+
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_names_of_special_tokens_are_text(family, template):
+    tokenizer = build_tokenizer(family)
+    frame = make_frame(tokenizer, template, INSTRUCTION)
+    names = [token for token in tokenizer.get_added_vocab() if not token.startswith("<0x")]
+    assert len(names) > 2
+    usual = encode(tokenizer, frame, "a film", "positive", "s")
+    for name in names:
+        pair = encode(tokenizer, frame, f"a {name} film", f"positive {name}.", "s")
+        token = tokenizer.convert_tokens_to_ids(name)
+        assert pair.prompt_ids.count(token) == usual.prompt_ids.count(token)
+        assert pair.trained_ids.count(token) == usual.trained_ids.count(token)
 
 
 @pytest.mark.slow
@@ -234,12 +270,13 @@ def test_the_template_is_the_familys(family):
 def test_from_data_to_interactions(family, prepared, splits, tmp_path, method):
     tokenizer = AutoTokenizer.from_pretrained(prepared)
     frame = make_frame(tokenizer, "chat", INSTRUCTION)
-    examples = {
-        split: [
-            make_example(*encode(tokenizer, frame.render(prompt), frame.response(target)), 256)
-            for _, prompt, target in rows.iter_rows()
-        ]
+    pairs = {
+        split: [encode(tokenizer, frame, text, target, i) for i, text, target in rows.iter_rows()]
         for split, rows in splits.items()
+    }
+    examples = {
+        split: [make_example(pair.prompt_ids, pair.trained_ids, 256) for pair in found]
+        for split, found in pairs.items()
     }
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()

@@ -15,6 +15,7 @@ from sft_interactions import tables
 from sft_interactions.masking import job as job_module
 from sft_interactions.masking.checkpoint import ERROR_MASKINGS, PrecisionError
 from sft_interactions.masking.job import MODULES, InferenceJob, read_prompts
+from sft_interactions.masking.log_odds import MaskedPrompt
 from sft_interactions.masking.parts import Parts
 
 PROVENANCE = {"created_by": "inference", "config_hash": "c0ffee"}
@@ -50,6 +51,7 @@ def prompts(tmp_path):
             "token_ids": make_ids(owners),
             "player_of_token": owners,
             "target_token_ids": [17],
+            "target_text": "",
         }
         for name, owners in SAMPLES.items()
     ]
@@ -207,23 +209,62 @@ def test_a_checkpoint_is_loaded_once_and_the_base_once(make_job, checkpoints, lo
     assert loads == [("load_checkpoint", "step-5")]  # nothing to share
 
 
-def test_the_error_is_measured_on_the_first_sample_only(make_job, monkeypatch):
-    measured = []
+@pytest.fixture
+def measured(monkeypatch):
+    """Prompts whose error is measured, in order."""
+    found = []
     original = job_module.Checkpoint.error
 
     def error(checkpoint, prompt, values):
-        measured.append(prompt)
+        found.append(prompt)
         return original(checkpoint, prompt, values)
 
     monkeypatch.setattr(job_module.Checkpoint, "error", error)
-    jobs = [make_job(shard=shard, settings={"shards": 2}) for shard in (0, 1)]
+    return found
+
+
+def longest_last(prompts):
+    """The prompts, and one more that is the longest by its scored tokens, in the second of two shards."""
+    owners = SAMPLES["a"]
+    longest = MaskedPrompt(make_ids(owners), owners, [17, 90])
+    return {**{name: prompts[name] for name in "abc"}, "e": longest}
+
+
+def test_the_error_is_measured_on_the_first_and_the_longest_sample(make_job, prompts, measured):
+    prompts = longest_last(prompts)
+    jobs = [make_job(shard=shard, settings={"shards": 2}, prompts=prompts) for shard in (0, 1)]
     found = [run(job) for job in jobs]
-    assert measured == [jobs[0].prompts["a"]] * 2  # at both checkpoints
+    assert measured == [prompts["a"]] * 2 + [prompts["e"]] * 2  # at both checkpoints
+    made = {"dtype": "float32", "method": "prefix_tree"}
     for step in (0, 5):
-        about = found[0][step][1]
-        assert about.keys() == set(tables.LOG_ODDS_METADATA)
-        assert about["error_maskings"] == str(ERROR_MASKINGS)
-        assert found[1][step][1] == {"dtype": "float32", "method": "prefix_tree"}
+        first, longest = found[0][step][1], found[1][step][1]
+        assert first.keys() | longest.keys() == set(tables.LOG_ODDS_METADATA)
+        assert first["error_maskings"] == str(ERROR_MASKINGS)
+        assert "longest_sample_error_max" not in first
+        assert longest == {
+            **made,
+            "longest_sample_error_max": longest["longest_sample_error_max"],
+        }
+
+
+def test_the_first_sample_may_be_the_longest(make_job, measured):
+    job = make_job()
+    about = run(job)[5][1]
+    assert measured == [job.prompts["a"]] * 2
+    assert about["longest_sample_error_max"] == about["log_odds_error_max"]
+
+
+def test_an_error_of_the_longest_sample_alone_stops_the_job(make_job, prompts, monkeypatch):
+    prompts = longest_last(prompts)
+    original = job_module.Checkpoint.log_odds
+
+    def log_odds(checkpoint, prompt, progress):
+        values = original(checkpoint, prompt, progress)
+        return values + (1 if prompt is prompts["e"] else 0)
+
+    monkeypatch.setattr(job_module.Checkpoint, "log_odds", log_odds)
+    with pytest.raises(PrecisionError):
+        run(make_job(prompts=prompts))
 
 
 def test_shards_divide_the_samples_and_change_nothing(make_job, tmp_path):

@@ -1,70 +1,18 @@
 import re
+import unicodedata
 
 import pytest
+from framed_prompts import INSTRUCTION, TEXT, prompt_of
+from odd_texts import TEXTS
 
 from sft_interactions.data.words import Word, choose_players, find_words
 from sft_interactions.models.prompts import (
+    describe_scored_tokens,
     encode,
     locate_players,
-    make_frame,
-    make_prompt,
     mask_token_id,
 )
-
-TEXT = "Wonderfulness, café lazy film! The lazy (dog) don't like unquestionably cold rain."
-INSTRUCTION = "Positive or negative?\n{prompt}"
-
-
-@pytest.fixture(params=["chat", "plain"])
-def framed(request, chat_tokenizer, plain_tokenizer):
-    """A tokenizer with the frame of its template."""
-    tokenizer = chat_tokenizer if request.param == "chat" else plain_tokenizer
-    return tokenizer, make_frame(tokenizer, request.param, INSTRUCTION)
-
-
-def prompt_of(framed, *, text=TEXT, words=None, target="positive", **options):
-    words = find_words(text) if words is None else words
-    return make_prompt(*framed, "sample", text, target, words, **options)
-
-
-def test_plain_template(plain_tokenizer):
-    frame = make_frame(plain_tokenizer, "plain", INSTRUCTION)
-    assert frame.render("So sad.") == "<s>Positive or negative?\nSo sad.\nAnswer:"
-    assert frame.response("negative") == " negative</s>"
-
-
-def test_chat_template(chat_tokenizer):
-    frame = make_frame(chat_tokenizer, "chat", INSTRUCTION)
-    assert frame.render("So sad.") == (
-        "<s><|im_start|>user\nPositive or negative?\nSo sad.<|im_end|>\n<|im_start|>assistant\n"
-    )
-    assert frame.response("negative") == "negative<|im_end|>"
-
-
-def test_chat_template_is_rendered_as_the_tokenizer_renders_it(chat_tokenizer):
-    turn = [{"role": "user", "content": INSTRUCTION.replace("{prompt}", TEXT)}]
-    frame = make_frame(chat_tokenizer, "chat", INSTRUCTION)
-    expected = chat_tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    assert frame.render(TEXT) == expected
-
-
-def test_no_beginning_token_where_the_tokenizer_adds_none(plain_tokenizer):
-    class Bare:
-        bos_token_id, eos_token, bos_token = 1, None, "<s>"
-
-        def __call__(self, text):
-            return {"input_ids": [9]}
-
-    assert make_frame(Bare(), "plain", "{prompt}").render("x") == "x\nAnswer:"
-    assert make_frame(Bare(), "plain", "{prompt}").response("y") == " y"
-
-
-def test_templates_that_cannot_be_used(plain_tokenizer, chat_tokenizer):
-    with pytest.raises(ValueError, match="no chat template; set the model's `template: plain`"):
-        make_frame(plain_tokenizer, "chat", "{prompt}")
-    for template in ("chat", "plain"):
-        with pytest.raises(ValueError, match="exactly once"):
-            make_frame(chat_tokenizer, template, "{prompt} {prompt}")
+from sft_interactions.models.templates import make_frame
 
 
 def test_rendered_text_and_tokens_agree(framed):
@@ -137,8 +85,9 @@ def test_models_share_their_players(chat_tokenizer, plain_tokenizer):
 def test_target_tokens(framed, count):
     tokenizer, frame = framed
     prompt = prompt_of(framed, target="wonderful rain", target_tokens=count)
-    _, every = encode(tokenizer, prompt.rendered, frame.response_prefix + "wonderful rain")
+    every = encode(tokenizer, frame, TEXT, "wonderful rain", "s").response_ids
     assert len(every) > 2
+    assert prompt.is_whole_response == (count == "all")
     assert prompt.target_token_ids == (every if count == "all" else every[:count])
     assert tokenizer.eos_token_id not in prompt.target_token_ids
 
@@ -146,17 +95,17 @@ def test_target_tokens(framed, count):
 def test_scored_tokens_are_the_first_that_training_sees(framed):
     tokenizer, frame = framed
     prompt = prompt_of(framed, target_tokens="all")
-    _, trained = encode(tokenizer, prompt.rendered, frame.response("positive"))
-    assert trained[: len(prompt.target_token_ids)] == prompt.target_token_ids
-    assert len(trained) == len(prompt.target_token_ids) + 1
+    pair = encode(tokenizer, frame, TEXT, "positive", "s")
+    both = tokenizer(frame.render(TEXT) + frame.response("positive"), add_special_tokens=False)
+    assert pair.prompt_ids + pair.trained_ids == both["input_ids"]
+    analysed = prompt.token_ids + prompt.target_token_ids
+    assert [*analysed, tokenizer.convert_tokens_to_ids(both.tokens()[-1])] == both["input_ids"]
 
 
-def test_an_empty_target_is_refused(framed):
-    tokenizer, _ = framed
-    chat_frame = make_frame(tokenizer, "plain", "{prompt}")
-    empty = type(chat_frame)(chat_frame.prefix, chat_frame.suffix, "", "")
-    with pytest.raises(ValueError, match="sample sample: the target '' has no token"):
-        prompt_of((tokenizer, empty), target="")
+@pytest.mark.parametrize("target", ["", " ", "\n", "\u00a0"])
+def test_an_empty_target_is_refused(framed, target):
+    with pytest.raises(ValueError, match=r"^sample sample: the response .* is empty; drop"):
+        prompt_of(framed, target=target)
 
 
 def test_a_token_of_two_players_is_refused():
@@ -197,3 +146,88 @@ def test_mask_embedding_token():
 def test_mask_embedding_token_of_a_real_tokenizer(plain_tokenizer):
     assert mask_token_id(plain_tokenizer) == plain_tokenizer.unk_token_id
     assert mask_token_id(plain_tokenizer, "<pad>") == plain_tokenizer.pad_token_id
+
+
+def test_a_blank_alone_is_never_scored(splitter):
+    frame = make_frame(splitter, "plain", "{prompt}")
+    prompts = {
+        target: prompt_of((splitter, frame), text="film", target=target) for target in ("42", "7")
+    }
+    for target, prompt in prompts.items():
+        (blank,) = splitter(" ", add_special_tokens=False)["input_ids"]
+        whole = splitter(f"film\nAnswer: {target}</s>", add_special_tokens=False)["input_ids"]
+        assert prompt.rendered == "film\nAnswer: "
+        assert prompt.token_ids[-1] == blank
+        assert prompt.player_of_token[-1] == -1
+        assert len(prompt.player_of_token) == len(prompt.token_ids)
+        assert splitter.decode(prompt.target_token_ids) == target[0] == prompt.target_text
+        # Training reads the same tokens, of which the blank is one.
+        pair = encode(splitter, frame, "film", target, "s")
+        assert pair.prompt_ids + pair.trained_ids == whole
+        assert whole[: len(prompt.token_ids) + 1] == prompt.token_ids + prompt.target_token_ids
+    assert prompts["42"].target_token_ids != prompts["7"].target_token_ids
+    assert not prompts["42"].is_whole_response
+    assert prompts["7"].is_whole_response
+    every = prompt_of((splitter, frame), text="film", target="42", target_tokens="all")
+    assert (every.target_text, every.is_whole_response) == ("42", True)
+    assert len(every.target_token_ids) == 2
+
+
+def test_what_is_scored_is_said(splitter):
+    frame = make_frame(splitter, "plain", "{prompt}")
+    targets = ["cooking", "cook", "7"]
+    prompts = [prompt_of((splitter, frame), text="film", target=target) for target in targets]
+    assert [prompt.target_text for prompt in prompts] == ["co", "co", "7"]
+    scored = describe_scored_tokens(prompts, targets)
+    assert scored.counts == {"part_of_response": "2", "shared": "2", "wide_players": "0"}
+    assert scored.notes == [
+        "2 of 3 samples: what is scored is a part of the response, such as 'co' of 'cooking'",
+        "2 of 3 samples: what is scored begins several responses, such as 'co' of 'cook' and "
+        "'cooking'; set inference.target_tokens to all to tell them apart",
+    ]
+    assert describe_scored_tokens(prompts[2:], targets[2:]).notes == []
+    assert describe_scored_tokens(prompts[:1] * 2, targets[:1] * 2).counts["shared"] == "0"
+
+
+def test_players_whose_tokens_reach_into_other_words_are_counted(splitter):
+    frame = make_frame(splitter, "plain", "{prompt}")
+    words = [Word("ok", 3, 5), Word("film", 8, 12)]
+    prompt = prompt_of((splitter, frame), text="x cook film", words=[Word("ook", 3, 6)])
+    assert prompt.wide_players == [0]
+    assert describe_scored_tokens([prompt], ["positive"]).notes[-1] == (
+        "1 players have a token that reaches into other words, which are masked with them, such as "
+        "'ook' of sample sample"
+    )
+    assert prompt_of((splitter, frame), text="x c ok film", words=words[:0]).wide_players == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["यह फ़िल्म (अच्छी) नहीं थी।", "كِتَابٌ، جَمِيلٌ؟", "இந்தப் படம் நன்று!", "ภาษาไทย(สวยงาม)มาก", "เขาว่า ดีมาก"],
+)
+def test_no_letter_or_mark_of_a_word_is_left_unmasked(chat_tokenizer, text):
+    frame = make_frame(chat_tokenizer, "chat", "{prompt}")
+    prompt = prompt_of((chat_tokenizer, frame), text=text)
+    encoded = chat_tokenizer(prompt.rendered, add_special_tokens=False, return_offsets_mapping=True)
+    start = len(frame.prefix)
+    left = "".join(
+        prompt.rendered[a:b]
+        for (a, b), owner in zip(encoded["offset_mapping"], prompt.player_of_token, strict=True)
+        if owner == -1 and start <= a < start + len(text)
+    )
+    assert {unicodedata.category(character)[0] for character in left} <= {"P", "Z"}
+    assert sum(player.n_tokens for player in prompt.players) > len(prompt.players)
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_every_text_is_read_as_it_stands(framed, text):
+    tokenizer, frame = framed
+    pair = encode(tokenizer, frame, text, "positive", "s")
+    assert tokenizer.decode(pair.prompt_ids) == frame.render(text)
+    if frame.turns:
+        turns = [
+            {"role": "user", "content": INSTRUCTION.replace("{prompt}", text)},
+            {"role": "assistant", "content": "positive"},
+        ]
+        own = tokenizer.apply_chat_template(turns, tokenize=False)
+        assert tokenizer.decode(pair.prompt_ids + pair.trained_ids) == own.rstrip("\n")

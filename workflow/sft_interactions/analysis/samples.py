@@ -10,6 +10,8 @@ from sft_interactions import tables
 from sft_interactions.analysis.runs import Checkpoint
 from sft_interactions.analysis.salience import Salience, read_salient
 
+LONGEST_TARGET = 40  # characters of a response in a title
+
 
 @dataclass(frozen=True)
 class AnalysedPrompt:
@@ -19,6 +21,7 @@ class AnalysedPrompt:
         sample_id: id of the sample.
         text: user text.
         target: response.
+        scored: the text of the scored tokens, which may be a part of the response.
         words: player to word.
         spans: player to (start, end), in characters of ``text``.
     """
@@ -26,8 +29,20 @@ class AnalysedPrompt:
     sample_id: str
     text: str
     target: str
+    scored: str
     words: Sequence[str]
     spans: Sequence[tuple[int, int]]
+
+    @property
+    def scored_name(self) -> str:
+        """The scored tokens for a title; and the response, where they are a part of it."""
+        if self.scored == self.target:
+            return _quote(self.target)
+        return f"{_quote(self.scored)} of {_quote(self.target)}"
+
+
+def _quote(text: str) -> str:
+    return f"“{text if len(text) <= LONGEST_TARGET else text[:LONGEST_TARGET] + '…'}”"
 
 
 @dataclass(frozen=True)
@@ -93,10 +108,10 @@ def read_prompt(
         sample_id: the sample; None for the first by id.
 
     Raises:
-        ValueError: there is no such sample.
+        ValueError: there is no such sample, or the tables do not belong together.
     """
     samples = tables.read(analysis, tables.DATA)
-    rendered = tables.read(prompts, tables.PROMPTS, ["sample_id", "rendered"])
+    rendered = tables.read(prompts, tables.PROMPTS, ["sample_id", "rendered", "target_text"])
     sample_id = sample_id or rendered["sample_id"][0]
     chosen = samples.join(rendered, on="sample_id").filter(pl.col("sample_id") == sample_id)
     if chosen.is_empty():
@@ -105,14 +120,35 @@ def read_prompt(
         )
     row = chosen.row(0, named=True)
     rows = tables.read(players, tables.PLAYERS).filter(pl.col("sample_id") == sample_id)
-    shift = row["rendered"].rindex(row["prompt"])
+    places = rows.select("word", "char_start", "char_end").rows()
+    shift = _find_text(row["rendered"], row["prompt"], places)
+    if shift is None:
+        raise ValueError(f"{players}: its words are not those of {prompts}; rebuild both tables")
     return AnalysedPrompt(
         row["sample_id"],
         row["prompt"],
         row["target"],
+        row["target_text"],
         rows["word"].to_list(),
-        [(a - shift, b - shift) for a, b in rows.select("char_start", "char_end").iter_rows()],
+        [(start - shift, end - shift) for _, start, end in places],
     )
+
+
+def _find_text(rendered: str, text: str, places: Sequence[tuple[str, int, int]]) -> int | None:
+    """Where the user text stands in the rendered prompt, which may hold it again outside of it.
+
+    Args:
+        places: word, start and end of every player in ``rendered``.
+    """
+    shift = rendered.rfind(text)
+    while shift != -1:
+        if all(
+            shift <= start and text[start - shift : end - shift] == word
+            for word, start, end in places
+        ):
+            return shift
+        shift = rendered.rfind(text, 0, shift + len(text) - 1)
+    return None
 
 
 def read_logical_model(checkpoint: Checkpoint, sample_id: str, salience: Salience) -> LogicalModel:

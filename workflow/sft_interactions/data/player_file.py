@@ -1,19 +1,20 @@
 """Players that a user lists in a file: words, phrases, any span of the user text."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from sft_interactions.data.words import UnsuitableSampleError, Word
+from sft_interactions.data.files import find_column, read_json_lines, read_separated
+from sft_interactions.data.words import (
+    UnsuitableSampleError,
+    Word,
+    is_between_characters,
+    is_inside_word,
+)
 
-_READERS: dict[str, Callable[..., pl.DataFrame]] = {
-    ".csv": pl.read_csv,
-    ".jsonl": pl.read_ndjson,
-    ".parquet": pl.read_parquet,
-}
 _COLUMNS = {"sample_id": str, "word": str, "char_start": int, "char_end": int}
 _TYPES = {str: "text", int: "a whole number"}
 
@@ -38,9 +39,9 @@ class OwnPlayers:
         """
         self.path, self.n = Path(path), n
         self.rows: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-        for number, row in enumerate(self._read().iter_rows(named=True), 1):
+        for number, row in enumerate(self._read(), 1):
             for column, value in row.items():
-                if value is not None and not isinstance(value, _COLUMNS[column]):
+                if value is not None and type(value) is not _COLUMNS[column]:
                     raise self._error(
                         number, f"{column} is {value!r}, not {_TYPES[_COLUMNS[column]]}"
                     )
@@ -50,25 +51,30 @@ class OwnPlayers:
                 raise self._error(number, "neither word nor char_start and char_end; give one")
             self.rows.setdefault(row["sample_id"], []).append((number, row))
 
-    def _read(self) -> pl.DataFrame:
+    def _read(self) -> list[dict[str, Any]]:
+        """The rows, each with all columns; None where it says nothing."""
         reader = _READERS.get(self.path.suffix)
         if reader is None:
             raise ValueError(
                 f"players.choice: the format of {self.path} is not known; name a "
                 f"{', '.join(_READERS)} file"
             )
-        # A csv names no types: a sample_id of digits is text all the same.
-        options = {}
-        if self.path.suffix == ".csv":
-            options["schema_overrides"] = {"sample_id": pl.String, "word": pl.String}
         try:
-            frame = reader(self.path, **options)
+            rows = list(reader(self.path))
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ValueError(f"players.choice: {self.path} cannot be read: {error}") from error
-        if "sample_id" not in frame.columns:
+        except ValueError as error:
+            raise ValueError(f"players.choice: {error}") from error
+        found = dict.fromkeys(column for row in rows for column in row)
+        if "sample_id" not in found:
             raise ValueError(f"players.choice: {self.path} has no column sample_id; add it")
-        missing = [column for column in _COLUMNS if column not in frame.columns]
-        return frame.with_columns(pl.lit(None).alias(c) for c in missing).select(*_COLUMNS)
+        for column in found:
+            if column not in _COLUMNS:
+                raise ValueError(
+                    f"players.choice: {self.path} has a column {column!r}, which says nothing; name it "
+                    f"one of {', '.join(_COLUMNS)}, or drop it"
+                )
+        return [{column: row.get(column) for column in _COLUMNS} for row in rows]
 
     def choose(self, sample_id: str, text: str) -> list[Word]:
         """Players of one sample, in reading order.
@@ -111,6 +117,11 @@ class OwnPlayers:
                     + ("give char_start" if found else "write it as it stands in the prompt"),
                 )
             start = text.index(word)
+            if any(is_inside_word(text, place) for place in (start, start + len(word))):
+                raise self._error(
+                    number,
+                    f"{word!r} is a part of a word of {sample_id}; give char_start, or the whole word",
+                )
         if end is None:
             end = start + len(word)
         if not 0 <= start < end <= len(text) or not text[start:end].strip():
@@ -123,7 +134,38 @@ class OwnPlayers:
             raise self._error(
                 number, f"{sample_id} has {text[start:end]!r} there, not {word!r}; correct either"
             )
+        if not all(is_between_characters(text, place) for place in (start, end)):
+            raise self._error(
+                number,
+                f"{text[start:end]!r} of {sample_id} begins or ends inside a character, such as a letter "
+                "with its marks; take all of it",
+            )
         return Word(text[start:end], start, end)
 
     def _error(self, number: int, message: str) -> ValueError:
         return ValueError(f"players.choice: {self.path}, row {number}: {message}")
+
+
+def _read_csv(path: Path) -> Iterable[dict[str, Any]]:
+    names, rows = read_separated(path, ",", quoted=True)
+    places = {column: find_column(path, names, column) for column in _COLUMNS if column in names}
+    if "sample_id" not in places:
+        return []
+    return [
+        {column: _cell(fields[place], _COLUMNS[column]) for column, place in places.items()}
+        for _, fields in rows
+    ]
+
+
+def _cell(text: str, kind: type) -> str | int | None:
+    """A cell of a csv, which names no types: a sample_id of digits is text all the same."""
+    if not text:
+        return None
+    return int(text) if kind is int and text.strip().isdecimal() else text
+
+
+_READERS: Mapping[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
+    ".csv": _read_csv,
+    ".jsonl": lambda path: [row for _, row in read_json_lines(path)],
+    ".parquet": lambda path: pl.read_parquet(path).to_dicts(),
+}

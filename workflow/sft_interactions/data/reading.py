@@ -3,14 +3,23 @@
 Imports polars only; the `datasets` package is imported where it is used.
 """
 
-import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from sft_interactions.data.files import (
+    Row,
+    find_column,
+    read_json_array,
+    read_json_lines,
+    read_separated,
+    read_text,
+)
 from sft_interactions.data.sources import Source, parse_source
 
 logger = logging.getLogger(__name__)
@@ -20,6 +29,18 @@ TEST = "test"  # drawn only where it is asked for
 UNDIVIDED = "all rows"  # the one table of a source without splits of its own
 # By the end of a file's name.
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+# Blanks, and what cannot be seen: zero-width spaces, direction marks, a byte order mark. At the ends of a
+# prompt or a response they are no part of it. Joiners are, of emoji and of words.
+BLANKS = "".join(
+    map(
+        chr,
+        [
+            *range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0xAD, 0x061C, 0x1680, 0x180E,
+            *range(0x2000, 0x200C), 0x200E, 0x200F, *range(0x2028, 0x2030), 0x205F,
+            *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0x3000, 0xFEFF,
+        ],
+    )
+)  # fmt: skip
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -83,17 +104,17 @@ def _read_table(
 
 def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFrame:
     file_format = dataset.get("format") or _FORMATS.get(suffix)
-    try:
-        if file_format == "parquet":
+    if file_format == "parquet":
+        try:
             return pl.read_parquet(path, columns=_present(pl.read_parquet_schema(path), dataset))
-        if file_format in ("json", "jsonl"):
-            return _from_objects(path, _OBJECTS[file_format](path), dataset)
-        if file_format in ("csv", "tsv"):
-            return _read_separated(path, dataset, file_format)
-    except (pl.exceptions.PolarsError, UnicodeError, LookupError) as error:
-        raise ValueError(
-            f"{path} cannot be read as {file_format}: {error}; correct format, encoding or columns"
-        ) from error
+        except pl.exceptions.PolarsError as error:
+            raise ValueError(
+                f"{path} cannot be read as parquet: {error}; correct format or the file"
+            ) from error
+    if file_format in _OBJECTS:
+        return _from_objects(path, _OBJECTS[file_format](path), dataset)
+    if file_format in ("csv", "tsv"):
+        return _read_separated(path, dataset, file_format)
     raise ValueError(
         f"the format of {path} is not known; set format to one of " + ", ".join(_FORMATS.values())
     )
@@ -101,67 +122,85 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
 
 def _read_separated(path: Path, dataset: Mapping[str, Any], file_format: str) -> pl.DataFrame:
     columns = dataset.get("columns")
-    frame = pl.read_csv(
+    is_tsv = file_format == "tsv"
+    names, rows = read_separated(
         path,
-        separator="\t" if file_format == "tsv" else ",",
+        "\t" if is_tsv else ",",
         # A quotation mark in a tsv is text: the format has no way to quote.
-        quote_char=None if file_format == "tsv" else '"',
-        has_header=columns is None,
-        infer_schema=False,
+        quoted=not is_tsv,
         encoding=dataset.get("encoding", "utf-8"),
+        header=columns is None,
     )
-    if columns is None:
-        return frame
-    if len(columns) != frame.width:
-        raise ValueError(
-            f"{path} has {frame.width} columns, columns names {len(columns)}; name each"
-        )
-    return frame.rename(dict(zip(frame.columns, columns, strict=True)))
+    if columns is not None:
+        width = len(rows[0][1])
+        if len(columns) != width:
+            raise ValueError(f"{path} has {width} columns, columns names {len(columns)}; name each")
+        names = list(columns)
+        if rows[0][1] == names:
+            raise ValueError(f"{path}: its first line holds the names of the columns; drop columns")
+    places = {column: find_column(path, names, column) for column in _present(names, dataset)}
+    return pl.DataFrame(
+        {column: [fields[i] for _, fields in rows] for column, i in places.items()},
+        schema=dict.fromkeys(places, pl.String),
+    )
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield f"line {number}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path}, line {number} is not a JSON object: {error}; correct that line"
-                    ) from error
+_OBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
+    "json": read_json_array,
+    "jsonl": read_json_lines,
+}
 
 
-def _read_array(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        rows = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}; correct it, or set format") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} is not an array of objects; name another file, or set format")
-    yield from ((f"entry {number}", row) for number, row in enumerate(rows, 1))
-
-
-_OBJECTS = {"json": _read_array, "jsonl": _read_lines}
-
-
-def _from_objects(
-    path: Path, objects: Iterable[tuple[str, Any]], dataset: Mapping[str, Any]
-) -> pl.DataFrame:
-    rows: list[dict[str, Any]] = []
-    known: set[str] = set()
-    for place, row in objects:
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, {place} is not a JSON object; correct it")
-        known |= row.keys()
-        rows.append(row)
-    columns = _present(known, dataset)
+def _from_objects(path: Path, objects: Iterable[Row], dataset: Mapping[str, Any]) -> pl.DataFrame:
+    rows = list(objects)
+    columns = _present({name for _, row in rows for name in row}, dataset)
     series = []
     for column in columns:
+        cells = [(place, row.get(column)) for place, row in rows]
+        _check_cells(path, column, cells)
+        values = [cell for _, cell in cells]
+        if any(isinstance(value, float) for value in values):
+            values = [None if value is None else float(value) for value in values]
         try:
-            series.append(pl.Series(column, [row.get(column) for row in rows], strict=True))
-        except TypeError as error:
+            series.append(pl.Series(column, values, strict=True))
+        except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
             raise ValueError(f"{path}: column {column} mixes types: {error}; correct it") from error
     return pl.DataFrame(series)
+
+
+_KINDS = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _check_cells(path: Path, column: str, cells: Sequence[tuple[str, Any]]) -> None:
+    """Check that the cells of a column are of one type, and that their text is text."""
+    given = [(place, cell) for place, cell in cells if cell is not None]
+    for place, cell in given:
+        kind, first = _KINDS[type(cell)], _KINDS[type(given[0][1])]
+        if kind != first:
+            raise ValueError(
+                f"{path}, {place}: column {column} mixes types: {kind} after {first}; correct it"
+            )
+        for text in cell if isinstance(cell, list) else [cell]:
+            if isinstance(text, str) and not _is_text(text):
+                raise ValueError(
+                    f"{path}, {place}: column {column} has half a character, such as \\ud83d of an "
+                    "emoji; correct it"
+                )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_hub(source: Source, dataset: Mapping[str, Any], split: str | None) -> _Table:
@@ -249,7 +288,7 @@ def _decode(
             raise ValueError(
                 f"prompt: column {column!r} is {frame[column].dtype}; name a column of text"
             )
-        text = pl.col(column).cast(pl.String).str.strip_chars()
+        text = pl.col(column).cast(pl.String).str.strip_chars(BLANKS)
         parts.append(pl.when(text != "").then(text))
     prompt = frame.select(pl.concat_str(parts, separator="\n\n", ignore_nulls=True).alias("prompt"))
     targets = _responses(frame[dataset["target"]], dataset.get("target_separator"))
@@ -265,11 +304,11 @@ def _decode(
 
 def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
     """The responses of every row, as lists of text without blanks around it."""
-    if isinstance(cells.dtype, pl.Struct) or (
-        isinstance(cells.dtype, pl.List) and cells.dtype.inner.is_nested()
-    ):
+    inner = cells.dtype.inner if isinstance(cells.dtype, pl.List) else cells.dtype
+    if not (inner.is_integer() or inner in (pl.String, pl.Null, pl.Categorical, pl.Enum)):
         raise ValueError(
-            f"target: column {cells.name!r} is {cells.dtype}; name a column of text or class ids"
+            f"target: column {cells.name!r} is {cells.dtype}; name a column of text or class ids, and "
+            "write numbers with a point, or true and false, as text"
         )
     if not isinstance(cells.dtype, pl.List):
         text = cells.cast(pl.String)
@@ -277,7 +316,7 @@ def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
         cells = pl.select(
             cell.str.split(separator) if separator else pl.concat_list(cell)
         ).to_series()
-    element = pl.element().str.strip_chars()
+    element = pl.element().str.strip_chars(BLANKS)
     return (
         cells.cast(pl.List(pl.String))
         .fill_null([])
@@ -295,16 +334,52 @@ def _target_names(
                 "target_names is features, but the source carries no class names for the target; "
                 "give them as a list, or leave target_names out"
             )
-        return class_names
+        return _clean_names(class_names, "the class names of the source")
+    if setting is None:
+        return None
     if not isinstance(setting, str):
-        return setting
+        return _clean_names(setting, "the list")
     path = Path(parse_source(setting).name)
     try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        text = read_text(path)
     except OSError as error:
         raise ValueError(
             f"target_names: {path} cannot be read (from {Path.cwd()}): {error}; correct the path"
         ) from error
+    return _clean_names(text.strip(BLANKS).splitlines(), str(path))
+
+
+def _clean_names(names: Sequence[str], where: str) -> list[str]:
+    """Class names without blanks around them, none of them empty or there twice."""
+    clean = [name.strip(BLANKS) for name in names]
+    if "" in clean:
+        raise ValueError(
+            f"target_names: name {clean.index('') + 1} of {where} is empty; drop it or name the class"
+        )
+    twins = find_twins(clean)
+    if twins:
+        first, second = twins
+        raise ValueError(
+            f"target_names: name {second + 1} of {where}, {clean[second]!r}, is also name {first + 1}; "
+            "give each class a name of its own"
+        )
+    return clean
+
+
+def find_twins(texts: Sequence[str]) -> tuple[int, int] | None:
+    """Places of the first two of some texts that a reader cannot tell apart, or None."""
+    seen: dict[str, int] = {}
+    for place, text in enumerate(texts):
+        first = seen.setdefault(look_of(text), place)
+        if first != place:
+            return first, place
+    return None
+
+
+def look_of(text: str) -> str:
+    """A text as it looks: blanks of any kind and number alike, letters and marks composed."""
+    words = re.split(f"[{re.escape(BLANKS)}]+", unicodedata.normalize("NFC", text))
+    return " ".join(word for word in words if word)
 
 
 def _class_name(cell: str, names: Sequence[str]) -> str:

@@ -11,12 +11,23 @@ from typing import Any
 import polars as pl
 
 from sft_interactions.data.label_noise import add_label_noise
-from sft_interactions.data.reading import SPLITS, TEST, UNDIVIDED, load_rows, value_column
+from sft_interactions.data.reading import (
+    SPLITS,
+    TEST,
+    UNDIVIDED,
+    find_twins,
+    load_rows,
+    look_of,
+    value_column,
+)
 
 logger = logging.getLogger(__name__)
 
 # The analysed samples are drawn first, so that they do not depend on the size of the training set.
 _DRAWING_ORDER = ("analysis", "validation", TEST, "train")
+# What text of Windows is, read as Latin-1, and what stands for bytes that were no text.
+_BROKEN = r"[\x{80}-\x{84}\x{86}-\x{9f}\x{fffd}]"
+_KNOWN = 20  # responses that a message lists
 
 
 def build_splits(
@@ -48,11 +59,13 @@ def build_splits(
         ValueError: the source cannot be read, a column is missing or does not fit, or too few rows
             remain.
     """
+    filters = dataset.get("filter", {})
     try:
         tables = {
-            table: clean(frame, dataset.get("filter", {}), f"{name}, {table}")
+            table: clean(frame, filters, f"{name}, {table}")
             for table, frame in load_rows(dataset, source_files).items()
         }
+        _check_filtered_responses(tables.values(), filters.get("targets", []))
         tables = _without_repeats_across(tables, name)
         splits, skipped = _draw_splits(tables, dataset, seed, name, unsuitable)
         noise = dataset.get("label_noise", 0)
@@ -61,11 +74,24 @@ def build_splits(
         raise ValueError(f"datasets.{name}: {error}") from error
 
 
+def _check_filtered_responses(frames: Iterable[pl.DataFrame], targets: Sequence[str]) -> None:
+    """Check that the responses of ``filter.targets`` are left; a misspelt one would just be missing."""
+    found = set().union(*(frame["target"] for frame in frames))
+    for target in targets:
+        if target not in found:
+            known = ", ".join(map(repr, sorted(found)[:_KNOWN])) or "none"
+            raise ValueError(
+                f"filter.targets: no row that passes the filters has the response {target!r}; left are "
+                f"{known}"
+            )
+
+
 def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.DataFrame:
     """Keep the rows of one table that can be used, and log how many each rule removed.
 
     A prompt that occurs with different responses is dropped altogether; equal rows are kept once.
-    Both are judged among the rows that pass the filters.
+    Both are judged among the rows that pass the filters. Prompts that look the same are the same:
+    composed and decomposed letters, kinds of blanks and invisible characters do not count.
 
     Args:
         frame: a table of :func:`load_rows`.
@@ -84,12 +110,21 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
             "%s: %d of %d rows dropped: %s", label, len(frame) - len(kept), len(frame), reason
         )
         frame = kept
-    pairs = frame.select("prompt", pl.col("targets").list.first().alias("target")).unique()
-    kept = pairs.filter(pl.col("prompt").is_unique())
+    pairs = _with_look(frame.select("prompt", pl.col("targets").list.first().alias("target")))
+    pairs = pairs.sort("prompt").unique(["look", "target"], keep="first", maintain_order=True)
+    kept = pairs.filter(pl.col("look").is_unique()).drop("look")
     logger.info("%s: %d rows dropped: the same row again", label, len(frame) - len(pairs))
     logger.info("%s: %d rows dropped: other response elsewhere", label, len(pairs) - len(kept))
     ids = [sample_id(*row) for row in kept.iter_rows()]
     logger.info("%s: %d rows remain", label, len(kept))
+    broken = kept.filter(pl.any_horizontal(pl.col("prompt", "target").str.contains(_BROKEN)))
+    if len(broken):
+        logger.warning(
+            "%s: %d rows hold characters that a wrong encoding leaves, such as %a; check encoding",
+            label,
+            len(broken),
+            min(broken["prompt"])[:60],
+        )
     return kept.insert_column(0, pl.Series("sample_id", ids, pl.String)).sort("sample_id")
 
 
@@ -133,14 +168,20 @@ def _without_repeats_across(
     """The tables less the prompts that an earlier one has."""
     result: dict[str, pl.DataFrame] = {}
     for table, frame in tables.items():
-        kept = frame
+        kept = _with_look(frame)
         for earlier in result.values():
-            kept = kept.join(earlier, on="prompt", how="anti")
+            kept = kept.join(_with_look(earlier), on="look", how="anti")
         if result:
             dropped = len(frame) - len(kept)
             logger.info("%s, %s: %d rows dropped: in an earlier split", label, table, dropped)
-        result[table] = kept
+        result[table] = kept.drop("look")
     return result
+
+
+def _with_look(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows with a column ``look``, equal where a reader cannot tell prompts apart."""
+    looks = [text if text.isascii() else look_of(text) for text in frame["prompt"]]
+    return frame.with_columns(pl.Series("look", looks, pl.String))
 
 
 def _draw_splits(
@@ -154,6 +195,8 @@ def _draw_splits(
     table_of = dataset.get("splits") or dict.fromkeys((*SPLITS, TEST), UNDIVIDED)
     remaining = {table: _shuffled(frame, seed) for table, frame in tables.items()}
     responses = sorted(set().union(*(frame["target"] for frame in tables.values())))
+    if dataset.get("balance"):
+        _check_classes(responses)
     drawn: dict[str, pl.DataFrame] = {}
     all_skipped: Counter[str] = Counter()
     for split in (split for split in _DRAWING_ORDER if split in dataset):
@@ -171,6 +214,15 @@ def _draw_splits(
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
     return {split: drawn[split] for split in (*SPLITS, TEST) if split in drawn}, all_skipped
+
+
+def _check_classes(responses: Sequence[str]) -> None:
+    twins = find_twins(responses)
+    if twins:
+        one, other = (responses[place] for place in twins)
+        raise ValueError(
+            f"balance: the responses {one!a} and {other!a} look the same; make them one"
+        )
 
 
 def _shuffled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:

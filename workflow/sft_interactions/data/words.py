@@ -2,9 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from icu4py.breakers import CharacterBreaker, WordBreaker
 
 # English function words. Negations are left out on purpose: they carry meaning in short texts.
 ENGLISH_STOP_WORDS = frozenset(
@@ -33,10 +36,18 @@ CHINESE_STOP_WORDS = frozenset(
     """.split()
 )
 
-_CHUNK = re.compile(r"\S+")
+# A zero-width space stands between words of Thai or Khmer.
+_CHUNK = re.compile(r"[^\s\u200b]+")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_KANA = re.compile(r"[\u3040-\u30ff]")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"')\]”’]*(?=\s)|[。！？；]|\n")
+_KANA = re.compile(r"[\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
+# Scripts without blanks between words, which ICU has dictionaries of: Thai, Lao, Burmese, Khmer. Tibetan
+# is cut into syllables.
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u19e0-\u19ff]"
+)
+_SENTENCE_END = re.compile(r"[.!?…؟۔։።]+[\"')\]”’»]*(?=\s)|[。！？；｡।॥။។៕]|\n")
+_JOINERS = "\u200c\u200d"
+_APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
 
 
 @dataclass(frozen=True)
@@ -63,37 +74,91 @@ class UnsuitableSampleError(ValueError):
 def find_words(text: str) -> list[Word]:
     """Words of ``text`` in reading order: what stands between blanks, less punctuation at its ends.
 
-    What stands between blanks and holds Chinese characters, without Japanese kana, is cut into words
-    by the segmenter jieba first.
+    Ends are boundaries of Unicode (UAX 29), so marks and vowel signs belong to their word. What stands
+    between blanks and is of a script without blanks is cut into words: Chinese by the segmenter jieba;
+    Japanese (wherever the text has kana), Thai, Lao, Khmer and Burmese by the dictionaries of ICU.
     """
+    japanese = _KANA.search(text) is not None
     return [
         word
         for chunk in _CHUNK.finditer(text)
-        for piece, start in _segments(chunk.group())
+        for piece, start in _segments(chunk.group(), japanese=japanese)
         for word in _trimmed(piece, chunk.start() + start)
     ]
 
 
+def is_between_characters(text: str, place: int) -> bool:
+    """Whether a place in ``text`` is a boundary of what a reader takes for characters (UAX 29)."""
+    return place in {0, *(end for _, end in _break(CharacterBreaker(text, "und")))}
+
+
+def is_inside_word(text: str, place: int) -> bool:
+    """Whether letters or digits of a script with blanks stand on both sides of a place in ``text``."""
+    sides = text[max(0, place - 1) : place + 1]
+    return place > 0 and len(sides) == 2 and sides.isalnum() and not _has_no_blanks(sides)
+
+
+def _break(breaker: CharacterBreaker | WordBreaker) -> Iterator[tuple[int, int]]:
+    """(start, end) of the segments of a text, in characters; ICU's own are in units of UTF-16."""
+    start = 0
+    for segment in breaker:
+        yield start, start + len(segment)
+        start += len(segment)
+
+
 def _trimmed(piece: str, start: int) -> list[Word]:
     """``piece``, which begins at ``start``, less punctuation at its ends; nothing if all is that."""
-    inner = [i for i, character in enumerate(piece) if character.isalnum()]
+    inner = [(a, b) for a, b in _break(WordBreaker(piece, "und")) if _has_letters(piece[a:b])]
     if not inner:
         return []
-    return [Word(piece[inner[0] : inner[-1] + 1], start + inner[0], start + inner[-1] + 1)]
+    a, b = inner[0][0], inner[-1][1]
+    while _is_loose(piece[a]):
+        a += 1
+    while _is_loose(piece[b - 1]):
+        b -= 1
+    return [Word(piece[a:b], start + a, start + b)]
 
 
-def _segments(chunk: str) -> list[tuple[str, int]]:
-    if not _HAN.search(chunk) or _KANA.search(chunk):
-        return [(chunk, 0)]
+def _has_letters(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _is_loose(character: str) -> bool:
+    """Whether Unicode joins a character to a word that is no part of it: a low line, a direction mark."""
+    return unicodedata.category(character) in ("Pc", "Cf") and character not in _JOINERS
+
+
+def _segments(chunk: str, *, japanese: bool) -> list[tuple[str, int]]:
+    """Pieces of what stands between blanks, each with its start; one, if its script has blanks."""
+    if _HAN.search(chunk) and not japanese:
+        return _chinese(chunk)
+    if _has_no_blanks(chunk):
+        return [(chunk[a:b], a) for a, b in _break(WordBreaker(chunk, "und"))]
+    return [(chunk, 0)]
+
+
+def _has_no_blanks(text: str) -> bool:
+    """Whether some of a text is of a script that has no blanks between words."""
+    return any(script.search(text) for script in (_HAN, _KANA, _UNSPACED))
+
+
+def _chinese(chunk: str) -> list[tuple[str, int]]:
     import rjieba  # for texts in Chinese only
 
-    return [(piece, start) for piece, start, _ in rjieba.tokenize(chunk)]
+    pieces: list[tuple[str, int]] = []
+    for piece, start, _ in rjieba.tokenize(chunk):
+        if pieces and unicodedata.category(piece[0]).startswith("M"):
+            # A variation selector, which the segmenter takes for a word.
+            pieces[-1] = (pieces[-1][0] + piece, pieces[-1][1])
+        else:
+            pieces.append((piece, start))
+    return pieces
 
 
 def find_sentences(text: str) -> list[Word]:
     """Sentences of ``text``, less punctuation at their ends.
 
-    A sentence ends with . ! ? … before a blank, with 。！？；, or with its line.
+    A sentence ends with . ! ? … ؟ ۔ before a blank, with 。！？；।, or with its line.
     """
     places = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
     return [sentence for a, b in pairwise(places) for sentence in _trimmed(text[a:b], a)]
@@ -132,17 +197,17 @@ def stop_words(setting: str | Collection[str]) -> frozenset[str]:
     }
     if isinstance(setting, str):
         return builtin[setting]
-    return frozenset(word.casefold() for word in setting)
+    return frozenset(map(_plain, setting))
+
+
+def _plain(word: str) -> str:
+    """A word as stop-words are compared: case, kind of apostrophe and composition do not matter."""
+    return unicodedata.normalize("NFC", word.casefold()).translate(_APOSTROPHES)
 
 
 def eligible_words(text: str, excluded: Collection[str]) -> list[Word]:
     """Words of ``text`` that may be players: those whose case-folded form is not ``excluded``."""
-    straight = str.maketrans({"’": "'"})
-    return [
-        word
-        for word in find_words(text)
-        if word.text.casefold().translate(straight) not in excluded
-    ]
+    return [word for word in find_words(text) if _plain(word.text) not in excluded]
 
 
 def choose_players(

@@ -31,12 +31,14 @@ SHARED = "#5b2a86"  # none of the colours of the classes, of which this figure s
 
 
 @plain_style()
-def draw(models: Sequence[LogicalModel], prompt: AnalysedPrompt) -> Figure:
+def draw(models: Sequence[LogicalModel], prompts: Sequence[AnalysedPrompt]) -> Figure:
     """Draw figure 9.
 
     Args:
-        models: two logical models of ``prompt``.
+        models: logical models of one prompt in two LLMs.
+        prompts: the prompt as each of them reads it; their scored tokens may differ.
     """
+    prompt = prompts[0]
     first = pl.int_range(pl.len()).over("kind") < IN_A_ROW
     shown = [model.interactions.filter(first) for model in models]
     heights = {
@@ -52,7 +54,10 @@ def draw(models: Sequence[LogicalModel], prompt: AnalysedPrompt) -> Figure:
     draw_prompt(canvas, lines, MARGIN + PROMPT_LEFT, 0.06)
     below = 0.06 + LINE * (len(lines) + 0.5)
     canvas.text(MARGIN, below, "Target", fontweight="bold")
-    canvas.text(MARGIN + PROMPT_LEFT, below, f"“{prompt.target}”")
+    names = list(dict.fromkeys(prompt.scored_name for prompt in prompts))
+    canvas.text(
+        MARGIN + PROMPT_LEFT, below, " (left); ".join(names) + " (right)" * (len(names) > 1)
+    )
 
     half = (TEXT_WIDTH - 2 * MARGIN - GUTTER) / 2
     for number, model in enumerate(models):

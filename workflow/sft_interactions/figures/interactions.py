@@ -26,7 +26,9 @@ from sft_interactions.figures.logical_model import (
     equation,
     lay_out,
     note,
+    shorten,
     signed,
+    text_width,
 )
 from sft_interactions.figures.panels import samples_name
 from sft_interactions.figures.style import (
@@ -34,6 +36,7 @@ from sft_interactions.figures.style import (
     DENOISING,
     GREY,
     LARGE,
+    MEDIUM,
     OVERFITTING,
     SMALL,
     TEXT_WIDTH,
@@ -87,12 +90,11 @@ def draw(
     canvas.text(MARGIN, 0.13, model.title, fontsize=LARGE, fontweight="bold")
     canvas.text(MARGIN, 0.28 + LINE / 2, "Prompt x", fontweight="bold")
     draw_prompt(canvas, lines, MARGIN + PROMPT_LEFT, 0.28)
-    canvas.text(
-        MARGIN,
-        equation_top,
-        f"LLM: log-odds of the target “{prompt.target}” v(N) = {signed(model.log_odds)}   ≈   "
-        f"logical model: φ(N) = {equation(model, shown)}",
-    )
+    found = f" v(N) = {signed(model.log_odds)}   ≈   logical model: φ(N) = {equation(model, shown)}"
+    is_whole = prompt.scored == prompt.target
+    about = "LLM: log-odds of the target " if is_whole else "LLM: log-odds of "
+    room = TEXT_WIDTH - 2 * MARGIN - text_width(about + found, MEDIUM)
+    canvas.text(MARGIN, equation_top, about + shorten(prompt.scored_name, room, MEDIUM) + found)
     width = (TEXT_WIDTH - 2 * MARGIN + BOX_GAP) / SHOWN - BOX_GAP
     for index, row in enumerate(shown.iter_rows(named=True)):
         x = MARGIN + index * (width + BOX_GAP)

@@ -33,6 +33,7 @@ MODULES = (
     "masking.prefix_tree",
     "models.loading",
     "models.packed_linear",
+    "models.positions",
 )
 # Of the config's ``inference``, what log-odds depend on.
 SETTINGS = ("dtype", "method", "batch_tokens", "memory_gb")
@@ -74,7 +75,8 @@ class InferenceJob:
         model_dir: folder of the model before SFT.
         checkpoints: step to folder of a checkpoint, in the order of evaluation.
         prompts: all prompts of the run by sample id. The rounding error is measured on the first one,
-            so that it does not depend on how samples are divided into jobs.
+            so that it does not depend on how samples are divided into jobs. The longest one must be
+            exact too: some models read long texts in another way.
         shard: which part of the samples this job evaluates, of ``settings["shards"]``, from 0 on.
         settings: ``inference`` of the config.
         mask_embedding: arguments of :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`
@@ -102,6 +104,7 @@ class InferenceJob:
         self.device, self.threads = device, threads
         self.parts = parts
         self.measured_sample = next(iter(prompts))
+        self.longest_sample = max(prompts, key=lambda sample_id: prompts[sample_id].n_tokens)
         own = list(prompts)[shard :: settings["shards"]]
         self.prompts = {sample_id: prompts[sample_id] for sample_id in own}
         self.n_samples = len(checkpoints) * len(own)
@@ -180,7 +183,11 @@ class InferenceJob:
         values = checkpoint.log_odds(prompt, count)
         about = {"dtype": self.settings["dtype"], "method": checkpoint.method}
         if self._is_measured(sample_id):
-            about |= checkpoint.error(prompt, values)
+            error = checkpoint.error(prompt, values)
+            if sample_id == self.measured_sample:
+                about |= error
+            if sample_id == self.longest_sample:
+                about["longest_sample_error_max"] = error["log_odds_error_max"]
         return values, about
 
     def _keys(self, folder: Path) -> dict[str, str]:
@@ -209,4 +216,4 @@ class InferenceJob:
         }
 
     def _is_measured(self, sample_id: str) -> bool:
-        return sample_id == self.measured_sample
+        return sample_id in (self.measured_sample, self.longest_sample)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from sft_interactions.masking.memory import BatchSize, is_out_of_memory
 from sft_interactions.masking.prefix_tree import PrefixTree, peak_bytes
+from sft_interactions.models.positions import check_length, position_limit
 
 
 def log_odds(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
@@ -66,6 +67,11 @@ class MaskedPrompt:
         return max(self.player_of_token, default=-1) + 1
 
     @property
+    def n_tokens(self) -> int:
+        """Number of tokens that are read: the last scored one is not."""
+        return len(self.token_ids) + len(self.target_token_ids) - 1
+
+    @property
     def first_tokens(self) -> list[int]:
         """Place of the first token of each player."""
         owners = list(self.player_of_token)
@@ -103,8 +109,8 @@ def masked_log_odds(
 
     Raises:
         NotBranchableError: the model cannot be evaluated as a prefix tree.
-        ValueError: there is no such method, or it takes no masks; or not even the smallest batch fits in
-            memory.
+        ValueError: there is no such method, or it takes no masks; the prompt is longer than the model
+            can read; or not even the smallest batch fits in memory.
     """
     if method not in ("prefix_tree", "full_length"):
         raise ValueError(f"method {method!r} is neither prefix_tree nor full_length")
@@ -113,6 +119,7 @@ def masked_log_odds(
             "method prefix_tree takes no masks; use full_length for some maskings only"
         )
     model = _transformers_model(model)
+    check_length(prompt.n_tokens, position_limit(model.config), "the prompt")
     batch = batch or BatchSize.of_device(model.device)
     inputs = MaskedInputs(model, prompt, mask_embedding)
     order = torch.arange(2**prompt.n) if masks is None else torch.tensor(list(masks))

@@ -1,12 +1,17 @@
 """Examples of a prompt and its response, and batches of them.
 
-Imports torch only.
+Imports torch and transformers only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
+
+from sft_interactions.models.positions import check_length
+from sft_interactions.models.prompts import encode
+from sft_interactions.models.templates import Frame
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -28,6 +33,33 @@ def make_example(
             "or set filter.max_words on the data set"
         )
     return {"prompt_ids": list(prompt_ids), "response_ids": list(response_ids)}
+
+
+def make_examples(
+    rows: Iterable[tuple[str, str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    frame: Frame,
+    position_limit: int | None,
+    max_length: int,
+) -> list[Example]:
+    """Training examples of prompts and responses, as the frame renders them.
+
+    Args:
+        rows: sample_id, prompt and target.
+        position_limit: see :func:`~sft_interactions.models.positions.read_position_limit`.
+        max_length: largest number of tokens of an example.
+
+    Raises:
+        ValueError: a sample is longer than the model or ``max_length`` allows, or the tokenizer does not
+            take its prompt and its response apart.
+    """
+    examples = []
+    for sample_id, prompt, target in rows:
+        pair = encode(tokenizer, frame, prompt, target, sample_id)
+        length = len(pair.prompt_ids) + len(pair.trained_ids)
+        check_length(length, position_limit, f"sample {sample_id}")
+        examples.append(make_example(pair.prompt_ids, pair.trained_ids, max_length))
+    return examples
 
 
 class ResponseCollator:

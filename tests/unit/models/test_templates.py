@@ -1,0 +1,191 @@
+import copy
+import json
+import re
+from datetime import date
+
+import pytest
+import yaml
+from framed_prompts import INSTRUCTION, TEXT, prompt_of
+from tokenizers import Tokenizer
+
+from sft_interactions.config import SCHEMA_PATH
+from sft_interactions.models.prompts import encode
+from sft_interactions.models.templates import TEMPLATE_DATE, make_frame
+
+
+def test_plain_template(plain_tokenizer):
+    frame = make_frame(plain_tokenizer, "plain", INSTRUCTION)
+    assert frame.render("So sad.") == "<s>Positive or negative?\nSo sad.\nAnswer:"
+    assert frame.response("negative") == " negative</s>"
+
+
+def test_chat_template(chat_tokenizer):
+    frame = make_frame(chat_tokenizer, "chat", INSTRUCTION)
+    assert frame.render("So sad.") == (
+        "<s><|im_start|>user\nPositive or negative?\nSo sad.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert frame.response("negative") == "negative<|im_end|>"
+
+
+def test_chat_template_is_rendered_as_the_tokenizer_renders_it(chat_tokenizer):
+    turn = [{"role": "user", "content": INSTRUCTION.replace("{prompt}", TEXT)}]
+    frame = make_frame(chat_tokenizer, "chat", INSTRUCTION)
+    expected = chat_tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    assert frame.render(TEXT) == expected
+
+
+def test_no_beginning_token_where_the_tokenizer_adds_none(plain_tokenizer):
+    class Bare:
+        bos_token_id, eos_token, bos_token = 1, None, "<s>"
+
+        def __call__(self, text):
+            return {"input_ids": [9]}
+
+    assert make_frame(Bare(), "plain", "{prompt}").render("x") == "x\nAnswer:"
+    assert make_frame(Bare(), "plain", "{prompt}").response("y") == " y"
+
+
+@pytest.mark.parametrize("name", ["<s>", "</s>"])
+def test_a_special_token_must_be_itself_where_it_is_written(plain_tokenizer, name):
+    description = json.loads(plain_tokenizer.backend_tokenizer.to_str())
+    description["added_tokens"] = [t for t in description["added_tokens"] if t["content"] != name]
+    tokenizer = copy.deepcopy(plain_tokenizer)
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(description))
+    with pytest.raises(ValueError, match=f"does not read its own token '{name}' as one token; add"):
+        make_frame(tokenizer, "plain", "{prompt}")
+
+
+def test_templates_that_cannot_be_used(plain_tokenizer, chat_tokenizer):
+    with pytest.raises(ValueError, match="no chat template; set the model's `template: plain`"):
+        make_frame(plain_tokenizer, "chat", "{prompt}")
+    for template in ("chat", "plain"):
+        with pytest.raises(
+            ValueError, match=r"^instruction: \{prompt\} is there 2 times; write it"
+        ):
+            make_frame(chat_tokenizer, template, "{prompt} {prompt}")
+
+
+def dated(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "Today: {{ strftime_now('%d %b %Y') }}\n" + tokenizer.chat_template
+    return tokenizer
+
+
+def test_the_date_of_a_template_is_a_setting(chat_tokenizer):
+    tokenizer = dated(chat_tokenizer)
+    assert make_frame(tokenizer, "chat", "{prompt}").prefix.startswith("Today: 01 Jan 2025\n")
+    frame = make_frame(tokenizer, "chat", "{prompt}", "2024-02-29")
+    assert frame.prefix.startswith("Today: 29 Feb 2024\n")
+    prompt = prompt_of((tokenizer, frame))
+    assert tokenizer.decode(prompt.token_ids).startswith("Today: 29 Feb 2024\n")
+    # Without it the template would write the day's.
+    turn = [{"role": "user", "content": "x"}]
+    today = tokenizer.apply_chat_template(turn, tokenize=False).partition("\n")[0]
+    assert today.endswith(str(date.today().year))
+
+
+def test_the_default_date_is_that_of_the_schema():
+    schema = yaml.safe_load(SCHEMA_PATH.read_text())
+    models = schema["properties"]["models"]["additionalProperties"]["properties"]
+    assert models["template_date"]["default"] == TEMPLATE_DATE
+
+
+def templated(tokenizer, template):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+TURN = "<|im_start|>{{ m.role }}\n%s<|im_end|>\n"
+FOR, END = "{{ bos_token }}{% for m in messages %}", "{% endfor %}"
+GENERATION = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHANGED = {
+    "trims": (TURN % "{{ m.content | trim }}", " film ", "positive"),
+    "strips control characters": (TURN % "{{ m.content.strip() }}", "film\x1f", "positive"),
+    "cuts": (TURN % "{{ m.content[:20] }}", "film " * 9, "positive"),
+    "replaces": (TURN % "{{ m.content | replace('!', '.') }}", "film!", "positive"),
+    "escapes": (TURN % "{{ m.content | e }}", "a < b", "positive"),
+    "keeps thinking apart": (
+        TURN
+        % (
+            "{% if '</think>' in m.content %}{{ m.content.split('</think>')[-1].strip() }}"
+            "{% else %}{{ m.content }}{% endif %}"
+        ),
+        "film",
+        "<think>\nhm\n</think>\n\npositive",
+    ),
+    "takes a word for a command": (
+        "{% if '/think' in m.content %}<|im_start|>think{% endif %}" + TURN % "{{ m.content }}",
+        "film /think",
+        "positive",
+    ),
+}
+
+
+@pytest.mark.parametrize(("turn", "text", "target"), CHANGED.values(), ids=CHANGED)
+def test_a_template_that_changes_its_texts_is_refused(chat_tokenizer, turn, text, target):
+    tokenizer = templated(chat_tokenizer, FOR + turn + END + GENERATION)
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    encode(tokenizer, frame, "film", "negative", "s")
+    with pytest.raises(ValueError, match=r"^sample sample: the chat template writes '.*' where"):
+        prompt_of((tokenizer, frame), text=text, target=target)
+
+
+def test_both_texts_are_shown_where_they_differ(chat_tokenizer):
+    turn = CHANGED["replaces"][0]
+    tokenizer = templated(chat_tokenizer, FOR + turn + END + GENERATION)
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    with pytest.raises(ValueError, match="exclude_pattern") as error:
+        encode(tokenizer, frame, "lazy dog! " * 50, "positive", "s")
+    message = str(error.value)
+    assert "lazy dog. lazy dog" in message
+    assert "lazy dog! lazy dog" in message
+    assert len(message) < 400
+
+
+UNUSABLE = {
+    "no user text": (
+        FOR + TURN % "{{ m.content if m.role != 'user' }}" + END,
+        "does not hold the user text exactly once",
+    ),
+    "lower case": (
+        FOR + TURN % "{{ m.content | lower }}" + END,
+        "does not hold the response exactly",
+    ),
+    "the user text twice": (
+        FOR + "{{ m.content if m.role == 'user' }}" + TURN % "{{ m.content }}" + END,
+        "does not hold the user text exactly once",
+    ),
+    "no response": (
+        FOR + "{% if m.role == 'user' %}" + TURN % "{{ m.content }}" + "{% endif %}" + END,
+        "does not hold the response exactly once",
+    ),
+    "a system message is wanted": (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('No system\nmessage!') }}{% endif %}",
+        "does not render a user turn and its answer: No system message!; correct it",
+    ),
+    "wrong syntax": ("{% for %}", "does not render a user turn and its answer: Expected"),
+    "lists of parts are wanted": (
+        FOR + "{{ m.content[0]['text']['x'] }}" + END,
+        "does not render a user turn and its answer",
+    ),
+}
+
+
+@pytest.mark.parametrize(("template", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_templates_are_refused_in_one_line(chat_tokenizer, template, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        make_frame(templated(chat_tokenizer, template), "chat", "{prompt}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_template_may_ignore_the_generation_prompt(chat_tokenizer):
+    bare = templated(chat_tokenizer, FOR + TURN % "{{ m.content }}" + END)
+    with_prompt = make_frame(chat_tokenizer, "chat", INSTRUCTION)
+    without = make_frame(bare, "chat", INSTRUCTION)
+    assert without.render(TEXT) == with_prompt.render(TEXT)
+    pairs = [
+        encode(tokenizer, frame, TEXT, "positive", "s")
+        for tokenizer, frame in ((chat_tokenizer, with_prompt), (bare, without))
+    ]
+    assert pairs[0] == pairs[1]

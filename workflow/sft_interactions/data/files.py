@@ -1,0 +1,175 @@
+"""Reading a user's text files, each mistake with the line that it is in.
+
+Imports the standard library only.
+"""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Encodings in which every byte is a character: UTF-8 read as one of them gives no error but rubbish.
+_SINGLE_BYTE = ("iso8859", "cp125", "koi8", "mac")
+# A byte order mark is no text; a file of UTF-8 may begin with one.
+_UTF_8 = "utf-8-sig"
+_LONGEST_FIELD = 2**31 - 1
+
+Row = tuple[str, dict[str, Any]]
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Text of a file, line ends as they are, without a byte order mark.
+
+    Raises:
+        ValueError: the file is not in that encoding (the message names the line), or there is no such
+            encoding.
+        OSError: the file cannot be read.
+    """
+    raw = path.read_bytes()
+    try:
+        codec = codecs.lookup(encoding).name
+    except LookupError as error:
+        raise ValueError(f"{path}: there is no encoding {encoding}; correct encoding") from error
+    if not codec.startswith("utf-16"):
+        _refuse_utf_16(raw, path, encoding)
+    if codec.startswith(_SINGLE_BYTE) and not raw.isascii() and _is_utf_8(raw):
+        raise ValueError(f"{path} is in UTF-8, not in {encoding}; correct encoding")
+    return _decode(raw, path, _UTF_8 if codec == "utf-8" else codec, encoding, first_line=1)
+
+
+def _refuse_utf_16(raw: bytes, path: Path, encoding: str) -> None:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} is in UTF-16, not in {encoding}; save it as UTF-8")
+
+
+def _decode(raw: bytes, path: Path, codec: str, encoding: str, *, first_line: int) -> str:
+    try:
+        return raw.decode(codec)
+    except UnicodeError as error:
+        line = first_line + raw.count(b"\n", 0, getattr(error, "start", 0))
+        raise ValueError(
+            f"{path}, line {line} is not in {encoding}: {error}; correct encoding, or save the file as "
+            "UTF-8"
+        ) from error
+
+
+def _is_utf_8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_separated(
+    path: Path, delimiter: str, *, quoted: bool, encoding: str = "utf-8", header: bool = True
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Rows of a file of separated values.
+
+    Args:
+        quoted: whether fields may stand between quotation marks, which otherwise are text.
+        header: whether the first line holds the names of the columns.
+
+    Returns:
+        The names (none without a header), and for each row where it ends (``line 3``) and its fields.
+        Empty lines are left out.
+
+    Raises:
+        ValueError: a row has another number of fields than the first one, or a quotation mark is out of
+            place; the message names the line.
+    """
+    csv.field_size_limit(_LONGEST_FIELD)
+    lines = csv.reader(
+        io.StringIO(read_text(path, encoding), newline=""),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=True,
+    )
+    rows: list[tuple[str, list[str]]] = []
+    try:
+        for fields in lines:
+            if fields:
+                rows.append((f"line {lines.line_num}", fields))
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {lines.line_num} cannot be read: {error}; correct its quotation marks"
+        ) from error
+    if not rows:
+        raise ValueError(f"{path} is empty; name another file")
+    width = len(rows[0][1])
+    for place, fields in rows:
+        if len(fields) != width:
+            raise ValueError(
+                f"{path}, {place} has {len(fields)} fields, the first line {width}; correct that line or "
+                "its quotation marks"
+            )
+    return (rows[0][1], rows[1:]) if header else ([], rows)
+
+
+def find_column(path: Path, names: list[str], column: str) -> int:
+    """Place of a column among the names of a file.
+
+    Raises:
+        ValueError: several columns have that name.
+    """
+    if names.count(column) > 1:
+        raise ValueError(
+            f"{path} has {names.count(column)} columns named {column!r}; rename all but one"
+        )
+    return names.index(column)
+
+
+def read_json_lines(path: Path) -> Iterator[Row]:
+    """Objects of a file with one JSON object a line, each with its place (``line 3``).
+
+    Raises:
+        ValueError: a line is not a JSON object in UTF-8.
+    """
+    raw = path.read_bytes()
+    _refuse_utf_16(raw, path, "utf-8")
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        if line.strip():
+            text = _decode(line, path, _UTF_8, "utf-8", first_line=number)
+            yield f"line {number}", _parse_object(text, f"{path}, line {number}")
+
+
+def _parse_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text, object_pairs_hook=_no_repeats)
+    except ValueError as error:
+        raise ValueError(f"{where} is not a JSON object: {error}; correct that line") from error
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{where} is not a JSON object; correct it, or set format to json for an array"
+        )
+    return row
+
+
+def read_json_array(path: Path) -> Iterator[Row]:
+    """Objects of a file that is one JSON array, each with its place (``entry 3``).
+
+    Raises:
+        ValueError: the file is not an array of JSON objects in UTF-8.
+    """
+    text = read_text(path)
+    try:
+        rows = json.loads(text, object_pairs_hook=_no_repeats)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}; correct it, or set format") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} is not an array of objects; name another file, or set format")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, entry {number} is not a JSON object; correct it")
+        yield f"entry {number}", row
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"the key {repeated[0]!r} is there more than once")
+    return dict(pairs)

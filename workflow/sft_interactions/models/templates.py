@@ -1,0 +1,219 @@
+"""Chat templates: the text around a prompt and its response, and whether a template keeps to it.
+
+Imports transformers only.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from unittest.mock import patch
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
+
+# Stand for the prompt and the response while a template is rendered.
+_PROMPT, _RESPONSE = "PROMPTGOESHERE", "RESPONSEGOESHERE"
+PLAIN_SUFFIX = "\nAnswer:"
+TEMPLATE_DATE = "2025-01-01"  # the default of the config key template_date
+_SHOWN = 70  # characters of a text in a message
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What a chat template is asked to render.
+
+    Attributes:
+        instruction: the user text, with ``{prompt}`` where the prompt stands.
+        date: today, for templates that write it; YYYY-MM-DD.
+        end: what the template writes after a response, but for line breaks.
+    """
+
+    instruction: str
+    date: str
+    end: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The text around the user text and around the response; background that is never masked.
+
+    Attributes:
+        response_prefix: blanks between ``suffix`` and the response, which some tokenizers join to the
+            response's first token.
+        turns: what the frame was made of; None for the plain template.
+    """
+
+    prefix: str
+    suffix: str
+    response_prefix: str
+    response_suffix: str
+    turns: Turns | None = None
+
+    def render(self, prompt: str) -> str:
+        """The whole text that the model reads before it answers."""
+        return self.prefix + prompt + self.suffix
+
+    def response(self, target: str) -> str:
+        """The whole text that the model is trained to answer."""
+        return self.response_prefix + target + self.response_suffix
+
+
+def make_frame(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    instruction: str,
+    today: str = TEMPLATE_DATE,
+) -> Frame:
+    """Frame of a tokenizer's own chat template (``chat``) or of the plain template (``plain``).
+
+    The plain template is the tokenizer's beginning-of-sequence token (where it has one), the user
+    text, a line break and ``Answer:``; the response follows after a space.
+
+    Args:
+        instruction: the user text, with ``{prompt}`` where the prompt stands.
+        today: the date that a chat template writes as today's, YYYY-MM-DD.
+
+    Raises:
+        ValueError: ``chat`` for a tokenizer without a chat template, or a template that stops, or that
+            does not keep the texts of user and response as they are.
+    """
+    if instruction.count("{prompt}") != 1:
+        raise ValueError(
+            f"instruction: {{prompt}} is there {instruction.count('{prompt}')} times; write it once"
+        )
+    user = instruction.replace("{prompt}", _PROMPT)
+    turns = None
+    if template == "plain":
+        rendered = _bos(tokenizer) + user + PLAIN_SUFFIX
+        response_prefix, response_suffix = " ", _eos(tokenizer)
+    else:
+        rendered, response_prefix, end = _render_chat(tokenizer, user, today)
+        response_suffix = end or _eos(tokenizer)
+        turns = Turns(instruction, today, end)
+    if rendered.count(_PROMPT) != 1:
+        raise ValueError(
+            "the chat template does not hold the user text exactly once, as it stands; set the model's "
+            "`template: plain`"
+        )
+    prefix, _, suffix = rendered.partition(_PROMPT)
+    return Frame(prefix, suffix, response_prefix, response_suffix, turns)
+
+
+def _render_chat(tokenizer: PreTrainedTokenizerBase, user: str, today: str) -> tuple[str, str, str]:
+    """A user turn by the chat template, up to the response; and what stands before and after that."""
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template; set the model's `template: plain`")
+    asked, answered = _render_turns(tokenizer, user, _RESPONSE, today)
+    if not answered.startswith(asked):
+        raise ValueError(
+            "the chat template renders a turn with its answer otherwise than the turn alone; set the "
+            "model's `template: plain`"
+        )
+    between, _, after = answered.removeprefix(asked).partition(_RESPONSE)
+    if answered.count(_RESPONSE) != 1:
+        raise ValueError(
+            "the chat template does not hold the response exactly once, as it stands; set the model's "
+            "`template: plain`"
+        )
+    before_blanks = between.rstrip(" ")
+    blanks = between.removeprefix(before_blanks)
+    return asked + before_blanks, blanks, after.rstrip("\n")
+
+
+def _render_turns(
+    tokenizer: PreTrainedTokenizerBase, user: str, response: str, today: str
+) -> tuple[str, str]:
+    """A user turn that asks for an answer, and the turn with its answer, by the chat template."""
+    turn = {"role": "user", "content": user}
+    answer = {"role": "assistant", "content": response}
+    try:
+        with _on_date(today):
+            asked = tokenizer.apply_chat_template(
+                [turn], tokenize=False, add_generation_prompt=True
+            )
+            answered = tokenizer.apply_chat_template([turn, answer], tokenize=False)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the chat template does not render a user turn and its answer: {_on_one_line(error)}; "
+            "correct it in the model's folder, or set the model's `template: plain`"
+        ) from error
+    return str(asked), str(answered)
+
+
+@contextmanager
+def _on_date(today: str) -> Iterator[None]:
+    """Let chat templates find another date than the day's, which a study must not depend on."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]  # templates give no zone
+            return datetime.combine(date.fromisoformat(today), time())
+
+    # What it is called there is transformers' own affair: tests/unit/models/test_templates.py tells when an
+    # upgrade changes that. Functions are not handed on to templates.
+    with patch.object(chat_template_utils, "datetime", Clock):
+        yield
+
+
+def _on_one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The beginning-of-sequence token, if the tokenizer puts it before a text by itself."""
+    bos_id = tokenizer.bos_token_id
+    if bos_id is None or tokenizer("a")["input_ids"][:1] != [bos_id]:
+        return ""
+    return _as_written(tokenizer, str(tokenizer.bos_token), bos_id)
+
+
+def _eos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The end-of-sequence token, if the tokenizer has one."""
+    if tokenizer.eos_token is None:
+        return ""
+    return _as_written(tokenizer, str(tokenizer.eos_token), tokenizer.eos_token_id)
+
+
+def _as_written(tokenizer: PreTrainedTokenizerBase, name: str, token: int) -> str:
+    """The name of a special token, which must be that token where it is written into a text."""
+    if tokenizer(name, add_special_tokens=False)["input_ids"] != [token]:
+        raise ValueError(
+            f"the tokenizer does not read its own token {name!r} as one token; add it to added_tokens of "
+            "the model's tokenizer.json"
+        )
+    return name
+
+
+def check_rendering(
+    tokenizer: PreTrainedTokenizerBase, frame: Frame, text: str, target: str, sample_id: str
+) -> None:
+    """Check that the chat template itself renders a prompt and its response as the frame does.
+
+    A template may change, trim or drop what it is given, or write it in another place.
+
+    Raises:
+        ValueError: it does; the message has both texts.
+    """
+    if frame.turns is None:
+        return
+    user = frame.turns.instruction.replace("{prompt}", text)
+    asked, answered = _render_turns(tokenizer, user, target, frame.turns.date)
+    wanted = frame.render(text) + frame.response_prefix + target + frame.turns.end
+    if not frame.render(text).startswith(asked):
+        raise ValueError(_difference(asked, frame.render(text), sample_id))
+    if answered.rstrip("\n") != wanted.rstrip("\n"):
+        raise ValueError(_difference(answered, wanted, sample_id))
+
+
+def _difference(own: str, wanted: str, sample_id: str) -> str:
+    pairs = enumerate(zip(own, wanted, strict=False))
+    place = next((i for i, (a, b) in pairs if a != b), min(len(own), len(wanted)))
+    start = max(0, place - _SHOWN // 2)
+    shown = [text[start : start + _SHOWN] for text in (own, wanted)]
+    return (
+        f"sample {sample_id}: the chat template writes {shown[0]!r} where the prompt and its response "
+        f"make {shown[1]!r}; drop such samples by filter.exclude_pattern, or set the model's "
+        "`template: plain`"
+    )
