@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from sft_interactions.extraction import extract, iteration, program, reconstruct
+from sft_interactions.extraction import extract, highs, iteration, program, reconstruct
 from sft_interactions.extraction.tie_break import TIE_BREAKS, tie_break_weights
 
 
@@ -359,7 +359,7 @@ def test_what_the_interior_point_does_not_solve_goes_to_highs(random_v, calls):
     calls.options.clear()
     calls.spoil = lambda _: None
     solved = extract(v)
-    assert calls.options == [{}, {"correctors": 1}, {"shortcuts": False}]
+    assert calls.options == [{}]
     assert_same(solved, expected)
     assert solved.iterations[0] > expected.iterations[0]
 
@@ -373,7 +373,31 @@ def test_a_degenerate_optimum_goes_to_highs_at_once(random_v, calls):
     assert calls.options == [{}]
 
 
-def test_the_second_try_is_the_last_if_it_ends_in_a_vertex(random_v, calls):
+@pytest.fixture
+def many_players(monkeypatch):
+    """Four players are treated as if they were too many for the simplex, which gives up."""
+    monkeypatch.setattr(program, "_SIMPLEX_PLAYERS", 3)
+    solve, methods = highs.solve, []
+
+    def give_up(*arguments, method, max_iterations=None):
+        methods.append(method)
+        return None if max_iterations else solve(*arguments, method=method)
+
+    monkeypatch.setattr(highs, "solve", give_up)
+    return methods
+
+
+def test_many_players_take_other_paths_before_the_slow_solver(random_v, calls, many_players):
+    v = random_v(0, 4)
+    expected = extract(v)
+    calls.options.clear()
+    calls.spoil = lambda _: None
+    assert_same(extract(v), expected)
+    assert calls.options == [{}, {"correctors": 1}, {"shortcuts": False}]
+    assert many_players == ["simplex", "ipm"]
+
+
+def test_the_second_try_is_the_last_if_it_ends_in_a_vertex(random_v, calls, many_players):
     v = random_v(0, 4)
     expected = extract(v)
     calls.options.clear()
@@ -382,25 +406,112 @@ def test_the_second_try_is_the_last_if_it_ends_in_a_vertex(random_v, calls):
     assert calls.options == [{}, {"correctors": 1}]
 
 
-def test_an_unsolved_problem_is_an_error(random_v, calls, monkeypatch):
+def test_an_unsolved_problem_is_an_error(random_v, calls, many_players, monkeypatch):
     monkeypatch.setattr(program, "MAX_PLAYERS_DENSE", 3)
-    monkeypatch.setattr(program, "MAX_PLAYERS_HIGHS", 3)
+    monkeypatch.setattr(program, "MAX_PLAYERS_IPM", 3)
     calls.spoil = lambda _: None
     with pytest.raises(RuntimeError, match="problem 0: the extraction program is not solved"):
         extract(random_v(0, 4))
     assert calls.options == [{}, {"correctors": 1}]
 
 
-def test_the_better_of_inexact_solutions_is_kept(random_v, calls, monkeypatch):
-    monkeypatch.setattr(program, "MAX_PLAYERS_HIGHS", 3)
+def test_the_better_of_inexact_solutions_is_kept(random_v, calls, many_players, monkeypatch):
+    monkeypatch.setattr(program, "MAX_PLAYERS_IPM", 3)
     v = random_v(0, 4)
     gaps = iter([1e-3, 1e-5, 1e-4])
-    effects = iter([1.0, 2.0, 3.0])
+    constants = iter([0.0, 1e-9, 2e-9])
     calls.spoil = lambda solution: replace(
-        solution,
-        gap=next(gaps),
-        exact=False,
-        effects=np.full(solution.effects.shape, next(effects)),
+        solution, gap=next(gaps), exact=False, constant=solution.constant + next(constants)
     )
+    exact = extract(v, solver="simplex")
     solved = extract(v)
-    np.testing.assert_allclose(solved.and_effects, 2.0 * np.ptp(v))
+    shift = (solved.bias - exact.bias) / np.ptp(v)
+    np.testing.assert_allclose(shift, 1e-9, rtol=1e-3, atol=0)
+
+
+def test_a_solution_outside_its_noise_bound_is_an_error(random_v, calls, many_players, monkeypatch):
+    monkeypatch.setattr(program, "MAX_PLAYERS_DENSE", 3)
+    monkeypatch.setattr(program, "MAX_PLAYERS_IPM", 3)
+    calls.spoil = lambda solution: replace(
+        solution, gap=0.0, exact=False, constant=solution.constant + 0.01
+    )
+    with pytest.raises(RuntimeError, match=r"problem 0: \|phi - v\| reaches .* above its bound"):
+        extract(random_v(0, 4))
+
+
+def test_the_lower_bound_is_not_cut_to_the_objective(random_v, calls, monkeypatch):
+    """A point that is too small shows in its certificate."""
+    monkeypatch.setattr(program, "_EXCESS", np.inf)
+    calls.spoil = lambda solution: replace(solution, effects=solution.effects / 2)
+    solved = extract(random_v(0, 4))
+    assert solved.l1_lower_bound[0] > 1.5 * solved.l1[0]
+
+
+def degenerate(n):
+    """Tables with many equal entries, and few interactions."""
+    order = np.array([mask.bit_count() for mask in range(1 << n)])
+    rng = np.random.default_rng(n)
+    few = reconstruct(*(rng.normal(size=1), *planted(n, n, 2)[:2]))[0]
+    return {
+        "planted": few,
+        "saturated": np.clip(few, -1, 1),
+        "symmetric": order.astype(float) ** 2,
+        "step": (order >= n // 2).astype(float),
+        "one mask": np.eye(1 << n)[3],
+        "integers": rng.integers(-2, 3, 1 << n).astype(float),
+        "halves": np.repeat([0.0, 1.0], 1 << (n - 1)),
+    }
+
+
+@pytest.mark.parametrize("noise_ratio", [0.0, 0.04, 0.3])
+@pytest.mark.parametrize("name", degenerate(3))
+@pytest.mark.parametrize("n", [3, 5, 6])
+def test_degenerate_tables_are_solved(n, name, noise_ratio):
+    v = degenerate(n)[name][None]
+    solved = extract(v, noise_ratio=noise_ratio)
+    expected = extract(v, noise_ratio=noise_ratio, solver="simplex")
+    scale = np.ptp(v)
+    assert solved.l1[0] == pytest.approx(expected.l1[0], rel=1e-7, abs=1e-9)
+    assert solved.l1_lower_bound[0] == pytest.approx(solved.l1[0], rel=1e-7, abs=1e-9)
+    assert solved.max_residual[0] <= solved.noise_bound[0] + 1e-9 * scale
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v: v + 1e12, r"v\[1\] spans .* around 1e\+12, which leaves float64 too few digits"),
+        (lambda v: v * 1e-300, r"v\[1\] spans .*, which float64 does not resolve; scale v up"),
+    ],
+    ids=["offset", "tiny"],
+)
+def test_too_few_digits_are_refused(random_v, spoil, message):
+    v = random_v(0, 4, 2)
+    v[1] = spoil(v[1])
+    with pytest.raises(ValueError, match=message):
+        extract(v)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("size", [1e-250, 1e-6, 1.0, 1e9])
+def test_size_and_offset_change_nothing_but_rounding(random_v, size, offset):
+    v = random_v(3, 4, 2)
+    solved = extract((v + offset) * size)
+    np.testing.assert_allclose(solved.and_effects / size, extract(v).and_effects, atol=1e-6)
+
+
+@pytest.mark.parametrize("outlier", [1e4, 1e8, 1e11])
+def test_an_outlier_is_within_the_noise_bound(random_v, outlier):
+    v = random_v(0, 5)
+    v[0, 9] = outlier
+    solved = extract(v)
+    assert solved.max_residual[0] <= solved.noise_bound[0] + 1e-9 * outlier
+    assert solved.l1[0] - solved.l1_lower_bound[0] <= 1e-6 * solved.l1[0]
+
+
+def test_the_last_digits_do_not_depend_on_the_batch(random_v):
+    v = np.concatenate([random_v(seed, 6, 4) for seed in range(4)])
+    together = extract(v)
+    for row in range(len(v)):
+        alone = extract(v[[row]])
+        for field in ("l1", "l1_lower_bound", "l1_plain", "max_residual", "bias"):
+            assert getattr(alone, field)[0] == getattr(together, field)[row], field

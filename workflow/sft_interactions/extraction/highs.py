@@ -43,7 +43,8 @@ def solve(
     *,
     method: str = "simplex",
     column_order: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    max_iterations: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int] | None:
     """Minimise Σ w|x| subject to |A·x − v| ≤ noise_bound, A = `design_matrix(n)`, c unpenalised.
 
     Args:
@@ -52,18 +53,22 @@ def solve(
         weights: (2·2^n − n − 2,), positive, of I(T), T ≠ ∅, then J(T), |T| ≥ 2.
         method: "simplex" or "ipm" (with crossover).
         column_order: permutation of the weighted columns, to show that it does not matter.
+        max_iterations: of the simplex, where to give up.
 
     Returns:
-        x float64 (2·2^n − n − 1,), y float64 (2^n,) (row duals) and the number of iterations.
+        x float64 (2·2^n − n − 1,), y float64 (2^n,) (row duals) and the number of iterations; None if
+        it has given up.
 
     Raises:
         RuntimeError: HiGHS does not reach an optimum or rejects an option.
     """
     n_effects = len(weights)
     order = np.arange(n_effects) if column_order is None else column_order
-    solver = _solver(method)
+    solver = _solver(method, max_iterations)
     solver.passModel(_model(v, noise_bound, weights, order))
     solver.run()
+    if solver.getModelStatus() == highspy.HighsModelStatus.kIterationLimit:
+        return None
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         raise RuntimeError(f"HiGHS ends with {solver.getModelStatus()}")
     solution, info = solver.getSolution(), solver.getInfo()
@@ -98,7 +103,7 @@ def _model(
     return lp
 
 
-def _solver(method: str) -> highspy.Highs:
+def _solver(method: str, max_iterations: int | None) -> highspy.Highs:
     """HiGHS with our options.
 
     Raises:
@@ -112,6 +117,8 @@ def _solver(method: str) -> highspy.Highs:
         "primal_feasibility_tolerance": 1e-9,
         "dual_feasibility_tolerance": 1e-9,
     }
+    if max_iterations is not None:
+        options["simplex_iteration_limit"] = max_iterations
     for name, value in options.items():
         # An unknown name or value is not an exception: HiGHS keeps its old setting.
         if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:

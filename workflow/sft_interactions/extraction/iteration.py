@@ -24,6 +24,8 @@ _COLUMNS_GAP = 1e-3
 _VERTEX_GAP = 1e-4
 # At a gap of rounding without a vertex the optimum is degenerate, and more steps do not help.
 _LAST_GAP = 1e-14
+# The same holds once a gap below the first has grown by the second: rounding has taken over.
+_BEST_GAP, _GROWTH = 1e-8, 10.0
 # An effect of an iterate below this is below its precision, and no effect (v has range 1).
 _NO_EFFECT = 1e-7
 
@@ -86,6 +88,7 @@ def _solve_batch(
     iterations = np.zeros(n_problems, dtype=np.int64)
     state = State.start(v, bound, weights, mask)
     unsolved = []
+    best = np.full(n_problems, np.inf)
     for _ in range(max_iterations):
         by_columns = _by_columns(state, weights, large)
         advance(state, weights, mask, by_columns, 0 if by_columns.all() else correctors)
@@ -99,7 +102,10 @@ def _solve_batch(
             vertex = find_vertex(state, i, weights, mask, gap[i])
             solutions[state.index[i]] = vertex
             done[i] = vertex is not None
-        keep = ~done & np.isfinite(gap) & (gap > _LAST_GAP)
+        best[state.index] = np.fmin(best[state.index], gap)
+        least = best[state.index]
+        wanders = (least < _BEST_GAP) & (gap > _GROWTH * least)
+        keep = ~done & np.isfinite(gap) & (gap > _LAST_GAP) & ~wanders
         unsolved.append(state.take(~done & ~keep))
         state = state.take(keep)
         if not keep.any():

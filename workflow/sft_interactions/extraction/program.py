@@ -13,10 +13,11 @@ from sft_interactions.extraction.transforms import complement, n_players, subset
 from sft_interactions.extraction.vertex import solve_active
 from sft_interactions.limits import MAX_PLAYERS, MAX_PLAYERS_EXACT_FIT, MIN_PLAYERS
 
-# From here on a try without shortcuts, or HiGHS, would take many minutes a problem.
-MAX_PLAYERS_DENSE, MAX_PLAYERS_HIGHS = 11, 12
-# From here on HiGHS is faster by its interior point than by its simplex.
-_IPM_PLAYERS = 10
+# From here on a try without shortcuts, or HiGHS's interior point, would take many minutes a problem.
+MAX_PLAYERS_DENSE, MAX_PLAYERS_IPM = 11, 12
+# Up to here HiGHS's simplex is run to its end. Further on it is worth a try of so many iterations: it
+# solves sparse, degenerate problems in few, and on those our iteration ends without a vertex.
+_SIMPLEX_PLAYERS, _SIMPLEX_ITERATIONS = 10, 4000
 SOLVERS = ("interior-point", "simplex", "ipm")
 # Entries of v that are solved together: enough to amortise Python, few enough for the cache.
 _CHUNK_SIZE = 1 << 13
@@ -24,6 +25,13 @@ _CHUNK_SIZE = 1 << 13
 _SMALL_GAP = 1e-8
 # Of HiGHS: effects below the first are its rounding; above the second a vertex is not the optimum.
 _HIGHS_ZERO, _HIGHS_GAP = 1e-9, 1e-9
+# A bound below this part of the range of v is below the precision of active rows, and is taken for 0.
+_SMALLEST_BOUND = 1e-8
+# Values further from 0 than this many times their range leave float64 too few digits.
+_LARGEST_OFFSET = 1e7
+_SMALLEST_RANGE = 1e-280
+# φ may leave the noise bound by this part of the range of v, which is rounding.
+_EXCESS = 1e-7
 
 
 @dataclass(frozen=True)
@@ -108,10 +116,11 @@ def extract(
         The solutions, in the order of the rows of v.
 
     Raises:
-        ValueError: v has a wrong shape or number of players, or a row (named) is not finite; an
-            unknown tie-break or solver; a negative noise_ratio; a noise bound of 0 with n ≥ 15,
-            which would need dense matrices beyond 16 GiB.
-        RuntimeError: no solution is found, not even by HiGHS.
+        ValueError: v has a wrong shape or number of players, or a row (named) is not finite, or has
+            too few digits for its range; an unknown tie-break or solver; a negative noise_ratio; a noise
+            bound of 0 with n ≥ 15, which would need dense matrices beyond 16 GiB.
+        RuntimeError: no solution is found, not even by HiGHS, or the one that is found leaves its
+            noise bound.
     """
     v = _checked(v)
     if not (np.isfinite(noise_ratio) and noise_ratio >= 0):
@@ -122,9 +131,11 @@ def extract(
     weights = np.stack(tie_break_weights(n_players(size), tie_break))
     noise_bound = noise_ratio * np.abs(v[:, -1] - v[:, 0])
     scale = np.ptp(v, axis=1)
+    _check_digits(v, scale)
     # Elsewhere a constant is within the bound: it is the optimum, with no effects.
     varies = np.flatnonzero(scale > 2 * noise_bound)
-    _check_exact_fit(noise_bound, varies, size)
+    bound = np.where(noise_bound < _SMALLEST_BOUND * scale, 0.0, noise_bound)
+    _check_exact_fit(bound, varies, size)
 
     and_effects, or_effects, y = np.zeros_like(v), np.zeros_like(v), np.zeros_like(v)
     constant = (v.min(axis=1) + v.max(axis=1)) / 2
@@ -134,7 +145,7 @@ def extract(
         centre, unit = v[varies].mean(axis=1), scale[varies]
         solutions, iterations[varies] = _solve(
             (v[varies] - centre[:, None]) / unit[:, None],
-            noise_bound[varies] / unit,
+            bound[varies] / unit,
             weights,
             gap_tolerance,
             solver,
@@ -144,7 +155,27 @@ def extract(
             and_effects[i], or_effects[i] = solution.effects * one
             constant[i] = middle + solution.constant * one
             y[i] = solution.y
-    return _measured(v, noise_bound, weights, and_effects, or_effects, constant, y, iterations)
+    found = _measured(v, noise_bound, weights, and_effects, or_effects, constant, y, iterations)
+    for row in np.flatnonzero(found.max_residual > noise_bound + _EXCESS * scale):
+        raise RuntimeError(
+            f"problem {row}: |phi - v| reaches {found.max_residual[row]:.3e}, above its bound of "
+            f"{noise_bound[row]:.3e}; no solution within it is found"
+        )
+    return found
+
+
+def _check_digits(v: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
+    """Raise ValueError for a row whose values float64 does not resolve well enough."""
+    furthest = np.abs(v).max(axis=1)
+    for row in np.flatnonzero(furthest > _LARGEST_OFFSET * np.where(scale > 0, scale, np.inf)):
+        raise ValueError(
+            f"v[{row}] spans {scale[row]:.3g} around {furthest[row]:.3g}, which leaves float64 too few "
+            "digits; take off a constant"
+        )
+    for row in np.flatnonzero((scale > 0) & (scale < _SMALLEST_RANGE)):
+        raise ValueError(
+            f"v[{row}] spans {scale[row]:.3g}, which float64 does not resolve; scale v up"
+        )
 
 
 def _checked(v: ArrayLike) -> NDArray[np.float64]:
@@ -197,7 +228,8 @@ def _measured(
     """
     bias = constant - or_effects.sum(axis=1)
     absolute_and, absolute_or = np.abs(and_effects), np.abs(or_effects)
-    l1 = absolute_and @ weights[0] + absolute_or @ weights[1]
+    # Row by row, so that the last digits do not depend on the batch.
+    l1 = (absolute_and * weights[0] + absolute_or * weights[1]).sum(axis=1)
     residual = reconstruct(bias, and_effects, or_effects) - v
     # y is feasible and sums to 0, so the offset of v adds nothing but rounding.
     lower = ((v - v.mean(axis=1, keepdims=True)) * y).sum(axis=1)
@@ -207,7 +239,7 @@ def _measured(
         or_effects=or_effects,
         bias=bias,
         l1=l1,
-        l1_lower_bound=np.clip(lower, 0.0, l1),
+        l1_lower_bound=np.maximum(lower, 0.0),
         l1_plain=absolute_and.sum(axis=1) + absolute_or.sum(axis=1),
         noise_bound=noise_bound,
         max_residual=np.abs(residual).max(axis=1),
@@ -286,13 +318,17 @@ def _tries(
         yield _by_highs(v, bound, weights, solver)
         return
     n = n_players(len(v))
+    if n <= _SIMPLEX_PLAYERS:
+        yield _by_highs(v, bound, weights, "simplex")
+        return
+    yield _by_highs(v, bound, weights, "simplex", _SIMPLEX_ITERATIONS)
     if solution is None or max(solution.gap, solution.excess) > min(gap_tolerance, _SMALL_GAP):
         bounds = np.array([bound])
         yield _only(iteration.solve(v[None], bounds, weights, correctors=1))
         if n <= MAX_PLAYERS_DENSE:
             yield _only(iteration.solve(v[None], bounds, weights, shortcuts=False))
-    if n <= MAX_PLAYERS_HIGHS:
-        yield _by_highs(v, bound, weights, "simplex" if n < _IPM_PLAYERS else "ipm")
+    if n <= MAX_PLAYERS_IPM:
+        yield _by_highs(v, bound, weights, "ipm")
 
 
 def _only(
@@ -304,11 +340,18 @@ def _only(
 
 
 def _by_highs(
-    v: NDArray[np.float64], bound: float, weights: NDArray[np.float64], method: str
-) -> tuple[Solution, int]:
-    """HiGHS on one problem (2^n,), and the exact vertex of the basis that it finds."""
+    v: NDArray[np.float64],
+    bound: float,
+    weights: NDArray[np.float64],
+    method: str,
+    max_iterations: int | None = None,
+) -> tuple[Solution | None, int]:
+    """HiGHS on one problem (2^n,), and the exact vertex of the basis that it finds, if it ends."""
     mask = effect_mask(n_players(len(v)))
-    x, y, iterations = highs.solve(v, bound, weights[mask], method=method)
+    solved = highs.solve(v, bound, weights[mask], method=method, max_iterations=max_iterations)
+    if solved is None:
+        return None, max_iterations or 0
+    x, y, iterations = solved
     effects = np.zeros(mask.shape)
     effects[mask] = np.where(np.abs(x[:-1]) < _HIGHS_ZERO, 0.0, x[:-1])
     found = solve_active(v, bound, weights, effects, float(x[-1]), y)
