@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "files": set(),
     "tables": {"version"},
     "data": {"tables"},
-    "models": {"data", "tables"},
+    "models": {"data", "tables", "files"},
     "masking": {"models", "data", "tables", "files"},
     "extraction": {"tables", "limits"},
     "analysis": {"extraction", "tables"},

@@ -122,6 +122,13 @@ def index_of(change):
     return sharded(spoil)
 
 
+def edit_header(folder, old, new):
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
 def training_state(name):
     def spoil(folder):
         (folder / "model.safetensors").unlink()
@@ -151,6 +158,31 @@ SPOILT_FILES = {
     "FSDP": (training_state("pytorch_model_fsdp_0"), r"fsdp_0 is a part.*merge-weights"),
     "half a file": (lambda f: truncate(f / "model.safetensors"), r"has \d+ bytes, \d+ by its"),
     "a file of a few bytes": (write("model.safetensors", "abc"), r"is cut off or no safetensors"),
+    "a damaged header": (
+        write("model.safetensors", '\7\0\0\0\0\0\0\0{"x":1}'),
+        r"its header is damaged",
+    ),
+    "another size in the header": (
+        lambda f: edit_header(f, b"[32]", b"[31]"),
+        r"has another size than its shape says",
+    ),
+    "a link to nothing": (
+        lambda f: (unlink("model.safetensors")(f), (f / "model.safetensors").symlink_to("nothing")),
+        r"the weights are missing",
+    ),
+    "a bin shard missing": (
+        lambda f: (
+            unlink("model.safetensors")(f),
+            write("pytorch_model.bin.index.json", '{"weight_map": {"a": "pytorch_model-1.bin"}}')(
+                f
+            ),
+        ),
+        r"pytorch_model-1\.bin, which it lists, is missing",
+    ),
+    "bytes in quantised matrices": (
+        lambda f: rewrite(f, lambda ws: {n: w.to(torch.int8) for n, w in ws.items()}),
+        r"in I8, a quantised format",
+    ),
     "no header": (write("model.safetensors", "\2\0\0\0\0\0\0\0{["), r"its header is damaged"),
     "Git LFS": (
         write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:1"),

@@ -109,6 +109,11 @@ def files_of(folder: str | Path) -> list[Path]:
     )
 
 
+def weight_files_of(folder: str | Path) -> list[Path]:
+    """Files of a model or checkpoint that hold weights, in order of their names."""
+    return [file for file in files_of(folder) if file.suffix in (".safetensors", ".bin")]
+
+
 def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
     """Whether a checkpoint folder holds an adapter of PEFT or full weights.
 
@@ -172,8 +177,9 @@ def check_model(folder: str | Path) -> None:
     folder = Path(folder)
     config = read_json(folder / "config.json")
     _check_causal(folder / "config.json", config)
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "?")
+    quantisation = config.get("quantization_config")
+    if quantisation:
+        method = dict(quantisation).get("quant_method", "?")
         raise ValueError(
             f"{folder / 'config.json'}: the weights are quantised ({method}); de-quantise them "
             "(model.dequantize(), model.save_pretrained) or name the original model"
@@ -257,7 +263,11 @@ def _check_index(weights: Path, found: Mapping[str, tuple[int, ...]]) -> None:
 
 def _check_weights(file: Path) -> Mapping[str, tuple[int, ...]]:
     """Shapes of the tensors of a file by name; none for a .bin file, which only torch can read."""
-    with file.open("rb") as opened:
+    try:
+        opened = file.open("rb")
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}); mend it") from error
+    with opened:
         if opened.read(20).startswith(b"version https://git"):
             raise ValueError(f"{file}: is a pointer of Git LFS, not the weights; run git lfs pull")
     if file.suffix == ".safetensors":
@@ -456,28 +466,34 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"{path}: is cut off or no safetensors file; {NO_WEIGHTS}")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+            header.pop("__metadata__", None)
+            tensors = {
+                name: (str(entry["dtype"]), tuple(map(int, entry["shape"])), *entry["data_offsets"])
+                for name, entry in header.items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: its header is damaged; {NO_WEIGHTS}") from error
-    header.pop("__metadata__", None)
-    shapes, end = {}, 0
-    for name, entry in header.items():
-        shape, (begin, stop) = tuple(entry["shape"]), entry["data_offsets"]
-        if 0 in shape:
-            raise ValueError(
-                f"{path}: {name} is empty, as training with ZeRO-3 leaves it; gather the weights when "
-                "saving (stage3_gather_16bit_weights_on_model_save), or run zero_to_fp32.py"
-            )
-        bits = DTYPE_BITS.get(entry["dtype"])
-        if bits is None:
-            raise ValueError(
-                f"{path}: {name} is in {entry['dtype']}, a quantised format; save it in float32, float16 "
-                "or bfloat16"
-            )
-        if math.prod(shape) * bits != 8 * (stop - begin):
-            raise ValueError(f"{path}: {name} has another size than its shape says; {NO_WEIGHTS}")
-        shapes[name], end = shape, max(end, stop)
+    end = 0
+    for name, (dtype, shape, begin, stop) in tensors.items():
+        _check_tensor(f"{path}: {name}", dtype, shape, stop - begin)
+        end = max(end, stop)
     if 8 + length + end != size:
         raise ValueError(
             f"{path}: has {size} bytes, {8 + length + end} by its header; {NO_WEIGHTS}"
         )
-    return shapes
+    return {name: shape for name, (_, shape, _, _) in tensors.items()}
+
+
+def _check_tensor(where: str, dtype: str, shape: tuple[int, ...], n_bytes: int) -> None:
+    if 0 in shape:
+        raise ValueError(
+            f"{where} is empty, as training with ZeRO-3 leaves it; gather the weights when saving "
+            "(stage3_gather_16bit_weights_on_model_save), or run zero_to_fp32.py"
+        )
+    is_whole_numbers = dtype[0] in "IU" and where.endswith(".weight")
+    if dtype not in DTYPE_BITS or is_whole_numbers:
+        raise ValueError(
+            f"{where} is in {dtype}, a quantised format; save it in float32, float16 or bfloat16"
+        )
+    if math.prod(shape) * DTYPE_BITS[dtype] != 8 * n_bytes:
+        raise ValueError(f"{where} has another size than its shape says; {NO_WEIGHTS}")

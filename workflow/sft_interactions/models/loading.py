@@ -52,7 +52,7 @@ def load_base(folder: str | Path) -> PreTrainedModel:
     check_model(folder)
     model = load_strictly(folder)
     _check_finite(model.state_dict(), folder)
-    _check_causal(model, folder)
+    _check_reading(model, folder)
     return model
 
 
@@ -143,12 +143,32 @@ def _logits(model: "PreTrainedModel | PeftModel", ids: torch.Tensor) -> torch.Te
     return logits.float()
 
 
-def _check_causal(model: PreTrainedModel, folder: str | Path) -> None:
-    logits = _logits(model, _probe(model))[:, :-1]
-    if _differ(logits[0], logits[1]):
+@torch.inference_mode()
+def _logits_of_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    embeddings = input_embeddings(model)(ids)
+    logits: torch.Tensor = model(inputs_embeds=embeddings, use_cache=False).logits
+    return logits.float()
+
+
+def _check_reading(model: PreTrainedModel, folder: str | Path) -> None:
+    """Check that a model is causal, and that it reads nothing of a token but its embedding."""
+    ids = _probe(model)
+    try:
+        logits, by_embeddings = _logits(model, ids), _logits_of_embeddings(model, ids)
+    except Exception as error:  # what fails depends on the architecture
+        raise ValueError(
+            f"{folder}: {type(model).__name__} cannot evaluate a short text alone ({_first_line(error)}); "
+            "name a causal LM that reads text and nothing else"
+        ) from error
+    if _differ(logits[0, :-1], logits[1, :-1]):
         raise ValueError(
             f"{folder}: {type(model).__name__} is not causal here, since a later token changes the logits "
             "of earlier ones (a masked LM is such a model); name a causal LM"
+        )
+    if _differ(logits, by_embeddings):
+        raise ValueError(
+            f"{folder}: {type(model).__name__} reads more of a token than its embedding, so that no word "
+            "can be masked; name a model of another architecture"
         )
 
 

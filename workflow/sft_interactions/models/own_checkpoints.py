@@ -1,0 +1,62 @@
+"""The checkpoints of a fine-tuning that a user brings, looked at before any is evaluated.
+
+Imports torch, transformers and peft only.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sft_interactions.files import content_digest
+from sft_interactions.models.adapters import adds_nothing, names_of
+from sft_interactions.models.checkpoint_files import (
+    base_named_otherwise,
+    check_checkpoint,
+    check_tokenizer,
+    weight_files_of,
+)
+from sft_interactions.models.loading import check_fit
+
+
+def check_own_checkpoints(
+    folders: Mapping[int, Path],
+    model_dir: Path,
+    *,
+    where: str,
+    model_names: Iterable[str],
+    compare_template: bool,
+) -> None:
+    """Check each checkpoint against the model before SFT, and warn of what is suspicious.
+
+    Args:
+        folders: step to folder, without the model itself.
+        model_dir: folder of the model before SFT.
+        where: key of the checkpoints in the config, for messages.
+        model_names: names that the model goes by.
+        compare_template: whether prompts are rendered by the chat template.
+
+    Raises:
+        ValueError: a checkpoint cannot be evaluated, or brings another tokenizer.
+    """
+    log = logging.getLogger(__name__)
+    names = names_of(model_dir, model_names)
+    steps: dict[str, int] = {}
+    for step, folder in sorted(folders.items()):
+        try:
+            kind = check_checkpoint(folder, model_dir)
+            check_tokenizer(folder, model_dir, compare_template=compare_template)
+            check_fit(model_dir, folder)
+        except ValueError as error:
+            raise ValueError(f"{where}.{step}: {error}") from error
+        if kind == "adapter":
+            other = base_named_otherwise(folder, names)
+            if other:
+                log.warning(
+                    "%s.%d: the adapter was trained on %s and is added to %s; see that they are one model",
+                    *(where, step, other, names[0]),
+                )
+            if step > 0 and adds_nothing(folder):
+                log.warning("%s.%d: the adapter is all zero and changes nothing", where, step)
+        same = steps.setdefault(content_digest(weight_files_of(folder)), step)
+        if same != step:
+            log.warning("%s.%d: these are the weights of step %d too", where, step, same)
