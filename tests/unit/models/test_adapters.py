@@ -16,7 +16,8 @@ from peft import (
     get_peft_model_state_dict,
 )
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from tiny_models import have_equal_weights
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from sft_interactions.models.adapters import adds_nothing
 from sft_interactions.models.checkpoint_files import MERGED_ADAPTERS, base_named_otherwise
@@ -149,6 +150,41 @@ def test_lora_in_every_form(tiny_models, model_folders, tmp_path, architecture, 
     assert (found - logits(model)).abs().max() > 0.01
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before[name])
+
+
+OTHER_FAMILIES = {
+    "Conv1D": ("gpt2", {"target_modules": ["c_attn"]}),
+    "Conv1D, said to be transposed": (
+        "gpt2",
+        {"target_modules": ["c_attn"], "fan_in_fan_out": True},
+    ),
+    "both ends of other names": ("gpt2", {"target_modules": ["lm_head", "wte"]}),
+    "experts": ("mixtral", {"target_parameters": ["mlp.experts.gate_up_proj"]}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set")  # PEFT corrects it
+@pytest.mark.parametrize("case", OTHER_FAMILIES)
+def test_lora_of_other_families(tmp_path, case):
+    model_type, settings = OTHER_FAMILIES[case]
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 48, "num_key_value_heads": 2, "initializer_range": 0.2}
+    sizes |= {"num_local_experts": 4} if model_type == "mixtral" else {"n_inner": 48}
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**sizes)).eval()
+    model.save_pretrained(tmp_path / "model")
+    adapted = make_adapter(model, tmp_path / "adapter", lora(**settings))
+    check_fit(tmp_path / "model", tmp_path / "adapter")
+    found = logits(load_checkpoint(tmp_path / "model", tmp_path / "adapter", CPU))
+    torch.testing.assert_close(found, logits(adapted), rtol=0, atol=1e-4)
+    assert (found - logits(model)).abs().max() > 0.01
+
+
+def test_merged_weights_are_those_of_peft_to_the_bit(tiny_models, model_folders, tmp_path):
+    make_adapter(tiny_models["gemma3"], tmp_path, lora(target_modules="all-linear"))
+    base = AutoModelForCausalLM.from_pretrained(model_folders["gemma3"], dtype=torch.float32)
+    by_peft = PeftModel.from_pretrained(base, tmp_path).merge_and_unload()
+    assert have_equal_weights(load_checkpoint(model_folders["gemma3"], tmp_path, CPU), by_peft)
 
 
 @pytest.mark.parametrize("settings", [{"bias": "all"}, {"bias": "lora_only"}, {"lora_bias": True}])

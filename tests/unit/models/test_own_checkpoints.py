@@ -68,6 +68,21 @@ def test_a_base_of_another_name_is_a_warning(check, adapter, caplog):
     assert caplog.text == ""
 
 
+def test_other_settings_of_full_weights_are_a_warning(check, tiny_models, tmp_path, caplog):
+    tiny_models["llama"].save_pretrained(tmp_path / "full")
+    path = tmp_path / "full" / "config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "use_cache": False, "dtype": "bfloat16"}))
+    check({5: tmp_path / "full"})
+    assert caplog.text == ""
+    path.write_text(json.dumps({**settings, "num_attention_heads": 2, "head_dim": 16}))
+    with pytest.raises(ValueError, match="mismatched"):
+        check({5: tmp_path / "full"})
+    path.write_text(json.dumps({**settings, "rms_norm_eps": 0.1}))
+    check({5: tmp_path / "full"})
+    assert "checkpoints.5: rms_norm_eps is 0.1 in" in caplog.text
+
+
 def test_an_adapter_of_zeros_is_a_warning_after_step_zero(check, adapter, caplog):
     path = adapter / "adapter_model.safetensors"
     save_file({n: w * 0 if "lora_B" in n else w for n, w in load_file(path).items()}, path)

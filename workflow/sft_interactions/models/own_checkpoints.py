@@ -4,8 +4,11 @@ Imports torch, transformers and peft only.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from transformers import AutoConfig
 
 from sft_interactions.files import content_digest
 from sft_interactions.models.adapters import adds_nothing, names_of
@@ -16,6 +19,12 @@ from sft_interactions.models.checkpoint_files import (
     weight_files_of,
 )
 from sft_interactions.models.loading import check_fit
+
+# Settings that change no logits of a loaded model.
+UNIMPORTANT = re.compile(
+    r"^_|_token_id$|dropout|^(architectures|dtype|torch_dtype|transformers_version|use_cache|"
+    r"initializer_range|tie_word_embeddings|pretraining_tp)$"
+)
 
 
 def check_own_checkpoints(
@@ -57,6 +66,20 @@ def check_own_checkpoints(
                 )
             if step > 0 and adds_nothing(folder):
                 log.warning("%s.%d: the adapter is all zero and changes nothing", where, step)
+        else:
+            for difference in _differences(folder, model_dir):
+                log.warning("%s.%d: %s", where, step, difference)
         same = steps.setdefault(content_digest(weight_files_of(folder)), step)
         if same != step:
             log.warning("%s.%d: these are the weights of step %d too", where, step, same)
+
+
+def _differences(folder: Path, model_dir: Path) -> list[str]:
+    """Settings of full weights that are not those of the model before SFT, one line each."""
+    own, other = (AutoConfig.from_pretrained(place).to_dict() for place in (folder, model_dir))
+    return [
+        f"{key} is {own.get(key)} in {folder / 'config.json'}, {other.get(key)} in the model before SFT; "
+        "see that the checkpoint was trained so"
+        for key in sorted(own.keys() | other.keys())
+        if own.get(key) != other.get(key) and not UNIMPORTANT.search(key)
+    ]
