@@ -4,6 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
+
+from sft_interactions.masking.checkpoint import check_mask_embedding
+from sft_interactions.masking.mask_embedding import make_mask_embedding
 
 ROOT = Path(__file__).parents[3]
 SPEC = importlib.util.spec_from_file_location(
@@ -34,6 +38,21 @@ def test_a_family_is_right_or_refused(model_type):
     assert reason in row.reason
     assert (row.difference is None) == (evaluated == "refused")
     assert "\n" not in row.reason
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_mask_embedding_that_a_model_cannot_read_is_refused():
+    model = AutoModelForCausalLM.from_config(architectures.shrunk("gemma4_text"))
+    for name, token_id in (("token", 5), ("mean", None)):
+        vector = make_mask_embedding(model, name, token_id)
+        if name == "token":
+            check_mask_embedding(model, vector, name)
+            continue
+        with pytest.raises(
+            ValueError, match=r"mask_embedding: .* cannot read the embedding mean"
+        ) as e:
+            check_mask_embedding(model, vector, name)
+        assert "\n" not in str(e.value)
 
 
 def test_a_wrong_value_is_seen(monkeypatch):

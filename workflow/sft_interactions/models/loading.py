@@ -21,8 +21,8 @@ from sft_interactions.models.layers import input_embeddings, output_head
 if TYPE_CHECKING:  # its import takes seconds
     from peft import PeftModel
 
-# Of the largest logit. In float32 merging into SmolLM2-135M and Gemma-3-270M loses up to 4e-5; the faults to
-# be told change logits by more than a hundredth.
+# Of the largest logit. In float32 merging into SmolLM2-135M and Gemma-3-270M loses up to 4e-5; the faults
+# that are to be told change logits by more than a hundredth.
 ROUNDING = 1e-3
 
 
@@ -53,7 +53,7 @@ def load_base(folder: str | Path) -> PreTrainedModel:
     check_model(folder)
     model = load_strictly(folder)
     _check_finite(model.state_dict(), folder)
-    _check_reading(model, folder)
+    check_reading(model, str(folder))
     return model
 
 
@@ -135,7 +135,7 @@ def _probe(model: "PreTrainedModel | PeftModel", extra: Sequence[int] = ()) -> t
     ids = torch.cat([torch.tensor(list(extra), dtype=torch.long), ids])
     other = ids.clone()
     other[-1] = last // 2
-    return torch.stack([ids, other])
+    return torch.stack([ids, other]).to(model.device)
 
 
 @torch.inference_mode()
@@ -151,24 +151,31 @@ def _logits_of_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Te
     return logits.float()
 
 
-def _check_reading(model: PreTrainedModel, folder: str | Path) -> None:
-    """Check that a model is causal, and that it reads nothing of a token but its embedding."""
+def check_reading(model: PreTrainedModel, where: str) -> None:
+    """Check that a model is causal, and that it reads nothing of a token but its embedding.
+
+    Args:
+        where: what the model was loaded from, for messages.
+
+    Raises:
+        ValueError: it is not so, or the model cannot evaluate a short text.
+    """
     ids = _probe(model)
     try:
         logits, by_embeddings = _logits(model, ids), _logits_of_embeddings(model, ids)
     except Exception as error:  # what fails depends on the architecture
         raise ValueError(
-            f"{folder}: {type(model).__name__} cannot evaluate a short text alone ({_first_line(error)}); "
+            f"{where}: {type(model).__name__} cannot evaluate a short text alone ({_first_line(error)}); "
             "name a causal LM that reads text and nothing else"
         ) from error
     if _differ(logits[0, :-1], logits[1, :-1]):
         raise ValueError(
-            f"{folder}: {type(model).__name__} is not causal here, since a later token changes the logits "
+            f"{where}: {type(model).__name__} is not causal here, since a later token changes the logits "
             "of earlier ones (a masked LM is such a model); name a causal LM"
         )
     if _differ(logits, by_embeddings):
         raise ValueError(
-            f"{folder}: {type(model).__name__} reads more of a token than its embedding, so that no word "
+            f"{where}: {type(model).__name__} reads more of a token than its embedding, so that no word "
             "can be masked; name a model of another architecture"
         )
 
