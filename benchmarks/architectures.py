@@ -190,11 +190,24 @@ OWN: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 8},
     "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_ssm": 64},
     "dots3_note": {"num_key_value_heads": 4, "num_attention_heads": 4},
-    "deepseek_v2": {"num_key_value_heads": 4, "head_dim": 8, "qk_rope_head_dim": 8},
+    "deepseek_v2": {
+        "num_key_value_heads": 4,
+        "num_experts_per_tok": 2,
+        "topk_group": 1,
+        "n_group": 1,
+    },
     "gemma3n_text": {"num_kv_shared_layers": 0, "laurel_rank": 4},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0},
     "gemma4_unified_assistant": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0},
-    "zamba2": {"layer_types": ["mamba", "hybrid"] * 2},
+    "zamba2": {
+        "layer_types": ["mamba", "hybrid"] * 2,
+        "hybrid_layer_ids": [1, 3],
+        "num_mem_blocks": 1,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "n_mamba_heads": 8,
+        "mamba_headdim": 8,
+    },
     "gptj": {"rotary_dim": 4},
     "codegen": {"rotary_dim": 4},
     "bailing_hybrid": {"head_dim": 8},
@@ -233,7 +246,10 @@ def shrunk(model_type: str, left_out: Collection[str] = (), **changes: Any) -> A
         left_out: names whose values stay those of the class.
         changes: values beside those of ``SIZES``.
     """
-    return _shrink(CONFIG_MAPPING[model_type], left_out, {**OWN.get(model_type, {}), **changes})
+    kind = CONFIG_MAPPING[model_type]
+    known = kind().to_dict()
+    fitting = {name: value for name, value in changes.items() if name in known}
+    return _shrink(kind, left_out, {**OWN.get(model_type, {}), **fitting})
 
 
 def _shrink(kind: Any, left_out: Collection[str], own: dict[str, Any]) -> Any:
@@ -252,7 +268,7 @@ def _shrink(kind: Any, left_out: Collection[str], own: dict[str, Any]) -> Any:
     for name in getattr(kind, "sub_configs", {}):
         if name in given and given[name] is not None:
             changes[name] = _shrink(type(getattr(default, name)), left_out, {})
-    return kind(**{**changes, **{name: own[name] for name in own if name in given}})
+    return kind(**{**changes, **own})
 
 
 # Ways to shrink, tried one after the other, since sizes that must fit each other differ by class.

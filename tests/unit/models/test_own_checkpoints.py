@@ -54,6 +54,22 @@ def test_another_tokenizer_is_named_with_its_step(check, adapter, model_folders)
         check({5: adapter})
 
 
+def test_a_tokenizer_that_cuts_words_otherwise_is_refused(check, adapter, model_folders):
+    content = json.loads((model_folders["llama"] / "tokenizer.json").read_text())
+    path = adapter / "tokenizer.json"
+    path.write_text(json.dumps(content))  # the same, written otherwise
+    check({5: adapter})
+    content["model"]["merges"] = content["model"]["merges"][:5]
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"checkpoints\.5: .*reads .The quick .* otherwise than that"
+    ):
+        check({5: adapter})
+    path.write_text('{"model": ' + json.dumps(content["model"]) + "}")
+    with pytest.raises(ValueError, match=r"checkpoints\.5: "):
+        check({5: adapter})
+
+
 def test_a_base_of_another_name_is_a_warning(check, adapter, caplog):
     path = adapter / "adapter_config.json"
     settings = {**json.loads(path.read_text()), "base_model_name_or_path": "org/Other"}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from sft_interactions.files import content_digest
 from sft_interactions.models.adapters import adds_nothing, names_of
@@ -20,6 +20,12 @@ from sft_interactions.models.checkpoint_files import (
 )
 from sft_interactions.models.loading import check_fit
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+TEXTS = (
+    "The quick brown fox doesn't jump over 1,234 lazy dogs!",
+    " two  blanks\n\nand\ttabs",
+    "naïve Zürich 北京 привет 🙂",
+)
 # Settings that change no logits of a loaded model.
 UNIMPORTANT = re.compile(
     r"^_|_token_id$|dropout|^(architectures|dtype|torch_dtype|transformers_version|use_cache|"
@@ -54,6 +60,7 @@ def check_own_checkpoints(
         try:
             kind = check_checkpoint(folder, model_dir)
             check_tokenizer(folder, model_dir, compare_template=compare_template)
+            _check_tokens(folder, model_dir)
             check_fit(model_dir, folder)
         except ValueError as error:
             raise ValueError(f"{where}.{step}: {error}") from error
@@ -72,6 +79,29 @@ def check_own_checkpoints(
         same = steps.setdefault(content_digest(weight_files_of(folder)), step)
         if same != step:
             log.warning("%s.%d: these are the weights of step %d too", where, step, same)
+
+
+def _check_tokens(folder: Path, model_dir: Path) -> None:
+    """Check that a checkpoint's tokenizer, if it has one, reads some texts as that of the model does."""
+    files = [[place / name for name in TOKENIZER_FILES] for place in (folder, model_dir)]
+    own, other = ([file for file in some if file.is_file()] for some in files)
+    if not own or content_digest(own) == content_digest(other):
+        return
+    try:
+        tokenizers = [AutoTokenizer.from_pretrained(place) for place in (folder, model_dir)]
+    except Exception as error:  # what fails depends on the tokenizer
+        raise ValueError(
+            f"{own[0]}: transformers cannot load this tokenizer; remove it, if the checkpoint was trained "
+            "with that of the model"
+        ) from error
+    for text in TEXTS:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in tokenizers]
+        if ids[0] != ids[1]:
+            raise ValueError(
+                f"{own[0]}: this tokenizer reads {text!r} otherwise than that of the model ({model_dir}), "
+                "which prompts are read by; train with the tokenizer of the model, or name a model that "
+                "has this one"
+            )
 
 
 def _differences(folder: Path, model_dir: Path) -> list[str]:
