@@ -5,8 +5,9 @@
 
 Families: planted AND-OR models, alone, saturated, rounded, with an outlier, with an offset; symmetric and
 step functions; one mask; halves; integers; sums of unanimity games; noise alone; tables of size 1e-9 and
-1e9. Each with ζ = 0, 0.04 and 0.3. Differences of L1 are relative. A row fails where L1 differs by more than
-1e-7 from the simplex's, the gap exceeds 1e-6, or φ leaves the noise bound by more than 1e-7 of the range.
+1e9. Each with ζ = 0, 0.04 and 0.3. Differences of L1 are relative. A row fails where L1 differs by more
+than 1e-7 from the simplex's, the gap exceeds 1e-6, or φ leaves the noise bound by more than 1e-7 of the
+range.
 """
 
 import argparse

@@ -1,4 +1,5 @@
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -87,9 +88,53 @@ def test_a_run_keeps_what_the_study_sets_and_its_own_block_does_not_mention():
     assert (finetune["steps"], finetune["lora_rank"]) == (12, 2)
 
 
+def write_model(folder, **settings):
+    """Config, weights and tokenizer of a model, as far as they are looked at before any job starts."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **settings}))
+    (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    whole = len(header).to_bytes(8, "little") + header + bytes(4)
+    (folder / "model.safetensors").write_bytes(whole)
+    return folder
+
+
+def errors_of(changes):
+    with pytest.raises(ConfigError) as caught:
+        resolve(changed(changes))
+    return str(caught.value).splitlines()
+
+
+def test_models_and_checkpoints_are_looked_at_before_any_job_starts(tmp_path):
+    base = write_model(tmp_path / "base")
+    tuned = write_model(tmp_path / "tuned")
+    given = {
+        "models.a.source": f"path:{base}",
+        "runs.a-d.checkpoints": {0: "base", 5: str(tuned)},
+    }
+    resolve(changed(given))
+    (tuned / "config.json").write_text('{"model_type": "qwen2"}')
+    (line,) = errors_of(given)
+    assert line.startswith(f"runs.a-d.checkpoints.5: {tuned}/config.json: model_type is qwen2")
+    (tuned / "config.json").write_text('{"model_type": "llama"}')
+    (tuned / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1}}}')
+    (line,) = errors_of(given)
+    assert line.startswith(f"runs.a-d.checkpoints.5: {tuned}/tokenizer.json: the vocabulary is not")
+    (tuned / "tokenizer.json").unlink()
+    (tuned / "chat_template.jinja").write_text("{{ messages }}!")
+    (line,) = errors_of(given)
+    assert line.startswith(f"runs.a-d.checkpoints.5: {tuned}: the chat template is not")
+    resolve(changed({**given, "models.a.template": "plain"}))
+    (base / "model.safetensors").write_bytes(b"half")
+    lines = errors_of({**given, "models.a.template": "plain"})
+    found = f"models.a.source: {base}/model.safetensors: is cut off or no safetensors file"
+    assert lines == [f"{found}; copy or train it again"]
+
+
 def test_own_checkpoints(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    folders = {100: str(tmp_path), 0: "base", 20: str(tmp_path)}
+    folder = str(write_model(tmp_path / "tuned"))
+    folders = {100: folder, 0: "base", 20: folder}
     config = resolve(changed({"runs.a-d.checkpoints": folders}))
     assert config["runs"]["a-d"]["steps"] == [0, 20, 100]
 
@@ -343,7 +388,7 @@ BAD = {
     "own, missing": (
         {"runs.b-d.checkpoints": {0: "base", 5: "/no"}},
         "runs.b-d.checkpoints.5: /no",
-        "name a checkpoint folder",
+        "correct the path",
     ),
     "own, no number": (
         {"runs.b-d.checkpoints": {0: "base", "last": "base"}},

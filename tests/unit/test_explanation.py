@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from transformers import AutoModelForCausalLM, BertConfig
 
 import sft_interactions as si
 from sft_interactions.extraction.program import reconstruct
@@ -94,3 +95,11 @@ def test_a_dollar_in_the_text_is_not_mathematics(explained):
 def test_unknown_players_are_refused(tiny_models, chat_tokenizer, players, message):
     with pytest.raises(ValueError, match=message):
         si.explain(tiny_models["llama"], chat_tokenizer, TEXT, "positive", players=players)
+
+
+def test_a_masked_lm_is_refused(chat_tokenizer):
+    sizes = {"vocab_size": 320, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = BertConfig(**sizes, num_attention_heads=2, initializer_range=0.5)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(ValueError, match=r"^model: BertLMHeadModel is not causal here"):
+        si.explain(model, chat_tokenizer, TEXT, "positive", players=PLAYERS)

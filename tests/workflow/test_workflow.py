@@ -2,12 +2,14 @@
 
 import copy
 import json
+import os
 import re
 import shutil
 
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny_study import CONFIG, ROWS, STEPS, N, snakemake
 
 from sft_interactions import tables
@@ -361,6 +363,69 @@ def test_own_checkpoints_give_the_same_metrics(own_study):
     assert not (own / "training.parquet").exists()
 
 
+def spoil(path, change):
+    """Change the numbers of a file of weights; its size and time stay."""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    save_file({name: change(w) for name, w in load_file(path).items()}, path, {"format": "pt"})
+    os.utime(path, ns=times)
+
+
+def jobs_of(done):
+    assert done.returncode == 0, done.stdout[-5000:]
+    return set(re.findall(r"^(\w+) +\d+$", done.stdout, re.M)) - {"total"}
+
+
+def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
+    folder, config = own_study
+    model = shutil.copytree(model_folders["gemma3"], folder / "model")
+    config["models"]["gemma3"]["source"] = f"path:{model}"
+    trained = folder / "results" / "runs" / "gemma3-tiny" / "checkpoints" / "step-3"
+    own = shutil.copytree(trained, folder / "own")
+    older = shutil.copytree(trained, folder / "older")
+    spoil(older / "adapter_model.safetensors", lambda weight: weight * 0.5)
+    config["runs"]["gemma3-own"] = {"dataset": "lines", "checkpoints": {0: "base", 3: str(own)}}
+    target = "results/runs/gemma3-own/log_odds/step-3.parquet"
+
+    def planned():
+        return jobs_of(snakemake(folder, config, target, "--dry-run"))
+
+    done = snakemake(folder, config, target)
+    assert done.returncode == 0, done.stdout[-5000:]
+    before = pl.read_parquet(folder / target)
+
+    own.rename(folder / "newer")
+    older.rename(own)
+    assert planned() == {"own_checkpoints", "inference", "log_odds"}
+    done = snakemake(folder, config, target)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert not pl.read_parquet(folder / target).equals(before)
+    assert planned() == set()
+
+    spoil(own / "adapter_model.safetensors", lambda weight: weight * 2)
+    assert planned() == {"own_checkpoints", "inference", "log_odds"}
+    spoil(model / "model.safetensors", lambda weight: weight * 2)
+    assert "model" in planned()
+
+
+def test_a_checkpoint_that_does_not_fit_stops_before_inference(own_study):
+    folder, config = own_study
+    trained = folder / "results" / "runs" / "gemma3-tiny" / "checkpoints" / "step-3"
+    own = shutil.copytree(trained, folder / "own")
+    path = own / "adapter_model.safetensors"
+    save_file({f"policy.{name}": w for name, w in load_file(path).items()}, path)
+    config["runs"]["gemma3-own"] = {"dataset": "lines", "checkpoints": {0: "base", 3: str(own)}}
+    done = snakemake(folder, config, "results/runs/gemma3-own/log_odds/step-3.parquet")
+    assert done.returncode != 0
+    found = [line for line in done.stdout.splitlines() if "own_checkpoints: runs." in line]
+    assert len(found) == 1
+    assert re.search(rf"runs\.gemma3-own\.checkpoints\.3: {own}: .*missing, first .*; ", found[0])
+    assert not (folder / "results" / "runs" / "gemma3-own" / "inference").exists()
+    path.write_bytes(path.read_bytes()[:-4])
+    done = snakemake(folder, config, "--dry-run")
+    assert f"runs.gemma3-own.checkpoints.3: {path}: has " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_seeds_are_runs_and_have_a_table(own_study):
     folder, config = own_study
     results = folder / "results"
@@ -395,7 +460,7 @@ def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):
     trained = results / "runs" / "llama-tiny"
     broken = folder / "broken"
     shutil.copytree(trained / "checkpoints" / "step-1", broken)
-    (broken / "adapter_model.safetensors").write_bytes(b"half a file")
+    spoil(broken / "adapter_model.safetensors", lambda weight: weight * np.nan)
     steps = STEPS["llama-tiny"]
     checkpoints = {step: str(trained / "checkpoints" / f"step-{step}") for step in steps}
     config["runs"]["llama-again"] = {

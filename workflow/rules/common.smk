@@ -1,4 +1,6 @@
 from sft_interactions.figures.catalogue import FIGURES, FORMATS
+from sft_interactions.files import content_digest
+from sft_interactions.models.checkpoint_files import files_of
 
 RESULTS = config["results"]
 DOWNLOADS = config["downloads"]
@@ -64,7 +66,20 @@ def local_source_of(entry):
         files = [Path(path) / file for file in entry["splits"].values()]
         if all(file.is_file() for file in files):
             return [str(file) for file in files]
+    elif Path(path).is_dir() and "template" in entry:
+        return [str(file) for file in files_of(path)]
     return [path]
+
+
+def content_of(files):
+    """Param: what some files hold, so that a change rebuilds what came of them, whatever their times say."""
+    return content_digest(files, cache=".snakemake/digests.json") if files else ""
+
+
+def own_checkpoint_files(wildcards):
+    """Files of the checkpoints that the job's run brings."""
+    folders = RUNS[wildcards.run]["checkpoints"].values()
+    return [str(file) for folder in folders if folder != "base" for file in files_of(folder)]
 
 
 def players_file():

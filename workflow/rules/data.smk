@@ -21,6 +21,9 @@ rule data:
         runtime=growing(60),
     params:
         dataset=lookup(within=DATASETS, dpath="{dataset}"),
+        content=lambda wildcards: content_of(
+            [*local_source_of(DATASETS[wildcards.dataset]), *players_file()]
+        ),
         players=config["players"],
         seed=config["seed"],
     message:

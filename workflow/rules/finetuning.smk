@@ -68,9 +68,7 @@ rule stopping:
 rule own_checkpoints:
     input:
         model=model_folder,
-        folders=lambda wildcards: [
-            folder for folder in RUNS[wildcards.run]["checkpoints"].values() if folder != "base"
-        ],
+        files=own_checkpoint_files,
     output:
         checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
     log:
@@ -83,11 +81,13 @@ rule own_checkpoints:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=growing(500),
-        runtime=growing(5),
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         checkpoints=lookup(within=RUNS, dpath="{run}/checkpoints"),
+        content=lambda wildcards: content_of(own_checkpoint_files(wildcards)),
+        model=lambda wildcards: MODELS[RUNS[wildcards.run]["model"]],
     message:
-        "Linking the checkpoints of {wildcards.run}"
+        "Checking and linking the checkpoints of {wildcards.run}"
     script:
         "../scripts/own_checkpoints.py"

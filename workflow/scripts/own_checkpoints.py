@@ -1,10 +1,20 @@
 from pathlib import Path
 
 from job import start
+from sft_interactions.models.own_checkpoints import check_own_checkpoints
 
 start(snakemake)
-folder = Path(snakemake.output.checkpoints)
-folder.mkdir(parents=True, exist_ok=True)
-for step, checkpoint in snakemake.params.checkpoints.items():
-    target = snakemake.input.model if checkpoint == "base" else checkpoint
-    (folder / f"step-{step}").symlink_to(Path(target).resolve(), target_is_directory=True)
+run, model, base = snakemake.wildcards.run, snakemake.params.model, Path(snakemake.input.model)
+folders = {int(step): Path(folder) for step, folder in snakemake.params.checkpoints.items()}
+check_own_checkpoints(
+    {step: folder for step, folder in folders.items() if str(folder) != "base"},
+    base,
+    where=f"runs.{run}.checkpoints",
+    model_names=[model["source"].partition(":")[2].partition("@")[0], base.name],
+    compare_template=model["template"] == "chat",
+)
+target = Path(snakemake.output.checkpoints)
+target.mkdir(parents=True, exist_ok=True)
+for step, folder in folders.items():
+    place = base if str(folder) == "base" else folder
+    (target / f"step-{step}").symlink_to(place.resolve(), target_is_directory=True)

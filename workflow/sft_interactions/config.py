@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from sft_interactions.limits import MAX_PLAYERS_EXACT_FIT
+from sft_interactions.models.checkpoint_files import check_checkpoint, check_model, check_tokenizer
 
 # Names of version 0.1 and those that have replaced them.
 RENAMED_KEYS = {
@@ -273,6 +274,7 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _check_source(f"{group}.{name}", entry)
     for name, model in config["models"].items():
         yield from _check_template_date(f"models.{name}.template_date", model["template_date"])
+        yield from _check_model_source(f"models.{name}.source", model)
     for name, dataset in config["datasets"].items():
         yield from _check_dataset(f"datasets.{name}", dataset)
     yield from _check_players(config)
@@ -323,6 +325,21 @@ def _check_template_date(where: str, text: str) -> Iterator[str]:
         datetime.date.fromisoformat(text)
     except ValueError:
         yield f"{where}: there is no day {text}; correct it"
+
+
+def _model_folder(model: Mapping[str, Any]) -> str | None:
+    """Folder that a model is taken from, if it is one on this machine."""
+    scheme, _, path = model["source"].partition(":")
+    return path if scheme == "path" and Path(path).is_dir() else None
+
+
+def _check_model_source(where: str, model: Mapping[str, Any]) -> Iterator[str]:
+    folder = _model_folder(model)
+    if folder is not None:
+        try:
+            check_model(folder)
+        except ValueError as error:
+            yield f"{where}: {error}"
 
 
 def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
@@ -387,7 +404,7 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
         elif runs[reference]["dataset"] != run["dataset"]:
             yield f"{where}.reference_run: {reference!r} is on another data set; both must share samples"
     if "checkpoints" in run:
-        yield from _check_own_checkpoints(where, run)
+        yield from _check_own_checkpoints(where, run, models.get(model_of(name)))
     else:
         yield from _check_schedule(where, {**config["finetune"], **run.get("finetune", {})})
 
@@ -404,19 +421,23 @@ def _check_seeds(
             yield f"{where}.seeds: there is a run {_seed_name(name, seed)} already; rename it"
 
 
-def _check_own_checkpoints(where: str, run: Mapping[str, Any]) -> Iterator[str]:
+def _check_own_checkpoints(
+    where: str, run: Mapping[str, Any], model: Mapping[str, Any] | None
+) -> Iterator[str]:
     if "finetune" in run:
         yield f"{where}.finetune: this run brings its own checkpoints; remove one of the two"
     if "0" not in run["checkpoints"]:
         yield f"{where}.checkpoints: step 0 (before SFT) is missing; add `0: base`"
     for step, folder in run["checkpoints"].items():
-        if folder != "base" and not any(
-            (Path(folder) / file).is_file() for file in ("adapter_config.json", "config.json")
-        ):
-            yield (
-                f"{where}.checkpoints.{step}: {folder} holds neither adapter_config.json nor "
-                "config.json; name a checkpoint folder"
-            )
+        if folder == "base":
+            continue
+        base = _model_folder(model) if model else None
+        try:
+            check_checkpoint(folder, base)
+            if model and base:
+                check_tokenizer(folder, base, compare_template=model["template"] == "chat")
+        except ValueError as error:
+            yield f"{where}.checkpoints.{step}: {error}"
 
 
 def _check_schedule(where: str, finetune: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from sft_interactions.data.words import Word, choose_players, find_words, stop_w
 from sft_interactions.extraction.program import extract
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
+from sft_interactions.models.loading import check_reading
 from sft_interactions.models.prompts import make_prompt, mask_token_id
 from sft_interactions.models.templates import TEMPLATE_DATE, make_frame
 
@@ -95,10 +96,11 @@ def explain(
         progress: called with the number of maskings that have just been evaluated, of 2^n.
 
     Raises:
-        ValueError: a player is not a word of ``prompt`` or occurs more than once, there are fewer
-            than two, the text has too few words, or the tokenizer does not fit (see
+        ValueError: the model is not a causal LM; a player is not a word of ``prompt`` or occurs more than
+            once, there are fewer than two, the text has too few words, or the tokenizer does not fit (see
             :func:`~sft_interactions.models.prompts.make_prompt`).
     """
+    check_reading(model, "model")
     if players is None:
         chosen = choose_players(
             _SAMPLE, prompt, n_players, seed=seed, excluded=stop_words("builtin")

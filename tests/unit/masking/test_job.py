@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_prompts import OWNERS, ROUNDING, UNKNOWN, evaluate, make_ids
 
 from sft_interactions import tables
@@ -317,6 +318,22 @@ def test_what_is_kept_is_taken_for_the_same_numbers_only(
     assert len(evaluated.n_maskings) == n_evaluated
 
 
+def rewrite(path, times):
+    """Other numbers of the same size, at the same time."""
+    weights = {name: weight * 0.5 for name, weight in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+    os.utime(path, times)
+
+
+def test_a_token_that_the_model_does_not_have_is_named(make_job, prompts):
+    prompt = copy.copy(prompts["a"])
+    job = make_job(
+        prompts={**prompts, "a": MaskedPrompt(prompt.token_ids, prompt.player_of_token, [320])}
+    )
+    with pytest.raises(ValueError, match="sample a has the token id 320, the model knows 320; put"):
+        run(job)
+
+
 def test_other_weights_prompts_or_code_are_evaluated_anew(
     make_job, checkpoints, model_folders, prompts, monkeypatch, tmp_path
 ):
@@ -328,14 +345,16 @@ def test_other_weights_prompts_or_code_are_evaluated_anew(
         run(make_job(**changes))
         return len(evaluated.n_maskings)
 
-    # Where a folder lies does not matter, when its files were written does.
+    # Where a folder lies and when its files were written does not matter, what they hold does.
     model = shutil.copytree(model_folders["llama"], tmp_path / "model")
     checkpoint = shutil.copytree(checkpoints[5], tmp_path / "checkpoint")
     copies = {"model_dir": model, "checkpoints": {**checkpoints, 5: checkpoint}}
     assert n_evaluated(**copies) == 0
     os.utime(checkpoint / "adapter_model.safetensors", (1, 1))
+    assert n_evaluated(**copies) == 0
+    rewrite(checkpoint / "adapter_model.safetensors", times=(1, 1))
     assert n_evaluated(**copies) == 4
-    os.utime(model / "model.safetensors", (1, 1))
+    rewrite(model / "model.safetensors", times=(1, 1))
     assert n_evaluated(**copies) == 8
     assert n_evaluated(prompts={**prompts, "b": prompts["c"]}) == 2
     monkeypatch.setattr(tables, "digest_of_modules", lambda _: "another")

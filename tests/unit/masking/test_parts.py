@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sft_interactions.masking.parts import Parts, fingerprint, folder_state, merge
+from sft_interactions.masking.parts import Parts, fingerprint, merge
 
 PROVENANCE = {"created_by": "inference", "config_hash": "c0ffee"}
 PROMPTS = pl.DataFrame(
@@ -46,17 +46,6 @@ def test_the_folder_of_parts_goes_with_the_last(tmp_path):
 def test_fingerprints_tell_apart_what_they_are_of():
     assert fingerprint(dtype="float32", n=1) == fingerprint(n=1, dtype="float32")
     assert fingerprint(dtype="float32") != fingerprint(dtype="bfloat16")
-
-
-def test_folder_state_sees_a_changed_file(tmp_path):
-    (tmp_path / "deep").mkdir()
-    file = tmp_path / "deep" / "weights"
-    file.write_text("one")
-    before = folder_state(tmp_path)
-    assert [name for name, _, _ in before] == ["deep/weights"]
-    assert folder_state(tmp_path) == before
-    file.write_text("three")
-    assert folder_state(tmp_path) != before
 
 
 def test_shards_make_the_whole():

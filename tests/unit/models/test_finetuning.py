@@ -9,7 +9,7 @@ from tiny_models import have_equal_weights
 
 from sft_interactions.models.examples import IGNORED, ResponseCollator, make_example
 from sft_interactions.models.finetuning import finetune
-from sft_interactions.models.loading import load_checkpoint
+from sft_interactions.models.loading import check_fit, load_checkpoint
 
 PAD = 3
 CPU = torch.device("cpu")
@@ -243,3 +243,26 @@ def test_all_weights_can_be_trained(model_folders, tiny_models, tmp_path):
     after = load_checkpoint(model_folders["llama"], folder / "step-4", CPU)
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert not torch.equal(old, new), name
+
+
+# Gemma 3's head has the weights of its embedding.
+@pytest.mark.slow
+@pytest.mark.parametrize("modules", [["q_proj", "lm_head"], ["q_proj", "embed_tokens"]])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_adapters_of_head_and_embedding_are_analysed_as_trained(
+    model_folders, tmp_path, architecture, modules
+):
+    rows = train(
+        model_folders[architecture],
+        tmp_path / "checkpoints",
+        batch_size=4,  # all of the validation in one batch
+        lora_target_modules=modules,
+        learning_rate=0.1,
+    )
+    losses = {row["step"]: row["validation_loss"] for row in rows}
+    for step in SETTINGS["checkpoints"]:
+        folder = tmp_path / "checkpoints" / f"step-{step}"
+        check_fit(model_folders[architecture], folder)
+        model = load_checkpoint(model_folders[architecture], folder, CPU)
+        assert losses[step] == pytest.approx(loss_by_hand(model, EXAMPLES[:3]), abs=1e-4)
+    assert abs(losses[4] - losses[0]) > 0.01

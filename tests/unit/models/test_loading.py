@@ -13,9 +13,12 @@ CPU = torch.device("cpu")
 
 
 def test_checkpoints_of_full_weights(tiny_models, model_folders, tmp_path):
-    tiny_models["qwen2"].save_pretrained(tmp_path / "full")
+    tuned = copy.deepcopy(tiny_models["llama"])
+    tuned.model.norm.weight.data *= 2
+    tuned.save_pretrained(tmp_path / "full")
     model = load_checkpoint(model_folders["llama"], tmp_path / "full", CPU)
-    assert have_equal_weights(model, tiny_models["qwen2"])
+    assert have_equal_weights(model, tuned)
+    assert not have_equal_weights(model, tiny_models["llama"])
     assert not model.training
 
 

@@ -1,10 +1,12 @@
 import json
+import re
 from importlib.metadata import version
 
 import gguf
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tiny_models import build_model, build_tokenizer, have_equal_weights
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -100,6 +102,37 @@ def test_missing_files_are_named_and_nothing_is_left(tmp_path, saved_model, abse
     (saved_model / absent).unlink()
     with pytest.raises(ValueError, match=message):
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def rewrite(folder, change):
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda weights: {n: w for n, w in weights.items() if "norm" not in n},
+            "5 missing, first model.layers.0.input_layernorm.weight",
+        ),
+        (
+            lambda weights: {**weights, "score.weight": torch.zeros(2, 16)},
+            "1 unexpected, first score.weight",
+        ),
+        (
+            lambda weights: {f"_orig_mod.{n}": w for n, w in weights.items()},
+            "names of the weights begin with _orig_mod",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, saved_model, change, message):
+    rewrite(saved_model, change)
+    with pytest.raises(ValueError, match=rf"^models\.tiny: .*{re.escape(message)}") as caught:
+        prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
+    assert str(saved_model) in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert list((tmp_path / "models").iterdir()) == []
 
 

@@ -25,6 +25,27 @@ class PrecisionError(ValueError):
     """The log-odds of a checkpoint are further from the float32 reference than allowed."""
 
 
+@torch.inference_mode()
+def check_mask_embedding(model: PreTrainedModel, vector: torch.Tensor, name: str) -> None:
+    """Check that a model reads a mask embedding.
+
+    Args:
+        vector: (hidden,) the mask embedding.
+        name: its name in the config.
+
+    Raises:
+        ValueError: the model cannot evaluate it, as one that looks up the token of every embedding.
+    """
+    try:
+        model(inputs_embeds=vector.expand(1, 2, -1), use_cache=False)
+    except Exception as error:  # what fails depends on the architecture
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"inference.mask_embedding: {type(model).__name__} cannot read the embedding {name} "
+            f"({first}); set it to token"
+        ) from error
+
+
 class Checkpoint:
     """A checkpoint ready to evaluate masked prompts, in the precision that the config asks for.
 
@@ -56,6 +77,7 @@ class Checkpoint:
             pack_linear_layers(self.reference)
         self.mask_embedding = make_mask_embedding(self.model, **mask_embedding)
         self.reference_mask_embedding = make_mask_embedding(self.reference, **mask_embedding)
+        check_mask_embedding(self.model, self.mask_embedding, mask_embedding["name"])
         self.batch = BatchSize.of_device(device, settings["batch_tokens"], settings["memory_gb"])
 
     def log_odds(

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sft_interactions import tables
+from sft_interactions.files import content_digest
 from sft_interactions.masking.checkpoint import Checkpoint
 from sft_interactions.masking.log_odds import MaskedPrompt
-from sft_interactions.masking.parts import Parts, fingerprint, folder_state
+from sft_interactions.masking.parts import Parts, fingerprint
+from sft_interactions.models.checkpoint_files import files_of
+from sft_interactions.models.layers import input_embeddings
 from sft_interactions.models.loading import load_base, load_checkpoint
 
 # The modules that log-odds are computed by: this one and what it imports of the package, directly or not.
 # A sample that was kept is evaluated again if one of them has changed.
 MODULES = (
+    "files",
     "tables",
     "version",
     "masking.checkpoint",
@@ -31,6 +35,9 @@ MODULES = (
     "masking.memory",
     "masking.parts",
     "masking.prefix_tree",
+    "models.adapters",
+    "models.checkpoint_files",
+    "models.layers",
     "models.loading",
     "models.packed_linear",
     "models.positions",
@@ -113,6 +120,7 @@ class InferenceJob:
         self._loaded_base: PreTrainedModel | None = None
         self._used_keys: list[str] = []
         self._code = tables.digest_of_modules(MODULES)
+        self._model_digest = content_digest(files_of(model_dir))
 
     def evaluate(
         self, report: Callable[[Progress], None] = lambda _: None
@@ -167,7 +175,17 @@ class InferenceJob:
     def _load(self, folder: Path) -> Checkpoint:
         base = self._base if len(self.checkpoints) > 1 else None
         model = load_checkpoint(self.model_dir, folder, torch.device("cpu"), base=base)
+        self._check_vocabulary(input_embeddings(model).num_embeddings, folder)
         return Checkpoint(model, self.device, self.settings, self.mask_embedding)
+
+    def _check_vocabulary(self, size: int, folder: Path) -> None:
+        for sample_id, prompt in self.prompts.items():
+            largest = max(*prompt.token_ids, *prompt.target_token_ids)
+            if largest >= size:
+                raise ValueError(
+                    f"{folder}: sample {sample_id} has the token id {largest}, the model knows {size}; put "
+                    "the tokenizer of the model beside its weights"
+                )
 
     def _base(self) -> PreTrainedModel:
         """The model before SFT, loaded when it is first needed."""
@@ -194,8 +212,8 @@ class InferenceJob:
         """Fingerprint of every sample at the checkpoint in ``folder``."""
         depends_on = {
             "code": self._code,
-            "model": folder_state(self.model_dir),
-            "checkpoint": folder_state(folder),
+            "model": self._model_digest,
+            "checkpoint": content_digest(files_of(folder)),
             "mask_embedding": dict(self.mask_embedding),
             "settings": {key: self.settings[key] for key in SETTINGS},
             "device": [self.device.type, self.threads],

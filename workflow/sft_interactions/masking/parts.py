@@ -18,15 +18,6 @@ def fingerprint(**depends_on: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def folder_state(folder: str | Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and modification times of a folder's files: whether it is the same as before."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return [
-        (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in files
-    ]
-
-
 class Parts:
     """Log-odds of single samples, in files named after their fingerprint.
 

@@ -6,9 +6,11 @@ keys and values are stored once and read by all its descendants, in attention, t
 ``AttentionInterface``; nothing is copied when states branch.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -157,7 +159,7 @@ class PrefixTree:
                 "attention interface"
             )
         if branch.is_leaf:
-            self.record(masks, output.logits)
+            self.record(masks, output.logits[:, -self.n_targets :])
             self.done = first + rows
 
     def _masks(self, depth: int, first: int, rows: int) -> torch.Tensor:
@@ -183,6 +185,11 @@ class _Branch:
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (rows, heads, positions so far, size) of the nodes and their ancestors."""
+        if layer in self.layers_seen:
+            raise NotBranchableError(
+                f"{self.model_name} cannot be evaluated as a prefix tree: a layer asks for attention more "
+                "than once"
+            )
         self.layers_seen.add(layer)
         level = self.levels[self.depth]
         if not self.is_leaf:
@@ -327,13 +334,16 @@ def peak_bytes(
         NotBranchableError: the model has layers other than full or sliding-window attention.
     """
     config = _config(model)
-    n_heads: int = config.num_attention_heads
-    head: int = getattr(config, "head_dim", None) or config.hidden_size // n_heads
-    intermediate: int = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    # Numbers of one token in one layer: its key and value; and what a layer holds of it at once, which is
-    # residual, norms and heads, then the gated product.
-    state = 2 * head * (getattr(config, "num_key_value_heads", None) or n_heads)
-    token = 6 * config.hidden_size + 4 * n_heads * head + 3 * intermediate
+    # Some architectures have layers of several sizes.
+    layers = [_layer_sizes(layer) for layer in config.per_layer_config]
+    n_heads = max(layer.n_heads for layer in layers)
+    # Numbers of one token: its keys and values in all layers; and what a layer holds of it at once, which
+    # is residual, norms and heads, then the gated product.
+    states = sum(2 * layer.head * layer.n_key_heads for layer in layers)
+    state = max(2 * layer.head * layer.n_key_heads for layer in layers)
+    token = 6 * config.hidden_size + max(
+        4 * layer.n_heads * layer.head + 3 * layer.intermediate for layer in layers
+    )
     last = len(cuts) - 1
     rows = _batch_rows(cuts, batch_tokens)
     stored = passing = 0
@@ -341,12 +351,31 @@ def peak_bytes(
         length, n_nodes = stop - start, 2**depth
         if depth < last:
             live = min(n_nodes, _live_rows(batch_tokens))
-            stored += live * length * state * config.num_hidden_layers
+            stored += live * length * states
         row = length * token + stop * state + n_heads * length * stop
         passing = max(passing, min(rows[depth], n_nodes) * row)
     logits = min(rows[last], 2**last) * n_targets * config.vocab_size
     needed: int = (stored + passing + 2 * logits) * model.dtype.itemsize
     return needed
+
+
+class _LayerSizes(NamedTuple):
+    n_heads: int
+    n_key_heads: int
+    head: int
+    intermediate: int
+
+
+def _layer_sizes(config: PreTrainedConfig) -> _LayerSizes:
+    """Sizes of a layer, out of its own configuration."""
+    n_heads: int = config.num_attention_heads
+    intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return _LayerSizes(
+        n_heads=n_heads,
+        n_key_heads=getattr(config, "num_key_value_heads", None) or n_heads,
+        head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
+        intermediate=intermediate if isinstance(intermediate, int) else max(intermediate),
+    )
 
 
 def _config(model: PreTrainedModel) -> PreTrainedConfig:
@@ -356,6 +385,11 @@ def _config(model: PreTrainedModel) -> PreTrainedConfig:
         raise NotBranchableError(
             f"{type(model).__name__} cannot be evaluated as a prefix tree: it has layers of "
             f"{', '.join(sorted(others)) or 'something other than attention'}"
+        )
+    if "position_ids" not in inspect.signature(type(model).forward).parameters:
+        # It would number the positions of every segment from the start.
+        raise NotBranchableError(
+            f"{type(model).__name__} cannot be evaluated as a prefix tree: it takes no position_ids"
         )
     return config
 

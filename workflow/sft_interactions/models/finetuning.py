@@ -23,6 +23,7 @@ from transformers import (
     set_seed,
 )
 
+from sft_interactions.models.adapters import targets_ends, untie_if
 from sft_interactions.models.examples import Example, ResponseCollator
 from sft_interactions.models.loading import load_base, multiply_head_once
 from sft_interactions.models.losses import mean_response_loss
@@ -94,16 +95,15 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: s
         settings: the config's ``finetune`` block.
         name: of the base model, which the adapter's folder tells; not a path of this machine.
     """
-    adapted = get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=settings["lora_rank"],
-            lora_alpha=settings["lora_alpha"],
-            lora_dropout=settings["lora_dropout"],
-            target_modules=settings["lora_target_modules"],
-        ),
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings["lora_rank"],
+        lora_alpha=settings["lora_alpha"],
+        lora_dropout=settings["lora_dropout"],
+        target_modules=settings["lora_target_modules"],
     )
+    untie_if(model, targets_ends(model, config))
+    adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = name
     return adapted
 

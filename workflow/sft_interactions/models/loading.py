@@ -4,22 +4,26 @@ Imports torch and transformers only.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from sft_interactions.models.checkpoint_files import (
+    check_checkpoint,
+    check_model,
+    refuse_differences,
+)
+from sft_interactions.models.layers import input_embeddings, output_head
 
 if TYPE_CHECKING:  # its import takes seconds
     from peft import PeftModel
 
-
-def output_head(model: "PreTrainedModel | PeftModel") -> nn.Module:
-    """The layer that makes logits out of hidden states."""
-    head: nn.Module = model.get_output_embeddings()
-    return head
+# Of the largest logit. In float32 merging into SmolLM2-135M and Gemma-3-270M loses up to 4e-5; the faults
+# that are to be told change logits by more than a hundredth.
+ROUNDING = 1e-3
 
 
 def to_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -40,9 +44,145 @@ def multiply_head_once(model: "PreTrainedModel | PeftModel") -> None:
 
 
 def load_base(folder: str | Path) -> PreTrainedModel:
-    """Load the model of a folder that transformers can load, with its weights in float32."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    """Load the model of a folder that transformers can load, with its weights in float32.
+
+    Raises:
+        ValueError: a weight of the model is not in the folder, or one of the folder is not in the model; a
+            weight is not finite; or the model is not a causal LM.
+    """
+    check_model(folder)
+    model = load_strictly(folder)
+    _check_finite(model.state_dict(), folder)
+    check_reading(model, str(folder))
     return model
+
+
+def check_fit(model_dir: str | Path, checkpoint_dir: str | Path | None = None) -> None:
+    """Check that a model or checkpoint has just the weights that its model needs, without reading them.
+
+    Args:
+        checkpoint_dir: as for :func:`load_checkpoint`.
+
+    Raises:
+        ValueError: see :func:`load_checkpoint`; what only the numbers tell is not found here.
+    """
+    if checkpoint_dir is None:
+        check_model(model_dir)
+        load_strictly(model_dir, device_map="meta")
+    elif check_checkpoint(checkpoint_dir, model_dir) == "full":
+        load_strictly(checkpoint_dir, device_map="meta")
+    else:
+        from sft_interactions.models.adapters import add_adapter
+
+        add_adapter(load_strictly(model_dir, device_map="meta"), checkpoint_dir)
+
+
+def load_strictly(
+    folder: str | Path, *, dtype: torch.dtype | str = torch.float32, **options: str
+) -> PreTrainedModel:
+    """Load a model that has every weight from its folder, and the folder no further one.
+
+    Args:
+        dtype: of the weights; ``"auto"`` for that of the files.
+        options: further ones of transformers' ``from_pretrained``.
+
+    Raises:
+        ValueError: transformers cannot load it, or weights are missing, surplus or of another shape.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below with their names
+            local_files_only=True,
+            **options,
+        )
+    except Exception as error:  # what fails depends on the architecture and on the files
+        raise ValueError(
+            f"{folder}: transformers cannot load it as a causal LM ({_first_line(error)}); name a causal "
+            "LM that this version of transformers knows, saved by save_pretrained"
+        ) from error
+    model: PreTrainedModel = loaded[0]
+    report: Mapping[str, Any] = loaded[1]
+    refuse_differences(
+        folder,
+        missing=report["missing_keys"],
+        unexpected=report["unexpected_keys"],
+        mismatched=[f"{name} {tuple(own)}" for name, own, _ in report["mismatched_keys"]],
+        other=report["error_msgs"],
+    )
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _check_finite(weights: Mapping[str, torch.Tensor], folder: str | Path) -> None:
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise ValueError(
+                f"{folder}: {name} holds values that are not finite; the training diverged or the file is "
+                "damaged, name another checkpoint"
+            )
+
+
+def _probe(model: "PreTrainedModel | PeftModel", extra: Sequence[int] = ()) -> torch.Tensor:
+    """Two short rows of token ids that differ in the last one, from all over the vocabulary."""
+    last = input_embeddings(model).weight.shape[0] - 1
+    ids = torch.linspace(1, last - 1, 8).long()
+    ids = torch.cat([torch.tensor(list(extra), dtype=torch.long), ids])
+    other = ids.clone()
+    other[-1] = last // 2
+    return torch.stack([ids, other]).to(model.device)
+
+
+@torch.inference_mode()
+def _logits(model: "PreTrainedModel | PeftModel", ids: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits.float()
+
+
+@torch.inference_mode()
+def _logits_of_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    embeddings = input_embeddings(model)(ids)
+    logits: torch.Tensor = model(inputs_embeds=embeddings, use_cache=False).logits
+    return logits.float()
+
+
+def check_reading(model: PreTrainedModel, where: str) -> None:
+    """Check that a model is causal, and that it reads nothing of a token but its embedding.
+
+    Args:
+        where: what the model was loaded from, for messages.
+
+    Raises:
+        ValueError: it is not so, or the model cannot evaluate a short text.
+    """
+    ids = _probe(model)
+    try:
+        logits, by_embeddings = _logits(model, ids), _logits_of_embeddings(model, ids)
+    except Exception as error:  # what fails depends on the architecture
+        raise ValueError(
+            f"{where}: {type(model).__name__} cannot evaluate a short text alone ({_first_line(error)}); "
+            "name a causal LM that reads text and nothing else"
+        ) from error
+    if _differ(logits[0, :-1], logits[1, :-1]):
+        raise ValueError(
+            f"{where}: {type(model).__name__} is not causal here, since a later token changes the logits "
+            "of earlier ones (a masked LM is such a model); name a causal LM"
+        )
+    if _differ(logits, by_embeddings):
+        raise ValueError(
+            f"{where}: {type(model).__name__} reads more of a token than its embedding, so that no word "
+            "can be masked; name a model of another architecture"
+        )
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether logits differ by more than rounding in float32 can do."""
+    return not (one - other).abs().max() <= ROUNDING * one.abs().max()
 
 
 def load_checkpoint(
@@ -54,39 +194,58 @@ def load_checkpoint(
 ) -> PreTrainedModel:
     """Load a model in float32 with the weights of a checkpoint, ready for inference.
 
+    An adapter is merged, and the merged model is compared with the model that carries it, on a short text.
+
     Args:
         checkpoint_dir: folder of a PEFT adapter, which is merged, or of full weights; None for the
             model itself.
         base: gives the model of ``model_dir``, if it is loaded already; it is copied, not changed.
 
     Raises:
-        ValueError: the folder holds neither.
+        ValueError: the folder holds neither, or both; its weights are not whole, not finite, or not those
+            that the model needs; merging changes the model's output.
     """
-    adapter = full_weights = None
+    kind = None
     if checkpoint_dir is not None:
-        if (Path(checkpoint_dir) / "adapter_config.json").is_file():
-            adapter = checkpoint_dir
-        elif (Path(checkpoint_dir) / "config.json").is_file():
-            full_weights = checkpoint_dir
-        else:
-            raise ValueError(
-                f"{checkpoint_dir}: neither adapter_config.json (PEFT adapter) nor config.json (full "
-                "weights) is there; name a checkpoint folder"
-            )
-    if full_weights is not None:
-        model = load_base(full_weights)
+        kind = check_checkpoint(checkpoint_dir, model_dir)
+    if checkpoint_dir is not None and kind == "full":
+        model = load_base(checkpoint_dir)
     elif base is not None:
         # A copy even for the next adapter: what merging adds does not come off without rounding.
         model = copy.deepcopy(base())
     else:
         model = load_base(model_dir)
-    if adapter is not None:
-        from peft import PeftModel  # base models do without it
-
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    if checkpoint_dir is not None and kind == "adapter":
+        model = _merged(model, checkpoint_dir)
     multiply_head_once(model)
     model.train(False)
     return to_device(model, device)
+
+
+def _merged(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
+    from sft_interactions.models.adapters import (
+        add_adapter,
+        trained_tokens,
+    )  # base models do without it
+
+    adapted = add_adapter(model, folder)
+    ids = _probe(adapted, trained_tokens(adapted))
+    expected = _logits(adapted, ids)
+    try:
+        merged: PreTrainedModel = adapted.merge_and_unload()
+    except Exception as error:  # what fails depends on the kind of adapter
+        raise ValueError(
+            f"{folder}: PEFT cannot merge this adapter ({_first_line(error)}); save the model as full "
+            "weights"
+        ) from error
+    found = _logits(merged, ids)
+    if _differ(expected, found):
+        raise ValueError(
+            f"{folder}: merging this adapter changes the logits by up to "
+            f"{(expected - found).abs().max():.2g}; save the model as full weights, in a form whose output "
+            "you have compared"
+        )
+    return merged
 
 
 def in_dtype(model: PreTrainedModel, dtype: str) -> PreTrainedModel:

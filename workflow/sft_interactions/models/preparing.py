@@ -24,7 +24,9 @@ from transformers import (
 )
 
 from sft_interactions.data.sources import Source, download_hub_model
-from sft_interactions.models.loading import output_head
+from sft_interactions.models.checkpoint_files import check_model, files_of
+from sft_interactions.models.layers import output_head
+from sft_interactions.models.loading import check_fit, load_strictly
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -88,12 +90,15 @@ def _check_folder(origin: Path, name: str) -> None:
             "folder as save_pretrained writes it, or a GGUF file (an adapter alone must be merged "
             "into its model first)"
         )
+    try:
+        check_model(origin)
+    except ValueError as error:
+        raise ValueError(f"models.{name}: {error}") from error
 
 
 def _link_folder(origin: Path, folder: Path) -> None:
-    for file in origin.iterdir():
-        if file.is_file():
-            (folder / file.name).symlink_to(file.resolve())
+    for file in files_of(origin):
+        (folder / file.name).symlink_to(file.resolve())
 
 
 def _is_multimodal(origin: Path) -> bool:
@@ -103,7 +108,7 @@ def _is_multimodal(origin: Path) -> bool:
 def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
     """Save the language model inside a model for images and text, which is what SFT on text is about."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(origin, dtype="auto")
+        model = load_strictly(origin, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(origin)
         language_model = model.base_model.get_submodule("language_model")
         weights = {f"model.{key}": value for key, value in language_model.state_dict().items()}
@@ -125,9 +130,7 @@ def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
     folder_of_file, file_name = gguf_file.parent, gguf_file.name
     try:
         with _parsing_gguf_once():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder_of_file, gguf_file=file_name, dtype=torch.float32
-            )
+            model = load_strictly(folder_of_file, gguf_file=file_name)
             tokenizer = AutoTokenizer.from_pretrained(folder_of_file, gguf_file=file_name)
     except Exception as error:  # what a broken file raises depends on where it is broken
         raise ValueError(
@@ -191,6 +194,10 @@ def _verify(folder: Path, name: str, source: Source) -> None:
             f"models.{name}: the tokenizer of {source} is not a fast one, which gives no character "
             "offsets; add its tokenizer.json"
         )
+    try:
+        check_fit(folder)
+    except ValueError as error:
+        raise ValueError(f"models.{name}: {error}".replace(str(folder), str(source))) from error
 
 
 @contextmanager

@@ -1,0 +1,469 @@
+"""Model and checkpoint folders as users bring them: what is not whole, or not what it seems, is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import build_model, have_equal_weights
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
+    T5Config,
+)
+
+from sft_interactions.models.checkpoint_files import (
+    check_checkpoint,
+    check_model,
+    check_tokenizer,
+    files_of,
+    read_shapes,
+)
+from sft_interactions.models.loading import check_fit, load_base, load_checkpoint
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(model_folders, tmp_path):
+    """A copy of the folder of the tiny Llama, to be spoilt."""
+    return shutil.copytree(model_folders["llama"], tmp_path / "model")
+
+
+def rewrite(folder, change):
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def reconfigure(folder, **settings):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def shard(folder):
+    """Divide the weights into two files with an index."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    parts = {"model-00001-of-00002.safetensors": names[:9]}
+    parts["model-00002-of-00002.safetensors"] = names[9:]
+    for file, own in parts.items():
+        save_file({name: weights[name] for name in own}, folder / file, metadata={"format": "pt"})
+    places = {name: file for file, own in parts.items() for name in own}
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def truncate(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def test_whole_folders_are_right(folder, tiny_models):
+    check_model(folder)
+    assert have_equal_weights(load_base(folder), tiny_models["llama"])
+    shard(folder)
+    check_model(folder)
+    assert have_equal_weights(load_base(folder), tiny_models["llama"])
+
+
+def test_a_bin_file(folder, tiny_models):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    check_fit(folder)
+    assert have_equal_weights(load_base(folder), tiny_models["llama"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_read_as_it_is(folder, tiny_models, dtype):
+    rewrite(folder, lambda weights: {name: w.to(dtype) for name, w in weights.items()})
+    for name, weight in load_base(folder).state_dict().items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, tiny_models["llama"].state_dict()[name].to(dtype).float())
+
+
+def test_the_files_that_count(folder):
+    (folder / "optimizer.pt").touch()
+    (folder / "training_args.bin").touch()
+    (folder / "README.md").touch()
+    names = {path.name for path in files_of(folder)}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not names & {"optimizer.pt", "training_args.bin", "README.md"}
+
+
+def unlink(*names):
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def sharded(change):
+    def spoil(folder):
+        shard(folder)
+        change(folder)
+
+    return spoil
+
+
+def index_of(change):
+    def spoil(folder):
+        path = folder / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        change(index["weight_map"])
+        path.write_text(json.dumps(index))
+
+    return sharded(spoil)
+
+
+def edit_header(folder, old, new):
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
+def training_state(name):
+    def spoil(folder):
+        (folder / "model.safetensors").unlink()
+        (folder / name).mkdir()
+
+    return spoil
+
+
+def also_bin(folder):
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def only_bin(folder):
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    truncate(folder / "pytorch_model.bin")
+
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+SPOILT_FILES = {
+    "no config": (unlink("config.json"), r"config\.json: cannot be read"),
+    "a config cut off": (write("config.json", '{"model_type'), r"config\.json: is not JSON"),
+    "a list for a config": (write("config.json", "[]"), r"config\.json: holds no JSON object"),
+    "no weights": (unlink("model.safetensors"), r"the weights are missing"),
+    "ZeRO-3": (training_state("global_step500"), r"global_step500 is a part.*zero_to_fp32"),
+    "FSDP": (training_state("pytorch_model_fsdp_0"), r"fsdp_0 is a part.*merge-weights"),
+    "half a file": (lambda f: truncate(f / "model.safetensors"), r"has \d+ bytes, \d+ by its"),
+    "a file of a few bytes": (write("model.safetensors", "abc"), r"is cut off or no safetensors"),
+    "a damaged header": (
+        write("model.safetensors", '\7\0\0\0\0\0\0\0{"x":1}'),
+        r"its header is damaged",
+    ),
+    "another size in the header": (
+        lambda f: edit_header(f, b"[32]", b"[31]"),
+        r"has another size than its shape says",
+    ),
+    "a link to nothing": (
+        lambda f: (unlink("model.safetensors")(f), (f / "model.safetensors").symlink_to("nothing")),
+        r"the weights are missing",
+    ),
+    "a bin shard missing": (
+        lambda f: (
+            unlink("model.safetensors")(f),
+            write("pytorch_model.bin.index.json", '{"weight_map": {"a": "pytorch_model-1.bin"}}')(
+                f
+            ),
+        ),
+        r"pytorch_model-1\.bin, which it lists, is missing",
+    ),
+    "bytes in quantised matrices": (
+        lambda f: rewrite(f, lambda ws: {n: w.to(torch.int8) for n, w in ws.items()}),
+        r"in I8, a quantised format",
+    ),
+    "no header": (write("model.safetensors", "\2\0\0\0\0\0\0\0{["), r"its header is damaged"),
+    "Git LFS": (
+        write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:1"),
+        r"is a pointer of Git LFS.*git lfs pull",
+    ),
+    "half a bin file": (only_bin, r"pytorch_model\.bin: is cut off"),
+    "two sets": (also_bin, r"model\.safetensors and pytorch_model\.bin are both there"),
+    "whole and sharded": (
+        sharded(lambda f: shutil.copy(f / FIRST, f / "model.safetensors")),
+        r"model\.safetensors and model\.safetensors\.index\.json are both there",
+    ),
+    "a shard missing": (sharded(unlink(SECOND)), rf"{SECOND}, which it lists, is missing"),
+    "a shard cut off": (sharded(lambda f: truncate(f / SECOND)), rf"{SECOND}: has \d+ bytes"),
+    "a shard too many": (
+        sharded(lambda f: shutil.copy(f / FIRST, f / "model-00003-of-00003.safetensors")),
+        r"does not list model-00003-of-00003",
+    ),
+    "index without a tensor": (
+        index_of(lambda places: places.pop("model.norm.weight")),
+        r"model\.norm\.weight is in its files, but not listed",
+    ),
+    "index with another tensor": (
+        index_of(lambda places: places.update({"model.score": FIRST})),
+        r"model\.score is not in its files",
+    ),
+    "an index of nothing": (index_of(lambda places: places.clear()), r"lists no weights"),
+    "empty tensors": (
+        lambda f: rewrite(f, lambda weights: {name: torch.zeros(0) for name in weights}),
+        r"is empty, as training with ZeRO-3",
+    ),
+    "torch.compile": (
+        lambda f: rewrite(f, lambda weights: {f"_orig_mod.{n}": w for n, w in weights.items()}),
+        r"names of the weights begin with _orig_mod\.",
+    ),
+    "DDP": (
+        lambda f: rewrite(f, lambda weights: {f"module.{n}": w for n, w in weights.items()}),
+        r"names of the weights begin with module\.",
+    ),
+    "4 bits": (lambda f: reconfigure(f, quantization_config=QUANTISED), r"quantised \(bitsandb"),
+    "GPTQ": (
+        lambda f: reconfigure(f, quantization_config={"quant_method": "gptq"}),
+        r"quantised \(gptq\); de-quantise them",
+    ),
+    "8 bits": (
+        lambda f: rewrite(f, lambda ws: {n: w.to(torch.float8_e5m2) for n, w in ws.items()}),
+        r"in F8_E5M2, a quantised format",
+    ),
+    "an adapter beside": (
+        write("adapter_config.json", "{}"),
+        r"adapter_config\.json lies beside config\.json",
+    ),
+    "a classifier": (
+        lambda f: reconfigure(f, architectures=["LlamaForSequenceClassification"]),
+        r"LlamaForSequenceClassification is not a causal LM",
+    ),
+    "a masked LM": (
+        lambda f: reconfigure(f, architectures=["BertForMaskedLM"]),
+        r"BertForMaskedLM is not a causal LM",
+    ),
+    "a model with a value head": (
+        lambda f: reconfigure(f, architectures=["AutoModelForCausalLMWithValueHead"]),
+        r"WithValueHead is not a causal LM",
+    ),
+    "an encoder and a decoder": (
+        lambda f: reconfigure(f, is_encoder_decoder=True),
+        r"has an encoder and a decoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT_FILES)
+def test_spoilt_files_are_refused_by_their_headers(folder, case):
+    spoil, message = SPOILT_FILES[case]
+    spoil(folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        check_model(folder)
+    assert str(folder) in str(caught.value)
+    assert "; " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def without(part):
+    return lambda weights: {name: w for name, w in weights.items() if part not in name}
+
+
+SPOILT_WEIGHTS = {
+    "no head": (without("lm_head"), r"1 missing, first lm_head\.weight"),
+    "no layer": (without("layers.1."), r"9 missing, first model\.layers\.1\."),
+    "no norm": (without("model.norm"), r"1 missing, first model\.norm\.weight"),
+    "a layer too many": (
+        lambda weights: {**weights, "model.layers.2.mlp.up_proj.weight": torch.zeros(48, 32)},
+        r"1 unexpected, first model\.layers\.2",
+    ),
+    "a classifier's head": (
+        lambda weights: {**weights, "score.weight": torch.zeros(2, 32)},
+        r"1 unexpected, first score\.weight",
+    ),
+    "another prefix": (
+        lambda weights: {f"policy.{name}": w for name, w in weights.items()},
+        r"21 missing, .* 21 unexpected, first policy\.",
+    ),
+    "a model without its head": (
+        lambda weights: {
+            name.removeprefix("model."): w for name, w in without("lm_")(weights).items()
+        },
+        r"1 missing, first lm_head\.weight",
+    ),
+    "a resized embedding": (
+        lambda weights: {**weights, "model.embed_tokens.weight": torch.zeros(324, 32)},
+        r"1 mismatched, first model\.embed_tokens\.weight \(324, 32\)",
+    ),
+    "adapters that were never merged": (
+        lambda weights: {
+            name.replace("q_proj.w", "q_proj.base_layer.w"): w for name, w in weights.items()
+        },
+        r"2 missing, .*2 unexpected, first .*base_layer",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT_WEIGHTS)
+def test_weights_that_do_not_fit_are_refused(folder, case):
+    change, message = SPOILT_WEIGHTS[case]
+    rewrite(folder, change)
+    for check in (check_fit, load_base):
+        with pytest.raises(ValueError, match=message) as caught:
+            check(folder)
+        assert str(folder) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder, value):
+    def change(weights):
+        weights["model.norm.weight"][3] = value
+        return weights
+
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match=r"model\.norm\.weight holds values that are not finite"):
+        load_base(folder)
+
+
+def test_a_tied_head_that_has_weights_of_its_own_is_not_lost(folder):
+    """The config says tied, the file holds two different matrices."""
+    reconfigure(folder, tie_word_embeddings=True)
+    weights = load_file(folder / "model.safetensors")
+    model = load_base(folder)
+    assert torch.equal(model.lm_head.weight, weights["lm_head.weight"])
+    assert torch.equal(model.model.embed_tokens.weight, weights["model.embed_tokens.weight"])
+
+
+SIZES = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+BERT = {**SIZES, "intermediate_size": 16}
+BART = {
+    "vocab_size": 64,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "max_position_embeddings": 32,
+    "forced_eos_token_id": None,
+}
+T5 = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "d_ff": 16}
+OTHER_MODELS = {
+    "BERT": lambda: AutoModelForMaskedLM.from_config(BertConfig(**BERT)),
+    "BERT as a causal LM that is not one": lambda: AutoModelForCausalLM.from_config(
+        BertConfig(**BERT, initializer_range=0.5)
+    ),
+    "a classifier": lambda: AutoModelForSequenceClassification.from_config(
+        build_model("llama").config
+    ),
+    "BART": lambda: AutoModelForSeq2SeqLM.from_config(BartConfig(**BART)),
+    "T5": lambda: AutoModelForSeq2SeqLM.from_config(T5Config(**T5)),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_MODELS)
+def test_other_models_than_causal_lms_are_refused(tmp_path, case):
+    torch.manual_seed(0)
+    OTHER_MODELS[case]().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"causal LM") as caught:
+        load_base(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_bert_with_a_causal_mask_is_a_causal_lm(tmp_path):
+    config = BertConfig(**BERT, is_decoder=True, initializer_range=0.5)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert load_base(tmp_path).config.is_decoder
+
+
+def test_an_unknown_architecture_is_named(folder):
+    reconfigure(folder, model_type="llama9", auto_map={"AutoModelForCausalLM": "modeling.Llama9"})
+    with pytest.raises(ValueError, match="transformers cannot load it as a causal LM") as caught:
+        check_fit(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_type": "qwen2"}, "model_type is qwen2, that of the model before SFT is llama"),
+        ({"num_hidden_layers": 3}, "num_hidden_layers is 3, that of the model before SFT is 2"),
+        ({"vocab_size": 324}, "vocab_size is 324, that of the model before SFT is 320"),
+    ],
+)
+def test_full_weights_are_of_the_model_before_sft(model_folders, folder, settings, message):
+    check_checkpoint(folder, model_folders["llama"])
+    reconfigure(folder, **settings)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(model_folders["llama"], folder, CPU)
+
+
+def test_an_adapter_among_full_weights_is_refused(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    save_file({"x": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    message = r"holds an adapter \(adapter_model\.safetensors\) and full weights \(model\.safetens"
+    with pytest.raises(ValueError, match=message):
+        check_checkpoint(folder)
+
+
+def test_a_folder_of_another_kind(tmp_path):
+    with pytest.raises(ValueError, match="no such folder; correct the path"):
+        check_checkpoint(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"neither adapter_config\.json .* name a checkpoint fold"):
+        check_checkpoint(tmp_path)
+    (tmp_path / "checkpoint-9").mkdir()
+    (tmp_path / "checkpoint-9" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"; name .*checkpoint-9$"):
+        check_checkpoint(tmp_path)
+
+
+def test_an_adapter_without_its_weights(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError, match=r"weights are missing \(adapter_model\.safetensors"):
+        check_checkpoint(tmp_path)
+    (tmp_path / "global_step5").mkdir()
+    with pytest.raises(ValueError, match="global_step5 is a part of a training state"):
+        check_checkpoint(tmp_path)
+
+
+def edit_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_another_tokenizer_is_refused(model_folders, folder):
+    base = model_folders["llama"]
+    check_tokenizer(folder, base, compare_template=True)
+    token = {"id": 320, "content": "<extra>", "special": True}
+    edit_json(folder / "tokenizer.json", lambda t: t["added_tokens"].append(token))
+    with pytest.raises(ValueError, match=r"vocabulary is not that of .*token '<extra>'") as caught:
+        check_tokenizer(folder, base, compare_template=False)
+    assert str(folder / "tokenizer.json") in str(caught.value)
+    assert str(base / "tokenizer.json") in str(caught.value)
+    (folder / "tokenizer.json").unlink()
+    check_tokenizer(folder, base, compare_template=True)
+
+
+def test_another_chat_template_is_refused(model_folders, folder):
+    base = model_folders["llama"]
+    template = folder / "chat_template.jinja"
+    own = template.read_text()
+    template.write_text(own + "!")
+    with pytest.raises(ValueError, match=r"chat template is not that of .*template: plain"):
+        check_tokenizer(folder, base, compare_template=True)
+    check_tokenizer(folder, base, compare_template=False)
+    # Where older versions of transformers write it.
+    template.unlink()
+    for written in (own, [{"name": "default", "template": own}]):
+        edit_json(folder / "tokenizer_config.json", lambda t, w=written: t.update(chat_template=w))
+        check_tokenizer(folder, base, compare_template=True)
+    edit_json(folder / "tokenizer_config.json", lambda t: t.update(chat_template="other"))
+    with pytest.raises(ValueError, match="chat template is not that of"):
+        check_tokenizer(folder, base, compare_template=True)
+
+
+def test_shapes_are_those_of_the_tensors(model_folders):
+    path = model_folders["llama"] / "model.safetensors"
+    assert read_shapes(path) == {name: tuple(w.shape) for name, w in load_file(path).items()}

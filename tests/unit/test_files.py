@@ -1,0 +1,80 @@
+import json
+import os
+
+import pytest
+
+from sft_interactions.files import content_digest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "given"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "weights").write_text("one")
+    (folder / "config").write_text("two")
+    return folder
+
+
+@pytest.fixture(params=[False, True], ids=["read anew", "cached"])
+def digest(request, tmp_path):
+    cache = tmp_path / "cache" / "digests.json" if request.param else None
+    return lambda *files: content_digest(files, cache)
+
+
+def test_it_is_of_names_and_contents(digest, folder, tmp_path):
+    before = digest(folder)
+    assert len(before) == 64
+    assert digest(folder) == before
+    (tmp_path / "other").mkdir()
+    moved = folder.rename(tmp_path / "other" / "place")
+    assert digest(moved) == before
+    assert digest(moved / "config", moved / "deep") == digest(moved / "deep", moved / "config")
+    (moved / "config").rename(moved / "settings")
+    assert digest(moved) != before
+
+
+def test_a_change_of_the_same_size_and_time_is_seen(digest, folder):
+    file = folder / "deep" / "weights"
+    before, times = digest(folder), os.stat(file)
+    file.write_text("ten")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert os.stat(file).st_mtime_ns == times.st_mtime_ns
+    assert digest(folder) != before
+    file.write_text("one")
+    assert digest(folder) == before
+
+
+def test_an_older_folder_in_its_place_is_seen(digest, folder, tmp_path):
+    before = digest(folder)
+    folder.rename(tmp_path / "aside")
+    older = folder
+    (older / "deep").mkdir(parents=True)
+    for name, text in (("config", "two"), ("deep/weights", "ten")):
+        (older / name).write_text(text)
+        os.utime(older / name, (1, 1))
+    assert digest(older) != before
+
+
+def test_links_are_what_they_lead_to(digest, folder, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(folder / "config")
+    before = digest(link)
+    (folder / "config").write_text("new")
+    assert digest(link) != before
+
+
+def test_the_cache_spares_reading(folder, tmp_path):
+    cache = tmp_path / "digests.json"
+    before = content_digest([folder], cache)
+    known = json.loads(cache.read_text())
+    assert len(known) == 2
+    cache.write_text(json.dumps({key: [*value[:-1], "0" * 64] for key, value in known.items()}))
+    assert content_digest([folder], cache) != before  # it was believed
+    cache.write_text("{cut off")
+    assert content_digest([folder], cache) == before
+    assert json.loads(cache.read_text()) == known
+
+
+def test_a_missing_file_is_named(digest, folder):
+    with pytest.raises(ValueError, match=r"nothing: cannot be read \(No such file"):
+        digest(folder / "nothing")

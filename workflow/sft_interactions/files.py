@@ -1,0 +1,80 @@
+"""Files that a user brought, by their content.
+
+Imports the standard library only.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def content_digest(files: Iterable[str | Path], cache: str | Path | None = None) -> str:
+    """Digest of the names and the contents of some files, whatever their times say.
+
+    A copy that keeps its times, or an older folder moved to the place of a newer one, has another digest if
+    one byte differs.
+
+    Args:
+        files: files in any order; folders stand for all files below them.
+        cache: a JSON file that keeps the digest of every file beside its inode, size and times, so that
+            gigabytes are read once; made if it is missing.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    known = _read_cache(cache)
+    found: dict[str, list[object]] = {}
+    try:
+        lines = sorted(f"{name} {_digest(path, known, found)}" for name, path in _named(files))
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); mend it") from error
+    if cache is not None and any(known.get(key) != value for key, value in found.items()):
+        _write_cache(Path(cache), {**known, **found})
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _named(files: Iterable[str | Path]) -> Iterable[tuple[str, Path]]:
+    for path in map(Path, files):
+        if path.is_dir():
+            for file in path.rglob("*"):
+                if file.is_file():
+                    yield file.relative_to(path).as_posix(), file
+        else:
+            yield path.name, path
+
+
+def _digest(path: Path, known: dict[str, list[object]], found: dict[str, list[object]]) -> str:
+    about = path.stat()
+    # Writing to a file changes ctime, which cannot be set back; moving another one there changes the inode.
+    state = [about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+    key = str(path.resolve())
+    if key in known and known[key][:-1] == state:
+        return str(known[key][-1])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    found[key] = [*state, digest]
+    return digest
+
+
+def _read_cache(cache: str | Path | None) -> dict[str, list[object]]:
+    if cache is None or not Path(cache).is_file():
+        return {}
+    try:
+        known: dict[str, list[object]] = json.loads(Path(cache).read_text("utf-8"))
+    except ValueError:  # another job's write was cut off; all is read anew
+        return {}
+    return known
+
+
+def _write_cache(cache: Path, known: dict[str, list[object]]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=cache.parent, prefix=cache.name)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(known, file)
+    Path(temporary).replace(cache)

@@ -1,0 +1,244 @@
+"""Adapters of PEFT: added to a model tensor by tensor, none left out.
+
+Imports torch, transformers and peft only.
+"""
+
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from peft import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PeftConfig,
+    PeftModel,
+    get_base_model_state_dict,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.warning import PeftWarning
+from torch import nn
+from transformers import PreTrainedModel
+
+from sft_interactions.models.checkpoint_files import refuse_differences
+from sft_interactions.models.layers import input_embeddings, output_head
+
+Tensors = dict[str, torch.Tensor]
+
+START = "base_model.model."
+# What wrappers, and models for images and text, put into the names of weights.
+FOREIGN_PARTS = re.compile(
+    r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|language_model)\."
+)
+# The name of the adapter, which PEFT leaves out of its files.
+ADAPTER_NAME = re.compile(r"(?<=\.)(lora_\w+)\.(?!weight$|bias$)[^.]+(?=\.|$)")
+
+
+def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
+    """Add the adapter of a folder to a model, every tensor of it.
+
+    Args:
+        model: in float32, or on the device ``meta`` to compare names and shapes alone; it is changed.
+        folder: as :func:`~sft_interactions.models.checkpoint_files.check_checkpoint` has found it right.
+
+    Raises:
+        ValueError: the adapter has a tensor too many or too few, one of another shape or not finite, or
+            would change the model that it is added to.
+    """
+    config = _read_config(folder)
+    weights = load_peft_weights(str(folder), device="cpu")
+    untie_if(model, not _ties(config) and any(_is_of_ends(name, model) for name in weights))
+    before = _fingerprints(model.state_dict())
+    on_meta = model.device.type == "meta"
+    try:
+        adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{folder}: PEFT cannot add this adapter to the model ({first}); name an adapter of this model"
+        ) from error
+    adapted.eval()
+    if _fingerprints(get_base_model_state_dict(adapted)) != before:
+        raise ValueError(
+            f"{folder}: adding this adapter changes the model's own weights; save the merged model as full "
+            "weights"
+        )
+    weights = _renamed(weights, _tensors_of(adapted, embeddings=True), folder)
+    _compare(weights, adapted, folder)
+    if not on_meta:
+        _set(weights, adapted, folder)
+    return adapted
+
+
+def adds_nothing(folder: str | Path) -> bool:
+    """Whether an adapter is one of LoRA whose every product is zero, which leaves the model as it is."""
+    weights = load_peft_weights(str(folder), device="cpu")
+    last = [tensor for name, tensor in weights.items() if re.search(r"lora_(embedding_)?B", name)]
+    others = [name for name in weights if "lora_" not in name]
+    return bool(last) and not others and not any(tensor.any() for tensor in last)
+
+
+def trained_tokens(adapted: PeftModel) -> list[int]:
+    """Ids of tokens whose embeddings an adapter has trained one by one."""
+    config = next(iter(adapted.peft_config.values()))
+    given = getattr(config, "trainable_token_indices", None) or getattr(config, "token_indices", [])
+    lists = given.values() if isinstance(given, Mapping) else [given]
+    return [int(token) for tokens in lists for token in tokens][:64]
+
+
+def untie_if(model: PreTrainedModel, is_changed: bool) -> None:
+    """Give the output head weights of its own if it shares those of the embedding and one alone changes."""
+    head, embedding = output_head(model), input_embeddings(model)
+    if not is_changed or head.weight is not embedding.weight:
+        return
+    head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+
+
+def targets_ends(model: PreTrainedModel, config: PeftConfig) -> bool:
+    """Whether an adapter is to be added to the embedding or to the output head."""
+    names = _names_of_ends(model)
+    targets = getattr(config, "target_modules", None)
+    return targets != "all-linear" and any(
+        check_target_module_exists(config, name) for name in names
+    )
+
+
+def _ties(config: PeftConfig) -> bool:
+    """Whether an adapter changes the output head with the embedding where they share weights."""
+    keys = ("trainable_token_indices", "token_indices")
+    return any(getattr(config, key, None) for key in keys)
+
+
+def _names_of_ends(model: PreTrainedModel) -> list[str]:
+    ends = (input_embeddings(model), output_head(model))
+    return [name for name, module in model.named_modules() if any(module is end for end in ends)]
+
+
+def _is_of_ends(name: str, model: PreTrainedModel) -> bool:
+    last = {end.rpartition(".")[2] for end in _names_of_ends(model)}
+    return bool(last & set(name.split(".")))
+
+
+def _read_config(folder: str | Path) -> PeftConfig:
+    path = Path(folder) / "adapter_config.json"
+    settings = json.loads(path.read_text("utf-8"))
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[settings["peft_type"]]
+    known = {field.name for field in fields(kind)}
+    for key, value in settings.items():
+        if key not in known and value:
+            raise ValueError(
+                f"{path}: this version of PEFT does not know {key}; save the merged model as full weights "
+                "with the version that made the adapter"
+            )
+    config = kind(**{key: value for key, value in settings.items() if key in known})
+    config.inference_mode = True
+    config.base_model_name_or_path = None  # PEFT would compare it with a path of this machine
+    return config
+
+
+def _tensors_of(adapted: PeftModel, *, embeddings: bool) -> Tensors:
+    """The adapter's tensors by the names they have in files; also the model's embeddings, if asked."""
+    with warnings.catch_warnings():
+        # It takes the biases of lora_bias for matrices that were cut; shapes are compared below.
+        warnings.filterwarnings("ignore", message=".*have invalid shape", category=PeftWarning)
+        found: Tensors = get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)
+    return found
+
+
+def _renamed(weights: Tensors, expected: Mapping[str, object], folder: str | Path) -> Tensors:
+    """Weights by the names that are expected, where known foreign parts of names alone stand between."""
+    renamed, changed = {}, []
+    for name, tensor in weights.items():
+        new = name if name in expected else _own_name(name, expected)
+        if new in renamed:
+            raise ValueError(
+                f"{folder}: {name} and another tensor both stand for {new}; save it again"
+            )
+        if new != name:
+            changed.append(f"{name} is taken for {new}")
+        renamed[new] = tensor
+    if changed:
+        logging.getLogger(__name__).warning(
+            "%s: %d tensors have foreign names; %s", folder, len(changed), changed[0]
+        )
+    return renamed
+
+
+def _own_name(name: str, expected: Mapping[str, object]) -> str:
+    """The expected name that a foreign one stands for, else the foreign name."""
+    plain = FOREIGN_PARTS.sub("", name)
+    plain = START + re.sub(r"^(module\.)?(base_model\.model\.)?", "", plain)
+    for candidate in (plain, ADAPTER_NAME.sub(r"\1", plain)):
+        if candidate in expected:
+            return candidate
+    return name
+
+
+def _compare(weights: Tensors, adapted: PeftModel, folder: str | Path) -> None:
+    """Check names and shapes; of embeddings that came along also that they are the model's."""
+    needed, possible = (_tensors_of(adapted, embeddings=value) for value in (False, True))
+    refuse_differences(
+        folder,
+        missing=needed.keys() - weights.keys(),
+        unexpected=weights.keys() - possible.keys(),
+        mismatched=[
+            f"{name} {tuple(tensor.shape)} instead of {tuple(possible[name].shape)}"
+            for name, tensor in weights.items()
+            if name in possible and tensor.shape != possible[name].shape
+        ],
+    )
+    for name in weights.keys() - needed.keys():
+        own = possible[name]
+        if own.device.type != "meta" and not torch.equal(
+            own.to(weights[name].dtype), weights[name]
+        ):
+            raise ValueError(
+                f"{folder}: {name} came with the adapter and is not that of the model; name the model that "
+                "the adapter was trained on, or save the merged model as full weights"
+            )
+
+
+def _set(weights: Tensors, adapted: PeftModel, folder: str | Path) -> None:
+    """Set the adapter's tensors and read them back."""
+    needed = _tensors_of(adapted, embeddings=False).keys()
+    weights = {name: weights[name] for name in needed}
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{folder}: {name} holds values that are not finite; the training diverged, name another "
+                "checkpoint"
+            )
+    set_peft_model_state_dict(adapted, weights)
+    found = _tensors_of(adapted, embeddings=False)
+    refuse_differences(
+        folder,
+        unapplied=[
+            name
+            for name, tensor in weights.items()
+            if not torch.equal(found[name], tensor.to(found[name].dtype))
+        ],
+    )
+
+
+def _fingerprints(weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """A digest of every tensor by name."""
+    return {
+        name: int(torch.hash_tensor(tensor).view(torch.int64))
+        if tensor.device.type != "meta"
+        else 0
+        for name, tensor in weights.items()
+    }
+
+
+def names_of(model_dir: str | Path, others: Iterable[str]) -> list[str]:
+    """Names that a base model goes by: those given and the one that its config has."""
+    config = json.loads((Path(model_dir) / "config.json").read_text("utf-8"))
+    return [*others, *filter(None, [config.get("_name_or_path")])]

@@ -1,0 +1,499 @@
+"""What the files of a model or of a checkpoint say of themselves, read before any job starts.
+
+Only headers and settings are read, never a weight. Imports the standard library only.
+"""
+
+import json
+import math
+import re
+import zipfile
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+Json = dict[str, Any]
+
+# Files that loading a model, an adapter or a tokenizer may read.
+READ = (
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "adapter_model*.bin",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+)
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+FULL_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# Adapters that are merged; tests/unit/models/test_adapters.py merges each.
+MERGED_ADAPTERS = (
+    "ADALORA",
+    "C3A",
+    "DELORA",
+    "FOURIERFT",
+    "GRALORA",
+    "HIRA",
+    "HRA",
+    "IA3",
+    "LN_TUNING",
+    "LOHA",
+    "LOKR",
+    "LORA",
+    "MISS",
+    "OFT",
+    "RANDLORA",
+    "ROAD",
+    "TRAINABLE_TOKENS",
+    "VBLORA",
+    "VERA",
+    "WAVEFT",
+)
+# Initialisations of LoRA that leave the model's own weights as they are.
+HARMLESS_INITIALISATIONS = (True, False, "gaussian", "orthogonal", "eva")
+# Settings of LoRA under which an adapter is not an addition to the weights of the named model.
+UNMERGEABLE_SETTINGS = (
+    "layer_replication",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "ensure_weight_tying",
+    "kasa_config",
+    "monteclora_config",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+)
+# Names of other things than causal LMs, at the end of the class that ``config.json`` names.
+NOT_CAUSAL = re.compile(
+    r"For(SequenceClassification|TokenClassification|MultipleChoice|QuestionAnswering|MaskedLM|PreTraining|"
+    r"NextSentencePrediction|SemanticSegmentation|ImageClassification|AudioClassification|CTC|Seq2SeqLM|"
+    r"RewardModeling|ValueHead)$|(WithValueHead|RewardModel|DoubleHeadsModel|EncoderModel)$"
+)
+# What training in parts leaves behind, and how whole weights are made of it.
+PARTS_OF_TRAINING = {
+    "global_step*": "run its zero_to_fp32.py",
+    "zero_pp_rank_*": "run zero_to_fp32.py",
+    "pytorch_model_fsdp*": "run `accelerate merge-weights`",
+    "*.distcp": "run `accelerate merge-weights`",
+    "mp_rank_*": "export it to the format of transformers",
+}
+# Wrappers that put their name before or into the names of weights.
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+DTYPE_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "I16": 16,
+    "U16": 16,
+    "I32": 32,
+    "U32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F16": 16,
+    "BF16": 16,
+    "F32": 32,
+    "F64": 64,
+}
+NO_WEIGHTS = "copy or train it again"
+
+
+def files_of(folder: str | Path) -> list[Path]:
+    """Files of a model or checkpoint that loading it may read, in order of their names."""
+    return sorted(
+        {path for pattern in READ for path in Path(folder).glob(pattern) if path.is_file()}
+    )
+
+
+def weight_files_of(folder: str | Path) -> list[Path]:
+    """Files of a model or checkpoint that hold weights, in order of their names."""
+    return [file for file in files_of(folder) if file.suffix in (".safetensors", ".bin")]
+
+
+def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
+    """Whether a checkpoint folder holds an adapter of PEFT or full weights.
+
+    Raises:
+        ValueError: neither, both, or more than one of a kind.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; correct the path")
+    adapters = [file for file in ADAPTER_WEIGHTS if (folder / file).is_file()]
+    full = [file for file in FULL_WEIGHTS if (folder / file).is_file()]
+    if (folder / "adapter_config.json").is_file() or adapters:
+        if full:
+            adapter = adapters[0] if adapters else "adapter_config.json"
+            raise ValueError(
+                f"{folder}: holds an adapter ({adapter}) and full weights "
+                f"({full[0]}); move one of the two elsewhere"
+            )
+        return "adapter"
+    if (folder / "config.json").is_file() or full:
+        return "full"
+    inner = sorted(folder.glob("*/adapter_config.json")) or sorted(folder.glob("*/config.json"))
+    fix = f"name {inner[0].parent}" if len(inner) == 1 else "name a checkpoint folder"
+    raise ValueError(
+        f"{folder}: neither adapter_config.json (PEFT adapter) nor config.json (full weights) is there; "
+        f"{fix}"
+    )
+
+
+def check_checkpoint(
+    folder: str | Path, base: str | Path | None = None
+) -> Literal["adapter", "full"]:
+    """Check the files of a checkpoint: an adapter of PEFT or full weights, whole and of a usable kind.
+
+    Args:
+        base: folder of the model before SFT, which full weights must be of the same shape as.
+
+    Returns:
+        What the folder holds.
+
+    Raises:
+        ValueError: something is missing, cut off, ambiguous, or of a kind that cannot be evaluated.
+    """
+    folder = Path(folder)
+    kind = checkpoint_kind(folder)
+    if kind == "adapter":
+        _check_adapter(folder)
+    else:
+        check_model(folder)
+        if base is not None:
+            _check_same_shape(folder, Path(base))
+    return kind
+
+
+def check_model(folder: str | Path) -> None:
+    """Check the files of a model: config of a causal LM, whole weights, of which there is one set.
+
+    Raises:
+        ValueError: something is missing, cut off, ambiguous, or of a kind that cannot be evaluated.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    _check_causal(folder / "config.json", config)
+    quantisation = config.get("quantization_config")
+    if quantisation:
+        method = dict(quantisation).get("quant_method", "?")
+        raise ValueError(
+            f"{folder / 'config.json'}: the weights are quantised ({method}); de-quantise them "
+            "(model.dequantize(), model.save_pretrained) or name the original model"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder}: adapter_config.json lies beside config.json, and transformers would add the "
+            "adapter to the weights; move one of the two elsewhere"
+        )
+    sets = _only_one_set(folder, FULL_WEIGHTS)
+    found: dict[str, tuple[int, ...]] = {}
+    for file in _weight_files(sets):
+        found |= _check_weights(file)
+    _check_index(sets, found)
+    _check_names(folder, found)
+
+
+def _check_causal(path: Path, config: Json) -> None:
+    for name in config.get("architectures") or []:
+        if NOT_CAUSAL.search(name):
+            raise ValueError(
+                f"{path}: {name} is not a causal LM, whose next token could be scored; name a causal LM"
+            )
+    if config.get("is_encoder_decoder"):
+        raise ValueError(
+            f"{path}: {config.get('model_type')} has an encoder and a decoder, and its decoder alone would "
+            "be evaluated; name a causal LM"
+        )
+
+
+def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
+    found = [folder / name for name in names if (folder / name).exists()]
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder}: {found[0].name} and {found[1].name} are both there, and one of them would be "
+            "ignored; move one of the two elsewhere"
+        )
+    if found:
+        return found[0]
+    for pattern, fix in PARTS_OF_TRAINING.items():
+        for part in sorted(folder.glob(pattern)):
+            raise ValueError(
+                f"{folder}: {part.name} is a part of a training state, whole weights are missing; {fix} "
+                f"to make {names[0]}"
+            )
+    raise ValueError(f"{folder}: the weights are missing ({' or '.join(names)}); {NO_WEIGHTS}")
+
+
+def _weight_files(weights: Path) -> list[Path]:
+    """The files that hold the tensors: those of an index, or the one file itself."""
+    if not weights.name.endswith(".index.json"):
+        return [weights]
+    places = read_json(weights).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{weights}: lists no weights (weight_map); {NO_WEIGHTS}")
+    files = [weights.parent / name for name in sorted(set(map(str, places.values())))]
+    for file in files:
+        if not file.is_file():
+            raise ValueError(
+                f"{weights}: {file.name}, which it lists, is missing; copy it beside it"
+            )
+    stem, _, ending = weights.name.removesuffix(".index.json").partition(".")
+    for file in sorted(weights.parent.glob(f"{stem}-*-of-*.{ending}")):
+        if file not in files:
+            raise ValueError(
+                f"{weights}: does not list {file.name}, which lies beside it; remove what is left of "
+                "another model, or copy the index again"
+            )
+    return files
+
+
+def _check_index(weights: Path, found: Mapping[str, tuple[int, ...]]) -> None:
+    if not weights.name.endswith(".safetensors.index.json"):
+        return
+    listed = set(read_json(weights)["weight_map"])
+    if listed != set(found):
+        name = min(listed ^ set(found))
+        where = "not in its files" if name in listed else "in its files, but not listed"
+        raise ValueError(f"{weights}: {name} is {where}; copy index and files again, of one model")
+
+
+def _check_weights(file: Path) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of the tensors of a file by name; none for a .bin file, which only torch can read."""
+    try:
+        opened = file.open("rb")
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}); mend it") from error
+    with opened:
+        if opened.read(20).startswith(b"version https://git"):
+            raise ValueError(f"{file}: is a pointer of Git LFS, not the weights; run git lfs pull")
+    if file.suffix == ".safetensors":
+        return read_shapes(file)
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{file}: is cut off or no file of torch.save; {NO_WEIGHTS}")
+    return {}
+
+
+def _check_names(folder: Path, names: Mapping[str, object]) -> None:
+    for name in names:
+        first = name.partition(".")[0]
+        if first in WRAPPERS:
+            raise ValueError(
+                f"{folder}: the names of the weights begin with {first}. ({name}), as a wrapped model "
+                "leaves them; save the model that was wrapped"
+            )
+
+
+def _check_adapter(folder: Path) -> None:
+    settings = read_json(folder / "adapter_config.json")
+    where = folder / "adapter_config.json"
+    for other in sorted(folder.glob("*/adapter_config.json")):
+        raise ValueError(
+            f"{folder}: holds an adapter and another one in {other.parent.name}/; name a folder with the "
+            "one that is meant alone"
+        )
+    peft_type = settings.get("peft_type")
+    if peft_type not in MERGED_ADAPTERS:
+        raise ValueError(
+            f"{where}: adapters of peft_type {peft_type} are not merged here ({', '.join(MERGED_ADAPTERS)} "
+            "are); save the merged model as full weights, if PEFT can merge it"
+        )
+    if settings.get("task_type") not in (None, "CAUSAL_LM"):
+        raise ValueError(
+            f"{where}: task_type {settings['task_type']} is not that of a causal LM; name an adapter that "
+            "was trained with CAUSAL_LM"
+        )
+    _check_addition(where, settings)
+    weights = _only_one_set(folder, ADAPTER_WEIGHTS)
+    found = _check_weights(weights)
+    if weights.suffix == ".safetensors" and not found:
+        raise ValueError(f"{weights}: holds no tensor; save the adapter again")
+
+
+def _check_addition(where: Path, settings: Json) -> None:
+    start = settings.get("init_lora_weights", True)
+    if start not in HARMLESS_INITIALISATIONS:
+        raise ValueError(
+            f"{where}: init_lora_weights {start} changes the model that the adapter is added to; convert "
+            "the adapter to plain LoRA (save_pretrained with path_initial_model_for_weight_conversion), "
+            "or save the merged model"
+        )
+    for key in UNMERGEABLE_SETTINGS:
+        if settings.get(key):
+            raise ValueError(
+                f"{where}: an adapter with {key} cannot be merged into the model; save the merged or "
+                "changed model as full weights"
+            )
+
+
+def _text_config(config: Json) -> Json:
+    """Of a model for images and text the part of the language model, which is what is prepared of it."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
+def _check_same_shape(folder: Path, base: Path) -> None:
+    own, other = (read_json(place / "config.json") for place in (folder, base))
+    other = _text_config(other)
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        if key in own and key in other and own[key] != other[key]:
+            raise ValueError(
+                f"{folder / 'config.json'}: {key} is {own[key]}, that of the model before SFT is "
+                f"{other[key]} ({base / 'config.json'}); name a checkpoint of this model, or the model "
+                "that it was tuned from"
+            )
+
+
+def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: bool) -> None:
+    """Check that a checkpoint brings no other tokenizer than the model before SFT, whose one is used.
+
+    Args:
+        folder: of the checkpoint; it may have no tokenizer.
+        base: folder of the model before SFT.
+        compare_template: whether prompts are rendered by the chat template.
+
+    Raises:
+        ValueError: vocabulary or chat template differ.
+    """
+    own, other = Path(folder) / "tokenizer.json", Path(base) / "tokenizer.json"
+    if own.is_file() and other.is_file():
+        vocabularies = [_vocabulary(read_json(path)) for path in (own, other)]
+        if vocabularies[0] != vocabularies[1]:
+            token = min(dict(vocabularies[0].items() ^ vocabularies[1].items()))
+            raise ValueError(
+                f"{own}: the vocabulary is not that of {other}, which prompts are read by (token "
+                f"{token!r}); train with the tokenizer of the model, or name a model that has this "
+                "tokenizer"
+            )
+    if not compare_template:
+        return
+    templates = [_chat_template(Path(place)) for place in (folder, base)]
+    if all(templates) and templates[0] != templates[1]:
+        raise ValueError(
+            f"{folder}: the chat template is not that of {base}, which prompts are rendered by; put the "
+            "template of the training into the model's folder, or set the model's `template: plain` if it "
+            "was trained so"
+        )
+
+
+def _vocabulary(tokenizer: Json) -> dict[str, object]:
+    """Id of every token, as JSON gives it."""
+    vocabulary = tokenizer.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, list):  # pairs of a token and its score
+        vocabulary = {
+            entry[0] if isinstance(entry, list) else entry: i for i, entry in enumerate(vocabulary)
+        }
+    added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", [])}
+    return {**vocabulary, **added}
+
+
+def _chat_template(folder: Path) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text("utf-8")
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file():
+        return None
+    template = read_json(settings).get("chat_template")
+    if isinstance(template, list):  # named ones; transformers takes this one
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
+
+
+def base_named_otherwise(folder: str | Path, names: Iterable[str]) -> str | None:
+    """The base that an adapter names, if it is none of ``names``; folders and owners do not count."""
+    settings = read_json(Path(folder) / "adapter_config.json")
+    named = settings.get("base_model_name_or_path")
+    if not named:
+        return None
+    last = str(named).rstrip("/").rpartition("/")[2]
+    known = {name.rstrip("/").rpartition("/")[2].lower() for name in names}
+    return None if last.lower() in known else str(named)
+
+
+def refuse_differences(folder: str | Path, **differences: Collection[str]) -> None:
+    """Stop where names of weights differ from what is needed.
+
+    Args:
+        folder: what they were read from.
+        differences: names by the way in which they differ.
+
+    Raises:
+        ValueError: there are any; the message has the first of each kind.
+    """
+    found = [
+        f"{len(names)} {kind}, first {min(map(str, names))}"
+        for kind, names in differences.items()
+        if names
+    ]
+    if found:
+        raise ValueError(
+            f"{folder}: its weights are not those of the model ({'; '.join(found)}); save the whole model "
+            "of this architecture anew, or correct the folder"
+        )
+
+
+def read_json(path: Path) -> Json:
+    """The object that a JSON file holds.
+
+    Raises:
+        ValueError: the file is missing or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); copy it there") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}); copy the file again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no JSON object; copy the file again")
+    return content
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a safetensors file by name, out of its header.
+
+    Raises:
+        ValueError: the file is cut off or damaged, or a tensor is empty.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(f"{path}: is cut off or no safetensors file; {NO_WEIGHTS}")
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            tensors = {
+                name: (str(entry["dtype"]), tuple(map(int, entry["shape"])), *entry["data_offsets"])
+                for name, entry in header.items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}: its header is damaged; {NO_WEIGHTS}") from error
+    end = 0
+    for name, (dtype, shape, begin, stop) in tensors.items():
+        _check_tensor(f"{path}: {name}", dtype, shape, stop - begin)
+        end = max(end, stop)
+    if 8 + length + end != size:
+        raise ValueError(
+            f"{path}: has {size} bytes, {8 + length + end} by its header; {NO_WEIGHTS}"
+        )
+    return {name: shape for name, (_, shape, _, _) in tensors.items()}
+
+
+def _check_tensor(where: str, dtype: str, shape: tuple[int, ...], n_bytes: int) -> None:
+    if 0 in shape:
+        raise ValueError(
+            f"{where} is empty, as training with ZeRO-3 leaves it; gather the weights when saving "
+            "(stage3_gather_16bit_weights_on_model_save), or run zero_to_fp32.py"
+        )
+    is_whole_numbers = dtype[0] in "IU" and where.endswith(".weight")
+    if dtype not in DTYPE_BITS or is_whole_numbers:
+        raise ValueError(
+            f"{where} is in {dtype}, a quantised format; save it in float32, float16 or bfloat16"
+        )
+    if math.prod(shape) * DTYPE_BITS[dtype] != 8 * n_bytes:
+        raise ValueError(f"{where} has another size than its shape says; {NO_WEIGHTS}")
