@@ -266,7 +266,7 @@ def _check_weights(file: Path) -> Mapping[str, tuple[int, ...]]:
     try:
         opened = file.open("rb")
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}); mend it") from error
+        raise ValueError(f"{file}: cannot be read ({error.strerror}); correct it") from error
     with opened:
         if opened.read(20).startswith(b"version https://git"):
             raise ValueError(f"{file}: is a pointer of Git LFS, not the weights; run git lfs pull")
