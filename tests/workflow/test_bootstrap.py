@@ -38,7 +38,7 @@ def test_every_script_imports_job_before_the_package(path):
 
 
 @pytest.mark.slow
-def test_a_wrong_copy_on_the_path_is_not_used(tmp_path, monkeypatch):
+def test_a_wrong_copy_on_the_path_is_not_used(tmp_path, model_folders, monkeypatch):
     wrong = tmp_path / "wrong" / "sft_interactions"
     wrong.mkdir(parents=True)
     (wrong / "__init__.py").write_text("raise ImportError('a wrong copy')\n")
@@ -51,7 +51,7 @@ def test_a_wrong_copy_on_the_path_is_not_used(tmp_path, monkeypatch):
     tables.write(run.metrics, path, tables.METRICS, created_by="test", config_hash="0")
     (tmp_path / "lines.jsonl").touch()
     config = copy.deepcopy(CONFIG)
-    config["models"] = {"llama": {"source": f"path:{tmp_path}"}}
+    config["models"] = {"llama": {"source": f"path:{model_folders['llama']}"}}
     config["runs"] = {"llama-tiny": {"dataset": "lines"}}
     target = "results/tables/metrics.csv"
     done = snakemake(tmp_path, config, target, "--allowed-rules", "metrics_table")
