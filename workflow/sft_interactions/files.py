@@ -33,7 +33,9 @@ def content_digest(files: Iterable[str | Path], cache: str | Path | None = None)
     try:
         lines = sorted(f"{name} {_digest(path, known, found)}" for name, path in _named(files))
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); correct it") from error
+        raise ValueError(
+            f"{error.filename}: cannot be read ({error.strerror}); correct it"
+        ) from error
     if cache is not None and any(known.get(key) != value for key, value in found.items()):
         _write_cache(Path(cache), {**known, **found})
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

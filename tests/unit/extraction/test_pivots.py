@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_interactions.extraction import iteration
+from sft_interactions.extraction import iteration, pivots
 from sft_interactions.extraction.pivots import improve_vertex
 
 seeds = st.integers(0, 2**32 - 1)
@@ -52,3 +52,14 @@ def test_pivots_lower_the_objective(scaled_problems):
     assert (weights * np.abs(found.effects)).sum() < (weights * np.abs(start.effects)).sum()
     assert found.excess < 1e-9
     assert found.exact
+
+
+def test_a_walk_that_stands_still_is_given_up(scaled_problems, monkeypatch):
+    v, bound, weights = scaled_problems(0, 5)
+    start = other_vertex(v, bound, weights, seed=0)
+    leaving = pivots._leaving
+    monkeypatch.setattr(pivots, "_leaving", lambda *basis: (leaving(*basis)[0], 0.0))
+    monkeypatch.setattr(pivots, "_MAX_STANDSTILL", 1)
+    assert improve_vertex(v[0], bound[0], weights, start) is None
+    monkeypatch.setattr(pivots, "_MAX_STANDSTILL", 100)
+    assert improve_vertex(v[0], bound[0], weights, start) is not None

@@ -14,6 +14,8 @@ from sft_interactions.extraction.vertex import Basis, active_set, factorise, sol
 
 # Gains and changes below this are rounding (v has range 1, weights are about 1).
 _ROUNDING = 1e-12
+# So many pivots in a row that move nothing mean a degenerate problem, on which the walk may go in a circle.
+_MAX_STANDSTILL = 10
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,10 @@ def improve_vertex(
         max_pivots: where to give up.
 
     Returns:
-        None if the way ends in a singular system or is longer than `max_pivots`.
+        None if the way ends in a singular system, is longer than `max_pivots`, or stands still.
     """
     sign, side = active_set(v, bound, vertex.effects, vertex.constant)
+    standstill = 0
     for _ in range(max_pivots):
         basis = factorise(sign, side)
         if basis is None:
@@ -62,8 +65,9 @@ def improve_vertex(
         entering = _entering(basis, bound, weights)
         if entering is None:
             return solve_vertex(v, bound, weights, sign, side)
-        leaving = _leaving(basis, v, bound, entering)
-        if leaving is None:
+        leaving, step = _leaving(basis, v, bound, entering)
+        standstill = 0 if step > _ROUNDING else standstill + 1
+        if leaving is None or standstill > _MAX_STANDSTILL:
             return None
         sign, side = _exchanged(basis, (entering, leaving))
     return None
@@ -90,8 +94,8 @@ def _entering(basis: Basis, bound: float, weights: NDArray[np.float64]) -> _Chan
 
 def _leaving(
     basis: Basis, v: NDArray[np.float64], bound: float, entering: _Change
-) -> _Change | None:
-    """What first stands in the way of what enters, or None if nothing does.
+) -> tuple[_Change | None, float]:
+    """What first stands in the way of what enters, None if nothing does, and how far it is.
 
     That is an effect that shrinks to 0, or an inactive row that meets its bound.
     """
@@ -114,10 +118,10 @@ def _leaving(
         )
     effect, row = int(to_zero.argmin()), int(to_bound.argmin())
     if not np.isfinite(min(to_zero.flat[effect], to_bound[row])):
-        return None
+        return None, np.inf
     if to_zero.flat[effect] <= to_bound[row]:
-        return _Effect(effect, 0.0)
-    return _Row(row, float(np.sign(change[row])))
+        return _Effect(effect, 0.0), float(to_zero.flat[effect])
+    return _Row(row, float(np.sign(change[row]))), float(to_bound[row])
 
 
 def _direction(basis: Basis, entering: _Change) -> tuple[NDArray[np.float64], float]:
