@@ -104,6 +104,8 @@ def _read_table(
 
 def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFrame:
     file_format = dataset.get("format") or _FORMATS.get(suffix)
+    if file_format not in ("csv", "tsv"):
+        _refuse_keys_of_csv(path, dataset)
     if file_format == "parquet":
         try:
             return pl.read_parquet(path, columns=_present(pl.read_parquet_schema(path), dataset))
@@ -118,6 +120,17 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
     raise ValueError(
         f"the format of {path} is not known; set format to one of " + ", ".join(_FORMATS.values())
     )
+
+
+def _refuse_keys_of_csv(path: Path, dataset: Mapping[str, Any]) -> None:
+    """Refuse keys that would do nothing: other formats name their columns, and are in UTF-8."""
+    set_keys = {
+        "columns": "columns" in dataset,
+        "encoding": dataset.get("encoding") not in (None, "utf-8"),
+    }
+    for key, is_set in set_keys.items():
+        if is_set:
+            raise ValueError(f"{key} is for csv and tsv files, and {path} is none; drop {key}")
 
 
 def _read_separated(path: Path, dataset: Mapping[str, Any], file_format: str) -> pl.DataFrame:
@@ -164,7 +177,8 @@ def _from_objects(path: Path, objects: Iterable[Row], dataset: Mapping[str, Any]
         try:
             series.append(pl.Series(column, values, strict=True))
         except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
-            raise ValueError(f"{path}: column {column} mixes types: {error}; correct it") from error
+            first = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: column {column} mixes types: {first}; correct it") from error
     return pl.DataFrame(series)
 
 
