@@ -136,6 +136,15 @@ def test_weights_that_do_not_fit_are_named(tmp_path, saved_model, change, messag
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_tokenizer_that_cuts_words_by_chance_is_named(tmp_path, saved_model):
+    path = saved_model / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["dropout"] = 0.1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"^models\.tiny: .*dropout is 0\.1, .*; set it to null$"):
+        prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
+
+
 def test_neither_folder_nor_gguf(tmp_path):
     (tmp_path / "notes.txt").write_text("no model")
     for name in ("absent", "notes.txt"):

@@ -24,7 +24,11 @@ from transformers import (
 )
 
 from sft_interactions.data.sources import Source, download_hub_model
-from sft_interactions.models.checkpoint_files import check_model, files_of
+from sft_interactions.models.checkpoint_files import (
+    check_model,
+    check_own_tokenizer,
+    files_of,
+)
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
 
@@ -195,6 +199,7 @@ def _verify(folder: Path, name: str, source: Source) -> None:
             "offsets; add its tokenizer.json"
         )
     try:
+        check_own_tokenizer(folder, reads_template=False)
         check_fit(folder)
     except ValueError as error:
         raise ValueError(f"models.{name}: {error}".replace(str(folder), str(source))) from error
