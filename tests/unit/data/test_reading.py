@@ -289,6 +289,18 @@ REFUSED = {
         {},
         "no column 'text'; name one of text;lab",
     ),
+    "csv with blanks in its header": (
+        "t.csv",
+        "text, label\na,b\n",
+        {},
+        "no column 'label'; name one of ' label', text",
+    ),
+    "csv with a byte order mark that the encoding keeps": (
+        "t.csv",
+        b"\xff\xfe" + "text,label\na,b\n".encode("utf-16-le"),
+        {"encoding": "utf-16-le"},
+        r"no column 'text'; name one of label, '\\ufefftext'",
+    ),
     "csv without a header": ("t.csv", "a,b\nc,d\n", {}, "no column 'text'; name one of a, b"),
     "csv with a field too few": ("t.csv", "text,label\na,x\nb\n", {}, "t.csv, line 3 has 1 fields"),
     "csv with a field too many": (
@@ -322,6 +334,8 @@ REFUSED = {
         {},
         "line 2 has 1 fields",
     ),
+    "an empty jsonl": ("t.jsonl", "\n", {}, "t.jsonl is empty; name another file"),
+    "an empty json": ("t.json", "[]", {}, "t.json is empty; name another file"),
     "an empty csv": ("t.csv", "\n", {}, "t.csv is empty; name another file"),
     "jsonl in Latin-1": (
         "t.jsonl",

@@ -166,6 +166,8 @@ _OBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
 
 def _from_objects(path: Path, objects: Iterable[Row], dataset: Mapping[str, Any]) -> pl.DataFrame:
     rows = list(objects)
+    if not rows:
+        raise ValueError(f"{path} is empty; name another file")
     columns = _present({name for _, row in rows for name in row}, dataset)
     series = []
     for column in columns:
@@ -286,9 +288,15 @@ def _present(columns: Collection[str], dataset: Mapping[str, Any]) -> list[str]:
     for key, column in used:
         if column not in columns:
             raise ValueError(
-                f"{key}: there is no column {column!r}; name one of {', '.join(sorted(columns))}"
+                f"{key}: there is no column {column!r}; name one of "
+                f"{', '.join(map(_visible, sorted(columns)))}"
             )
     return list(dict.fromkeys(column for _, column in used))
+
+
+def _visible(name: str) -> str:
+    """A name, between quotation marks where something at its ends cannot be seen."""
+    return name if name == name.strip(BLANKS) else ascii(name)
 
 
 def _decode(
