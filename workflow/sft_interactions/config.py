@@ -5,6 +5,7 @@ import datetime
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,12 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from sft_interactions.limits import MAX_PLAYERS_EXACT_FIT
-from sft_interactions.models.checkpoint_files import check_checkpoint, check_model, check_tokenizer
+from sft_interactions.models.checkpoint_files import (
+    check_checkpoint,
+    check_model,
+    check_own_tokenizer,
+    check_tokenizer,
+)
 
 # Names of version 0.1 and those that have replaced them.
 RENAMED_KEYS = {
@@ -316,6 +322,8 @@ def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.pypi.wheels: {rest} of the source is not among the wheels; add it"
     if scheme != "pypi" and "pypi" in entry:
         yield f"{where}.pypi: only for a pypi: source; remove it or change source"
+    if scheme != "hub" and "subset" in entry:
+        yield f"{where}.subset: only for a hub: source; remove it or change source"
     if scheme == "path" and not Path(rest).exists():
         yield f"{where}.source: {rest} does not exist; correct the path (relative to the working directory)"
 
@@ -338,6 +346,7 @@ def _check_model_source(where: str, model: Mapping[str, Any]) -> Iterator[str]:
     if folder is not None:
         try:
             check_model(folder)
+            check_own_tokenizer(folder, reads_template=model["template"] == "chat")
         except ValueError as error:
             yield f"{where}: {error}"
 
@@ -361,7 +370,14 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.train: all cannot be balanced; give a number or drop balance"
     if dataset["instruction"].count("{prompt}") > 1:
         yield f"{where}.instruction: write {{prompt}} once"
+    prompt = dataset["prompt"]
+    if dataset["target"] in ([prompt] if isinstance(prompt, str) else prompt):
+        yield f"{where}.target: {dataset['target']!r} is a column of the prompt too; name another one"
     limits = dataset["filter"]
+    try:
+        re.compile(limits.get("exclude_pattern", ""))
+    except re.error as error:
+        yield f"{where}.filter.exclude_pattern: no regular expression ({error}); correct it"
     if limits.get("min_words", 1) > limits.get("max_words", float("inf")):
         yield f"{where}.filter: min_words is greater than max_words; swap them"
 
@@ -430,6 +446,8 @@ def _check_own_checkpoints(
         yield f"{where}.checkpoints: step 0 (before SFT) is missing; add `0: base`"
     for step, folder in run["checkpoints"].items():
         if folder == "base":
+            if step != "0":
+                yield f"{where}.checkpoints.{step}: base is the model before SFT, at step 0; name a folder"
             continue
         base = _model_folder(model) if model else None
         try:

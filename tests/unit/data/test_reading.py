@@ -247,6 +247,36 @@ REFUSED = {
         {"encoding": "latin-1"},
         "t.csv is in UTF-8, not in latin-1; correct encoding",
     ),
+    "csv in UTF-8, as a page of DOS": (
+        "t.csv",
+        "text,label\ncafé,yes\n",
+        {"encoding": "cp437"},
+        "t.csv is in UTF-8, not in cp437; correct encoding",
+    ),
+    "csv in UTF-8, as GBK": (
+        "t.csv",
+        "text,label\n中国,好\n",
+        {"encoding": "gbk"},
+        "t.csv is in UTF-8, not in gbk; correct encoding",
+    ),
+    "an encoding of other things than text": (
+        "t.csv",
+        "text,label\na,b\n",
+        {"encoding": "rot13"},
+        "t.csv: rot13 is no encoding of text; correct",
+    ),
+    "columns of a jsonl": (
+        "t.jsonl",
+        '{"text": "a", "label": "x"}\n',
+        {"columns": ["label", "text"]},
+        "columns is for csv and tsv files, and .*t.jsonl is none; drop columns",
+    ),
+    "encoding of a json": (
+        "t.json",
+        '[{"text": "a", "label": "x"}]',
+        {"encoding": "latin-1"},
+        "encoding is for csv and tsv files, and .*t.json is none; drop encoding",
+    ),
     "no encoding": (
         "t.csv",
         "text,label\na,b\n",
@@ -258,6 +288,18 @@ REFUSED = {
         "text;label\na;b\n",
         {},
         "no column 'text'; name one of text;lab",
+    ),
+    "csv with blanks in its header": (
+        "t.csv",
+        "text, label\na,b\n",
+        {},
+        "no column 'label'; name one of ' label', text",
+    ),
+    "csv with a byte order mark that the encoding keeps": (
+        "t.csv",
+        b"\xff\xfe" + "text,label\na,b\n".encode("utf-16-le"),
+        {"encoding": "utf-16-le"},
+        r"no column 'text'; name one of label, '\\ufefftext'",
     ),
     "csv without a header": ("t.csv", "a,b\nc,d\n", {}, "no column 'text'; name one of a, b"),
     "csv with a field too few": ("t.csv", "text,label\na,x\nb\n", {}, "t.csv, line 3 has 1 fields"),
@@ -292,6 +334,8 @@ REFUSED = {
         {},
         "line 2 has 1 fields",
     ),
+    "an empty jsonl": ("t.jsonl", "\n", {}, "t.jsonl is empty; name another file"),
+    "an empty json": ("t.json", "[]", {}, "t.json is empty; name another file"),
     "an empty csv": ("t.csv", "\n", {}, "t.csv is empty; name another file"),
     "jsonl in Latin-1": (
         "t.jsonl",
@@ -347,6 +391,18 @@ REFUSED = {
         '{"text": "a", "label": 1}\n{"text": "b", "label": null}\n{"text": "b", "label": "1"}\n',
         {},
         "t.jsonl, line 3: column label mixes types: text after a number; correct it",
+    ),
+    "text and numbers in a list": (
+        "t.jsonl",
+        '{"text": "a", "label": ["x", 1]}\n',
+        {},
+        "t.jsonl: column label mixes types: .*; correct it",
+    ),
+    "lists without end": (
+        "t.jsonl",
+        '{"text": "a", "label": ' + 100_000 * "[" + "\n",
+        {},
+        "t.jsonl, line 1 is not a JSON object: maximum recursion",
     ),
     "true and numbers": (
         "t.jsonl",
@@ -425,6 +481,12 @@ def test_a_mistake_in_a_file_is_refused_in_one_line(tmp_path, name, text, keys, 
     with pytest.raises(ValueError, match=message) as error:
         load(f"path:{tmp_path / name}", **keys)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "gb18030", "big5"])
+def test_encodings_of_chinese(tmp_path, encoding):
+    (tmp_path / "t.csv").write_bytes("text,label\n中文 文字,好\n".encode(encoding))
+    assert load(f"path:{tmp_path}/t.csv", encoding=encoding) == [("中文 文字", ["好"])]
 
 
 def test_utf_16_can_be_asked_for(tmp_path):

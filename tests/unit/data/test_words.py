@@ -75,6 +75,26 @@ def test_stop_words():
     assert eligible_words(decomposed.upper(), stop_words([composed])) == []
 
 
+@pytest.mark.parametrize(
+    ("entry", "fix"),
+    [
+        ("film ", "write film$"),
+        ("of the", "write of, the$"),
+        ("film!", "write film$"),
+        ("", "write a word$"),
+    ],
+)
+def test_a_stop_word_that_no_word_is_like_is_refused(entry, fix):
+    with pytest.raises(ValueError, match=rf"^players\.stop_words: '{entry}' is not .*; {fix}"):
+        stop_words(["sad", entry])
+
+
+def test_stop_words_of_any_script():
+    listed = ["Don’t", "क्या", "well-known", "北京"]
+    text = "क्या 北京 well-known films don't like"
+    assert texts(eligible_words(text, stop_words(listed))) == ["films", "like"]
+
+
 def test_players_are_eligible_words_in_reading_order():
     players = draw(n=6, excluded=stop_words("english"))
     assert len(players) == 6

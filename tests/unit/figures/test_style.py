@@ -34,3 +34,14 @@ def test_a_users_own_settings_change_nothing(tmp_path):
     for form in forms:
         first, again = (tmp_path / f"{name}.{form}" for name in ("first", "again"))
         assert first.read_bytes() == again.read_bytes(), form
+
+
+@plain_style()
+def test_a_dollar_in_a_label_is_not_mathematics():
+    """As mathematics the first would be drawn without its dollars, and the second cannot be drawn."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 2], label="from $5 to $6")
+    texts = [axes.set_title("a $x_{$"), axes.legend().get_texts()[0]]
+    figure.draw_without_rendering()
+    assert not any(text.get_parse_math() for text in texts)

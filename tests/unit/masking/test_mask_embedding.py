@@ -122,3 +122,10 @@ def test_every_name_of_the_schema_is_made(tiny_models):
 def test_an_unknown_mask_embedding_is_refused(tiny_models, name):
     with pytest.raises(ValueError, match=f"mask embedding '{name}' is none of token .with a token"):
         make_mask_embedding(tiny_models["llama"], name)
+
+
+def test_a_token_without_an_embedding_is_refused(model):
+    rows = model.get_input_embeddings().weight.shape[0]
+    make_mask_embedding(model, "token", rows - 1)
+    with pytest.raises(ValueError, match=rf"has the id {rows}, but .*; set the model's mask_token"):
+        make_mask_embedding(model, "token", rows)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 import warnings
 
@@ -20,7 +21,11 @@ from tiny_models import have_equal_weights
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from sft_interactions.models.adapters import adds_nothing
-from sft_interactions.models.checkpoint_files import MERGED_ADAPTERS, base_named_otherwise
+from sft_interactions.models.checkpoint_files import (
+    MERGED_ADAPTERS,
+    SCALES,
+    base_named_otherwise,
+)
 from sft_interactions.models.loading import check_fit, load_checkpoint
 
 CPU = torch.device("cpu")
@@ -347,6 +352,9 @@ WRONG_SETTINGS = {
     "other modules": ({"target_modules": ["query_key_value"]}, "cannot add this adapter"),
     "more modules": ({"target_modules": ["q_proj", "v_proj"]}, r"4 missing, first .*v_proj"),
     "another rank": ({"r": 4}, "4 mismatched"),
+    "alpha as text": ({"lora_alpha": "16"}, "lora_alpha is '16', no finite number"),
+    "no alpha": ({"lora_alpha": None}, "lora_alpha is None, no finite number"),
+    "no number": ({"lora_alpha": math.nan}, "lora_alpha is nan, no finite number"),
     "DoRA forgotten": ({"use_dora": True}, r"2 missing, first .*lora_magnitude_vector"),
 }
 
@@ -380,6 +388,48 @@ def test_a_merge_that_changes_the_output_is_refused(llama, folder, tmp_path, mon
     monkeypatch.setattr(LoraModel, "merge_and_unload", lambda adapted: copy.deepcopy(llama))
     with pytest.raises(ValueError, match=r"merging this adapter changes the logits by up to \d"):
         load_checkpoint(folder, tmp_path, CPU)
+
+
+def test_a_scale_is_never_made_up(llama, folder, tmp_path):
+    """PEFT takes 8 for a lora_alpha that is not there."""
+    make_adapter(llama, tmp_path, lora(lora_alpha=32))
+    path = tmp_path / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in settings.items() if k != "lora_alpha"}))
+    with pytest.raises(ValueError, match=r"lora_alpha is missing, .* that it was trained with"):
+        check_fit(folder, tmp_path)
+    path.write_text(json.dumps(settings)[:-1] + ', "lora_alpha": 64}')
+    with pytest.raises(ValueError, match="the key 'lora_alpha' is there more than once"):
+        check_fit(folder, tmp_path)
+
+
+@pytest.mark.parametrize("peft_type", SCALES)
+def test_scales_are_those_of_peft(peft_type):
+    default = getattr(PEFT_TYPE_TO_CONFIG_MAPPING[peft_type], SCALES[peft_type])
+    assert isinstance(default, int | float)
+
+
+def test_weights_that_merging_makes_infinite_are_refused(llama, folder, tmp_path):
+    """Attention gives finite logits out of them, the same merged and unmerged."""
+    make_adapter(llama, tmp_path, lora())
+    reconfigure(tmp_path, lora_alpha=1e39)
+    with pytest.raises(ValueError, match=r"q_proj\.weight holds values that are not finite"):
+        load_checkpoint(folder, tmp_path, CPU)
+
+
+def test_a_damaged_file_is_refused_in_one_line(llama, folder, tmp_path):
+    """Two tensors in one place, which the sizes in the header do not tell."""
+    make_adapter(llama, tmp_path, lora())
+    path = tmp_path / "adapter_model.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header[FIRST]["data_offsets"] = header[FIRST.replace("s.0", "s.1")]["data_offsets"]
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(ValueError, match="PEFT cannot read the adapter's weights") as caught:
+        check_fit(folder, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_embeddings_of_the_model_may_come_along(tiny_models, model_folders, tmp_path):

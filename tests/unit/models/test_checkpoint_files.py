@@ -20,6 +20,7 @@ from transformers import (
 from sft_interactions.models.checkpoint_files import (
     check_checkpoint,
     check_model,
+    check_own_tokenizer,
     check_tokenizer,
     files_of,
     read_shapes,
@@ -42,6 +43,11 @@ def rewrite(folder, change):
 
 def reconfigure(folder, **settings):
     path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def reconfigure_tokenizer(folder, **settings):
+    path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
 
 
@@ -152,6 +158,12 @@ QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
 SPOILT_FILES = {
     "no config": (unlink("config.json"), r"config\.json: cannot be read"),
     "a config cut off": (write("config.json", '{"model_type'), r"config\.json: is not JSON"),
+    "a key twice": (
+        lambda f: (f / "config.json").write_text(
+            (f / "config.json").read_text().rstrip()[:-1] + ', "rms_norm_eps": 0.5}'
+        ),
+        r"config\.json: is not JSON \(the key 'rms_norm_eps' is there more than once\)",
+    ),
     "a list for a config": (write("config.json", "[]"), r"config\.json: holds no JSON object"),
     "no weights": (unlink("model.safetensors"), r"the weights are missing"),
     "ZeRO-3": (training_state("global_step500"), r"global_step500 is a part.*zero_to_fp32"),
@@ -183,6 +195,10 @@ SPOILT_FILES = {
         lambda f: rewrite(f, lambda ws: {n: w.to(torch.int8) for n, w in ws.items()}),
         r"in I8, a quantised format",
     ),
+    "signs for numbers": (
+        lambda f: rewrite(f, lambda weights: {name: w > 0 for name, w in weights.items()}),
+        r"in BOOL, a quantised format",
+    ),
     "no header": (write("model.safetensors", "\2\0\0\0\0\0\0\0{["), r"its header is damaged"),
     "Git LFS": (
         write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:1"),
@@ -193,6 +209,10 @@ SPOILT_FILES = {
     "whole and sharded": (
         sharded(lambda f: shutil.copy(f / FIRST, f / "model.safetensors")),
         r"model\.safetensors and model\.safetensors\.index\.json are both there",
+    ),
+    "a whole file and shards without an index": (
+        lambda f: shutil.copy(f / "model.safetensors", f / FIRST),
+        rf"model\.safetensors and {FIRST} are both there",
     ),
     "a shard missing": (sharded(unlink(SECOND)), rf"{SECOND}, which it lists, is missing"),
     "a shard cut off": (sharded(lambda f: truncate(f / SECOND)), rf"{SECOND}: has \d+ bytes"),
@@ -312,6 +332,20 @@ def test_weights_that_do_not_fit_are_refused(folder, case):
             check(folder)
         assert str(folder) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_code_of_a_models_own_is_refused(folder):
+    """Transformers would take the class that it has for the model type."""
+    reconfigure(folder, architectures=["LLaMAForCausalLM"])  # how it was written once
+    check_fit(folder)
+    own = "MyLlamaForCausalLM"
+    reconfigure(folder, architectures=[own], auto_map={"AutoModelForCausalLM": f"code.{own}"})
+    for check in (check_fit, load_base):
+        with pytest.raises(
+            ValueError, match=r"has no MyLlamaForCausalLM, .* take LlamaForCausalLM"
+        ) as caught:
+            check(folder)
+        assert str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -444,6 +478,31 @@ def test_another_tokenizer_is_refused(model_folders, folder):
     assert str(base / "tokenizer.json") in str(caught.value)
     (folder / "tokenizer.json").unlink()
     check_tokenizer(folder, base, compare_template=True)
+
+
+def test_a_tokenizer_that_cuts_words_by_chance_is_refused(model_folders, folder):
+    check_own_tokenizer(folder, reads_template=True)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["dropout"] = 0.1
+    path.write_text(json.dumps(content))
+    message = r"tokenizer\.json: dropout is 0\.1, .* set it to null"
+    with pytest.raises(ValueError, match=message):
+        check_own_tokenizer(folder, reads_template=False)
+    with pytest.raises(ValueError, match=message):
+        check_tokenizer(folder, model_folders["llama"], compare_template=False)
+
+
+def test_two_chat_templates_in_one_folder_are_refused(folder):
+    template = (folder / "chat_template.jinja").read_text()
+    reconfigure_tokenizer(folder, chat_template=f"{template}\n")
+    check_own_tokenizer(folder, reads_template=True)
+    reconfigure_tokenizer(folder, chat_template=[{"name": "default", "template": "{{ messages }}"}])
+    check_own_tokenizer(folder, reads_template=False)
+    with pytest.raises(
+        ValueError, match=r"tokenizer_config\.json: chat_template is not that of .*; remove one of"
+    ):
+        check_own_tokenizer(folder, reads_template=True)
 
 
 def test_another_chat_template_is_refused(model_folders, folder):

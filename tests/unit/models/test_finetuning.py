@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 from functools import partial
@@ -8,7 +9,7 @@ import torch
 from tiny_models import have_equal_weights
 
 from sft_interactions.models.examples import IGNORED, ResponseCollator, make_example
-from sft_interactions.models.finetuning import finetune
+from sft_interactions.models.finetuning import add_adapters, finetune
 from sft_interactions.models.loading import check_fit, load_checkpoint
 
 PAD = 3
@@ -48,6 +49,36 @@ def train(folder, checkpoints_dir, *, seed=0, **changes):
         seed=seed,
         device=CPU,
     )
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["q_proj", "v_porj"], r"no module 'v_porj'; name some of .*q_proj.*, or all-linear$"),
+        (["q_proj "], "no module 'q_proj '"),
+        (["roj"], "no module 'roj'"),
+        (["self_attn"], "PEFT cannot add adapters to them .*; name linear layers"),
+    ],
+)
+def test_a_module_that_gets_no_adapter_is_refused(tiny_models, targets, message):
+    model = copy.deepcopy(tiny_models["llama"])
+    with pytest.raises(ValueError, match=message) as caught:
+        add_adapters(model, {**SETTINGS, "lora_target_modules": targets}, name="x")
+    assert str(caught.value).startswith("finetune.lora_target_modules: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_modules_are_named_by_the_ends_of_their_names(tiny_models):
+    model = copy.deepcopy(tiny_models["llama"])
+    targets = ["q_proj", "layers.1.mlp.up_proj", "lm_head"]
+    adapted = add_adapters(model, {**SETTINGS, "lora_target_modules": targets}, name="x")
+    names = {
+        name.partition(".lora_A")[0].removeprefix("base_model.model.")
+        for name, _ in adapted.named_parameters()
+        if ".lora_A." in name
+    }
+    queries = {f"model.layers.{layer}.self_attn.q_proj" for layer in (0, 1)}
+    assert names == {*queries, "model.layers.1.mlp.up_proj", "lm_head"}
 
 
 @pytest.fixture(scope="module")

@@ -113,3 +113,49 @@ def test_the_same_weights_twice_are_a_warning(check, adapter, tmp_path, caplog):
     (tmp_path / "two" / "trainer_state.json").write_text("{}")
     check({5: adapter, 10: tmp_path / "two"})
     assert "checkpoints.10: these are the weights of step 5 too" in caplog.text
+
+
+def test_the_step_of_the_trainer_is_compared(check, adapter, caplog):
+    (adapter / "trainer_state.json").write_text('{"global_step": 5}')
+    check({5: adapter})
+    assert caplog.text == ""
+    check({10: adapter})
+    assert "checkpoints.10: global_step is 5 in" in caplog.text
+
+
+def copy_tokenizer(model_folder, folder, name, **settings):
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(model_folder / file, folder)
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+@pytest.mark.parametrize(
+    ("compare_template", "name", "settings"),
+    [
+        (True, "tokenizer_config.json", {"bos_token": "<|im_start|>"}),
+        (False, "tokenizer.json", {"post_processor": None}),
+    ],
+    ids=["chat", "plain"],
+)
+def test_another_token_of_the_beginning_is_refused(
+    check, adapter, model_folders, compare_template, name, settings
+):
+    """The vocabulary, the cutting of words and the template are the same."""
+    copy_tokenizer(model_folders["llama"], adapter, name)
+    check({5: adapter}, compare_template=compare_template)
+    copy_tokenizer(model_folders["llama"], adapter, name, **settings)
+    with pytest.raises(
+        ValueError,
+        match=r"checkpoints\.5: .* the tokenizer puts a prompt into .*, that of the model",
+    ) as caught:
+        check({5: adapter}, compare_template=compare_template)
+    assert "<s>" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_end_or_padding_token_changes_no_prompt(check, adapter, model_folders, caplog):
+    changes = {"eos_token": "<|im_end|>", "pad_token": "</s>", "padding_side": "left"}
+    copy_tokenizer(model_folders["llama"], adapter, "tokenizer_config.json", **changes)
+    check({5: adapter})
+    assert caplog.text == ""

@@ -136,6 +136,43 @@ def test_weights_that_do_not_fit_are_named(tmp_path, saved_model, change, messag
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_tokenizer_that_cuts_words_by_chance_is_named(tmp_path, saved_model):
+    path = saved_model / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["dropout"] = 0.1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"^models\.tiny: .*dropout is 0\.1, .*; set it to null$"):
+        prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
+
+
+@pytest.mark.parametrize("use", ["pad_token", "chat_template", None])
+def test_a_token_in_use_without_an_embedding_is_named(tmp_path, saved_model, use):
+    """As trainers leave it that add a token and do not resize the embeddings."""
+    tokenizer = AutoTokenizer.from_pretrained(saved_model)
+    tokenizer.add_tokens(["<new>"], special_tokens=True)
+    n_embeddings = json.loads((saved_model / "config.json").read_text())["vocab_size"]
+    assert tokenizer.convert_tokens_to_ids("<new>") == n_embeddings
+    if use:
+        setattr(tokenizer, use, "<new>")
+    tokenizer.save_pretrained(saved_model)
+    if use is None:
+        prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
+        return
+    message = (
+        rf"^models\.tiny: .* gives '<new>' the id {n_embeddings}, but .* {n_embeddings} embedd"
+    )
+    with pytest.raises(ValueError, match=message):
+        prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_broken_tokenizer_is_refused_in_one_line(tmp_path, saved_model, file):
+    (saved_model / file).write_text("{")
+    with pytest.raises(ValueError, match=r"^models\.tiny: .*put config\.json, tokeni") as caught:
+        prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
+    assert "\n" not in str(caught.value)
+
+
 def test_neither_folder_nor_gguf(tmp_path):
     (tmp_path / "notes.txt").write_text("no model")
     for name in ("absent", "notes.txt"):

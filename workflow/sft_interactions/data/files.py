@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Encodings in which every byte is a character: UTF-8 read as one of them gives no error but rubbish.
-_SINGLE_BYTE = ("iso8859", "cp125", "koi8", "mac")
 # A byte order mark is no text; a file of UTF-8 may begin with one.
 _UTF_8 = "utf-8-sig"
 _LONGEST_FIELD = 2**31 - 1
@@ -35,7 +33,8 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         raise ValueError(f"{path}: there is no encoding {encoding}; correct encoding") from error
     if not codec.startswith("utf-16"):
         _refuse_utf_16(raw, path, encoding)
-    if codec.startswith(_SINGLE_BYTE) and not raw.isascii() and _is_utf_8(raw):
+    # UTF-8 read as another encoding often gives no error but rubbish; other text is hardly ever UTF-8.
+    if not codec.startswith("utf") and not raw.isascii() and _is_utf_8(raw):
         raise ValueError(f"{path} is in UTF-8, not in {encoding}; correct encoding")
     return _decode(raw, path, _UTF_8 if codec == "utf-8" else codec, encoding, first_line=1)
 
@@ -48,6 +47,8 @@ def _refuse_utf_16(raw: bytes, path: Path, encoding: str) -> None:
 def _decode(raw: bytes, path: Path, codec: str, encoding: str, *, first_line: int) -> str:
     try:
         return raw.decode(codec)
+    except LookupError as error:  # a codec of other things, such as rot13
+        raise ValueError(f"{path}: {encoding} is no encoding of text; correct encoding") from error
     except UnicodeError as error:
         line = first_line + raw.count(b"\n", 0, getattr(error, "start", 0))
         raise ValueError(
@@ -139,7 +140,7 @@ def read_json_lines(path: Path) -> Iterator[Row]:
 def _parse_object(text: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(text, object_pairs_hook=_no_repeats)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not a JSON object: {error}; correct that line") from error
     if not isinstance(row, dict):
         raise ValueError(
@@ -157,7 +158,7 @@ def read_json_array(path: Path) -> Iterator[Row]:
     text = read_text(path)
     try:
         rows = json.loads(text, object_pairs_hook=_no_repeats)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}; correct it, or set format") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path} is not an array of objects; name another file, or set format")

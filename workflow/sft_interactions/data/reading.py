@@ -104,6 +104,8 @@ def _read_table(
 
 def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFrame:
     file_format = dataset.get("format") or _FORMATS.get(suffix)
+    if file_format not in ("csv", "tsv"):
+        _refuse_keys_of_csv(path, dataset)
     if file_format == "parquet":
         try:
             return pl.read_parquet(path, columns=_present(pl.read_parquet_schema(path), dataset))
@@ -118,6 +120,17 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
     raise ValueError(
         f"the format of {path} is not known; set format to one of " + ", ".join(_FORMATS.values())
     )
+
+
+def _refuse_keys_of_csv(path: Path, dataset: Mapping[str, Any]) -> None:
+    """Refuse keys that would do nothing: other formats name their columns, and are in UTF-8."""
+    set_keys = {
+        "columns": "columns" in dataset,
+        "encoding": dataset.get("encoding") not in (None, "utf-8"),
+    }
+    for key, is_set in set_keys.items():
+        if is_set:
+            raise ValueError(f"{key} is for csv and tsv files, and {path} is none; drop {key}")
 
 
 def _read_separated(path: Path, dataset: Mapping[str, Any], file_format: str) -> pl.DataFrame:
@@ -153,6 +166,8 @@ _OBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
 
 def _from_objects(path: Path, objects: Iterable[Row], dataset: Mapping[str, Any]) -> pl.DataFrame:
     rows = list(objects)
+    if not rows:
+        raise ValueError(f"{path} is empty; name another file")
     columns = _present({name for _, row in rows for name in row}, dataset)
     series = []
     for column in columns:
@@ -164,7 +179,8 @@ def _from_objects(path: Path, objects: Iterable[Row], dataset: Mapping[str, Any]
         try:
             series.append(pl.Series(column, values, strict=True))
         except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
-            raise ValueError(f"{path}: column {column} mixes types: {error}; correct it") from error
+            first = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: column {column} mixes types: {first}; correct it") from error
     return pl.DataFrame(series)
 
 
@@ -272,9 +288,15 @@ def _present(columns: Collection[str], dataset: Mapping[str, Any]) -> list[str]:
     for key, column in used:
         if column not in columns:
             raise ValueError(
-                f"{key}: there is no column {column!r}; name one of {', '.join(sorted(columns))}"
+                f"{key}: there is no column {column!r}; name one of "
+                f"{', '.join(map(_visible, sorted(columns)))}"
             )
     return list(dict.fromkeys(column for _, column in used))
+
+
+def _visible(name: str) -> str:
+    """A name, between quotation marks where something at its ends cannot be seen."""
+    return name if name == name.strip(BLANKS) else ascii(name)
 
 
 def _decode(

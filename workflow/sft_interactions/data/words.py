@@ -188,7 +188,11 @@ def find_tokens(text: str, words: Sequence[Word], offsets: Sequence[tuple[int, i
 
 
 def stop_words(setting: str | Collection[str]) -> frozenset[str]:
-    """Stop-words of the config value: a language, ``"builtin"`` (all we have), ``"none"``, or a list."""
+    """Stop-words of the config value: a language, ``"builtin"`` (all we have), ``"none"``, or a list.
+
+    Raises:
+        ValueError: an entry of a list holds blanks or outer punctuation, so that no word is like it.
+    """
     builtin = {
         "english": ENGLISH_STOP_WORDS,
         "chinese": CHINESE_STOP_WORDS,
@@ -197,6 +201,13 @@ def stop_words(setting: str | Collection[str]) -> frozenset[str]:
     }
     if isinstance(setting, str):
         return builtin[setting]
+    for entry in setting:
+        words = [word.text for word in find_words(entry)]
+        if not entry or "".join(words) != entry:
+            raise ValueError(
+                f"players.stop_words: {entry!r} is not a word alone, as prompts are cut into words; write "
+                f"{', '.join(words) or 'a word'}"
+            )
     return frozenset(map(_plain, setting))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from sft_interactions.analysis.sparsity import Sparsity
 from sft_interactions.figures import panels
@@ -39,6 +40,7 @@ def draw(runs: Sequence[Sparsity], *, n_players: int, threshold: float | None) -
         axes.tick_params(labelleft=column == 0)
         axes.set_xlabel(f"interactions by strength, t = {run.step}")
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # the usual one writes mathematics
     handles = [
         Line2D([], [], color="black", alpha=0.5, linewidth=0.7, label="a sample"),
         Line2D([], [], color=GREY, linestyle=":", label="salient ones a sample (mean)"),

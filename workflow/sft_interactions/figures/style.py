@@ -45,6 +45,8 @@ RC: dict[RcKeyType, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture on every machine
     "font.size": MEDIUM,
+    # Texts come from users: a dollar sign in a label is not mathematics.
+    "text.parse_math": False,
     "axes.titlesize": LARGE,
     "axes.labelsize": MEDIUM,
     "xtick.labelsize": SMALL,

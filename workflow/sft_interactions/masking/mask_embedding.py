@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sft_interactions.masking.log_odds import MaskedInputs, MaskedPrompt, log_odds
+from sft_interactions.models.layers import input_embeddings
 
 
 def make_mask_embedding(
@@ -32,8 +33,14 @@ def make_mask_embedding(
         (hidden,) in the dtype and on the device of the model's weights.
 
     Raises:
-        ValueError: the name is another, or what it needs is not given.
+        ValueError: the name is another, or what it needs is not given, or the token has no embedding.
     """
+    rows = input_embeddings(model).weight.shape[0]
+    if token_id is not None and token_id >= rows:
+        raise ValueError(
+            f"the mask token has the id {token_id}, but the model has {rows} embeddings; set the model's "
+            "mask_token to another one"
+        )
     if name == "learned" and vector is not None:
         return torch.tensor(vector, device=model.device, dtype=model.dtype)
     with torch.inference_mode():

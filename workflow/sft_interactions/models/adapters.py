@@ -27,6 +27,7 @@ from peft.utils.warning import PeftWarning
 from torch import nn
 from transformers import PreTrainedModel
 
+from sft_interactions.models.bin_files import check_bin_files
 from sft_interactions.models.checkpoint_files import refuse_differences
 from sft_interactions.models.layers import input_embeddings, output_head
 
@@ -53,7 +54,7 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
             would change the model that it is added to.
     """
     config = _read_config(folder)
-    weights = load_peft_weights(str(folder), device="cpu")
+    weights = _read_weights(folder)
     untie_if(model, not _ties(config) and any(_is_of_ends(name, model) for name in weights))
     before = _fingerprints(model.state_dict())
     on_meta = model.device.type == "meta"
@@ -79,7 +80,7 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
 
 def adds_nothing(folder: str | Path) -> bool:
     """Whether an adapter is one of LoRA whose every product is zero, which leaves the model as it is."""
-    weights = load_peft_weights(str(folder), device="cpu")
+    weights = _read_weights(folder)
     last = [tensor for name, tensor in weights.items() if re.search(r"lora_(embedding_)?B", name)]
     others = [name for name in weights if "lora_" not in name]
     return bool(last) and not others and not any(tensor.any() for tensor in last)
@@ -142,6 +143,18 @@ def _read_config(folder: str | Path) -> PeftConfig:
     config.inference_mode = True
     config.base_model_name_or_path = None  # PEFT would compare it with a path of this machine
     return config
+
+
+def _read_weights(folder: str | Path) -> Tensors:
+    check_bin_files(folder)
+    try:
+        weights: Tensors = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{folder}: PEFT cannot read the adapter's weights ({first}); copy or train it again"
+        ) from error
+    return weights
 
 
 def _tensors_of(adapted: PeftModel, *, embeddings: bool) -> Tensors:

@@ -100,6 +100,16 @@ DTYPE_BITS = {
     "F64": 64,
 }
 NO_WEIGHTS = "copy or train it again"
+# What scales an adapter. PEFT always writes it, and takes a default where it is not there.
+SCALES = {
+    "ADALORA": "lora_alpha",
+    "FOURIERFT": "scaling",
+    "LOHA": "alpha",
+    "LOKR": "alpha",
+    "LORA": "lora_alpha",
+    "RANDLORA": "randlora_alpha",
+    "WAVEFT": "scaling",
+}
 
 
 def files_of(folder: str | Path) -> list[Path]:
@@ -230,7 +240,14 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
 
 def _weight_files(weights: Path) -> list[Path]:
     """The files that hold the tensors: those of an index, or the one file itself."""
+    stem, _, ending = weights.name.removesuffix(".index.json").partition(".")
+    shards = sorted(weights.parent.glob(f"{stem}-*-of-*.{ending}"))
     if not weights.name.endswith(".index.json"):
+        if shards:
+            raise ValueError(
+                f"{weights.parent}: {weights.name} and {shards[0].name} are both there, and one of them "
+                "would be ignored; move one of the two elsewhere"
+            )
         return [weights]
     places = read_json(weights).get("weight_map")
     if not isinstance(places, dict) or not places:
@@ -241,8 +258,7 @@ def _weight_files(weights: Path) -> list[Path]:
             raise ValueError(
                 f"{weights}: {file.name}, which it lists, is missing; copy it beside it"
             )
-    stem, _, ending = weights.name.removesuffix(".index.json").partition(".")
-    for file in sorted(weights.parent.glob(f"{stem}-*-of-*.{ending}")):
+    for file in shards:
         if file not in files:
             raise ValueError(
                 f"{weights}: does not list {file.name}, which lies beside it; remove what is left of "
@@ -308,6 +324,7 @@ def _check_adapter(folder: Path) -> None:
         )
     _check_addition(where, settings)
     weights = _only_one_set(folder, ADAPTER_WEIGHTS)
+    _check_scale(where, settings)
     found = _check_weights(weights)
     if weights.suffix == ".safetensors" and not found:
         raise ValueError(f"{weights}: holds no tensor; save the adapter again")
@@ -327,6 +344,19 @@ def _check_addition(where: Path, settings: Json) -> None:
                 f"{where}: an adapter with {key} cannot be merged into the model; save the merged or "
                 "changed model as full weights"
             )
+
+
+def _check_scale(where: Path, settings: Json) -> None:
+    key = SCALES.get(settings["peft_type"])
+    if key is None:
+        return
+    scale = settings.get(key)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+        found = f"is {scale!r}, no finite number" if key in settings else "is missing"
+        raise ValueError(
+            f"{where}: {key} {found}, and the adapter is scaled by it; write the one that it was trained "
+            "with"
+        )
 
 
 def _text_config(config: Json) -> Json:
@@ -358,6 +388,7 @@ def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: b
     Raises:
         ValueError: vocabulary or chat template differ.
     """
+    check_own_tokenizer(folder, reads_template=compare_template)
     own, other = Path(folder) / "tokenizer.json", Path(base) / "tokenizer.json"
     if own.is_file() and other.is_file():
         vocabularies = [_vocabulary(read_json(path)) for path in (own, other)]
@@ -379,6 +410,43 @@ def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: b
         )
 
 
+def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
+    """Check that a tokenizer gives a text the same tokens each time, and has one chat template.
+
+    Args:
+        folder: of a model or a checkpoint; it may have no tokenizer.
+        reads_template: whether prompts are rendered by the chat template.
+
+    Raises:
+        ValueError: the tokenizer cuts words by chance, or two chat templates differ.
+    """
+    folder = Path(folder)
+    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if file.is_file():
+        dropout = (read_json(file).get("model") or {}).get("dropout")
+        if dropout:
+            raise ValueError(
+                f"{file}: dropout is {dropout}, so that words are cut by chance, as in the training of a "
+                "tokenizer; set it to null"
+            )
+    separate = folder / "chat_template.jinja"
+    if not (reads_template and separate.is_file() and settings.is_file()):
+        return
+    other = _chosen_template(read_json(settings).get("chat_template"))
+    if other is not None and other.strip() != separate.read_text("utf-8").strip():
+        raise ValueError(
+            f"{settings}: chat_template is not that of {separate.name} beside it, and would be ignored; "
+            "remove one of the two"
+        )
+
+
+def _chosen_template(given: Any) -> str | None:
+    """A chat template as tokenizer_config.json holds it: one text, or named ones."""
+    if isinstance(given, list):  # transformers takes the one of this name
+        given = {entry["name"]: entry["template"] for entry in given}.get("default")
+    return None if given is None else str(given)
+
+
 def _vocabulary(tokenizer: Json) -> dict[str, object]:
     """Id of every token, as JSON gives it."""
     vocabulary = tokenizer.get("model", {}).get("vocab", {})
@@ -397,10 +465,7 @@ def _chat_template(folder: Path) -> str | None:
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():
         return None
-    template = read_json(settings).get("chat_template")
-    if isinstance(template, list):  # named ones; transformers takes this one
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
+    return _chosen_template(read_json(settings).get("chat_template"))
 
 
 def base_named_otherwise(folder: str | Path, names: Iterable[str]) -> str | None:
@@ -440,10 +505,10 @@ def read_json(path: Path) -> Json:
     """The object that a JSON file holds.
 
     Raises:
-        ValueError: the file is missing or holds something else.
+        ValueError: the file is missing, holds something else, or a key twice.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"), object_pairs_hook=_no_repeats)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); copy it there") from error
     except ValueError as error:
@@ -453,11 +518,20 @@ def read_json(path: Path) -> Json:
     return content
 
 
+def _no_repeats(pairs: list[tuple[str, Any]]) -> Json:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {repeated!r} is there more than once")
+    return content
+
+
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a safetensors file by name, out of its header.
 
     Raises:
-        ValueError: the file is cut off or damaged, or a tensor is empty.
+        ValueError: the file is cut off or damaged, or a tensor is empty or quantised.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -475,7 +549,9 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"{path}: its header is damaged; {NO_WEIGHTS}") from error
     end = 0
     for name, (dtype, shape, begin, stop) in tensors.items():
-        _check_tensor(f"{path}: {name}", dtype, shape, stop - begin)
+        check_tensor(f"{path}: {name}", dtype, shape)
+        if math.prod(shape) * DTYPE_BITS[dtype] != 8 * (stop - begin):
+            raise ValueError(f"{path}: {name} has another size than its shape says; {NO_WEIGHTS}")
         end = max(end, stop)
     if 8 + length + end != size:
         raise ValueError(
@@ -484,16 +560,23 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, (_, shape, _, _) in tensors.items()}
 
 
-def _check_tensor(where: str, dtype: str, shape: tuple[int, ...], n_bytes: int) -> None:
+def check_tensor(where: str, dtype: str, shape: tuple[int, ...]) -> None:
+    """Check that a tensor holds numbers, and numbers that are not quantised.
+
+    Args:
+        where: file and name, for messages.
+        dtype: as safetensors files call it.
+
+    Raises:
+        ValueError: it does not.
+    """
     if 0 in shape:
         raise ValueError(
             f"{where} is empty, as training with ZeRO-3 leaves it; gather the weights when saving "
             "(stage3_gather_16bit_weights_on_model_save), or run zero_to_fp32.py"
         )
-    is_whole_numbers = dtype[0] in "IU" and where.endswith(".weight")
+    is_whole_numbers = dtype[0] in "BIU" and dtype != "BF16" and where.endswith(".weight")
     if dtype not in DTYPE_BITS or is_whole_numbers:
         raise ValueError(
             f"{where} is in {dtype}, a quantised format; save it in float32, float16 or bfloat16"
         )
-    if math.prod(shape) * DTYPE_BITS[dtype] != 8 * n_bytes:
-        raise ValueError(f"{where} has another size than its shape says; {NO_WEIGHTS}")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -94,18 +95,46 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: s
     Args:
         settings: the config's ``finetune`` block.
         name: of the base model, which the adapter's folder tells; not a path of this machine.
+
+    Raises:
+        ValueError: ``lora_target_modules`` has a name of no module, or of one that can have no adapter.
     """
+    targets = settings["lora_target_modules"]
+    if targets != "all-linear":
+        _check_targets(model, targets)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings["lora_rank"],
         lora_alpha=settings["lora_alpha"],
         lora_dropout=settings["lora_dropout"],
-        target_modules=settings["lora_target_modules"],
+        target_modules=targets,
     )
     untie_if(model, targets_ends(model, config))
-    adapted = get_peft_model(model, config)
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        first = str(error).partition("\n")[0]
+        raise ValueError(
+            f"finetune.lora_target_modules: PEFT cannot add adapters to them ({first}); name linear layers"
+        ) from error
     adapted.peft_config["default"].base_model_name_or_path = name
     return adapted
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Check that each name is one of a module; PEFT leaves out those that are none, if any other is one."""
+    modules = [name for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in modules):
+            linear = {
+                name.rpartition(".")[2]
+                for name, module in model.named_modules()
+                if isinstance(module, nn.Linear)
+            }
+            raise ValueError(
+                f"finetune.lora_target_modules: the model has no module {target!r}; name some of "
+                f"{', '.join(sorted(linear)) or 'its modules'}, or all-linear"
+            )
 
 
 def pack_frozen_layers(model: PeftModel) -> None:

@@ -4,13 +4,16 @@ Imports torch and transformers only.
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from sft_interactions.models.bin_files import check_bin_files
 from sft_interactions.models.checkpoint_files import (
     check_checkpoint,
     check_model,
@@ -87,8 +90,11 @@ def load_strictly(
         options: further ones of transformers' ``from_pretrained``.
 
     Raises:
-        ValueError: transformers cannot load it, or weights are missing, surplus or of another shape.
+        ValueError: transformers cannot load it, or weights are missing, surplus, quantised or of another
+            shape, or the model has code of its own.
     """
+    if "gguf_file" not in options:
+        check_bin_files(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -104,6 +110,8 @@ def load_strictly(
             "LM that this version of transformers knows, saved by save_pretrained"
         ) from error
     model: PreTrainedModel = loaded[0]
+    if "gguf_file" not in options:
+        _check_class(folder, type(model).__name__)
     report: Mapping[str, Any] = loaded[1]
     refuse_differences(
         folder,
@@ -113,6 +121,18 @@ def load_strictly(
         other=report["error_msgs"],
     )
     return model
+
+
+def _check_class(folder: str | Path, loaded: str) -> None:
+    """Check that transformers has the class that a config names, and does not take another one for it."""
+    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    for name in config.get("architectures") or []:
+        if name.lower() != loaded.lower() and not hasattr(transformers, name):
+            raise ValueError(
+                f"{folder}: transformers has no {name}, which config.json names, and would take {loaded} "
+                "for it; code of a model's own is not run, so name a model without, or correct "
+                "architectures if it is one"
+            )
 
 
 def _first_line(error: Exception) -> str:
@@ -238,6 +258,8 @@ def _merged(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
             f"{folder}: PEFT cannot merge this adapter ({_first_line(error)}); save the model as full "
             "weights"
         ) from error
+    # Attention may give finite logits out of weights that are not.
+    _check_finite(merged.state_dict(), folder)
     found = _logits(merged, ids)
     if _differ(expected, found):
         raise ValueError(

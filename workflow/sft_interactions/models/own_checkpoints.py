@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from sft_interactions.files import content_digest
 from sft_interactions.models.adapters import adds_nothing, names_of
@@ -16,11 +16,21 @@ from sft_interactions.models.checkpoint_files import (
     base_named_otherwise,
     check_checkpoint,
     check_tokenizer,
+    read_json,
     weight_files_of,
 )
 from sft_interactions.models.loading import check_fit
+from sft_interactions.models.templates import make_frame
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 TEXTS = (
     "The quick brown fox doesn't jump over 1,234 lazy dogs!",
     " two  blanks\n\nand\ttabs",
@@ -60,7 +70,7 @@ def check_own_checkpoints(
         try:
             kind = check_checkpoint(folder, model_dir)
             check_tokenizer(folder, model_dir, compare_template=compare_template)
-            _check_tokens(folder, model_dir)
+            _check_tokens(folder, model_dir, "chat" if compare_template else "plain")
             check_fit(model_dir, folder)
         except ValueError as error:
             raise ValueError(f"{where}.{step}: {error}") from error
@@ -76,12 +86,26 @@ def check_own_checkpoints(
         else:
             for difference in _differences(folder, model_dir):
                 log.warning("%s.%d: %s", where, step, difference)
+        _compare_step(folder, step, f"{where}.{step}")
         same = steps.setdefault(content_digest(weight_files_of(folder)), step)
         if same != step:
             log.warning("%s.%d: these are the weights of step %d too", where, step, same)
 
 
-def _check_tokens(folder: Path, model_dir: Path) -> None:
+def _compare_step(folder: Path, step: int, where: str) -> None:
+    """Warn where the trainer of transformers says that a checkpoint is of another step."""
+    file = folder / "trainer_state.json"
+    if not file.is_file():
+        return
+    own = read_json(file).get("global_step")
+    if isinstance(own, int) and own != step:
+        logging.getLogger(__name__).warning(
+            "%s: global_step is %s in %s; see that the folder is the one that is meant",
+            *(where, own, file),
+        )
+
+
+def _check_tokens(folder: Path, model_dir: Path, template: str) -> None:
     """Check that a checkpoint's tokenizer, if it has one, reads some texts as that of the model does."""
     files = [[place / name for name in TOKENIZER_FILES] for place in (folder, model_dir)]
     own, other = ([file for file in some if file.is_file()] for some in files)
@@ -102,6 +126,23 @@ def _check_tokens(folder: Path, model_dir: Path) -> None:
                 "which prompts are read by; train with the tokenizer of the model, or name a model that "
                 "has this one"
             )
+    _check_frame(folder, tokenizers[0], tokenizers[1], template)
+
+
+def _check_frame(
+    folder: Path, own: PreTrainedTokenizerBase, model: PreTrainedTokenizerBase, template: str
+) -> None:
+    """Check that two tokenizers put the same text around a prompt, such as a token of the beginning."""
+    if template == "chat" and not (own.chat_template and model.chat_template):
+        return
+    frames = [make_frame(tokenizer, template, "{prompt}") for tokenizer in (own, model)]
+    texts = [frame.render("…") + frame.response_prefix for frame in frames]
+    if texts[0] != texts[1]:
+        raise ValueError(
+            f"{folder}: the tokenizer puts a prompt into {texts[0]!r}, that of the model into "
+            f"{texts[1]!r}, which prompts are rendered by; put the tokenizer of the training into the "
+            "model's folder"
+        )
 
 
 def _differences(folder: Path, model_dir: Path) -> list[str]:

@@ -21,10 +21,15 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from sft_interactions.data.sources import Source, download_hub_model
-from sft_interactions.models.checkpoint_files import check_model, files_of
+from sft_interactions.models.checkpoint_files import (
+    check_model,
+    check_own_tokenizer,
+    files_of,
+)
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
 
@@ -118,7 +123,7 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
     except Exception as error:  # what fails depends on the architecture
         raise ValueError(
             f"models.{name}: cannot take the language model out of {origin}, a model for images and text; "
-            f"save it by itself and use path:\n{error}"
+            f"save it by itself and use path: ({_on_one_line(error)})"
         ) from error
     plain.tie_weights()
     plain.generation_config = model.generation_config
@@ -135,7 +140,7 @@ def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
     except Exception as error:  # what a broken file raises depends on where it is broken
         raise ValueError(
             f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
-            f"architecture that it knows, or a safetensors folder by path: or hub:\n{error}"
+            f"architecture that it knows, or a safetensors folder by path: or hub: ({_on_one_line(error)})"
         ) from error
     _unquantized(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -182,22 +187,42 @@ def _without_storage(config: PreTrainedConfig, **options: torch.dtype) -> PreTra
 
 def _verify(folder: Path, name: str, source: Source) -> None:
     try:
-        AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
             f"models.{name}: transformers cannot load config and tokenizer of {source}; put "
-            f"config.json, tokenizer.json and tokenizer_config.json beside the weights\n{error}"
+            "config.json, tokenizer.json and tokenizer_config.json beside the weights "
+            f"({_on_one_line(error)})"
         ) from error
     if not tokenizer.is_fast:
         raise ValueError(
             f"models.{name}: the tokenizer of {source} is not a fast one, which gives no character "
             "offsets; add its tokenizer.json"
         )
+    _check_tokens_in_use(tokenizer, config.get_text_config().vocab_size, name)
     try:
+        check_own_tokenizer(folder, reads_template=False)
         check_fit(folder)
     except ValueError as error:
         raise ValueError(f"models.{name}: {error}".replace(str(folder), str(source))) from error
+
+
+def _check_tokens_in_use(tokenizer: PreTrainedTokenizerBase, n_embeddings: int, name: str) -> None:
+    """Check that tokens that every prompt or batch has have embeddings; others may be left over."""
+    template = str(tokenizer.chat_template or "")
+    own = {tokenizer.unk_token, tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token}
+    for token, added in sorted(tokenizer.added_tokens_decoder.items()):
+        if token >= n_embeddings and (added.content in own or added.content in template):
+            raise ValueError(
+                f"models.{name}: the tokenizer gives {added.content!r} the id {token}, but the model has "
+                f"{n_embeddings} embeddings; resize them as in the training (resize_token_embeddings), or "
+                "take the tokenizer that the model came with"
+            )
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 @contextmanager
