@@ -515,3 +515,8 @@ def test_the_last_digits_do_not_depend_on_the_batch(random_v):
         alone = extract(v[[row]])
         for field in ("l1", "l1_lower_bound", "l1_plain", "max_residual", "bias"):
             assert getattr(alone, field)[0] == getattr(together, field)[row], field
+
+
+def test_no_problem_is_refused():
+    with pytest.raises(ValueError, match="v has no row; give at least one problem"):
+        extract(np.zeros((0, 8)))

@@ -357,7 +357,10 @@ def test_other_weights_prompts_or_code_are_evaluated_anew(
     rewrite(model / "model.safetensors", times=(1, 1))
     assert n_evaluated(**copies) == 8
     assert n_evaluated(prompts={**prompts, "b": prompts["c"]}) == 2
+    assert n_evaluated() == 0
     monkeypatch.setattr(tables, "digest_of_modules", lambda _: "another")
+    assert n_evaluated() == 8
+    monkeypatch.setattr("sft_interactions.masking.job.version", lambda _: "0")
     assert n_evaluated() == 8
 
 

@@ -187,6 +187,8 @@ def _checked(v: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(v, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"v must have the shape (problems, 2^n), not {values.shape}")
+    if not len(values):
+        raise ValueError("v has no row; give at least one problem")
     n = n_players(values.shape[1])
     if not MIN_PLAYERS <= n <= MAX_PLAYERS:
         raise ValueError(f"v has {n} players, supported are {MIN_PLAYERS} to {MAX_PLAYERS}")

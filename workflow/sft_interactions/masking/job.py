@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ MODULES = (
     "models.packed_linear",
     "models.positions",
 )
+# Libraries whose version may change the last digits of log-odds.
+LIBRARIES = ("peft", "torch", "transformers")
 # Of the config's ``inference``, what log-odds depend on.
 SETTINGS = ("dtype", "method", "batch_tokens", "memory_gb")
 
@@ -212,6 +215,7 @@ class InferenceJob:
         """Fingerprint of every sample at the checkpoint in ``folder``."""
         depends_on = {
             "code": self._code,
+            "libraries": [version(library) for library in LIBRARIES],
             "model": self._model_digest,
             "checkpoint": content_digest(files_of(folder)),
             "mask_embedding": dict(self.mask_embedding),
