@@ -279,6 +279,11 @@ BAD = {
         "sensitivity.salience",
         "not repeat",
     ),
+    "no salience rule": (
+        {"sensitivity.salience": []},
+        "sensitivity.salience",
+        "at least 1 entries",
+    ),
     "a file for a folder": ({"results": __file__}, "results", "is a file; name a folder"),
     "n too small": ({"players.n": 1}, "players.n", "must be at least 2"),
     "n too large": ({"players.n": 17}, "players.n", "must be at most 16"),
