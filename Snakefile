@@ -11,6 +11,12 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from sft_interactions import config_file
 from sft_interactions.config import ConfigError, resolve
+from sft_interactions.environment import check_interpreter
+
+try:
+    check_interpreter()
+except ValueError as error:
+    raise WorkflowError(str(error))
 
 try:
     if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config

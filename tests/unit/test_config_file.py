@@ -74,7 +74,7 @@ def test_a_value_is_what_it_looks_like(tmp_path, text, value):
         ),
         ("true: 1\n", "line 1: the key True is not a text; put it in quotes"),
         ("1.5: 1\n", "line 1: the key 1.5 is not a text; put it in quotes"),
-        ("a: 1\nb: caf\xe9\n".encode("latin-1"), "line 2: not UTF-8; save the file as UTF-8"),
+        ("a: 1\nb: \xe9t\xe9\n".encode("latin-1"), "line 2: not UTF-8; save the file as UTF-8"),
     ],
 )
 def test_what_has_no_meaning_is_refused_with_its_line(tmp_path, text, message):

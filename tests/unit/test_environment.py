@@ -1,6 +1,12 @@
 import pytest
 
-from sft_interactions.environment import FIXED, NAMES, PREFIXES, clear_environment
+from sft_interactions.environment import (
+    FIXED,
+    NAMES,
+    PREFIXES,
+    check_interpreter,
+    clear_environment,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,3 +36,10 @@ def test_another_workspace_is_replaced_and_named():
     assert clear_environment(environment) == ["CUBLAS_WORKSPACE_CONFIG"]
     assert environment == FIXED
     assert clear_environment(environment) == []
+
+
+def test_python_without_docstrings_is_refused():
+    for optimize in (0, 1):
+        check_interpreter(optimize)
+    with pytest.raises(ValueError, match=r"^PYTHONOPTIMIZE is 2, .*; unset it$"):
+        check_interpreter(2)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from sft_interactions.limits import MAX_PLAYERS_EXACT_FIT
@@ -48,6 +48,14 @@ EXPECTED = {
     "pattern": "must match {}",
     "oneOf": "has none of the allowed forms",
 }
+
+# JSON Schema takes 1.0 for an integer. As a seed it gives other draws than 1, as a step other file names.
+_Validator = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema's stubs lack its types
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 
 
 def find_schema(package: Path) -> Path:
@@ -118,7 +126,7 @@ def _with_place(message: str, places: Mapping[str, str]) -> str:
 def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     schema = _read_schema()
     given = json.loads(json.dumps(config, default=_date_as_text))
-    errors = list(Draft202012Validator(schema).iter_errors(given))
+    errors = list(_Validator(schema).iter_errors(given))
     if errors:
         raise ConfigError("\n".join(sorted({line for e in errors for line in _describe(e)})))
     resolved = _fill_in_defaults(given, schema)
@@ -226,6 +234,8 @@ def _describe(error: ValidationError) -> Iterator[str]:
         limit = ", ".join(map(str, limit))
     known = EXPECTED.get(str(error.validator))
     expected = error.message if known is None else known.format(limit)
+    if limit == "integer" and isinstance(value, float) and value.is_integer():
+        expected += f"; write {int(value)}"
     if limit == "boolean":
         expected += ", true or false"
     about = str(schema.get("description", "")).strip()
@@ -286,6 +296,9 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _check_players(config)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
+    for key in ("results", "downloads"):
+        if Path(config[key]).is_file():
+            yield f"{key}: {config[key]} is a file; name a folder"
     shards = config["inference"]["shards"]
     fewest = min(dataset["analysis"] for dataset in config["datasets"].values())
     if shards > fewest:

@@ -6,6 +6,7 @@ behind. A study's results are to depend on its config alone.
 Imports the standard library only.
 """
 
+import sys
 from collections.abc import MutableMapping
 
 # Read by accelerate, torch, transformers and the launchers of several processes.
@@ -45,6 +46,18 @@ PREFIXES = (
 NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY])
 # cuBLAS needs a fixed workspace to add in the same order each time.
 FIXED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+def check_interpreter(optimize: int = sys.flags.optimize) -> None:
+    """Check that Python keeps docstrings, of which transformers makes the classes of models.
+
+    Raises:
+        ValueError: it drops them (``python -OO``, or ``PYTHONOPTIMIZE`` of 2 or more).
+    """
+    if optimize >= 2:
+        raise ValueError(
+            f"PYTHONOPTIMIZE is {optimize}, and no model can be loaded without docstrings; unset it"
+        )
 
 
 def clear_environment(environment: MutableMapping[str, str]) -> list[str]:

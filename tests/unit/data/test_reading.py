@@ -277,6 +277,18 @@ REFUSED = {
         {"encoding": "latin-1"},
         "encoding is for csv and tsv files, and .*t.json is none; drop encoding",
     ),
+    "a header of other names under columns": (
+        "t.tsv",
+        "sentence\tlabel\na\tx\n",
+        {"columns": ["text", "label"]},
+        r"t.tsv: its first line holds the names of the columns \('label'\); drop columns, or that line",
+    ),
+    "a header in capitals under columns": (
+        "t.csv",
+        "Text,Class \na,x\n",
+        {"columns": ["text", "label"]},
+        r"its first line holds the names of the columns \('Text'\)",
+    ),
     "no encoding": (
         "t.csv",
         "text,label\na,b\n",
@@ -463,7 +475,7 @@ REFUSED = {
         "t.csv",
         "text,label\na,x\n",
         {"columns": ["text", "label"]},
-        "t.csv: its first line holds the names of the columns; drop columns",
+        "t.csv: its first line holds the names of the columns .*; drop columns",
     ),
     "a prompt of numbers": (
         "t.jsonl",
@@ -509,6 +521,25 @@ NAMES = {
         "no\n\nyes\n",
         "target_names: name 2 of .*names.txt is empty; drop it or name",
     ),
+    "JSON": ('[\n "no",\n "yes"\n]\n', "target_names: .*names.txt is JSON; write one name a line"),
+    "JSON on a line": (
+        '["no", "yes"]',
+        "names.txt is JSON; .*or the names as a list in the config",
+    ),
+    "YAML": ("- no\n- yes\n", "names.txt is a list in YAML; write one"),
+    "quotation marks": ('"no"\n"yes"\n', "names.txt has its names between quotation marks"),
+    "ids and tabs": ("0\tno\n1\tyes\n", "names.txt has several columns"),
+    "ids and blanks": ("0 no\n1 yes\n", "names.txt has ids beside the names \\('0 no'\\)"),
+    "ids from one": ("1) no\n2) yes\n", "names.txt has ids beside the names"),
+    "ids at the end": ("no,0\nyes,1\n", "names.txt has ids beside the names"),
+    "ids below a header": ("id,title\n0,no\n1,yes\n", "has ids beside the names \\('0,no'\\)"),
+    "a header": ("Names\nno\nyes\n", "names.txt begins with 'Names', the name of a column"),
+    "the column as a header": ("label\nno\nyes\n", "begins with 'label', the name of a column"),
+    "numbers alone": ("0\n1\n", ["0", "1"]),
+    "numbers in names": ("1 star\n5 stars\n", ["1 star", "5 stars"]),
+    "numbers at the end of names": ("level 0\nlevel 1\n", ["level 0", "level 1"]),
+    "one name with a number": ("none\n1 star\n", ["none", "1 star"]),
+    "hyphens and brackets": ("[no] - never\n- yes\n", ["[no] - never", "- yes"]),
     "a name twice": ("no\nyes\nno \n", "target_names: name 3 of .*names.txt, 'no', is also name 1"),
 }
 

@@ -348,6 +348,17 @@ def test_code_of_a_models_own_is_refused(folder):
         assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"return_dict": False}, {"output_attentions": True, "output_hidden_states": True}]
+)
+def test_what_a_trainer_asks_models_to_return_changes_nothing(folder, tiny_models, settings):
+    reconfigure(folder, **settings, use_cache=False)
+    ids = torch.arange(1, 9)[None]
+    with torch.inference_mode():
+        logits = load_checkpoint(folder, folder, CPU)(input_ids=ids).logits
+        assert torch.equal(logits, tiny_models["llama"](input_ids=ids).logits)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(folder, value):
     def change(weights):

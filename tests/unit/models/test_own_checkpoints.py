@@ -88,7 +88,8 @@ def test_other_settings_of_full_weights_are_a_warning(check, tiny_models, tmp_pa
     tiny_models["llama"].save_pretrained(tmp_path / "full")
     path = tmp_path / "full" / "config.json"
     settings = json.loads(path.read_text())
-    path.write_text(json.dumps({**settings, "use_cache": False, "dtype": "bfloat16"}))
+    harmless = {"use_cache": False, "dtype": "bfloat16", "return_dict": False}
+    path.write_text(json.dumps({**settings, **harmless}))
     check({5: tmp_path / "full"})
     assert caplog.text == ""
     path.write_text(json.dumps({**settings, "num_attention_heads": 2, "head_dim": 16}))

@@ -159,7 +159,7 @@ def test_a_token_in_use_without_an_embedding_is_named(tmp_path, saved_model, use
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
         return
     message = (
-        rf"^models\.tiny: .* gives '<new>' the id {n_embeddings}, but .* {n_embeddings} embedd"
+        rf"^models\.tiny: .* gives '<new>' the id {n_embeddings}, but .* {n_embeddings} embeddings"
     )
     with pytest.raises(ValueError, match=message):
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")

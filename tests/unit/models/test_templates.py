@@ -164,6 +164,14 @@ UNUSABLE = {
         "{% if messages[0].role != 'system' %}{{ raise_exception('No system\nmessage!') }}{% endif %}",
         "does not render a user turn and its answer: No system message!; correct it",
     ),
+    "a draw at random": (
+        "{{ ['a', 'b'] | random }}" + FOR + TURN % "{{ m.content }}" + END,
+        "does not render a user turn and its answer: it draws at random; correct it",
+    ),
+    "filler text": (
+        "{{ lipsum(n=1) }}" + FOR + TURN % "{{ m.content }}" + END,
+        "it draws at random; correct it",
+    ),
     "wrong syntax": ("{% for %}", "does not render a user turn and its answer: Expected"),
     "lists of parts are wanted": (
         FOR + "{{ m.content[0]['text']['x'] }}" + END,

@@ -3,6 +3,7 @@
 Imports polars only; the `datasets` package is imported where it is used.
 """
 
+import json
 import logging
 import re
 import unicodedata
@@ -41,6 +42,9 @@ BLANKS = "".join(
         ],
     )
 )  # fmt: skip
+# First lines of files of class names that are no class.
+_HEADERS = ("class", "classes", "label", "labels", "name", "names", "target", "target_names")
+_ID_BEFORE, _ID_AFTER = re.compile(r"(\d+)[\s,;:|=.)].+"), re.compile(r".+[,;:|=]\s*(\d+)")
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -149,13 +153,23 @@ def _read_separated(path: Path, dataset: Mapping[str, Any], file_format: str) ->
         if len(columns) != width:
             raise ValueError(f"{path} has {width} columns, columns names {len(columns)}; name each")
         names = list(columns)
-        if rows[0][1] == names:
-            raise ValueError(f"{path}: its first line holds the names of the columns; drop columns")
     places = {column: find_column(path, names, column) for column in _present(names, dataset)}
+    if columns is not None:
+        _refuse_header(path, {column: rows[0][1][i] for column, i in places.items()})
     return pl.DataFrame(
         {column: [fields[i] for _, fields in rows] for column, i in places.items()},
         schema=dict.fromkeys(places, pl.String),
     )
+
+
+def _refuse_header(path: Path, first: Mapping[str, str]) -> None:
+    """Refuse a first line, column to cell, of which a cell is the name of its column."""
+    for column, cell in first.items():
+        if look_of(cell).casefold() == look_of(column).casefold():
+            raise ValueError(
+                f"{path}: its first line holds the names of the columns ({cell!r}); drop columns, or that "
+                "line"
+            )
 
 
 _OBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
@@ -314,7 +328,7 @@ def _decode(
         parts.append(pl.when(text != "").then(text))
     prompt = frame.select(pl.concat_str(parts, separator="\n\n", ignore_nulls=True).alias("prompt"))
     targets = _responses(frame[dataset["target"]], dataset.get("target_separator"))
-    names = _target_names(dataset.get("target_names"), class_names)
+    names = _target_names(dataset.get("target_names"), class_names, dataset["target"])
     if names is not None:
         named = [[_class_name(cell, names) for cell in cells] for cells in targets.to_list()]
         targets = pl.Series(named, dtype=pl.List(pl.String))
@@ -347,7 +361,7 @@ def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
 
 
 def _target_names(
-    setting: str | Sequence[str] | None, class_names: list[str] | None
+    setting: str | Sequence[str] | None, class_names: list[str] | None, target: str
 ) -> Sequence[str] | None:
     """Names of the classes whose ids the target holds; None if it holds the responses themselves."""
     if setting == "features":
@@ -368,7 +382,48 @@ def _target_names(
         raise ValueError(
             f"target_names: {path} cannot be read (from {Path.cwd()}): {error}; correct the path"
         ) from error
-    return _clean_names(text.strip(BLANKS).splitlines(), str(path))
+    names = _clean_names(text.strip(BLANKS).splitlines(), str(path))
+    sign = _sign_of_another_form(names, text, target)
+    if sign:
+        raise ValueError(
+            f"target_names: {path} {sign}; write one name a line and nothing else, or the names as a list "
+            "in the config"
+        )
+    return names
+
+
+def _sign_of_another_form(names: Sequence[str], text: str, target: str) -> str | None:
+    """What tells that a file is no list of names, one a line: their ids, a header, JSON; or None."""
+    if _is_json_block(text):
+        return "is JSON"
+    if any("\t" in name for name in names):
+        return "has several columns"
+    if names[0].casefold() in {target.casefold(), *_HEADERS}:
+        return f"begins with {names[0]!r}, the name of a column"
+    if len(names) < 2:
+        return None  # every single name would be the first of something
+    if all(name.startswith("- ") for name in names):
+        return "is a list in YAML"
+    if all(name[0] == name[-1] == '"' for name in names):
+        return "has its names between quotation marks"
+    for lines in (names, names[1:]):
+        for pattern in (_ID_BEFORE, _ID_AFTER):
+            found = [pattern.fullmatch(line) for line in lines]
+            ids = [int(match[1]) for match in found if match]
+            if len(ids) == len(lines) > 1 and ids in (_counted(ids, 0), _counted(ids, 1)):
+                return f"has ids beside the names ({lines[0]!r})"
+    return None
+
+
+def _is_json_block(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text.strip(BLANKS)), list | dict)
+    except ValueError:
+        return False
+
+
+def _counted(ids: Sequence[int], first: int) -> list[int]:
+    return list(range(first, first + len(ids)))
 
 
 def _clean_names(names: Sequence[str], where: str) -> list[str]:

@@ -37,6 +37,7 @@ MODULES = (
     "masking.parts",
     "masking.prefix_tree",
     "models.adapters",
+    "models.bin_files",
     "models.checkpoint_files",
     "models.layers",
     "models.loading",

@@ -117,7 +117,10 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: s
         raise ValueError(
             f"finetune.lora_target_modules: PEFT cannot add adapters to them ({first}); name linear layers"
         ) from error
-    adapted.peft_config["default"].base_model_name_or_path = name
+    own: Any = adapted.peft_config["default"]
+    own.base_model_name_or_path = name
+    # PEFT makes a set of them, whose order in the file would depend on PYTHONHASHSEED.
+    own.target_modules = sorted(own.target_modules or [])
     return adapted
 
 

@@ -102,6 +102,7 @@ def load_strictly(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below with their names
             local_files_only=True,
+            return_dict=True,  # whatever a trainer left in config.json
             **options,
         )
     except Exception as error:  # what fails depends on the architecture and on the files

@@ -39,7 +39,7 @@ TEXTS = (
 # Settings that change no logits of a loaded model.
 UNIMPORTANT = re.compile(
     r"^_|_token_id$|dropout|^(architectures|dtype|torch_dtype|transformers_version|use_cache|"
-    r"initializer_range|tie_word_embeddings|pretraining_tp)$"
+    r"initializer_range|return_dict|output_attentions|output_hidden_states|tie_word_embeddings|pretraining_tp)$"
 )
 
 

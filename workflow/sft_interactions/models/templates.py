@@ -3,10 +3,12 @@
 Imports transformers only.
 """
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from typing import NoReturn
 from unittest.mock import patch
 
 import jinja2
@@ -129,7 +131,7 @@ def _render_turns(
     turn = {"role": "user", "content": user}
     answer = {"role": "assistant", "content": response}
     try:
-        with _on_date(today):
+        with _on_date(today), _without_chance():
             asked = tokenizer.apply_chat_template(
                 [turn], tokenize=False, add_generation_prompt=True
             )
@@ -154,6 +156,17 @@ def _on_date(today: str) -> Iterator[None]:
     # What it is called there is transformers' own affair: tests/unit/models/test_templates.py tells when an
     # upgrade changes that. Functions are not handed on to templates.
     with patch.object(chat_template_utils, "datetime", Clock):
+        yield
+
+
+@contextmanager
+def _without_chance() -> Iterator[None]:
+    """Stop templates that draw at random (``random``, ``lipsum``): a study must not depend on chance."""
+
+    def refuse(_: object) -> NoReturn:
+        raise jinja2.TemplateError("it draws at random")
+
+    with patch.object(random, "choice", refuse), patch.object(jinja2.utils, "choice", refuse):
         yield
 
 
