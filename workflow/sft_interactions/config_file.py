@@ -2,22 +2,47 @@
 
 YAML 1.1, which Snakemake reads, takes ``0500`` for 320, ``no`` for false, ``5e-4`` for text, and of two
 equal keys the last one. Here they are 500, the text ``no`` and 0.0005, and a repeated key is an error.
+
+Imports PyYAML only, which comes with Snakemake: its parser is used, and its rules of what a plain word is
+are replaced by those of the core schema of YAML 1.2 (section 10.3.2 of its specification).
 """
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import CollectionNode
+import yaml
 
-from sft_interactions.config import ConfigError, find_place
+from sft_interactions.config import ConfigError
 
 COMMAND_LINE = "--config"
+# What YAML makes of escapes that mean something else in a regular expression or a path, as in "\\bno\\b".
+_ESCAPES = {"\a": "a", "\b": "b", "\v": "v", "\f": "f", "\x1b": "e"}
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_WORDS = (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", "<<", "<"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser with the plain words of YAML 1.2."""
+
+
+_Loader.yaml_implicit_resolvers = {}  # none of those of YAML 1.1
+for _name, _pattern, _first in _PLAIN_WORDS:
+    _words = re.compile(rf"(?:{_pattern})\Z")
+    _Loader.add_implicit_resolver(_TAG + _name, _words, ["" if c == "\0" else c for c in _first])
 
 
 def read(
@@ -40,9 +65,11 @@ def read(
     config: dict[str, Any] = {}
     places: dict[str, str] = {}
     for path in paths:
-        _lay_over(config, _read_file(Path(path), places))
+        _lay_over(config, _File(str(path), places).read())
     if overrides:
-        _lay_over(config, _Plain(COMMAND_LINE, places).mapping(overrides, ""))
+        given = json.loads(json.dumps(overrides, default=str))
+        _lay_over(config, given)
+        _note_places(given, "", places)
     return config, places
 
 
@@ -54,97 +81,136 @@ def _lay_over(config: dict[str, Any], other: Mapping[str, Any]) -> None:
             config[key] = value
 
 
-def _read_file(path: Path, places: dict[str, str]) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}; name a config file") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
-    # The round-trip loader is the one that keeps line numbers.
-    yaml = YAML(typ="rt", pure=True)
-    try:
-        _refuse_circles(yaml.compose(text), str(path))
-        loaded = yaml.load(text)
-    except ConfigError:
-        raise
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1
-        first = str(error.problem).split('"')[1]
-        raise ConfigError(
-            f"{path}, line {line}: the key {first} stands twice; keep one of the two"
-        ) from error
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        detail = str(error).partition("\n")[0]
-        raise ConfigError(f"{path}: not YAML: {detail}") from error
-    if not isinstance(loaded, Mapping):
-        raise ConfigError(f"{path}: holds no keys; write `key: value` lines")
-    return _Plain(str(path), places).mapping(loaded, "")
+def _note_places(block: Mapping[str, Any], where: str, places: dict[str, str]) -> None:
+    for key, value in block.items():
+        path = f"{where}.{key}" if where else key
+        places[path] = COMMAND_LINE
+        if isinstance(value, dict):
+            _note_places(value, path, places)
 
 
-def _refuse_circles(node: Any, source: str, inside: tuple[Any, ...] = ()) -> None:
-    """An alias may not name a block that it stands in; the loader would take it for null."""
-    if any(node is other for other in inside):
-        line = inside[-1].start_mark.line + 1
-        raise ConfigError(f"{source}, line {line}: a block holds itself; remove the alias")
-    if isinstance(node, CollectionNode):
-        for entry in node.value:
-            for part in entry if isinstance(entry, tuple) else (entry,):
-                _refuse_circles(part, source, (*inside, node))
+class _File:
+    """One config file, and where its keys stand."""
 
-
-class _Plain:
-    """Turns what the YAML library gives into dictionaries, lists, texts, numbers, booleans and None."""
-
-    def __init__(self, source: str, places: dict[str, str]) -> None:
-        self.source = source
+    def __init__(self, name: str, places: dict[str, str]) -> None:
+        self.name = name
         self.places = places
+        self.inside: list[yaml.Node] = []
 
-    def mapping(self, block: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        try:
+            node = yaml.compose(self._text(), _Loader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f"{self.name}, line {mark.line + 1}" if mark else self.name
+            raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            detail = str(error).partition("\n")[0]
+            raise ConfigError(f"{self.name}: not YAML: {detail}") from error
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{self.name}: holds no keys; write `key: value` lines")
+        return self._mapping(node, "")
+
+    def _text(self) -> str:
+        try:
+            return Path(self.name).read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise ConfigError(
+                f"{self.name}: {error.strerror or error}; name a config file"
+            ) from error
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise ConfigError(
+                f"{self.name}, line {line}: not UTF-8; save the file as UTF-8"
+            ) from error
+
+    def _line(self, node: yaml.Node) -> str:
+        return f"{self.name}, line {node.start_mark.line + 1}"
+
+    def _mapping(self, node: yaml.MappingNode, where: str) -> dict[str, Any]:
         plain: dict[str, Any] = {}
-        for given, value in block.items():
-            line = self._line(block, given)
-            if isinstance(given, bool) or not isinstance(given, str | int):
-                raise ConfigError(f"{line}: the key {given} is not a text; put it in quotes")
-            key = str(given)
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _TAG + "merge":
+                merged |= self._merged(value_node, where)
+                continue
+            key = self._key(key_node)
             if key in plain:
-                raise ConfigError(f"{line}: the key {key} stands twice; keep one of the two")
+                raise ConfigError(
+                    f"{self._line(key_node)}: the key {key} stands twice; keep one of the two"
+                )
             path = f"{where}.{key}" if where else key
-            self.places[path] = line
-            plain[key] = self.value(value, path)
-        return plain
+            self.places[path] = self._line(key_node)
+            plain[key] = self._value(value_node, path)
+        return {**merged, **plain}
 
-    def value(self, value: Any, where: str) -> Any:
-        if isinstance(value, Mapping):
-            return self.mapping(value, where)
-        if isinstance(value, list | tuple):
-            return [self.value(item, f"{where}.{i}") for i, item in enumerate(value)]
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str):
-            return str(value)
-        if isinstance(value, date) and not isinstance(value, datetime):
-            return value.isoformat()
-        if isinstance(value, int):
-            return int(value)
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                raise ConfigError(f"{self.place(where)}: {where}: {value} is not a finite number")
-            return float(value)
-        raise ConfigError(
-            f"{self.place(where)}: {where}: {value} is neither a number nor a text; put it in quotes"
+    def _merged(self, node: yaml.Node, where: str) -> dict[str, Any]:
+        """Keys of the blocks that ``<<`` names; of two with the same key the first one counts."""
+        blocks = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        found: dict[str, Any] = {}
+        for block in blocks:
+            if not isinstance(block, yaml.MappingNode):
+                raise ConfigError(f"{self._line(node)}: << names no block of keys; correct it")
+            found = {**self._entered(block, where), **found}
+        return found
+
+    def _key(self, node: yaml.Node) -> str:
+        if isinstance(node, yaml.ScalarNode) and node.tag in (_TAG + "str", _TAG + "int"):
+            return str(self._value(node, "a key"))
+        shown = node.value if isinstance(node, yaml.ScalarNode) else "that is a block"
+        raise ConfigError(f"{self._line(node)}: the key {shown} is not a text; put it in quotes")
+
+    def _entered(self, node: yaml.Node, where: str) -> Any:
+        """The value of a block; one inside itself, as aliases can make it, is an error."""
+        if any(node is other for other in self.inside):
+            raise ConfigError(
+                f"{self._line(self.inside[-1])}: a block holds itself; remove the alias"
+            )
+        self.inside.append(node)
+        value: Any
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            value = self._mapping(node, where)
+        elif isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            value = [self._value(item, f"{where}.{i}") for i, item in enumerate(node.value)]
+        else:
+            raise self._unknown(node, where)
+        self.inside.pop()
+        return value
+
+    def _value(self, node: yaml.Node, where: str) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            return self._entered(node, where)
+        text: str = node.value
+        match node.tag.removeprefix(_TAG):
+            case "null":
+                return None
+            case "bool":
+                return text.lower() == "true"
+            case "int":
+                return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            case "float":
+                return self._finite(node, where)
+            case "str" | "merge":
+                return self._checked(node, where)
+        raise self._unknown(node, where)
+
+    def _unknown(self, node: yaml.Node, where: str) -> ConfigError:
+        return ConfigError(
+            f"{self._line(node)}: {where}: the tag {node.tag} is not known here; remove it"
         )
 
-    def place(self, where: str) -> str:
-        return find_place(self.places, where) or self.source
+    def _finite(self, node: yaml.ScalarNode, where: str) -> float:
+        number = float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
+        if not math.isfinite(number):
+            raise ConfigError(f"{self._line(node)}: {where}: {number} is not a finite number")
+        return number
 
-    def _line(self, block: Any, key: Any) -> str:
-        try:
-            return f"{self.source}, line {block.lc.key(key)[0] + 1}"
-        except (AttributeError, KeyError):  # of the command line, or merged in with `<<`
-            return self.source
+    def _checked(self, node: yaml.ScalarNode, where: str) -> str:
+        text: str = node.value
+        for character, written in _ESCAPES.items():
+            if character in text:
+                raise ConfigError(
+                    f"{self._line(node)}: {where}: between double quotes \\{written} is the character "
+                    f"{character!a}; use single quotes, or write \\\\{written}"
+                )
+        return text
