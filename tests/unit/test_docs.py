@@ -408,6 +408,7 @@ def test_profiles_name_rules(path):
     assert {*profile.get("set-resources", {}), *profile.get("groups", {})} <= RULES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_wrong_name_is_found(check):
     assert check(WRONG[check])

@@ -112,6 +112,7 @@ def test_alternative_tie_breaks_are_other_optima(real_v):
             assert not np.allclose(result.and_effects, canonical.and_effects, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["simplex", "ipm"])
 def test_same_answer_of_every_solver(real_v, solver):
     ours = extract(real_v[8])
@@ -165,6 +166,7 @@ seeds = st.integers(0, 2**32 - 1)
 few = settings(derandomize=True, max_examples=25, deadline=None)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.integers(2, 6), st.floats(1e-3, 1e3), st.floats(-100, 100))
 def test_homogeneous_and_blind_to_constants(random_v, seed, n, factor, constant):
@@ -463,6 +465,7 @@ def degenerate(n):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_ratio", [0.0, 0.04, 0.3])
 @pytest.mark.parametrize("name", degenerate(3))
 @pytest.mark.parametrize("n", [3, 5, 6])

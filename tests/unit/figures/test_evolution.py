@@ -51,6 +51,7 @@ def test_panels_after_the_first_share_a_scale_that_holds_every_bar():
         assert high > strengths[0][1:].max()
 
 
+@pytest.mark.slow
 def test_total_bars_reach_the_total_strength():
     run = make_run()
     # As in real metrics, where the total is what both signs add up to.

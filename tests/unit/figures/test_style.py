@@ -1,4 +1,5 @@
 import matplotlib
+import pytest
 from matplotlib.figure import Figure
 
 from sft_interactions.figures.style import plain_style, save
@@ -12,6 +13,7 @@ def draw():
     return figure
 
 
+@pytest.mark.slow
 def test_saving_twice_gives_the_same_bytes(tmp_path):
     forms = ("pdf", "png", "svg")
     save(draw(), [tmp_path / f"first.{form}" for form in forms])

@@ -29,6 +29,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of configurations that are of no use but here
 @pytest.mark.parametrize("model_type", EXPECTED)
 def test_a_family_is_right_or_refused(model_type):

@@ -51,6 +51,7 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses(gpu):
     assert placed_on(torch.tensor([1, 2], device=gpu)) == gpu.type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prefix_tree", "full_length"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_log_odds_of_all_maskings(gpu, architecture, method):

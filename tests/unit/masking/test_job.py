@@ -293,6 +293,7 @@ def test_a_shard_without_samples_gives_an_empty_table(make_job, loads):
     assert loads == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "n_evaluated"),
     [
@@ -334,6 +335,7 @@ def test_a_token_that_the_model_does_not_have_is_named(make_job, prompts):
         run(job)
 
 
+@pytest.mark.slow
 def test_other_weights_prompts_or_code_are_evaluated_anew(
     make_job, checkpoints, model_folders, prompts, monkeypatch, tmp_path
 ):

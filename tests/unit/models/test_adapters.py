@@ -145,6 +145,7 @@ RIGHT = {
 
 
 # Llama's head has weights of its own here, Gemma 3's are those of the embedding.
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 @pytest.mark.parametrize("case", RIGHT)
 def test_lora_in_every_form(tiny_models, model_folders, tmp_path, architecture, case):

@@ -169,6 +169,7 @@ def test_training_table(tuned, tiny_models):
     assert losses[4] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_validation_loss_is_per_token_whatever_the_batch(
     model_folders, tiny_models, tmp_path, batch_size
