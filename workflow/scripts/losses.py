@@ -1,3 +1,4 @@
+from functools import cache, partial
 from pathlib import Path
 
 import polars as pl
@@ -7,7 +8,7 @@ from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
 from sft_interactions.models.examples import make_examples
-from sft_interactions.models.loading import load_checkpoint
+from sft_interactions.models.loading import load_base, load_checkpoint
 from sft_interactions.models.losses import response_losses
 from sft_interactions.models.positions import read_position_limit
 from sft_interactions.models.templates import make_frame
@@ -31,12 +32,13 @@ examples = make_examples(
     read_position_limit(snakemake.input.model),
     settings["finetune"]["max_length"],
 )
+base = cache(partial(load_base, snakemake.input.model))
 pad_id = tokenizer.pad_token_id
 measured = []
 with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "response") as bar:
     for step in snakemake.params.steps:
         folder = Path(snakemake.input.checkpoints) / f"step-{step}"
-        model = load_checkpoint(snakemake.input.model, folder, device)
+        model = load_checkpoint(snakemake.input.model, folder, device, base=base)
         losses, n_tokens = response_losses(
             model,
             examples,

@@ -220,15 +220,19 @@ class _Branch:
         level = self.levels[self.depth]
         # Full attention is a window over everything.
         reach = level.stop if window is None else window
-        if reach not in self.biases and level.stop - level.start == 1 and reach >= level.stop:
-            self.biases[reach] = None
         if reach not in self.biases:
-            own = torch.arange(level.start, level.stop, device=queries.device)[:, None]
-            seen = torch.arange(level.stop, device=queries.device)
-            hidden = (seen > own) | (seen <= own - reach)
-            bias = torch.zeros(hidden.shape, dtype=queries.dtype, device=queries.device)
-            self.biases[reach] = bias.masked_fill(hidden, float("-inf")).repeat(groups, 1)
+            # Told from the places alone: asking a tensor would wait for a GPU.
+            hides_nothing = level.stop - level.start == 1 and reach >= level.stop
+            self.biases[reach] = None if hides_nothing else self._mask(queries, groups, reach)
         return self.biases[reach]
+
+    def _mask(self, queries: torch.Tensor, groups: int, reach: int) -> torch.Tensor:
+        level = self.levels[self.depth]
+        own = torch.arange(level.start, level.stop, device=queries.device)[:, None]
+        seen = torch.arange(level.stop, device=queries.device)
+        hidden = (seen > own) | (seen <= own - reach)
+        bias = torch.zeros(hidden.shape, dtype=queries.dtype, device=queries.device)
+        return bias.masked_fill(hidden, float("-inf")).repeat(groups, 1)
 
     def check_arguments(self, given: Mapping[str, object]) -> None:
         """Refuse what attention would have to heed and does not.
