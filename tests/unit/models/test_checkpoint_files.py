@@ -334,6 +334,26 @@ def test_weights_that_do_not_fit_are_refused(folder, case):
         assert "\n" not in str(caught.value)
 
 
+def test_two_bases_of_rotary_positions_are_refused(folder):
+    reconfigure(folder, rope_theta=10000.0)
+    check_model(folder)
+    reconfigure(folder, rope_theta=500000.0)
+    with pytest.raises(ValueError, match=r"rope_theta is 500000.0, and 10000.0 in rope_parameters"):
+        check_model(folder)
+
+
+@pytest.mark.parametrize("name", ["rope_scaling", None])
+def test_the_base_of_rotary_positions_as_transformers_4_writes_it(folder, name):
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["rope_parameters"]
+    path.write_text(json.dumps(settings))
+    reconfigure(folder, rope_theta=500.0, **({name: None} if name else {}))
+    model = load_base(folder)
+    expected = 500.0 ** -(torch.arange(0, 8, 2) / 8)
+    assert torch.allclose(model.model.rotary_emb.inv_freq, expected)
+
+
 def test_code_of_a_models_own_is_refused(folder):
     """Transformers would take the class that it has for the model type."""
     reconfigure(folder, architectures=["LLaMAForCausalLM"])  # how it was written once

@@ -187,6 +187,7 @@ def check_model(folder: str | Path) -> None:
     folder = Path(folder)
     config = read_json(folder / "config.json")
     _check_causal(folder / "config.json", config)
+    _check_rotary_base(folder / "config.json", config)
     quantisation = config.get("quantization_config")
     if quantisation:
         method = dict(quantisation).get("quant_method", "?")
@@ -218,6 +219,17 @@ def _check_causal(path: Path, config: Json) -> None:
             f"{path}: {config.get('model_type')} has an encoder and a decoder, and its decoder alone would "
             "be evaluated; name a causal LM"
         )
+
+
+def _check_rotary_base(path: Path, config: Json) -> None:
+    """Refuse a base of rotary positions beside another one, which transformers would ignore."""
+    for part in (config, config.get("text_config") or {}):
+        given, used = part.get("rope_theta"), (part.get("rope_parameters") or {}).get("rope_theta")
+        if None not in (given, used) and given != used:
+            raise ValueError(
+                f"{path}: rope_theta is {given}, and {used} in rope_parameters, which alone is read; drop "
+                "rope_theta, or correct the other one"
+            )
 
 
 def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
