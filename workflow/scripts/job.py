@@ -19,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sft_interactions import config as study_config
 from sft_interactions.environment import clear_environment
 
+# Libraries that a script imports next read some of them when they are imported.
+CLEARED = clear_environment(os.environ)
+
 
 class _Lines:
     """Stream for a progress bar that puts every refresh on a line of its own, also in the log.
@@ -52,9 +55,10 @@ def start(snakemake: Any) -> dict[str, str]:
         handlers=[logging.FileHandler(log, mode="w", encoding="utf-8"), terminal],
         force=True,
     )
-    if cleared := clear_environment(os.environ):
+    if CLEARED:
         logging.info(
-            "settings of the shell that would change results are left out: %s", ", ".join(cleared)
+            "settings of the shell that would change results or stop a job are left out: %s",
+            ", ".join(CLEARED),
         )
     logging.captureWarnings(True)
     if not sys.warnoptions:

@@ -1,7 +1,7 @@
-"""Settings of the shell that would change what a job computes.
+"""Settings of the shell that would change what a job computes, or stop it.
 
-Launchers of distributed training, libraries of mixed precision and switches of number formats leave them
-behind. A study's results are to depend on its config alone.
+Launchers of distributed training, libraries of mixed precision, switches of number formats and notebooks
+leave them behind. A study's results are to depend on its config alone.
 
 Imports the standard library only.
 """
@@ -29,6 +29,8 @@ NUMBER_FORMATS = (
     "DNNL_DEFAULT_FPMATH_MODE",
 )
 SAFETY = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
+# A notebook sets it to a backend of its own, without which matplotlib cannot be imported elsewhere.
+DRAWING = ("MPLBACKEND",)
 PREFIXES = (
     "ACCELERATE_",
     "DEEPSPEED_",
@@ -43,7 +45,7 @@ PREFIXES = (
     "TORCHELASTIC_",
     "XLA_",
 )
-NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY])
+NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY, *DRAWING])
 # cuBLAS needs a fixed workspace to add in the same order each time.
 FIXED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
@@ -61,10 +63,10 @@ def check_interpreter(optimize: int = sys.flags.optimize) -> None:
 
 
 def clear_environment(environment: MutableMapping[str, str]) -> list[str]:
-    """Remove the variables that would change results, and set those that results need.
+    """Remove the variables that would change results or stop a job, and set those that results need.
 
-    Must be called before the first model is loaded. Which GPU and how many threads a job sees is left as it
-    is.
+    Must be called before torch and matplotlib are imported. Which GPU and how many threads a job sees is
+    left as it is.
 
     Args:
         environment: ``os.environ``, which is changed.

@@ -46,6 +46,14 @@ def test_warnings_are_in_the_log_and_not_on_the_terminal(tmp_path):
     assert "Warning" not in done.stderr
 
 
+def test_settings_of_the_shell_are_gone_before_other_imports(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done, log = run(tmp_path, then="import matplotlib, os\nassert 'WORLD_SIZE' not in os.environ\n")
+    assert done.returncode == 0, done.stderr
+    assert "are left out: MPLBACKEND, WORLD_SIZE" in log
+
+
 def test_asked_for_warnings_as_errors_they_are(tmp_path):
     done, log = run(tmp_path, "-W", "error::FutureWarning")
     assert done.returncode == 1
