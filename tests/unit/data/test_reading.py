@@ -1,3 +1,4 @@
+import datetime
 import json
 
 import datasets
@@ -513,10 +514,32 @@ def test_scores_may_be_whole_or_not(tmp_path):
     assert frame["value:s"].to_list() == [1.0, 0.5]
 
 
+@pytest.mark.parametrize("score", [True, datetime.date(2020, 1, 1), datetime.timedelta(1)])
+def test_a_score_is_a_number(tmp_path, score):
+    pl.DataFrame({"text": ["a"], "label": ["x"], "s": [score]}).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    with pytest.raises(
+        ValueError, match=r"filter.min_value: column 's' is .*; name a column of num"
+    ):
+        load(f"path:{tmp_path}/t.parquet", filter={"min_value": {"s": 0}})
+
+
 NAMES = {
     "a byte order mark": ("\ufeffno\nyes\n", ["no", "yes"]),
     "line ends of Windows": ("no\r\nyes\r\n\r\n", ["no", "yes"]),
-    "blanks": ("\n  no\u00a0\nyes\u200b", ["no", "yes"]),
+    "names with numbers": (
+        "1 star\n2 stars\n",
+        "has ids beside the names .*or the names as a list",
+    ),
+    "an empty line at the beginning": ("\nno\nyes\n", "name 1 of .*names.txt is empty; drop it or"),
+    "nothing": ("\n", "target_names: .*names.txt is empty; name another file"),
+    "json": ('[\n"no",\n"yes"\n]\n', "is JSON; write one name a line"),
+    "json, ids and names": ('{\n"0": "no",\n"1": "yes"\n}\n', "is JSON"),
+    "yaml": ("- no\n- yes\n", "is a list in YAML"),
+    "yaml, ids and names": ("0: no\n1: yes\n", "has ids beside"),
+    "ids and names": ("0\tno\n1\tyes\n", "has several columns"),
+    "blanks": ("  no\u00a0\nyes\u200b", ["no", "yes"]),
     "an empty line": (
         "no\n\nyes\n",
         "target_names: name 2 of .*names.txt is empty; drop it or name",

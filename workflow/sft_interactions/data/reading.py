@@ -382,7 +382,9 @@ def _target_names(
         raise ValueError(
             f"target_names: {path} cannot be read (from {Path.cwd()}): {error}; correct the path"
         ) from error
-    names = _clean_names(text.strip(BLANKS).splitlines(), str(path))
+    if not text.strip(BLANKS):
+        raise ValueError(f"target_names: {path} is empty; name another file")
+    names = _clean_names(text.rstrip(BLANKS).splitlines(), str(path))
     sign = _sign_of_another_form(names, text, target)
     if sign:
         raise ValueError(
@@ -470,6 +472,10 @@ def _class_name(cell: str, names: Sequence[str]) -> str:
 
 def _numbers(cells: pl.Series) -> pl.Series:
     """Cells as f64 under the name of :func:`value_column`; null where a cell is empty or NaN."""
+    if not (cells.dtype.is_numeric() or cells.dtype in (pl.String, pl.Null)):
+        raise ValueError(
+            f"filter.min_value: column {cells.name!r} is {cells.dtype}; name a column of numbers"
+        )
     if cells.dtype == pl.String:
         cells = cells.str.strip_chars().replace("", None)
     numbers = cells.cast(pl.Float64, strict=False)
