@@ -1,7 +1,8 @@
 """AND-OR interactions of a table of log-odds: checks, scaling, choice of the solver, retries."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +62,10 @@ class Extraction:
     noise_bound: NDArray[np.float64]
     max_residual: NDArray[np.float64]
     iterations: NDArray[np.int64]
+
+    def take(self, rows: slice | NDArray[np.intp]) -> Self:
+        """The solutions of some of the problems."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def reconstruct(
