@@ -122,6 +122,25 @@ SOLVE = Table(
     },
     ("sample_id",),
 )
+RANGES = Table(
+    {
+        **INTERACTIONS.columns,
+        "effect_low": pl.Float64,
+        "effect_high": pl.Float64,
+        "sign_certain": pl.Boolean,
+    },
+    INTERACTIONS.key,
+    frozenset({"effect_low", "effect_high", "sign_certain"}),
+)
+JOINT_CHANGE = Table(
+    {
+        "sample_id": pl.String,
+        "change": pl.Float64,
+        "change_lower_bound": pl.Float64,
+        "canonical_change": pl.Float64,
+    },
+    ("sample_id",),
+)
 DYNAMICS = Table(
     {
         "sample_id": pl.String,
