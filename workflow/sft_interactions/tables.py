@@ -132,6 +132,7 @@ RANGES = Table(
     INTERACTIONS.key,
     frozenset({"effect_low", "effect_high", "sign_certain"}),
 )
+JOINT = Table({"step": pl.Int64, **INTERACTIONS.columns}, ("step", *INTERACTIONS.key))
 JOINT_CHANGE = Table(
     {
         "sample_id": pl.String,
@@ -158,6 +159,9 @@ DYNAMICS = Table(
 )
 UNCHANGED = Table(
     {"draw": pl.UInt32, **DYNAMICS.columns}, ("draw", *DYNAMICS.key), DYNAMICS.nullable
+)
+READINGS = Table(
+    {"reading": pl.String, **DYNAMICS.columns}, ("reading", *DYNAMICS.key), DYNAMICS.nullable
 )
 STABILITY = Table(
     {
