@@ -1,6 +1,6 @@
 rule dynamics:
     input:
-        interactions=of_steps("interactions/step-{step}.parquet"),
+        interactions=of_steps(f"{INTERACTIONS}/step-{{step}}.parquet"),
         solve=of_steps("interactions/step-{step}.solve.parquet"),
         reference=reference_interactions,
     output:

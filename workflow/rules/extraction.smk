@@ -79,3 +79,32 @@ rule joint:
         "Extracting the checkpoints of {wildcards.run} together"
     script:
         "../scripts/joint.py"
+
+
+rule selection:
+    input:
+        log_odds=f"{RESULTS}/runs/{{run}}/log_odds/step-{{step}}.parquet",
+        interactions=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/selection/step-{{step}}.parquet",
+    log:
+        "logs/selection/{run}/step-{step}.log",
+    benchmark:
+        "logs/benchmarks/selection/{run}/step-{step}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(480),
+    params:
+        selection=config["stability"]["selection"],
+        salience={key: config["salience"][key] for key in ("rule", "threshold")},
+        noise_scale=config["extraction"]["noise_scale"],
+        seed=config["seed"],
+    message:
+        "Extracting perturbed interactions of {wildcards.run}, step {wildcards.step}"
+    script:
+        "../scripts/selection.py"

@@ -107,6 +107,9 @@ INTERACTIONS = Table(
     },
     ("sample_id", "kind", "pattern"),
 )
+SELECTION = Table(
+    {**INTERACTIONS.columns, "share": pl.Float64}, INTERACTIONS.key, frozenset({"share"})
+)
 SOLVE = Table(
     {
         "sample_id": pl.String,
