@@ -71,6 +71,7 @@ with progress_bar(snakemake, len(tested), "choice") as bar:
         errors=errors,
         reference_errors=reference_errors,
         selection=params.stability["selection"],
+        tolerance=params.optima["l1_tolerance"],
         progress=bar.update,
     )
 tables.write(findings, snakemake.output[0], tables.SENSITIVITY, **provenance)

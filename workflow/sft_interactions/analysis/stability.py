@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import KEY, classify
+from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, read_run
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import Extraction, extract, noise_bounds
@@ -282,7 +283,7 @@ class UnchangedRun:
     ) -> None:
         self.first, *self.later = sorted(steps)
         covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
-        self.draws, self.n_samples = draws, len(covered)
+        self.draws, self.n_samples, self._covered = draws, len(covered), covered
         errors = errors or dict.fromkeys(steps, 0.0)
         noisy = [
             perturb(
@@ -309,18 +310,40 @@ class UnchangedRun:
             progress=progress,
         )
 
-    def classify(self, salience: Salience) -> list[pl.DataFrame]:
-        """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`."""
-        before = self._extracted.salient(0, salience)
-        runs = []
-        for draw in range(self.draws):
-            place = 1 + draw * len(self.later)
-            after = {
-                step: self._extracted.salient(place + number, salience)
-                for number, step in enumerate(self.later)
+    def classify(
+        self, salience: Salience, reading: str = CANONICAL, tolerance: float = L1_TOLERANCE
+    ) -> list[pl.DataFrame]:
+        """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`.
+
+        Args:
+            salience: rule and threshold.
+            reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
+            tolerance: see :func:`~sft_interactions.analysis.readings.read_run`.
+        """
+        return [
+            classify(self._salient(draw, salience, reading, tolerance))
+            for draw in range(self.draws)
+        ]
+
+    def _salient(
+        self, draw: int, salience: Salience, reading: str, tolerance: float
+    ) -> dict[int, pl.DataFrame]:
+        """Step to the salient interactions of a draw."""
+        start = 1 + draw * len(self.later)
+        places = {self.first: 0, **{step: start + i for i, step in enumerate(self.later)}}
+        if reading == CANONICAL:
+            return {
+                step: self._extracted.salient(place, salience) for step, place in places.items()
             }
-            runs.append(classify({self.first: before, **after}))
-        return runs
+        solutions = {step: self._extracted.solution(place) for step, place in places.items()}
+        return read_run(
+            reading,
+            {step: values for step, (values, _) in solutions.items()},
+            {step: solved for step, (_, solved) in solutions.items()},
+            self._covered,
+            salience,
+            tolerance=tolerance,
+        )
 
 
 class _Extracted:
@@ -359,23 +382,15 @@ class _Extracted:
             self._tables[place] = self._make_tables(place)
         return select_salient(*self._tables[place], **salience)
 
-    def _make_tables(self, place: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def solution(self, place: int) -> tuple[NDArray[np.float64], Extraction]:
+        """v of the solved samples of a checkpoint, by its place, and their solutions."""
         start = place * self._n_samples
-        rows = slice(start, start + self._n_samples)
-        solved = self._solved
-        part = Extraction(
-            and_effects=solved.and_effects[rows],
-            or_effects=solved.or_effects[rows],
-            bias=solved.bias[rows],
-            l1=solved.l1[rows],
-            l1_lower_bound=solved.l1_lower_bound[rows],
-            l1_plain=solved.l1_plain[rows],
-            noise_bound=solved.noise_bound[rows],
-            max_residual=solved.max_residual[rows],
-            iterations=solved.iterations[rows],
-        )
+        solved = self._solved.take(slice(start, start + self._n_samples))
+        return self._checkpoints[place][: self._n_samples], solved
+
+    def _make_tables(self, place: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         values, covered = self._checkpoints[place], list(self._samples[: self._n_samples])
-        interactions, solve = from_extraction(covered, values[: self._n_samples], part)
+        interactions, solve = from_extraction(covered, *self.solution(place))
         if self._add_shares is not None:
             interactions = self._add_shares(
                 interactions,
