@@ -344,7 +344,7 @@ def scan(path: str | Path, table: Table) -> pl.LazyFrame:
             raise ValueError(f"{path}: column {column} is missing; rebuild this table")
         if schema[column] != dtype:
             raise ValueError(f"{path}: column {column} is {schema[column]}, expected {dtype}")
-    return pl.scan_parquet(path).select(list(table.columns))
+    return pl.scan_parquet(path, glob=False).select(list(table.columns))
 
 
 def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:

@@ -221,6 +221,13 @@ def test_files_that_are_read_as_they_are_meant(tmp_path, name, text, keys):
     assert load(f"path:{tmp_path / name}", **keys) == GOOD
 
 
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    """Polars takes them for one, and reads the other file."""
+    for name in ("rows[1].parquet", "rows1.parquet"):
+        pl.DataFrame({"text": [name], "label": ["x"]}).write_parquet(tmp_path / name)
+    assert load(f"path:{tmp_path}/rows[1].parquet") == [("rows[1].parquet", ["x"])]
+
+
 def test_line_ends_and_quotation_marks_inside_of_fields(tmp_path):
     text = 'text,label\n"two\nlines, ""quoted""",x\n5" wide,y\n"",z\n'
     (tmp_path / "t.csv").write_text(text, newline="")
