@@ -54,8 +54,9 @@ def test_permissions_are_not_those_of_a_temporary_file(tmp_path):
 
 
 def test_brackets_in_a_name_are_no_pattern(tmp_path):
-    write(tmp_path / "t1.parquet")
-    path = write(tmp_path / "t[1].parquet", LOG_ODDS.head(1))
+    folder = tmp_path / "results [2]"
+    path = write(folder / "t[1].parquet", LOG_ODDS.head(1))
+    pl.DataFrame({"other": [1]}).write_parquet(folder / "t1.parquet")
     assert len(tables.read(path, tables.LOG_ODDS)) == 1
 
 

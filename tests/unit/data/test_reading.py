@@ -223,9 +223,11 @@ def test_files_that_are_read_as_they_are_meant(tmp_path, name, text, keys):
 
 def test_brackets_in_a_name_are_no_pattern(tmp_path):
     """Polars takes them for one, and reads the other file."""
-    for name in ("rows[1].parquet", "rows1.parquet"):
-        pl.DataFrame({"text": [name], "label": ["x"]}).write_parquet(tmp_path / name)
-    assert load(f"path:{tmp_path}/rows[1].parquet") == [("rows[1].parquet", ["x"])]
+    folder = tmp_path / "data [2]"
+    folder.mkdir()
+    for name, column in (("rows[1].parquet", "text"), ("rows1.parquet", "other")):
+        pl.DataFrame({column: ["a"], "label": ["x"]}).write_parquet(folder / name)
+    assert load(f"path:{folder}/rows[1].parquet") == [("a", ["x"])]
 
 
 def test_line_ends_and_quotation_marks_inside_of_fields(tmp_path):
