@@ -46,6 +46,7 @@ own = Choice(
     params.salience,
     params.extraction["noise_ratio"],
     params.extraction["noise_scale"],
+    params.extraction["tie_break"],
     reference_model=BEFORE_SFT if params.reference_checkpoint == "first" else TUNED,
     mask_embedding=mask_embeddings[0],
 )

@@ -146,7 +146,8 @@ def choices(
         if scale != own.noise_scale:
             found[f"noise scale: {scale}"] = replace(own, noise_scale=scale)
     for name in tie_breaks:
-        found[f"tie-break: {name}"] = replace(own, tie_break=name)
+        if name != own.tie_break:
+            found[f"tie-break: {name}"] = replace(own, tie_break=name)
     if RULES[own.salience["rule"]].starts_from is None:
         # Those of the rule stable are already a choice of what the data determine.
         for reading in READINGS:

@@ -25,6 +25,8 @@ from sft_interactions.extraction.program import Extraction, extract, noise_bound
 # in the last place of the largest |v|.
 ROUNDINGS = 16
 
+CANONICAL_TIE_BREAK = "canonical"
+
 Progress = Callable[[int], None]
 
 
@@ -70,21 +72,23 @@ class Perturbation:
     name: str
     relative_noise: float = 0.0
     rounds: bool = False
-    tie_break: str = "canonical"
+    tie_break: str = CANONICAL_TIE_BREAK
 
 
-def perturbations(noise: Sequence[float], tie_breaks: Sequence[str]) -> list[Perturbation]:
-    """Rounding noise, the given relative noises, and the given alternative tie-breaks."""
+def perturbations(
+    noise: Sequence[float], tie_breaks: Sequence[str], own: str = CANONICAL_TIE_BREAK
+) -> list[Perturbation]:
+    """Rounding noise and the given relative noises under one's own tie-break, and the given others."""
     return [
-        Perturbation("dtype", rounds=True),
-        *(noise_perturbation(size) for size in noise),
-        *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks),
+        Perturbation("dtype", rounds=True, tie_break=own),
+        *(noise_perturbation(size, own) for size in noise),
+        *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks if name != own),
     ]
 
 
-def noise_perturbation(size: float) -> Perturbation:
-    """Gaussian noise of ``size`` relative to the noise scale."""
-    return Perturbation(f"noise-{size:g}", size)
+def noise_perturbation(size: float, tie_break: str = CANONICAL_TIE_BREAK) -> Perturbation:
+    """Gaussian noise of ``size`` relative to the noise scale, under a tie-break."""
+    return Perturbation(f"noise-{size:g}", size, tie_break=tie_break)
 
 
 def perturb(
@@ -168,12 +172,13 @@ def measure(
     noise_ratio: float,
     noise_scale: str = "sample",
     n_samples: int | None = None,
+    tie_break: str = CANONICAL_TIE_BREAK,
     seed: int,
     errors: Mapping[int, float] | None = None,
     add_shares: AddShares | None = None,
     progress: Progress = lambda _: None,
 ) -> pl.DataFrame:
-    """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
+    """Re-extract every checkpoint under every perturbation and compare with the study's own answer.
 
     Args:
         values: step to v, (B, 2^n); under the noise scale ``mean``, of all samples of the checkpoint.
@@ -183,6 +188,7 @@ def measure(
         noise_ratio: ζ of the extraction.
         noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
         n_samples: how many samples, the first, are extracted; None for all.
+        tie_break: of the answer that is compared with.
         seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square); none by default.
         add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
@@ -206,8 +212,8 @@ def measure(
         add_shares=add_shares,
         progress=progress,
     )
-    canonical = solve([values[step][: len(samples)] for step in steps], tie_break="canonical")
-    size = np.abs(canonical.effects).sum(axis=1)
+    own = solve([values[step][: len(samples)] for step in steps], tie_break=tie_break)
+    size = np.abs(own.effects).sum(axis=1)
     parts = []
     for perturbation in checked:
         noisy = [
@@ -223,11 +229,11 @@ def measure(
             for step in steps
         ]
         other = solve(noisy, tie_break=perturbation.tie_break)
-        moved = np.abs(canonical.effects - other.effects).sum(axis=1)
+        moved = np.abs(own.effects - other.effects).sum(axis=1)
         for number, step in enumerate(steps):
             rows = slice(number * len(covered), (number + 1) * len(covered))
             agreement = compare(
-                canonical.salient(number, salience), other.salient(number, salience), covered
+                own.salient(number, salience), other.salient(number, salience), covered
             )
             with np.errstate(invalid="ignore", divide="ignore"):
                 distance = moved[rows] / size[rows]
