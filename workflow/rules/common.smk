@@ -11,8 +11,12 @@ COMPUTE = config["compute"]
 MASK_EMBEDDING = config["inference"]["mask_embedding"]
 # The study's own comes first.
 MASK_EMBEDDINGS = list(dict.fromkeys([MASK_EMBEDDING, *config["sensitivity"]["mask_embeddings"]]))
-# Folder of the interactions from which the salient ones are taken; the rule stable needs their shares.
-INTERACTIONS = "selection" if config["salience"]["rule"] == "stable" else "interactions"
+# Folders of the interactions of a checkpoint by itself, whose shares the rule stable needs; of those that the
+# study looks at; and of those that other salience rules can be applied to.
+CANONICAL = "selection" if config["salience"]["rule"] == "stable" else "interactions"
+IS_JOINT = config["optima"]["reading"] == "joint"
+INTERACTIONS = "joint" if IS_JOINT else CANONICAL
+UNSELECTED = "joint" if IS_JOINT else "interactions"
 SPLITS = ("train", "validation", "analysis")
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]

@@ -49,6 +49,7 @@ own = Choice(
     params.extraction["tie_break"],
     reference_model=BEFORE_SFT if params.reference_checkpoint == "first" else TUNED,
     mask_embedding=mask_embeddings[0],
+    reading=params.optima["reading"],
 )
 tested = choices(
     own,

@@ -56,6 +56,8 @@ paths = snakemake.input.reference
 reference = read_salient(*paths, salience) if paths else None
 unchanged = [
     add_generalizability(rows, reference, params.n_players).with_columns(draw=pl.lit(draw))
-    for draw, rows in enumerate(unchanged_run.classify(salience))
+    for draw, rows in enumerate(
+        unchanged_run.classify(salience, params.optima["reading"], params.optima["l1_tolerance"])
+    )
 ]
 tables.write(pl.concat(unchanged), snakemake.output.unchanged, tables.UNCHANGED, **provenance)

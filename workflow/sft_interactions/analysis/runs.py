@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
+from sft_interactions.analysis.readings import CANONICAL, JOINT
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,12 @@ class Run:
         return bool(np.isfinite(self.series("removed", "churn_floor")[0]).any())
 
     @property
-    def has_joint_reading(self) -> bool:
-        """Whether the metrics have the reading that changes least."""
-        return bool(np.isfinite(self.series("preserved", "count_joint")[0]).any())
+    def other_reading(self) -> str | None:
+        """``joint``, or ``canonical`` where that is the study's own; None if the metrics have neither."""
+        for name in (JOINT, CANONICAL):
+            if np.isfinite(self.series("preserved", f"count_{name}")[0]).any():
+                return name
+        return None
 
     def series(self, label: str, metric: str) -> NDArray[np.float64]:
         """Value and interval of a metric of a class over the checkpoints.

@@ -12,7 +12,7 @@ from sft_interactions import tables
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
-from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, READINGS, read_run
+from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, READINGS, RunReader
 from sft_interactions.analysis.salience import RULES, Salience, select_salient
 from sft_interactions.analysis.selection import Selection, Selector
 from sft_interactions.analysis.stability import (
@@ -211,7 +211,7 @@ def vary_findings(
         reference_errors: the same of the reference model, by mask embedding and ``reference_model``.
         selection: perturbed extractions, made anew under every choice if one has the salience rule
             ``stable``, of which there may be one with its thresholds: the study's own.
-        tolerance: see :func:`~sft_interactions.analysis.readings.read_run`.
+        tolerance: see :func:`~sft_interactions.analysis.readings.RunReader`.
         progress: called with 1 after each choice.
 
     Returns:
@@ -349,9 +349,8 @@ def _test_findings(
             step: to_extraction(samples, interactions.lazy().collect(), solve)
             for step, (interactions, solve) in solved.checkpoints.items()
         }
-        salient = read_run(
-            choice.reading, values, solutions, samples, choice.salience, tolerance=tolerance
-        )
+        reader = RunReader(values, solutions, samples, tolerance)
+        salient = reader.salient(choice.reading, choice.salience)
     in_reference = None
     if choice.reference_model in solved.references:
         reference = solved.references[choice.reference_model]

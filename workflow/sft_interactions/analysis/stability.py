@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import KEY, classify
-from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, read_run
+from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, RunReader
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import Extraction, extract, noise_bounds
@@ -290,6 +290,7 @@ class UnchangedRun:
         self.first, *self.later = sorted(steps)
         covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
         self.draws, self.n_samples, self._covered = draws, len(covered), covered
+        self._readers: dict[tuple[int, float], RunReader] = {}
         errors = errors or dict.fromkeys(steps, 0.0)
         noisy = [
             perturb(
@@ -324,7 +325,7 @@ class UnchangedRun:
         Args:
             salience: rule and threshold.
             reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
-            tolerance: see :func:`~sft_interactions.analysis.readings.read_run`.
+            tolerance: see :func:`~sft_interactions.analysis.readings.RunReader`.
         """
         return [
             classify(self._salient(draw, salience, reading, tolerance))
@@ -335,21 +336,22 @@ class UnchangedRun:
         self, draw: int, salience: Salience, reading: str, tolerance: float
     ) -> dict[int, pl.DataFrame]:
         """Step to the salient interactions of a draw."""
+        # The only reading under which interactions may have shares.
         start = 1 + draw * len(self.later)
         places = {self.first: 0, **{step: start + i for i, step in enumerate(self.later)}}
         if reading == CANONICAL:
             return {
                 step: self._extracted.salient(place, salience) for step, place in places.items()
             }
-        solutions = {step: self._extracted.solution(place) for step, place in places.items()}
-        return read_run(
-            reading,
-            {step: values for step, (values, _) in solutions.items()},
-            {step: solved for step, (_, solved) in solutions.items()},
-            self._covered,
-            salience,
-            tolerance=tolerance,
-        )
+        if (draw, tolerance) not in self._readers:
+            solutions = {step: self._extracted.solution(place) for step, place in places.items()}
+            self._readers[draw, tolerance] = RunReader(
+                {step: values for step, (values, _) in solutions.items()},
+                {step: solved for step, (_, solved) in solutions.items()},
+                self._covered,
+                tolerance,
+            )
+        return self._readers[draw, tolerance].salient(reading, salience)
 
 
 class _Extracted:
