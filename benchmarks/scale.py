@@ -101,6 +101,7 @@ def solve(ids, n):
             **{name: column for name in tables.SOLVE.columns if name != "sample_id"},
             "n_players": [n] * len(ids),
             "log_odds_difference": 3 * column,
+            "log_odds_range": 4 * column,
         }
     )
 

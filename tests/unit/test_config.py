@@ -19,6 +19,7 @@ from sft_interactions.config import (
     model_of,
     resolve,
 )
+from sft_interactions.extraction.program import NOISE_SCALES
 from sft_interactions.extraction.tie_break import TIE_BREAKS
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +200,9 @@ def test_limits_and_tie_breaks_are_those_of_the_extraction():
     for block in ("stability", "sensitivity"):
         others = SCHEMA["properties"][block]["properties"]["tie_breaks"]["items"]["enum"]
         assert {*others, "plain", "canonical"} == set(TIE_BREAKS)
+    scale = SCHEMA["properties"]["extraction"]["properties"]["noise_scale"]
+    varied = SCHEMA["properties"]["sensitivity"]["properties"]["noise_scales"]
+    assert scale["enum"] == varied["items"]["enum"] == varied["default"] == list(NOISE_SCALES)
 
 
 def test_a_config_is_checked_without_what_only_jobs_need():

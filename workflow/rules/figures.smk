@@ -101,6 +101,7 @@ use rule fig2 as fig5 with:
         sample=config["figures"].get("sample"),
         salience=config["salience"],
         noise_ratio=config["extraction"]["noise_ratio"],
+        noise_scale=config["extraction"]["noise_scale"],
         n_players=config["players"]["n"],
         n_samples=n_samples_of(RUNS),
     message:

@@ -55,7 +55,8 @@ match FIGURES[snakemake.rule].subject:
     case "faithfulness":
         best = best_checkpoints(checkpoints_with_log_odds(), files.stages)
         shown = [read_faithfulness(one, params.sample, params.salience) for one in best]
-        figure = faithfulness.draw(shown, noise_ratio=params.noise_ratio)
+        noise_ratio = params.noise_ratio if params.noise_scale == "sample" else None
+        figure = faithfulness.draw(shown, noise_ratio=noise_ratio)
     case "sparsity":
         every = checkpoints(interactions=files.interactions, solve=files.solve)
         best = best_checkpoints(every, files.stages)

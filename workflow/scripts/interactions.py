@@ -11,6 +11,7 @@ with progress_bar(snakemake, len(samples), "sample") as bar:
     solved = extract(
         values,
         noise_ratio=settings["noise_ratio"],
+        noise_scale=settings["noise_scale"],
         gap_tolerance=settings["gap_tolerance"],
         progress=bar.update,
     )

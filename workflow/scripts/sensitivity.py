@@ -39,6 +39,7 @@ if has_reference:
 own = Choice(
     params.salience,
     params.extraction["noise_ratio"],
+    params.extraction["noise_scale"],
     reference_model=BEFORE_SFT if params.reference_checkpoint == "first" else TUNED,
     mask_embedding=mask_embeddings[0],
 )
@@ -46,6 +47,7 @@ tested = choices(
     own,
     varied["salience"],
     varied["noise_ratio"],
+    varied["noise_scales"],
     varied["tie_breaks"],
     mask_embeddings,
     has_reference,

@@ -10,20 +10,27 @@ from sft_interactions.extraction.interactions import to_values
 provenance = start(snakemake)
 params = snakemake.params
 settings, steps, salience = params.stability, params.steps, params.salience
+noise_scale = params.extraction["noise_scale"]
+# The mean is over all samples, also those that are not extracted again.
+read_samples = None if noise_scale == "mean" else settings["samples"]
 values, errors = {}, {}
 for step, path in zip(steps, snakemake.input.log_odds, strict=True):
     log_odds = tables.scan(path, tables.LOG_ODDS)
-    first = log_odds.select(pl.col("sample_id").unique().sort().head(settings["samples"]))
-    kept = log_odds.join(first, on="sample_id", how="semi").collect(engine="streaming")
-    samples, values[step] = to_values(kept, path)
+    if read_samples is not None:
+        first = log_odds.select(pl.col("sample_id").unique().sort().head(read_samples))
+        log_odds = log_odds.join(first, on="sample_id", how="semi")
+    samples, values[step] = to_values(log_odds.collect(engine="streaming"), path)
     errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 
 checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
 compared = len(steps) * (1 + len(checked))
 drawn = 1 + settings["draws"] * (len(steps) - 1)
-with progress_bar(snakemake, len(samples) * (compared + drawn), "extraction") as bar:
+n_samples = min(settings["samples"], len(samples))
+with progress_bar(snakemake, n_samples * (compared + drawn), "extraction") as bar:
     common = {
         "noise_ratio": params.extraction["noise_ratio"],
+        "noise_scale": noise_scale,
+        "n_samples": n_samples,
         "seed": params.seed,
         "errors": errors,
         "progress": bar.update,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_interactions.data.words import Word, choose_players, find_words, stop_words
-from sft_interactions.extraction.program import extract
+from sft_interactions.extraction.program import NOISE_RATIO, extract
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
 from sft_interactions.models.loading import check_reading
@@ -69,7 +69,8 @@ def explain(
     template_date: str = TEMPLATE_DATE,
     mask_embedding: str = "token",
     mask_token: str | None = None,
-    noise_ratio: float = 0.04,
+    noise_ratio: float = NOISE_RATIO,
+    noise_scale: str = "sample",
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Explanation:
@@ -91,7 +92,8 @@ def explain(
         mask_embedding: ``token``, ``mean`` or ``zero``, see
             :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`.
         mask_token: the token of ``token``; by default the unknown token, else the padding token.
-        noise_ratio: ζ of :func:`~sft_interactions.extraction.program.extract`.
+        noise_ratio: ζ of :func:`~sft_interactions.extraction.program.noise_bounds`.
+        noise_scale: what it is a share of, see there; of one prompt ``mean`` is the same as ``sample``.
         seed: of the draw of the players.
         progress: called with the number of maskings that have just been evaluated, of 2^n.
 
@@ -115,7 +117,7 @@ def explain(
     )
     embedding = make_mask_embedding(model, mask_embedding, token_id)
     log_odds = masked_log_odds(model, masked, embedding, progress=progress)
-    solved = extract(log_odds[None], noise_ratio=noise_ratio)
+    solved = extract(log_odds[None], noise_ratio=noise_ratio, noise_scale=noise_scale)
     words = [word.text for word in chosen]
     return Explanation(
         words=words,

@@ -115,6 +115,7 @@ SOLVE = Table(
         "l1_lower_bound": pl.Float64,
         "l1_plain": pl.Float64,
         "log_odds_difference": pl.Float64,
+        "log_odds_range": pl.Float64,
         "noise_bound": pl.Float64,
         "max_residual": pl.Float64,
         "iterations": pl.UInt32,

@@ -27,6 +27,7 @@ SOLVE = pl.DataFrame(
         "l1_lower_bound": [1.0, 1.0],
         "l1_plain": [1.0, 1.0],
         "log_odds_difference": [0.2, 10.0],
+        "log_odds_range": [1.0, 12.0],
         "noise_bound": [0.0, 0.0],
         "max_residual": [0.0, 0.0],
         "iterations": [1, 1],

@@ -20,7 +20,8 @@ from sft_interactions.analysis.sensitivity import (
     vary_salience,
 )
 from sft_interactions.extraction.interactions import from_extraction
-from sft_interactions.extraction.program import extract
+from sft_interactions.extraction.program import NOISE_SCALES, extract
+from sft_interactions.extraction.tie_break import TIE_BREAKS
 from sft_interactions.figures import survival
 
 OWN = Choice({"rule": "max_effect", "threshold": 0.05}, 0.04)
@@ -62,11 +63,16 @@ def differs(table, finding):
 
 def test_choices_vary_one_thing_at_a_time():
     rules = [dict(OWN.salience), {"rule": "top_k", "threshold": 5}]
-    found = choices(OWN, rules, [0, 0.04], ["hash-1"], ["token", "mean"], has_reference=True)
+    scales = ["sample", "mean", "range"]
+    found = choices(
+        OWN, rules, [0, 0.04], scales, ["hash-1"], ["token", "mean"], has_reference=True
+    )
     assert list(found) == [
         "the study's own",
         "salience: top_k 5",
         "noise bound ζ: 0",
+        "noise scale: mean",
+        "noise scale: range",
         "tie-break: hash-1",
         "mask embedding: mean",
         "removed effect: last present",
@@ -76,7 +82,7 @@ def test_choices_vary_one_thing_at_a_time():
     for name, choice in list(found.items())[1:]:
         changed = [key for key in vars(OWN) if vars(choice)[key] != vars(OWN)[key]]
         assert len(changed) == 1, name
-    without = choices(OWN, [], [], [], [], has_reference=False)
+    without = choices(OWN, [], [], [], [], [], has_reference=False)
     assert list(without) == ["the study's own", "removed effect: last present"]
 
 
@@ -98,6 +104,9 @@ def test_the_same_choice_gives_the_same_result(values):
     [
         {"salience": {"rule": "top_k", "threshold": 3}},
         {"noise_ratio": 0.3},
+        {"noise_scale": "mean"},
+        {"noise_scale": "range"},
+        {"tie_break": "high_order"},
         {"gamma": "gamma_by_count"},
         {"reference_model": "tuned"},
         {"mask_embedding": "zero"},
@@ -192,7 +201,7 @@ def test_everything_is_taken_under_the_mask_embedding_of_a_choice(values):
 @pytest.mark.slow
 def test_mask_embeddings_without_a_reference_model(values):
     by_kind = {"token": values, "zero": other_masking(values)}
-    tested = choices(OWN, [], [], [], list(by_kind), has_reference=False)
+    tested = choices(OWN, [], [], [], [], list(by_kind), has_reference=False)
     rows = vary_findings(by_kind, {}, SAMPLES, tested, **SETTINGS)
     assert rows["choice"].unique(maintain_order=True).to_list() == list(tested)
 
@@ -212,7 +221,7 @@ def test_salience_sweep_matches_a_single_rule(values):
 
 def test_names_of_choices_fit_beside_the_figure():
     kinds = ("token", "mean", "zero", "learned")
-    names = list(choices(OWN, [], [], [], kinds, has_reference=True))
+    names = list(choices(OWN, [], [], NOISE_SCALES, [*TIE_BREAKS], kinds, has_reference=True))
     cells = [
         (position, name, finding, "supported", 2, 3)
         for position, name in enumerate(names)

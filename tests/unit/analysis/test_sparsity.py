@@ -24,6 +24,17 @@ def interactions(effects):
     return pl.DataFrame(rows, schema=tables.INTERACTIONS.columns, orient="row")
 
 
+def solve(differences, ranges=None):
+    """The columns of a ``solve`` table that are read; by default no difference is a small one."""
+    return pl.DataFrame(
+        {
+            "sample_id": list(differences),
+            "log_odds_difference": list(differences.values()),
+            "log_odds_range": [ranges[s] if ranges else d for s, d in differences.items()],
+        }
+    )
+
+
 def test_strengths_are_sorted_and_relative_without_the_bias():
     found = sorted_strengths(interactions({"a": [1.0, -4.0, 2.0]}))
     assert found["a"].tolist() == [1.0, 0.5, 0.25]
@@ -55,19 +66,22 @@ def test_tables_of_checkpoints_are_read(tmp_path):
 def test_counts():
     rows = interactions({"a": [10.0, -8.0, 1.0, 1.0], "b": [1.0], "c": []})
     salient = rows.filter(pl.col("kind") != "bias", pl.col("effect").abs() >= 1.5)
-    found = summarize_counts(rows, salient, ["a", "b", "c"], resamples=50, level=0.9, seed=0)
+    table = solve({"a": 1.0, "b": 1.0, "c": 1.0})
+    found = summarize_counts(rows, salient, table, resamples=50, level=0.9, seed=0)
     values = dict(found.select("quantity", "value").rows())
     assert values["nonzero"] == pytest.approx(5 / 3)
     assert values["salient"] == pytest.approx(2 / 3)
     assert values["for_strength"] == pytest.approx((2 + 1 + 0) / 3)  # 18 of 20 are 90 %
     assert values["salient_strength"] == pytest.approx((18 / 20 + 0) / 2)
-    assert found["n_samples"].to_list() == [3, 3, 3, 2]
+    assert values["small_difference"] == values["salient_of_small_difference"] == 0
+    assert found["n_samples"].to_list() == [3, 3, 3, 2, 3, 1]
     inside = found.filter(pl.col("value").is_between("ci_low", "ci_high"))
     assert len(inside) == len(found)
 
 
 def summarize(rows, salient, samples):
-    return summarize_counts(rows, salient, samples, resamples=50, level=0.9, seed=0)
+    table = solve(dict.fromkeys(samples, 1.0))
+    return summarize_counts(rows, salient, table, resamples=50, level=0.9, seed=0)
 
 
 def test_strength_is_that_of_the_salient_rows_under_any_rule():
@@ -93,3 +107,16 @@ def test_strength_of_the_strongest_is_summed_from_the_strongest_on():
     found = summarize(rows, salient.sample(fraction=1, shuffle=True, seed=0), list(effects))
     value = found.filter(quantity="salient_strength")["value"].item()
     assert value == np.array(expected).sum() / 5
+
+
+def test_what_comes_from_samples_with_a_small_difference():
+    rows = interactions({"a": [3.0, 2.0, 1.0], "b": [1.0], "c": [1.0, 0.1]})
+    salient = rows.filter(pl.col("kind") != "bias", pl.col("effect") >= 1)
+    # On a quarter of the range a difference is not small.
+    table = solve({"a": 0.24, "b": 0.25, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0})
+    found = summarize_counts(rows, salient, table, resamples=50, level=0.9, seed=0)
+    values = dict(found.select("quantity", "value").rows())
+    assert values["small_difference"] == pytest.approx(1 / 3)
+    assert values["salient_of_small_difference"] == pytest.approx(3 / 5)
+    none = summarize_counts(rows, salient.clear(), table, resamples=50, level=0.9, seed=0)
+    assert none.filter(quantity="salient_of_small_difference")["value"].to_list() == [None]

@@ -1,9 +1,12 @@
 import numpy as np
 import polars as pl
+import polars.testing
 import pytest
 
 from sft_interactions.analysis import stability
-from sft_interactions.extraction.program import reconstruct
+from sft_interactions.analysis.salience import select_salient
+from sft_interactions.extraction.interactions import from_extraction
+from sft_interactions.extraction.program import NOISE_SCALES, extract, reconstruct
 
 SALIENCE = {"rule": "max_effect", "threshold": 0.05}
 SAMPLES = ["a", "b", "c"]
@@ -93,3 +96,54 @@ def test_unchanged_run_loses_more_the_louder_the_noise(values):
 
     assert removed(1e-9) == 0
     assert removed(0.3) > 0
+
+
+def test_noise_is_relative_to_the_noise_scale():
+    wide = np.zeros((2, 4096))
+    wide[0, -1], wide[0, 1] = 1.0, 9.0
+    wide[1, -1] = 5.0
+    noise = stability.noise_perturbation(1e-2)
+    for scale, sizes in (("sample", (1, 5)), ("mean", (3, 3)), ("range", (9, 5))):
+        noisy = stability.perturb(wide, ["a", "b"], noise, "x", seed=0, noise_scale=scale)
+        assert (noisy - wide).std(axis=1) == pytest.approx(1e-2 * np.array(sizes), rel=0.05)
+
+
+@pytest.mark.parametrize("scale", NOISE_SCALES)
+def test_checkpoints_have_noise_bounds_of_their_own(values, scale):
+    common = {"noise_ratio": 0.1, "noise_scale": scale, "seed": 0}
+    checked = [stability.Perturbation("none"), stability.noise_perturbation(1e-2)]
+    # Beside a checkpoint of large log-odds, the mean over both would leave the small one no interaction.
+    both = {0: values, 5: 100 * values}
+    together = stability.measure(both, SAMPLES, checked, SALIENCE, **common)
+    alone = stability.measure({0: values}, SAMPLES, checked, SALIENCE, **common)
+    assert alone["rel_l1_distance"].null_count() == 0
+    order = ["perturbation", "sample_id"]
+    pl.testing.assert_frame_equal(
+        together.filter(step=0).sort(order), alone.sort(order), rel_tol=1e-9
+    )
+
+
+def test_the_mean_is_over_samples_that_are_not_extracted_too(values):
+    values = values * np.array([[1.0], [1.0], [50.0]])
+    common = {"noise_ratio": 0.1, "noise_scale": "mean", "seed": 0}
+
+    def salient(n_samples):
+        noise = stability.noise_perturbation(1e-9)
+        run = stability.UnchangedRun(
+            values, SAMPLES, [0, 1], noise, draws=1, n_samples=n_samples, **common
+        )
+        assert run.n_samples == (n_samples or len(SAMPLES))
+        (rows,) = run.classify(SALIENCE)
+        return rows.filter(pl.col("step") == 0)
+
+    solved = extract(values, noise_ratio=0.1, noise_scale="mean")
+    expected = select_salient(*from_extraction(SAMPLES, values, solved), **SALIENCE)
+    key = ["sample_id", "kind", "pattern", "effect"]
+    for n_samples in (None, 3, 2, 1):
+        kept = expected.filter(pl.col("sample_id").is_in(SAMPLES[:n_samples]))
+        found = salient(n_samples).select(key).sort(key)
+        pl.testing.assert_frame_equal(found, kept.select(key).sort(key))
+    two = stability.measure(
+        {0: values}, SAMPLES, [stability.Perturbation("none")], SALIENCE, n_samples=2, **common
+    )
+    assert two["sample_id"].to_list() == SAMPLES[:2]

@@ -80,9 +80,10 @@ def test_rows_of_a_made_up_solution():
         ("b", "bias", 0, 0, 18.0),
     ]
     differences = np.abs(VALUES[:, 7] - VALUES[:, 0])
+    ranges = VALUES.max(axis=1) - VALUES.min(axis=1)
     assert tables.check(solve, tables.SOLVE, "s").rows() == [
-        ("a", 3, 1.0, 2.0, 3.0, differences[0], 4.0, 5.0, 6),
-        ("b", 3, 2.0, 4.0, 6.0, differences[1], 8.0, 10.0, 12),
+        ("a", 3, 1.0, 2.0, 3.0, differences[0], ranges[0], 4.0, 5.0, 6),
+        ("b", 3, 2.0, 4.0, 6.0, differences[1], ranges[1], 8.0, 10.0, 12),
     ]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from sft_interactions.extraction import extract, highs, iteration, program, reconstruct
+from sft_interactions.extraction.program import NOISE_SCALES, noise_bounds
 from sft_interactions.extraction.tie_break import TIE_BREAKS, tie_break_weights
 
 
@@ -523,3 +524,55 @@ def test_the_last_digits_do_not_depend_on_the_batch(random_v):
 def test_no_problem_is_refused():
     with pytest.raises(ValueError, match="v has no row; give at least one problem"):
         extract(np.zeros((0, 8)))
+
+
+def test_noise_bounds_of_every_scale():
+    v = np.array([[1.0, 5.0, -2.0, 1.5], [0.0, 0.0, 1.0, -3.0]])
+    np.testing.assert_allclose(noise_bounds(v, 0.1, "sample"), [0.05, 0.3])
+    np.testing.assert_allclose(noise_bounds(v, 0.1, "mean"), [0.175, 0.175])
+    np.testing.assert_allclose(noise_bounds(v, 0.1, "range"), [0.7, 0.4])
+    np.testing.assert_array_equal(noise_bounds(v), noise_bounds(v, 0.04, "sample"))
+    assert set(NOISE_SCALES) == {"sample", "mean", "range"}
+    with pytest.raises(
+        ValueError, match="unknown noise_scale 'largest', choose from sample, mean, r"
+    ):
+        noise_bounds(v, 0.1, "largest")
+    for ratio in (-0.1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="noise_ratio must be finite"):
+            noise_bounds(v, ratio)
+    with pytest.raises(ValueError, match=r"v\[0\] is nan at mask 1"):
+        noise_bounds([[0.0, np.nan, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("scale", NOISE_SCALES)
+def test_optimum_within_the_bounds_of_a_scale(random_v, scale):
+    v = random_v(5, 3, batch=3)
+    weights = tie_break_weights(3, "canonical")
+    v[0, -1] = v[0, 0] + 1e-3  # a difference that is small beside the range
+    bounds = {
+        "sample": 0.1 * np.abs(v[:, -1] - v[:, 0]),
+        "mean": np.full(3, 0.1 * np.abs(v[:, -1] - v[:, 0]).mean()),
+        "range": 0.1 * (v.max(axis=1) - v.min(axis=1)),
+    }[scale]
+    found = extract(v, noise_ratio=0.1, noise_scale=scale)
+    np.testing.assert_allclose(found.noise_bound, bounds)
+    for row in range(3):
+        assert found.l1[row] == pytest.approx(
+            dense_optimum(v[row], bounds[row], *weights), rel=1e-8
+        )
+    assert_same(found, extract(v, noise_bound=bounds))
+
+
+def test_bounds_of_ones_own_are_one_a_row_and_alone(random_v):
+    v = random_v(0, 3, batch=2)
+    for other in ({"noise_ratio": 0.04}, {"noise_scale": "sample"}):
+        with pytest.raises(
+            ValueError, match="noise_bound: noise_ratio or noise_scale is given too"
+        ):
+            extract(v, noise_bound=[0.1, 0.1], **other)
+    for shape in ((), (1,), (3,), (2, 1)):
+        with pytest.raises(ValueError, match="v has 2 rows; give one bound a row"):
+            extract(v, noise_bound=np.full(shape, 0.1))
+    for wrong in (-1e-3, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"noise_bound\[1\] must be finite and not negative"):
+            extract(v, noise_bound=[0.1, wrong])

@@ -45,6 +45,17 @@ def test_canonical_weights_prefer_low_orders_then_and():
         assert or_weights[of_order].max() < or_weights[above].min()
 
 
+def test_a_tie_break_prefers_high_orders():
+    n = 4
+    and_weights, or_weights = tie_break_weights(n, "high_order")
+    for order in range(n):
+        of_order, above = orders(n) == order, orders(n) == order + 1
+        assert and_weights[above].max() < and_weights[of_order].min()
+        assert or_weights[above].max() < or_weights[of_order].min()
+        assert and_weights[of_order].max() < or_weights[of_order].min()
+    assert and_weights.min() > 0
+
+
 def test_another_tie_break_prefers_or():
     and_weights, or_weights = tie_break_weights(4, "prefer_or")
     assert (or_weights < and_weights).all()

@@ -26,3 +26,15 @@ def test_log_odds_are_sorted_and_the_errors_as_shares():
         assert shares.sum() == pytest.approx(1)
         full = np.flatnonzero(shares)
         assert edges[full[0]] - 1e-9 <= error <= edges[full[-1] + 1] + 1e-9
+    bounds = [line.get_xdata()[0] for line in bottom.lines]
+    assert bounds == [-0.04, 0.04]
+
+
+def test_a_bound_that_is_no_share_of_the_difference_is_not_drawn():
+    run = Faithfulness("A run", 5, make_log_odds(0.03), "s1")
+    figure = faithfulness.draw([run], noise_ratio=None)
+    _, bottom = figure.axes
+    assert not bottom.lines
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert names
+    assert not any("noise bound" in name for name in names)

@@ -88,6 +88,8 @@ class Choice:
     Attributes:
         salience: rule and threshold.
         noise_ratio: ζ of the extraction.
+        noise_scale: what ζ is a share of, see
+            :func:`~sft_interactions.extraction.program.noise_bounds`; the churn floor's noise is too.
         tie_break: tie-break of the extraction.
         gamma: metric that is taken for γ: ``gamma`` (by strength) or ``gamma_by_count``.
         removed_effect: effect of a removed interaction: ``first``, the one before SFT, or
@@ -99,6 +101,7 @@ class Choice:
 
     salience: Salience
     noise_ratio: float
+    noise_scale: str = "sample"
     tie_break: str = "canonical"
     gamma: str = "gamma"
     removed_effect: str = "first"
@@ -110,6 +113,7 @@ def choices(
     own: Choice,
     salience: Sequence[Salience],
     noise_ratios: Sequence[float],
+    noise_scales: Sequence[str],
     tie_breaks: Sequence[str],
     mask_embeddings: Sequence[str],
     has_reference: bool,
@@ -120,6 +124,7 @@ def choices(
         own: the study's own choice.
         salience: rules and thresholds.
         noise_ratios: ζ of the extraction.
+        noise_scales: noise scales of the extraction.
         tie_breaks: tie-breaks of the extraction.
         mask_embeddings: embeddings of a masked word.
         has_reference: there is a reference model, so the choices about γ apply.
@@ -132,6 +137,9 @@ def choices(
     for ratio in noise_ratios:
         if ratio != own.noise_ratio:
             found[f"noise bound ζ: {ratio:g}"] = replace(own, noise_ratio=ratio)
+    for scale in noise_scales:
+        if scale != own.noise_scale:
+            found[f"noise scale: {scale}"] = replace(own, noise_scale=scale)
     for name in tie_breaks:
         found[f"tie-break: {name}"] = replace(own, tie_break=name)
     for mask_embedding in mask_embeddings:
@@ -147,7 +155,7 @@ def choices(
 
 @dataclass(frozen=True)
 class _Solved:
-    """Everything that is extracted under one mask embedding, noise bound and tie-break.
+    """Everything that is extracted under one mask embedding, noise ratio and scale, and tie-break.
 
     Attributes:
         checkpoints: step to its tables.
@@ -192,10 +200,10 @@ def vary_findings(
         Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
         and the ``boundary_step`` under it.
     """
-    extracted: dict[tuple[str, float, str], _Solved] = {}
+    extracted: dict[tuple[str, float, str, str], _Solved] = {}
     parts = []
     for position, (name, choice) in enumerate(tested.items()):
-        key = (choice.mask_embedding, choice.noise_ratio, choice.tie_break)
+        key = (choice.mask_embedding, choice.noise_ratio, choice.noise_scale, choice.tie_break)
         if key not in extracted:
             extracted[key] = _solve(
                 choice,
@@ -236,20 +244,26 @@ def _solve(
     """Extract a run, its reference model and its churn floor, under one mask embedding."""
 
     def tables_of(v: NDArray[np.float64]) -> Checkpoint:
-        solved = extract(v, noise_ratio=choice.noise_ratio, tie_break=choice.tie_break)
+        solved = extract(
+            v,
+            noise_ratio=choice.noise_ratio,
+            noise_scale=choice.noise_scale,
+            tie_break=choice.tie_break,
+        )
         return from_extraction(list(samples), v, solved)
 
-    covered = samples[: stability["samples"]]
     noise = noise_perturbation(stability["churn_noise"])
     return _Solved(
         {step: tables_of(v) for step, v in values.items()},
         {name: tables_of(v) for name, v in references.items()},
         UnchangedRun(
-            values[min(values)][: len(covered)],
-            covered,
+            values[min(values)],
+            samples,
             sorted(values),
             replace(noise, tie_break=choice.tie_break),
             noise_ratio=choice.noise_ratio,
+            noise_scale=choice.noise_scale,
+            n_samples=stability["samples"],
             draws=stability["draws"],
             seed=seed,
             errors=errors,

@@ -13,6 +13,8 @@ from sft_interactions.analysis.runs import Checkpoint
 from sft_interactions.analysis.salience import Salience, select_salient
 
 STRENGTH_SHARE = 0.9
+# A sample with a log-odds difference below this share of its log-odds range has a small one.
+SMALL_DIFFERENCE = 0.25
 
 
 def sorted_strengths(interactions: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
@@ -65,7 +67,7 @@ def _count(
 def summarize_counts(
     interactions: pl.DataFrame,
     salient: pl.DataFrame,
-    samples: Sequence[str],
+    solve: pl.DataFrame,
     *,
     resamples: int,
     level: float,
@@ -75,11 +77,13 @@ def summarize_counts(
 
     ``nonzero`` are those with an effect, ``salient`` the salient ones, ``for_strength`` the fewest
     whose Σ|I| is ``STRENGTH_SHARE`` of all; ``salient_strength`` is the share of Σ|I| in the salient ones.
+    ``small_difference`` is the share of samples whose |v(N) − v(∅)| is below ``SMALL_DIFFERENCE`` of
+    max v − min v, and ``salient_of_small_difference`` their share of the salient interactions.
 
     Args:
         interactions: rows of an ``interactions`` table.
         salient: those of them that are salient, under any rule.
-        samples: all analysed samples.
+        solve: rows of the ``solve`` table of the same checkpoint, one a sample.
         resamples: bootstrap resamples; 0 for no intervals.
         level: confidence level of the intervals, between 0 and 1.
         seed: seed of the bootstrap.
@@ -87,6 +91,9 @@ def summarize_counts(
     Returns:
         Rows (quantity, value, ci_low, ci_high, n_samples).
     """
+    samples = solve["sample_id"].to_list()
+    is_small = solve["log_odds_difference"] < SMALL_DIFFERENCE * solve["log_odds_range"]
+    small = is_small.to_numpy().astype(np.float64)
     none = np.zeros(0)
     of_all, of_salient = _sorted_sizes(interactions), _sorted_sizes(salient)
     counted = [_count(of_all.get(s, none), of_salient.get(s, none)) for s in samples]
@@ -101,6 +108,8 @@ def summarize_counts(
         "salient": (kept, ones),
         "for_strength": (enough, ones),
         "salient_strength": (kept_total / np.where(filled, total, 1), filled),
+        "small_difference": (small, ones),
+        "salient_of_small_difference": (small * kept, kept),
     }
     return pl.DataFrame(
         [(name, *summarize(*ratio, weights, level)) for name, ratio in ratios.items()],
@@ -175,7 +184,7 @@ def tabulate(
             summary = summarize_counts(
                 interactions,
                 select_salient(interactions, solve, **salience),
-                solve["sample_id"].to_list(),
+                solve,
                 resamples=resamples,
                 level=level,
                 seed=seed,

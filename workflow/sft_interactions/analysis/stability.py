@@ -8,6 +8,7 @@ this floor.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from sft_interactions.analysis.dynamics import KEY, classify
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
-from sft_interactions.extraction.program import Extraction, extract
+from sft_interactions.extraction.program import Extraction, extract, noise_bounds
 
 # Two exact evaluations of one masked prompt (prefix tree, full length) differ by about this many units
 # in the last place of the largest |v|.
@@ -46,7 +47,7 @@ class Perturbation:
 
     Attributes:
         name: value of the column ``perturbation``.
-        relative_noise: standard deviation of Gaussian noise on v, relative to |v(N) - v(empty)|.
+        relative_noise: standard deviation of Gaussian noise on v, relative to the noise scale.
         rounds: the noise is that of the rounding of the inference dtype instead.
         tie_break: tie-break of the extraction.
     """
@@ -67,7 +68,7 @@ def perturbations(noise: Sequence[float], tie_breaks: Sequence[str]) -> list[Per
 
 
 def noise_perturbation(size: float) -> Perturbation:
-    """Gaussian noise of ``size`` relative to |v(N) - v(empty)|."""
+    """Gaussian noise of ``size`` relative to the noise scale."""
     return Perturbation(f"noise-{size:g}", size)
 
 
@@ -78,20 +79,22 @@ def perturb(
     label: str,
     *,
     seed: int,
+    noise_scale: str = "sample",
     error: float = 0.0,
     dtype: str = "float32",
 ) -> NDArray[np.float64]:
     """Add a perturbation's noise to v, and where it has any, that of the inference.
 
     The draw depends on ``seed``, ``label``, the perturbation and the sample id, never on which samples
-    come together.
+    come together; so does its size, but under the noise scale ``mean``.
 
     Args:
-        values: (B, 2^n) v.
+        values: (B, 2^n) v; under the noise scale ``mean``, of all samples of the checkpoint.
         samples: (B,) sample ids.
         perturbation: what is added; its tie-break does not matter here.
         label: tells draws apart, such as the step.
         seed: seed of the noise.
+        noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
         error: measured error of the log-odds (root mean square).
         dtype: floating type of the inference, for rounding noise.
 
@@ -101,7 +104,7 @@ def perturb(
     if perturbation.rounds:
         scale = ROUNDINGS * float(np.finfo(dtype).eps) * np.abs(values).max(axis=1)
     else:
-        scale = perturbation.relative_noise * np.abs(values[:, -1] - values[:, 0])
+        scale = noise_bounds(values, perturbation.relative_noise, noise_scale)
     if perturbation.rounds or perturbation.relative_noise > 0:
         scale = np.hypot(scale, error)
     noisy = values.copy()
@@ -148,6 +151,8 @@ def measure(
     salience: Salience,
     *,
     noise_ratio: float,
+    noise_scale: str = "sample",
+    n_samples: int | None = None,
     seed: int,
     errors: Mapping[int, float] | None = None,
     progress: Progress = lambda _: None,
@@ -155,15 +160,17 @@ def measure(
     """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
 
     Args:
-        values: step to v, (B, 2^n).
+        values: step to v, (B, 2^n); under the noise scale ``mean``, of all samples of the checkpoint.
         samples: (B,) sample ids.
         checked: perturbations.
         salience: rule and threshold of :func:`~sft_interactions.analysis.salience.select_salient`.
         noise_ratio: ζ of the extraction.
+        noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
+        n_samples: how many samples, the first, are extracted; None for all.
         seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square); none by default.
         progress: called with the number of extractions that have just been made, of
-            B · checkpoints · (1 + perturbations).
+            samples · checkpoints · (1 + perturbations).
 
     Returns:
         Rows (sample_id, step, perturbation, jaccard, sign_agreement, rel_l1_distance); the last is
@@ -171,31 +178,36 @@ def measure(
     """
     steps = sorted(values)
     errors = errors or dict.fromkeys(steps, 0.0)
-    ids = list(samples) * len(steps)
-    stacked = np.concatenate([values[step] for step in steps])
-    canonical = _extract(stacked, ids, Perturbation("canonical"), noise_ratio, progress)
+    covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
+    solve = partial(
+        _extract,
+        samples=covered,
+        noise_ratio=noise_ratio,
+        noise_scale=noise_scale,
+        progress=progress,
+    )
+    canonical = solve([values[step] for step in steps], tie_break="canonical")
     size = np.abs(canonical.effects).sum(axis=1)
     parts = []
     for perturbation in checked:
-        noisy = np.concatenate(
-            [
-                perturb(
-                    values[step],
-                    samples,
-                    perturbation,
-                    f"step-{step}",
-                    seed=seed,
-                    error=errors[step],
-                )
-                for step in steps
-            ]
-        )
-        other = _extract(noisy, ids, perturbation, noise_ratio, progress)
+        noisy = [
+            perturb(
+                values[step][: len(samples)],
+                samples,
+                perturbation,
+                f"step-{step}",
+                seed=seed,
+                noise_scale=noise_scale,
+                error=errors[step],
+            )
+            for step in steps
+        ]
+        other = solve(noisy, tie_break=perturbation.tie_break)
         moved = np.abs(canonical.effects - other.effects).sum(axis=1)
         for number, step in enumerate(steps):
-            rows = slice(number * len(samples), (number + 1) * len(samples))
+            rows = slice(number * len(covered), (number + 1) * len(covered))
             agreement = compare(
-                canonical.salient(rows, salience), other.salient(rows, salience), samples
+                canonical.salient(rows, salience), other.salient(rows, salience), covered
             )
             with np.errstate(invalid="ignore", divide="ignore"):
                 distance = moved[rows] / size[rows]
@@ -217,17 +229,19 @@ class UnchangedRun:
     intersection, the floor grows with t even where the noise does not.
 
     Args:
-        values: (B, 2^n) v of the first checkpoint.
+        values: (B, 2^n) v of the first checkpoint; under the noise scale ``mean``, of all its samples.
         samples: (B,) sample ids.
         steps: analysed checkpoints.
         perturbation: the noise; its tie-break is that of all extractions.
         noise_ratio: ζ of the extraction.
+        noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
+        n_samples: how many samples, the first, are extracted; None for all.
         draws: how many such runs are drawn.
         seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square), added to the noise with
             that of the first; none by default.
         progress: called with the number of extractions that have just been made, of
-            B · (1 + draws · (checkpoints − 1)).
+            samples · (1 + draws · (checkpoints − 1)).
     """
 
     def __init__(
@@ -238,29 +252,38 @@ class UnchangedRun:
         perturbation: Perturbation,
         *,
         noise_ratio: float,
+        noise_scale: str = "sample",
+        n_samples: int | None = None,
         draws: int,
         seed: int,
         errors: Mapping[int, float] | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
         self.first, *self.later = sorted(steps)
-        self.draws, self.n_samples = draws, len(samples)
+        covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
+        self.draws, self.n_samples = draws, len(covered)
         errors = errors or dict.fromkeys(steps, 0.0)
         noisy = [
             perturb(
-                values,
+                values[: len(samples)],
                 samples,
                 perturbation,
                 f"draw-{draw}-step-{step}",
                 seed=seed,
+                noise_scale=noise_scale,
                 error=float(np.hypot(errors[self.first], errors[step])),
             )
             for draw in range(draws)
             for step in self.later
         ]
-        ids = list(samples) * (1 + len(noisy))
-        stacked = np.concatenate([values, *noisy])
-        self._extracted = _extract(stacked, ids, perturbation, noise_ratio, progress)
+        self._extracted = _extract(
+            [values, *noisy],
+            samples=covered,
+            tie_break=perturbation.tie_break,
+            noise_ratio=noise_ratio,
+            noise_scale=noise_scale,
+            progress=progress,
+        )
 
     def classify(self, salience: Salience) -> list[pl.DataFrame]:
         """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`."""
@@ -315,14 +338,30 @@ class _Extracted:
         return select_salient(interactions, solve, **salience)
 
 
+def _rows_needed(samples: Sequence[str], n_samples: int | None, noise_scale: str) -> Sequence[str]:
+    """The samples that the extraction of the first ``n_samples`` depends on."""
+    return samples if noise_scale == "mean" else samples[:n_samples]
+
+
 def _extract(
-    values: NDArray[np.float64],
-    ids: Sequence[str],
-    perturbation: Perturbation,
+    checkpoints: Sequence[NDArray[np.float64]],
+    *,
+    samples: Sequence[str],
+    tie_break: str,
     noise_ratio: float,
+    noise_scale: str,
     progress: Progress,
 ) -> _Extracted:
+    """Solve the first samples of several checkpoints, or draws of noise, in one batch.
+
+    Args:
+        checkpoints: v of each, (B, 2^n), whose noise bounds are its own.
+        samples: ids of the samples that are extracted, the first of the rows.
+    """
+    n_samples = len(samples)
+    values = np.concatenate([v[:n_samples] for v in checkpoints])
+    bounds = [noise_bounds(v, noise_ratio, noise_scale)[:n_samples] for v in checkpoints]
     solved = extract(
-        values, noise_ratio=noise_ratio, tie_break=perturbation.tie_break, progress=progress
+        values, noise_bound=np.concatenate(bounds), tie_break=tie_break, progress=progress
     )
-    return _Extracted(values, ids, solved)
+    return _Extracted(values, list(samples) * len(checkpoints), solved)

@@ -29,6 +29,6 @@ Of a subset of n players bit k of its mask says whether player k is in it. Array
 the shape (2, 2^n): I, then J, by mask.
 """
 
-from sft_interactions.extraction.program import Extraction, extract, reconstruct
+from sft_interactions.extraction.program import Extraction, extract, noise_bounds, reconstruct
 
-__all__ = ["Extraction", "extract", "reconstruct"]
+__all__ = ["Extraction", "extract", "noise_bounds", "reconstruct"]

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from sft_interactions.extraction.transforms import n_players, orders
 
+# HiGHS's number of the primal simplex, which can go on from a point after the objective has changed.
+_PRIMAL = 4
+
 
 @cache
 def design_matrix(n: int) -> sp.csc_array[np.float64]:
@@ -65,7 +68,7 @@ def solve(
     n_effects = len(weights)
     order = np.arange(n_effects) if column_order is None else column_order
     solver = _solver(method, max_iterations)
-    solver.passModel(_model(v, noise_bound, weights, order))
+    _pass(solver, _model(v, noise_bound, weights, order))
     solver.run()
     if solver.getModelStatus() == highspy.HighsModelStatus.kIterationLimit:
         return None
@@ -91,19 +94,114 @@ def _model(
     n_effects = len(weights)
     effects = matrix[:, order]
     full = sp.hstack([effects, -effects, matrix[:, [n_effects]]], format="csc")
+    return _program(
+        full,
+        rows=(v - noise_bound, v + noise_bound),
+        column_lower=np.append(np.zeros(2 * n_effects), -np.inf),
+        cost=np.concatenate([weights[order], weights[order], [0.0]]),
+    )
+
+
+def _program(
+    matrix: sp.csc_array[np.float64],
+    rows: tuple[NDArray[np.float64], NDArray[np.float64]],
+    column_lower: NDArray[np.float64],
+    cost: NDArray[np.float64],
+) -> highspy.HighsLp:
+    """Minimise cost·x subject to rows[0] ≤ matrix·x ≤ rows[1], x ≥ column_lower."""
     lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = full.shape[1], full.shape[0]
-    lp.col_cost_ = np.concatenate([weights[order], weights[order], [0.0]])
-    lp.col_lower_ = np.concatenate([np.zeros(2 * n_effects), [-highspy.kHighsInf]])
-    lp.col_upper_ = np.full(full.shape[1], highspy.kHighsInf)
-    lp.row_lower_, lp.row_upper_ = v - noise_bound, v + noise_bound
+    lp.num_col_, lp.num_row_ = matrix.shape[1], matrix.shape[0]
+    lp.col_cost_ = cost
+    lp.col_lower_, lp.col_upper_ = column_lower, np.full(matrix.shape[1], highspy.kHighsInf)
+    lp.row_lower_, lp.row_upper_ = rows
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_ = full.indptr, full.indices
-    lp.a_matrix_.value_ = full.data
+    lp.a_matrix_.start_, lp.a_matrix_.index_ = matrix.indptr, matrix.indices
+    lp.a_matrix_.value_ = matrix.data
     return lp
 
 
-def _solver(method: str, max_iterations: int | None) -> highspy.Highs:
+class Walk:
+    """A program that is solved for one objective after another, each from where the last one ended."""
+
+    def __init__(
+        self,
+        matrix: sp.csc_array[np.float64],
+        rows: tuple[NDArray[np.float64], NDArray[np.float64]],
+        column_lower: NDArray[np.float64],
+        basic: NDArray[np.bool_],
+        row_side: NDArray[np.int8],
+    ) -> None:
+        """Build it, at a point that is known to be feasible.
+
+        Where basic columns and rows together are not m, as at a degenerate point, it starts elsewhere.
+
+        Args:
+            matrix: (m, k).
+            rows: (m,) least and (m,) largest values of matrix·x.
+            column_lower: (k,) least x, 0 or -inf.
+            basic: bool (k,), which x are basic; the others are at their least value.
+            row_side: int8 (m,), -1 or +1 where a row is at its least or largest value, 0 where it is
+                basic.
+
+        Raises:
+            RuntimeError: HiGHS rejects the program, an option or the point.
+        """
+        self._solver = _solver("simplex", None, _PRIMAL)
+        no_cost = np.zeros(matrix.shape[1])
+        _pass(self._solver, _program(matrix, rows, column_lower, no_cost))
+        self._matrix, self._rows, self._free = matrix, rows, np.isneginf(column_lower)
+        if basic.sum() + (row_side == 0).sum() != matrix.shape[0]:
+            return
+        status = highspy.HighsBasisStatus
+        basis = highspy.HighsBasis()
+        basis.col_status = [status.kBasic if one else status.kLower for one in basic.tolist()]
+        sides = {0: status.kBasic, 1: status.kUpper, -1: status.kLower}
+        basis.row_status = [sides[side] for side in row_side.tolist()]
+        if self._solver.setBasis(basis) == highspy.HighsStatus.kError:
+            raise RuntimeError("HiGHS rejects the basis that it is given")
+
+    def minimise(self, columns: NDArray[np.intp], cost: NDArray[np.float64]) -> NDArray[np.float64]:
+        """x (k,) of least Σ cost·x[columns].
+
+        Raises:
+            RuntimeError: HiGHS does not reach an optimum.
+        """
+        self._solver.changeColsCost(len(columns), columns.astype(np.int32), cost)
+        self._solver.run()
+        status = self._solver.getModelStatus()
+        if status != highspy.HighsModelStatus.kOptimal:
+            raise RuntimeError(f"HiGHS ends with {status}")
+        self._solver.changeColsCost(len(columns), columns.astype(np.int32), np.zeros(len(columns)))
+        return np.asarray(self._solver.getSolution().col_value)
+
+    def lower_bound(self, cost: NDArray[np.float64], column_upper: NDArray[np.float64]) -> float:
+        """A bound of cost·x from the duals of the last solve, valid whatever their origin.
+
+        Args:
+            cost: (k,), the objective.
+            column_upper: (k,) what |x| does not exceed.
+        """
+        y = np.asarray(self._solver.getSolution().row_dual)
+        least, largest = self._rows
+        # A dual of a side that does not exist is rounding.
+        y = np.where((y > 0) & np.isneginf(least) | (y < 0) & np.isposinf(largest), 0.0, y)
+        of_rows = np.where(y > 0, least, np.where(y < 0, largest, 0.0))
+        reduced = cost - self._matrix.T @ y
+        loss = np.where(self._free, np.abs(reduced), np.maximum(-reduced, 0.0))
+        return float(of_rows @ y - loss @ column_upper)
+
+
+def _pass(solver: highspy.Highs, lp: highspy.HighsLp) -> None:
+    """Give HiGHS a program.
+
+    Raises:
+        RuntimeError: it rejects it.
+    """
+    if solver.passModel(lp) == highspy.HighsStatus.kError:
+        raise RuntimeError("HiGHS rejects the program")
+
+
+def _solver(method: str, max_iterations: int | None, strategy: int | None = None) -> highspy.Highs:
     """HiGHS with our options.
 
     Raises:
@@ -119,6 +217,8 @@ def _solver(method: str, max_iterations: int | None) -> highspy.Highs:
     }
     if max_iterations is not None:
         options["simplex_iteration_limit"] = max_iterations
+    if strategy is not None:
+        options["simplex_strategy"] = strategy
     for name, value in options.items():
         # An unknown name or value is not an exception: HiGHS keeps its old setting.
         if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:

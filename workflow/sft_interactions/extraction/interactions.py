@@ -88,6 +88,7 @@ def from_extraction(
             "l1_lower_bound": solved.l1_lower_bound,
             "l1_plain": solved.l1_plain,
             "log_odds_difference": np.abs(v[:, -1] - v[:, 0]),
+            "log_odds_range": np.ptp(v, axis=1),
             "noise_bound": solved.noise_bound,
             "max_residual": solved.max_residual,
             "iterations": solved.iterations,

@@ -26,6 +26,8 @@ _VERTEX_GAP = 1e-4
 _LAST_GAP = 1e-14
 # The same holds once a gap below the first has grown by the second: rounding has taken over.
 _BEST_GAP, _GROWTH = 1e-8, 10.0
+# Where an interior point is asked for, not a vertex, it is good enough from this gap on.
+_INTERIOR_GAP = 1e-10
 # An effect of an iterate below this is below its precision, and no effect (v has range 1).
 _NO_EFFECT = 1e-7
 
@@ -38,6 +40,7 @@ def solve(
     max_iterations: int = 80,
     shortcuts: bool = True,
     correctors: int = 2,
+    vertex: bool = True,
 ) -> tuple[list[Solution | None], NDArray[np.int64]]:
     """Solve a batch of problems.
 
@@ -48,6 +51,8 @@ def solve(
         max_iterations: where to give up.
         shortcuts: from n = 10 on, use the preconditioner of few columns and drop rows.
         correctors: centrality corrections a step; another number is another path to the optimum.
+        vertex: end in a vertex. If not, the last iterate is about the middle of the set of all optima:
+            its dual is 0 or at its limit only where that of every optimum is.
 
     Returns:
         For each problem an exact vertex (gap ≤ 1e-9), or else the last iterate, or None if the
@@ -56,7 +61,7 @@ def solve(
     # A degenerate problem may overflow near its end, which ends its iteration without harm.
     with np.errstate(all="ignore"):
         with suppress(np.linalg.LinAlgError):
-            return _solve_batch(v, bound, weights, max_iterations, shortcuts, correctors)
+            return _solve_batch(v, bound, weights, max_iterations, shortcuts, correctors, vertex)
         solutions: list[Solution | None] = [None] * len(v)
         iterations = np.zeros(len(v), dtype=np.int64)
         if len(v) == 1:
@@ -65,7 +70,7 @@ def solve(
         for i in range(len(v)):
             with suppress(np.linalg.LinAlgError):
                 alone, steps = _solve_batch(
-                    v[[i]], bound[[i]], weights, max_iterations, shortcuts, correctors
+                    v[[i]], bound[[i]], weights, max_iterations, shortcuts, correctors, vertex
                 )
                 solutions[i], iterations[i] = alone[0], steps[0]
         return solutions, iterations
@@ -78,6 +83,7 @@ def _solve_batch(
     max_iterations: int,
     shortcuts: bool,
     correctors: int,
+    vertex: bool,
 ) -> tuple[list[Solution | None], NDArray[np.int64]]:
     """`solve`, which raises LinAlgError when one problem breaks down."""
     n_problems, size = v.shape
@@ -87,6 +93,7 @@ def _solve_batch(
     solutions: list[Solution | None] = [None] * n_problems
     iterations = np.zeros(n_problems, dtype=np.int64)
     state = State.start(v, bound, weights, mask)
+    last_gap = _LAST_GAP if vertex else _INTERIOR_GAP
     unsolved = []
     best = np.full(n_problems, np.inf)
     for _ in range(max_iterations):
@@ -98,14 +105,14 @@ def _solve_batch(
         if large:
             back = update_rows(state, gap, mask)
         done = np.zeros(len(gap), dtype=bool)
-        for i in np.flatnonzero((gap < _VERTEX_GAP) & ~back).tolist():
-            vertex = find_vertex(state, i, weights, mask, gap[i])
-            solutions[state.index[i]] = vertex
-            done[i] = vertex is not None
+        for i in np.flatnonzero((gap < _VERTEX_GAP) & ~back & vertex).tolist():
+            found = find_vertex(state, i, weights, mask, gap[i])
+            solutions[state.index[i]] = found
+            done[i] = found is not None
         best[state.index] = np.fmin(best[state.index], gap)
         least = best[state.index]
         wanders = (least < _BEST_GAP) & (gap > _GROWTH * least)
-        keep = ~done & np.isfinite(gap) & (gap > _LAST_GAP) & ~wanders
+        keep = ~done & np.isfinite(gap) & (gap > last_gap) & ~wanders
         unsolved.append(state.take(~done & ~keep))
         state = state.take(keep)
         if not keep.any():

@@ -1,7 +1,8 @@
 """AND-OR interactions of a table of log-odds: checks, scaling, choice of the solver, retries."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,9 @@ MAX_PLAYERS_DENSE, MAX_PLAYERS_IPM = 11, 12
 # solves sparse, degenerate problems in few, and on those our iteration ends without a vertex.
 _SIMPLEX_PLAYERS, _SIMPLEX_ITERATIONS = 10, 4000
 SOLVERS = ("interior-point", "simplex", "ipm")
+NOISE_RATIO = 0.04
+NOISE_SCALES = ("sample", "mean", "range")
+"""What the noise bound is a share of, see :func:`noise_bounds`."""
 # Entries of v that are solved together: enough to amortise Python, few enough for the cache.
 _CHUNK_SIZE = 1 << 13
 # A gap below this without a vertex is a degenerate optimum, which another path does not change.
@@ -47,7 +51,7 @@ class Extraction:
         l1_lower_bound: float64 (B,) certified lower bound of that objective (a feasible dual
             point).
         l1_plain: float64 (B,) Σ|I| + |J|.
-        noise_bound: float64 (B,) ζ·|v(N) − v(∅)|.
+        noise_bound: float64 (B,) largest |φ(S) − v(S)| that is allowed, see :func:`noise_bounds`.
         max_residual: float64 (B,) max_S |φ(S) − v(S)|.
         iterations: int64 (B,) iterations of the solver.
     """
@@ -61,6 +65,10 @@ class Extraction:
     noise_bound: NDArray[np.float64]
     max_residual: NDArray[np.float64]
     iterations: NDArray[np.int64]
+
+    def take(self, rows: slice | NDArray[np.intp]) -> Self:
+        """The solutions of some of the problems."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def reconstruct(
@@ -87,10 +95,46 @@ def reconstruct(
     return phi
 
 
+def noise_bounds(
+    v: ArrayLike, noise_ratio: float = NOISE_RATIO, noise_scale: str = "sample"
+) -> NDArray[np.float64]:
+    """Bounds of |φ − v|: the noise ratio ζ times the noise scale.
+
+    The scales are ``sample``, |v(N) − v(∅)| of each row, which is nearly 0 for some; ``mean``, the mean
+    of |v(N) − v(∅)| over the rows, one bound for all; ``range``, max v − min v of each row.
+
+    Args:
+        v: (B, 2^n) log-odds of all samples of one checkpoint. Under ``mean`` the rows of several
+            checkpoints, or of several draws of noise, must not come in one call.
+        noise_ratio: ζ, without unit.
+        noise_scale: a name of `NOISE_SCALES`.
+
+    Returns:
+        float64 (B,), in the units of v.
+
+    Raises:
+        ValueError: as :func:`extract` of v; an unknown scale; a negative ratio, or one not finite.
+    """
+    v = _checked(v)
+    if not (np.isfinite(noise_ratio) and noise_ratio >= 0):
+        raise ValueError(f"noise_ratio must be finite and not negative: {noise_ratio}")
+    if noise_scale not in NOISE_SCALES:
+        raise ValueError(
+            f"unknown noise_scale {noise_scale!r}, choose from {', '.join(NOISE_SCALES)}"
+        )
+    scale = np.ptp(v, axis=1) if noise_scale == "range" else np.abs(v[:, -1] - v[:, 0])
+    if noise_scale == "mean":
+        scale = np.full(len(v), scale.mean())
+    bounds: NDArray[np.float64] = noise_ratio * scale
+    return bounds
+
+
 def extract(
     v: ArrayLike,
     *,
-    noise_ratio: float = 0.04,
+    noise_ratio: float | None = None,
+    noise_scale: str | None = None,
+    noise_bound: ArrayLike | None = None,
     tie_break: str = "canonical",
     gap_tolerance: float = 1e-6,
     solver: str = "interior-point",
@@ -98,12 +142,15 @@ def extract(
 ) -> Extraction:
     """AND-OR interactions of a batch of problems.
 
-    The answer of a problem depends neither on the rest of the batch nor on the solver.
+    The answer of a problem depends neither on the solver nor on the rest of the batch, but for its noise
+    bound under the noise scale ``mean``.
 
     Args:
         v: (B, 2^n) log-odds, indexed by the bit mask of the kept players, 2 ≤ n ≤ 16.
-        noise_ratio: ζ, the bound of |φ − v| as a fraction of |v(N) − v(∅)|. Where v(N) = v(∅), or
-            with ζ = 0, φ = v is asked for exactly.
+        noise_ratio: ζ of :func:`noise_bounds`, by default 0.04.
+        noise_scale: what it is a fraction of, see :func:`noise_bounds`; by default ``sample``.
+        noise_bound: (B,) bounds of |φ − v| in the units of v, instead of the two above: for a batch of
+            several checkpoints or draws. Where a bound is 0, φ = v is asked for exactly.
         tie_break: a name of `tie_break.TIE_BREAKS`. "plain" has many optima, of which one is
             returned.
         gap_tolerance: relative duality gap above which a more robust and slower solver is tried.
@@ -117,19 +164,19 @@ def extract(
 
     Raises:
         ValueError: v has a wrong shape or number of players, or a row (named) is not finite, or has
-            too few digits for its range; an unknown tie-break or solver; a negative noise_ratio; a noise
-            bound of 0 with n ≥ 15, which would need dense matrices beyond 16 GiB.
+            too few digits for its range; an unknown tie-break, solver or noise scale; a noise_ratio or
+            a noise bound that is negative or not finite; noise bounds that are not one a row, or that are
+            beside a ratio or a scale; a noise bound of 0 with n ≥ 15, which would need dense matrices
+            beyond 16 GiB.
         RuntimeError: no solution is found, not even by HiGHS, or the one that is found leaves its
             noise bound.
     """
     v = _checked(v)
-    if not (np.isfinite(noise_ratio) and noise_ratio >= 0):
-        raise ValueError(f"noise_ratio must be finite and not negative: {noise_ratio}")
+    noise_bound = _resolved_bounds(v, noise_ratio, noise_scale, noise_bound)
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}, choose from {SOLVERS}")
     n_problems, size = v.shape
     weights = np.stack(tie_break_weights(n_players(size), tie_break))
-    noise_bound = noise_ratio * np.abs(v[:, -1] - v[:, 0])
     scale = np.ptp(v, axis=1)
     _check_digits(v, scale)
     # Elsewhere a constant is within the bound: it is the optimum, with no effects.
@@ -162,6 +209,30 @@ def extract(
             f"{noise_bound[row]:.3e}; no solution within it is found"
         )
     return found
+
+
+def _resolved_bounds(
+    v: NDArray[np.float64],
+    noise_ratio: float | None,
+    noise_scale: str | None,
+    noise_bound: ArrayLike | None,
+) -> NDArray[np.float64]:
+    """The noise bounds (B,) that are given, or those of ratio and scale; see :func:`extract`."""
+    if noise_bound is None:
+        ratio = NOISE_RATIO if noise_ratio is None else noise_ratio
+        return noise_bounds(v, ratio, "sample" if noise_scale is None else noise_scale)
+    if noise_ratio is not None or noise_scale is not None:
+        raise ValueError(
+            "noise_bound: noise_ratio or noise_scale is given too; give one or the other"
+        )
+    bounds = np.array(noise_bound, dtype=np.float64)
+    if bounds.shape != (len(v),):
+        raise ValueError(
+            f"noise_bound has the shape {bounds.shape}, v has {len(v)} rows; give one bound a row"
+        )
+    for row in np.flatnonzero(~(np.isfinite(bounds) & (bounds >= 0))):
+        raise ValueError(f"noise_bound[{row}] must be finite and not negative: {bounds[row]}")
+    return bounds
 
 
 def _check_digits(v: NDArray[np.float64], scale: NDArray[np.float64]) -> None:

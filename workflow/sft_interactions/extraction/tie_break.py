@@ -1,7 +1,8 @@
 """Weights that make the optimum of the program unique: the tie-break.
 
 The plain program, with all weights 1, has many optima. Weights near 1 that differ choose one of
-them, the same whatever the solver. Low orders come first, then AND, then a fixed order of patterns.
+them, the same whatever the solver. Low orders come first, then AND, then a fixed order of patterns;
+other tie-breaks show what hangs on that.
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ TIE_BREAKS = {
     "hash-1": TieBreak(by_order=1.0, by_or=0.2, by_hash=0.1, seed=1),
     "hash-2": TieBreak(by_order=1.0, by_or=0.2, by_hash=0.1, seed=2),
     "prefer_or": TieBreak(by_order=1.0, by_or=-0.2, by_hash=0.1, seed=0),
+    "high_order": TieBreak(by_order=-1.0, by_or=0.2, by_hash=0.1, seed=0),
 }
 
 

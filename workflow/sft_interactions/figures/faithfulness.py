@@ -21,14 +21,15 @@ LIMIT, BINS = 0.25, 51
 
 
 @plain_style()
-def draw(runs: Sequence[Faithfulness], *, noise_ratio: float) -> Figure:
+def draw(runs: Sequence[Faithfulness], *, noise_ratio: float | None) -> Figure:
     """Draw figure 5, one column a run.
 
     Args:
-        noise_ratio: ζ, the bound of |φ − v| / |v(N) − v(∅)| with all interactions.
+        noise_ratio: ζ, the bound of |φ − v| / |v(N) − v(∅)| with all interactions; None where it is the
+            share of something else (noise scale), so that no bound can be drawn.
     """
     figure, grid, _ = panels.run_columns([run.label for run in runs], ROWS, row_height=1.3)
-    limit = max(LIMIT, 1.25 * noise_ratio)
+    limit = max(LIMIT, 1.25 * (noise_ratio or 0.0))
     tallest = max(
         _draw_histogram(grid[1, column], run, limit, noise_ratio) for column, run in enumerate(runs)
     )
@@ -42,8 +43,9 @@ def draw(runs: Sequence[Faithfulness], *, noise_ratio: float) -> Figure:
         "salient": "φ(S), salient ones",
     }
     handles = [Line2D([], [], color=COLORS[key], label=name) for key, name in names.items()]
-    bound = f"noise bound ζ = {noise_ratio:g}"
-    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label=bound))
+    if noise_ratio is not None:
+        bound = f"noise bound ζ = {noise_ratio:g}"
+        handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label=bound))
     n_players = runs[0].log_odds.llm.shape[1].bit_length() - 1
     panels.add_legend_and_note(
         figure,
@@ -68,7 +70,9 @@ def _draw_sample(axes: Axes, run: Faithfulness) -> None:
     axes.set_xlabel(f"maskings S by v(S), t = {run.step}")
 
 
-def _draw_histogram(axes: Axes, run: Faithfulness, limit: float, noise_ratio: float) -> float:
+def _draw_histogram(
+    axes: Axes, run: Faithfulness, limit: float, noise_ratio: float | None
+) -> float:
     """Draw the errors and return the height of the tallest bin."""
     edges = np.linspace(-limit, limit, BINS + 1)
     tallest = 0.0
@@ -80,7 +84,7 @@ def _draw_histogram(axes: Axes, run: Faithfulness, limit: float, noise_ratio: fl
         shares = np.histogram(errors, edges)[0] / max(errors.size, 1)
         axes.stairs(shares, edges, color=COLORS[name], linewidth=1.0, **style)
         tallest = max(tallest, float(shares.max()))
-    for bound in (-noise_ratio, noise_ratio):
+    for bound in () if noise_ratio is None else (-noise_ratio, noise_ratio):
         axes.axvline(bound, color=GREY, linestyle="--", linewidth=0.8, zorder=0.5)
     axes.set_xlim(-limit, limit)
     axes.set_xlabel("(φ(S) − v(S)) / |v(N) − v(∅)|")

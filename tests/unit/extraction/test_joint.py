@@ -1,0 +1,150 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.optimize import linprog
+
+from sft_interactions.extraction import extract
+from sft_interactions.extraction.certificate import effect_mask
+from sft_interactions.extraction.highs import design_matrix
+from sft_interactions.extraction.joint import extract_joint
+
+
+def chain_of_tables(n, n_steps, n_samples, seed, whole=False):
+    """Tables that move from one to another; differently far for every sample."""
+    rng = np.random.default_rng([n, seed])
+    shape = (2, n_samples, 1 << n)
+    ends = rng.integers(-3, 4, shape) if whole else rng.normal(size=shape).cumsum(axis=-1)
+    path = np.linspace(0, 1, n_steps)[:, None, None]
+    tables = ends[0] + path * ends[1] * np.arange(1, n_samples + 1)[:, None]
+    return list(np.round(tables) if whole else tables)
+
+
+def effects_of(checkpoints):
+    return np.stack([np.stack([c.and_effects, c.or_effects], axis=1) for c in checkpoints])
+
+
+def least_change(tables, bounds, norms):
+    """Σ_t |x_t − x_{t−1}|₁ at its least, from all variables of all checkpoints at once."""
+    design = design_matrix(int(np.log2(len(tables[0]))))
+    n_effects = design.shape[1] - 1
+    both = sp.hstack([design[:, :-1], -design[:, :-1], design[:, [-1]]])
+    norm = np.append(np.ones(2 * n_effects), 0.0)
+    one = sp.vstack([both, -both, sp.csr_array(norm[None])])
+    eye = sp.eye_array(n_effects)
+    x = sp.hstack([eye, -eye, sp.csr_array((n_effects, 1))])
+    n_steps = len(tables)
+    of_steps = sp.block_diag([one] * n_steps)
+    later = sp.block_diag([x] * n_steps).tocsr()
+    steps = later[n_effects:] - later[:-n_effects]
+    sizes = sp.eye_array(steps.shape[0])
+    matrix = sp.block_array([[of_steps, None], [steps, -sizes], [-steps, -sizes]]).tocsr()
+    limits = np.concatenate(
+        [
+            part
+            for v, bound, largest in zip(tables, bounds, norms, strict=True)
+            for part in (v + bound, bound - v, [largest])
+        ]
+        + [np.zeros(2 * steps.shape[0])]
+    )
+    cost = np.concatenate([np.zeros(of_steps.shape[1]), np.ones(steps.shape[0])])
+    variables = ([(0, None)] * (2 * n_effects) + [(None, None)]) * n_steps
+    solved = linprog(cost, matrix, limits, bounds=variables + [(0, None)] * steps.shape[0])
+    assert solved.status == 0
+    return solved.fun
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_the_change_is_the_least_of_an_independent_solver(n, whole):
+    tables = chain_of_tables(n, 4, 3, 0, whole)
+    solved = [extract(v) for v in tables]
+    joint = extract_joint(tables, solved)
+    for i in range(3):
+        expected = least_change(
+            [v[i] for v in tables],
+            [s.noise_bound[i] for s in solved],
+            [s.l1_plain[i] * (1 + 1e-6) for s in solved],
+        )
+        # What is left out as negligible may be so much.
+        limit = 1e-4 * sum(s.l1_plain[i] for s in solved)
+        assert joint.change[i] == pytest.approx(expected, abs=limit)
+        assert joint.change_lower_bound[i] == pytest.approx(expected, abs=limit)
+
+
+@pytest.mark.parametrize(
+    "n", [3, 4, pytest.param(6, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)]
+)
+def test_every_checkpoint_keeps_its_norm_and_its_noise_bound(n):
+    tables = chain_of_tables(n, 5, 3, 1)
+    solved = [extract(v) for v in tables]
+    joint = extract_joint(tables, solved)
+    assert (joint.change <= joint.given_change * (1 + 1e-9)).all()
+    assert (joint.change_lower_bound <= joint.change * (1 + 1e-9)).all()
+    assert (joint.change_lower_bound >= joint.change * (1 - 1e-5)).all()
+    given = np.abs(np.diff(effects_of(solved), axis=0)).sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(joint.given_change, given)
+    own = np.abs(np.diff(effects_of(joint.checkpoints), axis=0)).sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(joint.change, own)
+    for before, after in zip(solved, joint.checkpoints, strict=True):
+        assert (after.l1_plain <= before.l1_plain * (1 + 2e-6)).all()
+        assert (after.max_residual <= before.noise_bound + 1e-7 * before.l1_plain).all()
+        assert not after.or_effects[:, ~effect_mask(n)[1]].any()
+
+
+def test_some_changes_are_of_the_choice_alone():
+    # The second table has one more than the first where both players are present. It can be read as the
+    # first with another AND; the norms, 1.5 and 2.5, do not allow less.
+    tables = [np.array([[0.0, 1.0, 1.0, 1.5]]), np.array([[0.0, 1.0, 1.0, 2.5]])]
+    solved = [extract(v, noise_ratio=0.0) for v in tables]
+    joint = extract_joint(tables, solved)
+    assert joint.change[0] == pytest.approx(1.0, abs=1e-4)
+    assert joint.given_change[0] >= joint.change[0]
+
+
+def test_checkpoints_that_are_equal_do_not_change():
+    table = chain_of_tables(4, 1, 2, 2)[0]
+    joint = extract_joint([table] * 3, [extract(table)] * 3)
+    np.testing.assert_allclose(joint.change, 0.0, atol=1e-9)
+
+
+def test_a_checkpoint_without_effects():
+    tables = [np.full((1, 8), 3.0), chain_of_tables(3, 1, 1, 3)[0], np.full((1, 8), -1.0)]
+    solved = [extract(v) for v in tables]
+    joint = extract_joint(tables, solved)
+    assert not effects_of(joint.checkpoints)[[0, 2]].any()
+    assert joint.checkpoints[0].bias[0] == pytest.approx(3.0)
+    assert joint.change[0] == pytest.approx(2 * solved[1].l1_plain[0], rel=1e-4)
+    constant = extract_joint([tables[0]] * 2, [solved[0]] * 2)
+    assert constant.change[0] == constant.change_lower_bound[0] == 0.0
+
+
+def test_the_answer_does_not_depend_on_the_batch():
+    tables = chain_of_tables(4, 3, 3, 4)
+    together = extract_joint(tables, [extract(v) for v in tables])
+    for i in range(3):
+        own = [v[[i]] for v in tables]
+        alone = extract_joint(own, [extract(v) for v in own])
+        for one, of_all in zip(alone.checkpoints, together.checkpoints, strict=True):
+            for field in fields(one):
+                np.testing.assert_allclose(
+                    getattr(one, field.name), getattr(of_all, field.name)[[i]], atol=1e-9
+                )
+
+
+def test_progress_is_reported_by_sample():
+    tables = chain_of_tables(3, 2, 3, 5)
+    counted = []
+    extract_joint(tables, [extract(v) for v in tables], progress=counted.append)
+    assert counted == [1, 1, 1]
+
+
+def test_wrong_arguments_of_joint_extraction():
+    tables = chain_of_tables(3, 2, 1, 6)
+    solved = [extract(v) for v in tables]
+    for values, solutions in ([], []), (tables, solved[:1]), ([tables[0], tables[1][:0]], solved):
+        with pytest.raises(ValueError, match="one solution a checkpoint"):
+            extract_joint(values, solutions)
+    with pytest.raises(ValueError, match="must be finite"):
+        extract_joint(tables, solved, tolerance=-1.0)

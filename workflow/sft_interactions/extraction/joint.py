@@ -1,0 +1,220 @@
+"""Joint extraction along a run: of all optima of every checkpoint, those that change the least.
+
+The canonical optimum of a checkpoint is chosen without a look at its neighbours, so that a change
+between two checkpoints may be one of the choice alone. Here one program holds all checkpoints of a
+sample:
+
+    minimise Σ_t |x_t − x_{t−1}|₁  subject to  x_t near-optimal for every checkpoint t,
+
+with the near-optimal points of `optima`. What changes in its solution must change, in sum: no reading
+of the tables that is as sparse changes less. All of this is ours.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from sft_interactions.extraction.highs import Walk
+from sft_interactions.extraction.optima import OptimalSet, optimal_sets
+from sft_interactions.extraction.program import Extraction, reconstruct
+from sft_interactions.extraction.tie_break import tie_break_weights
+from sft_interactions.extraction.transforms import n_players
+
+# Effects below this part of the range of v are rounding.
+_ZERO = 1e-9
+
+
+@dataclass(frozen=True)
+class JointExtraction:
+    """Solutions of B samples along T checkpoints, in the units of v.
+
+    Attributes:
+        checkpoints: the T solutions, of B problems each. Their l1, which is not the objective here, has
+            the weights of the canonical tie-break; l1_lower_bound is that of the given solutions.
+        change: float64 (B,) Σ_t |x_t − x_{t−1}|₁.
+        change_lower_bound: float64 (B,) certified lower bound of it (a dual point).
+        given_change: float64 (B,) the same sum of the solutions that were given.
+    """
+
+    checkpoints: list[Extraction]
+    change: NDArray[np.float64]
+    change_lower_bound: NDArray[np.float64]
+    given_change: NDArray[np.float64]
+
+
+def extract_joint(
+    values: Sequence[NDArray[np.float64]],
+    solved: Sequence[Extraction],
+    *,
+    tolerance: float = 1e-6,
+    progress: Callable[[int], None] = lambda _: None,
+) -> JointExtraction:
+    """The readings of the checkpoints of a run that change least in sum.
+
+    Args:
+        values: T arrays (B, 2^n) of log-odds of the same samples, in the order of the checkpoints.
+        solved: what `extract` gives for each.
+        tolerance: by what part Σ|I| + |J| of a checkpoint may exceed that of its given solution.
+        progress: called with the number of samples that have just been solved.
+
+    Raises:
+        ValueError: there are no checkpoints, they differ in their shapes, or a negative tolerance.
+        RuntimeError: HiGHS does not solve a program.
+    """
+    shapes = {np.shape(v) for v in values} | {one.and_effects.shape for one in solved}
+    if not values or len(values) != len(solved) or len(shapes) > 1:
+        raise ValueError(
+            f"{len(values)} checkpoints with {len(solved)} solutions of the shapes {sorted(shapes)}; "
+            "give one solution a checkpoint, all of the same samples and players"
+        )
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance must be finite and not negative: {tolerance}")
+    effects = np.stack([_effects(one) for one in solved])
+    constants = np.stack([one.bias + one.or_effects.sum(axis=1) for one in solved])
+    given_change = _change(effects)
+    lower = np.zeros(len(given_change))
+    sets = [optimal_sets(v, one, tolerance) for v, one in zip(values, solved, strict=True)]
+    for i, chain in enumerate(zip(*sets, strict=True)):
+        lower[i] = _settle(_Chain(chain), effects[:, i], constants[:, i])
+        progress(1)
+    checkpoints = [
+        _measured(v, one, effects[t], constants[t])
+        for t, (v, one) in enumerate(zip(values, solved, strict=True))
+    ]
+    return JointExtraction(checkpoints, _change(effects), np.maximum(lower, 0.0), given_change)
+
+
+def _effects(solved: Extraction) -> NDArray[np.float64]:
+    """float64 (B, 2, 2^n), I and J."""
+    return np.stack([solved.and_effects, solved.or_effects], axis=1)
+
+
+def _change(effects: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64 (B,): Σ_t |x_t − x_{t−1}|₁ of effects (T, B, 2, 2^n)."""
+    return np.asarray(np.abs(np.diff(effects, axis=0)).sum(axis=(0, 2, 3)))
+
+
+class _Chain:
+    """The program of one sample with T checkpoints.
+
+    Its columns are those of the checkpoints' sets, one after the other, then p and q of every link. A
+    link is the row e_t − e_{t−1} − p + q = 0 of an effect e whose change can have either sign, so that
+    p + q is its size. The change of any other effect is linear in the columns.
+
+    Args:
+        sets: of the T checkpoints; those without columns take no part.
+
+    Attributes:
+        unit: of the objective, in the units of v: one for all checkpoints.
+    """
+
+    def __init__(self, sets: Sequence[OptimalSet]) -> None:
+        self.sets = sets
+        self.unit = max(one.unit for one in sets)
+        widths = [len(one.columns) + 1 if len(one.columns) else 0 for one in sets]
+        self.offsets = np.cumsum([0, *widths])
+        self._cost = np.zeros(self.offsets[-1])
+        self._entries: list[tuple[int, int, float]] = []
+        self._differences: list[float] = []
+        for t in range(1, len(sets)):
+            self._connect(t)
+
+    def _connect(self, t: int) -> None:
+        """Add the changes from checkpoint t − 1 to t."""
+        both = [self.sets[t - 1], self.sets[t]]
+        for effect in np.union1d(both[0].columns, both[1].columns):
+            parts = []
+            for time, one, direction in zip((t - 1, t), both, (-1.0, 1.0), strict=True):
+                columns = np.flatnonzero(one.columns == effect)
+                slopes = direction * one.sign[columns] * (one.unit / self.unit)
+                parts.append((self.offsets[time] + columns, slopes, slopes @ one.start[columns]))
+            places = np.concatenate([part[0] for part in parts])
+            slopes = np.concatenate([part[1] for part in parts])
+            if (slopes > 0).all() or (slopes < 0).all():
+                self._cost[places] += np.abs(slopes)
+                continue
+            link = len(self._differences)
+            self._entries += [
+                (link, place, slope) for place, slope in zip(places, slopes, strict=True)
+            ]
+            self._differences.append(float(parts[0][2] + parts[1][2]))
+
+    def solve(self) -> tuple[NDArray[np.float64], float]:
+        """The columns of the solution and a lower bound of the objective, in its unit."""
+        active = [one for one in self.sets if len(one.columns)]
+        n_links, n_columns = len(self._differences), self.offsets[-1]
+        blocks = sp.block_diag([one.matrix() for one in active], format="csc")
+        entries = np.array(self._entries).reshape(-1, 3)
+        at = entries[:, :2].T.astype(np.int64)
+        links = sp.csc_array((entries[:, 2], (at[0], at[1])), shape=(n_links, n_columns))
+        sizes = sp.eye_array(n_links)
+        matrix = sp.block_array([[blocks, None, None], [links, -sizes, sizes]], format="csc")
+        none = np.zeros(n_links)
+        rising = np.array(self._differences) >= 0
+        walk = Walk(
+            matrix,
+            (
+                np.concatenate([*(one.rows[0] for one in active), none]),
+                np.concatenate([*(one.rows[1] for one in active), none]),
+            ),
+            np.concatenate([*(one.column_lower for one in active), none, none]),
+            np.concatenate([*(one.basic for one in active), rising, ~rising]),
+            np.concatenate([*(one.row_side for one in active), none - 1]).astype(np.int8),
+        )
+        cost = np.concatenate([self._cost, np.ones(2 * n_links)])
+        x = walk.minimise(np.arange(len(cost)), cost)
+        # No effect exceeds the norm of its checkpoint, and the constant that and the largest value.
+        most = [np.append(np.full(len(one.columns), one.l1), 2 + one.l1) for one in active]
+        change = np.full(2 * n_links, 2 * max(one.l1 for one in active))
+        return x, walk.lower_bound(cost, np.concatenate([*most, change]))
+
+
+def _settle(chain: _Chain, effects: NDArray[np.float64], constants: NDArray[np.float64]) -> float:
+    """Put the solution of a chain in the place of the given one.
+
+    Args:
+        chain: of one sample.
+        effects: (T, 2, 2^n), is changed.
+        constants: (T,), is changed.
+
+    Returns:
+        A lower bound of the sum of changes, in the units of v.
+    """
+    if not chain.offsets[-1]:
+        return 0.0
+    x, lower = chain.solve()
+    for t, one in enumerate(chain.sets):
+        if not len(one.columns):
+            continue
+        z = x[chain.offsets[t] : chain.offsets[t + 1] - 1]
+        z = np.where(z < _ZERO, 0.0, z)
+        moved = np.zeros(effects[t].size)
+        np.add.at(moved, one.columns, one.sign * z * one.unit)
+        effects[t] = moved.reshape(effects[t].shape)
+        constants[t] = one.centre + x[chain.offsets[t + 1] - 1] * one.unit
+    return lower * chain.unit
+
+
+def _measured(
+    v: NDArray[np.float64],
+    given: Extraction,
+    effects: NDArray[np.float64],
+    constants: NDArray[np.float64],
+) -> Extraction:
+    """The solutions of one checkpoint, (B, 2, 2^n), with their norms and residuals."""
+    size = np.abs(effects)
+    weights = np.stack(tie_break_weights(n_players(v.shape[1]), "canonical"))
+    bias = constants - effects[:, 1].sum(axis=1)
+    residual = reconstruct(bias, effects[:, 0], effects[:, 1]) - v
+    return replace(
+        given,
+        and_effects=effects[:, 0],
+        or_effects=effects[:, 1],
+        bias=bias,
+        l1=(size * weights).sum(axis=(1, 2)),
+        l1_plain=size.sum(axis=(1, 2)),
+        max_residual=np.abs(residual).max(axis=1),
+    )
