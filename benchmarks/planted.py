@@ -44,6 +44,8 @@ from sft_interactions.analysis.planted import (  # noqa: E402
 from sft_interactions.analysis.salience import Salience, select_salient  # noqa: E402
 from sft_interactions.extraction import Extraction, extract  # noqa: E402
 from sft_interactions.extraction.interactions import from_extraction  # noqa: E402
+from sft_interactions.extraction.joint import extract_joint  # noqa: E402
+from sft_interactions.extraction.ranges import effect_ranges  # noqa: E402
 
 TRUTH: Salience = {"rule": "max_effect", "threshold": 0.05}
 COUNT_RATIOS = 0.67, 1.5
@@ -77,6 +79,11 @@ class Reading:
         return ", ".join(parts + ([] if self.kept == "all" else [self.kept]))
 
     @property
+    def of_extraction(self) -> dict[str, Any]:
+        """Settings of `extract`."""
+        return {key: getattr(self, key) for key in ("noise_ratio", "noise_scale", "tie_break")}
+
+    @property
     def salience(self) -> Salience:
         return {"rule": "max_effect", "threshold": self.threshold}
 
@@ -105,51 +112,52 @@ def distance(reading: Reading) -> tuple[int, int, int]:
 
 
 class Reader:
-    """Reads runs, and extracts no table twice.
+    """Reads a run, and extracts no table twice.
 
     Args:
         run: its log-odds are read.
     """
 
     def __init__(self, run: PlantedRun) -> None:
-        self.samples = list(run.samples)
-        self.run = run
-        self._solved: dict[tuple[object, ...], tuple[pl.DataFrame, pl.DataFrame]] = {}
-
-    def tables(self, reading: Reading, step: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows of ``interactions`` and ``solve`` at a checkpoint, or of the reference model (None)."""
-        key = reading.noise_ratio, reading.noise_scale, reading.tie_break, step
-        if key not in self._solved:
-            v = self.values(step)
-            self._solved[key] = from_extraction(self.samples, v, solve(v, reading))
-        return self._solved[key]
+        self.run, self.samples = run, list(run.samples)
+        self._solved: dict[tuple[object, ...], Extraction] = {}
+        self._tables: dict[tuple[object, ...], tuple[pl.DataFrame, pl.DataFrame]] = {}
 
     def values(self, step: int | None) -> NDArray[np.float64]:
+        """v at a checkpoint, or of the reference model (None)."""
         return self.run.reference_values if step is None else self.run.values[step]
+
+    def solved(self, reading: Reading, step: int | None) -> Extraction:
+        """Interactions of all samples of one checkpoint."""
+        key = (*reading.of_extraction.values(), step)
+        if key not in self._solved:
+            self._solved[key] = extract(self.values(step), **reading.of_extraction)
+        return self._solved[key]
+
+    def tables(self, reading: Reading, step: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows of the ``interactions`` and of the ``solve`` table."""
+        key = (*reading.of_extraction.values(), step)
+        if key not in self._tables:
+            solved = self.solved(reading, step)
+            self._tables[key] = from_extraction(self.samples, self.values(step), solved)
+        return self._tables[key]
+
+    def salient(self, reading: Reading, step: int | None) -> pl.DataFrame:
+        """Rows of the salient interactions, whatever is kept of them."""
+        return select_salient(*self.tables(reading, step), **reading.salience)
+
+    def classes(self, reading: Reading) -> pl.DataFrame:
+        """Class of every salient interaction, see `classify`."""
+        return classify(KEPT[reading.kept](self, reading))
 
     def dynamics(self, reading: Reading) -> pl.DataFrame:
         """Rows of a ``dynamics`` table."""
-        reference = select_salient(*self.tables(reading, None), **reading.salience)
-        return add_generalizability(
-            classify(KEPT[reading.kept](self, reading)), reference, self.run.n_players
-        )
-
-
-def solve(v: NDArray[np.float64], reading: Reading) -> Extraction:
-    """Interactions of all samples of one checkpoint."""
-    return extract(
-        v,
-        noise_ratio=reading.noise_ratio,
-        noise_scale=reading.noise_scale,
-        tie_break=reading.tie_break,
-    )
+        reference = self.salient(reading, None)
+        return add_generalizability(self.classes(reading), reference, self.run.n_players)
 
 
 def keep_all(reader: Reader, reading: Reading) -> Salient:
-    return {
-        step: select_salient(*reader.tables(reading, step), **reading.salience)
-        for step in reader.run.steps
-    }
+    return {step: reader.salient(reading, step) for step in reader.run.steps}
 
 
 def keep_above_first(reader: Reader, reading: Reading) -> Salient:
@@ -160,20 +168,52 @@ def keep_above_first(reader: Reader, reading: Reading) -> Salient:
     }
     size = pl.col("effect").abs()
     first = effects[min(effects)].group_by("sample_id").agg(size.max().alias("largest"))
-    smallest = select_salient(*reader.tables(reading, min(effects)), **reading.salience).clear()
+    schema = reader.salient(reading, min(effects)).schema
     return {
         step: rows.join(first, on="sample_id")
         .filter(size >= reading.threshold * pl.col("largest"))
-        .select(pl.col(column).cast(dtype) for column, dtype in smallest.schema.items())
+        .select(pl.col(column).cast(dtype) for column, dtype in schema.items())
         .sort("sample_id", "kind", "pattern")
         for step, rows in effects.items()
+    }
+
+
+def keep_certain(reader: Reader, reading: Reading) -> Salient:
+    """Those that have their sign in every optimum."""
+    found = {}
+    for step in reader.run.steps:
+        rows, solved = reader.salient(reading, step), reader.solved(reading, step)
+        place = (
+            np.searchsorted(reader.samples, rows["sample_id"].to_numpy()),
+            (rows["kind"] == "or").to_numpy().astype(int),
+            rows["pattern"].to_numpy(),
+        )
+        wanted = np.zeros((len(reader.samples), 2, solved.and_effects.shape[1]), dtype=bool)
+        wanted[place] = True
+        certain = effect_ranges(reader.values(step), solved, wanted).sign_certain
+        found[step] = rows.filter(pl.Series(certain[place]))
+    return found
+
+
+def keep_joint(reader: Reader, reading: Reading) -> Salient:
+    """Of the optima that change least along the run."""
+    steps = reader.run.steps
+    values = [reader.values(step) for step in steps]
+    joint = extract_joint(values, [reader.solved(reading, step) for step in steps])
+    return {
+        step: select_salient(*from_extraction(reader.samples, v, solved), **reading.salience)
+        for step, v, solved in zip(steps, values, joint.checkpoints, strict=True)
     }
 
 
 KEPT: dict[str, Callable[[Reader, Reading], Salient]] = {
     "all": keep_all,
     "τ of the first checkpoint": keep_above_first,
+    "certain sign": keep_certain,
+    "joint": keep_joint,
 }
+# What competes on top of the best of the grid.
+ON_TOP = "certain sign", "joint"
 
 
 @dataclass(frozen=True)
@@ -227,9 +267,9 @@ class Trial:
             classify(self.run.salient(TRUTH)), self.run.reference_salient(TRUTH), self.run.n_players
         )
 
-    def hits(self, dynamics: pl.DataFrame) -> NDArray[np.int64]:
+    def hits(self, classes: pl.DataFrame) -> NDArray[np.int64]:
         """See `count_hits`; at the checkpoints after the first."""
-        return count_hits(dynamics, self.truth, list(self.run.samples), self.run.steps[1:])
+        return count_hits(classes, self.truth, list(self.run.samples), self.run.steps[1:])
 
     def errors(self, dynamics: pl.DataFrame, samples: Sequence[str]) -> pl.DataFrame:
         """See `metric_errors`; of some of the samples."""
@@ -283,9 +323,10 @@ def measure_grid(settings: Sequence[Setting], readings: Sequence[Reading]) -> li
         {"reading": reading, "f1s": [], "count_ratios": [], "hits": []} for reading in readings
     ]
     for setting in settings:
+        print(f"grid: {setting.name}", file=sys.stderr, flush=True)
         trial = Trial(setting)
         for row in rows:
-            hits = trial.hits(trial.reader.dynamics(row["reading"]))
+            hits = trial.hits(trial.reader.classes(row["reading"]))
             row["f1s"].append(f1(hits))
             row["count_ratios"].append(count_ratio(hits))
             row["hits"].append(hits)
@@ -302,9 +343,19 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     print(flush=True)
 
 
-def run_grid(settings: Sequence[Setting], shown: int) -> tuple[list[dict[str, Any]], Reading]:
+def run_grid(settings: Sequence[Setting], shown: int) -> tuple[dict[str, Any], Reading]:
+    """Let the readings compete, then what is kept on top of the best; return all and the chosen one."""
+    grid, chosen = run_round(settings, GRID, shown)
+    readings = [chosen, *(replace(chosen, kept=name) for name in ON_TOP)]
+    on_top, chosen = run_round(settings, readings, shown)
+    return {"grid": grid, "on_top": on_top, "chosen": asdict(chosen)}, chosen
+
+
+def run_round(
+    settings: Sequence[Setting], readings: Sequence[Reading], shown: int
+) -> tuple[list[dict[str, Any]], Reading]:
     """Print the readings that compete, the best first, and today's; return all and the chosen one."""
-    rows = measure_grid(settings, GRID)
+    rows = measure_grid(settings, readings)
     chosen = choose(rows)
     ranked = sorted(rows, key=lambda row: -row["f1"])
     for row in ranked:
@@ -329,14 +380,11 @@ def run_grid(settings: Sequence[Setting], shown: int) -> tuple[list[dict[str, An
             for row in listed
         ],
     )
-    print(f"chosen: {chosen['reading'].name}")
+    print(f"chosen: {chosen['reading'].name}\n", flush=True)
     records = [
         {
             **asdict(row["reading"]),
-            "f1": row["f1"],
-            "f1s": row["f1s"],
-            "count_ratios": row["count_ratios"],
-            "error_to_best": row["error"],
+            **{key: row[key] for key in ("f1", "f1s", "count_ratios", "error")},
         }
         for row in ranked
     ]
@@ -397,7 +445,7 @@ def run_readings(
             if block > setting.n_samples:
                 continue
             rows = [(reading, describe(trial, reading, block)) for reading in readings]
-            print(f"{setting.name}, {block} samples")
+            print(f"{setting.name}, {block} samples", flush=True)
             print_table(
                 [
                     "reading",
@@ -439,7 +487,7 @@ def run_scenarios(
     for scenario, noise in product(SCENARIOS, noises):
         trial = Trial(replace(setting, scenario=scenario, noise=noise))
         for reading in readings:
-            hits = trial.hits(trial.reader.dynamics(reading))[:, -1].mean(axis=0)
+            hits = trial.hits(trial.reader.classes(reading))[:, -1].mean(axis=0)
             counts = {
                 f"{label} {name}": float(hits[place, column])
                 for place, label in enumerate(CLASSES)
@@ -470,12 +518,14 @@ class Size:
         described: settings of the readings.
         blocks: numbers of samples of the readings.
         scenarios: setting of the scenarios, but for scenario and noise.
+        noises: of the scenarios.
     """
 
     competition: Sequence[Setting]
     described: Sequence[Setting]
     blocks: Sequence[int]
     scenarios: Setting
+    noises: Sequence[float]
 
 
 NOISES = 0.002, 0.01, 0.02
@@ -488,12 +538,14 @@ FULL = Size(
     ],
     blocks=(8, 20, 50),
     scenarios=Setting(8, 20, 0.0),
+    noises=NOISES,
 )
 QUICK = Size(
-    competition=[Setting(5, 3, noise, n_checkpoints=3) for noise in NOISES],
+    competition=[Setting(5, 3, noise, n_checkpoints=3) for noise in NOISES[:2]],
     described=[Setting(5, 4, NOISES[1], n_checkpoints=3)],
-    blocks=(2, 4),
+    blocks=(2,),
     scenarios=Setting(5, 3, 0.0, n_checkpoints=3),
+    noises=NOISES[:1],
 )
 PARTS = "grid", "readings", "scenarios"
 
@@ -513,14 +565,14 @@ def main() -> int:
     found: dict[str, Any] = {}
     start = time.process_time()
     if "grid" in parts:
-        found["grid"], chosen = run_grid(size.competition, options.shown)
-        found["chosen"] = asdict(chosen)
+        competed, chosen = run_grid(size.competition, options.shown)
+        found.update(competed)
     readings = list(dict.fromkeys([TODAY, *variants(chosen)]))
     if "readings" in parts:
         found["readings"] = run_readings(size.described, readings, size.blocks)
     if "scenarios" in parts:
         compared = list(dict.fromkeys([TODAY, chosen]))
-        found["scenarios"] = run_scenarios(size.scenarios, compared, NOISES)
+        found["scenarios"] = run_scenarios(size.scenarios, compared, size.noises)
     print(f"{time.process_time() - start:.0f} s of CPU")
     if options.output:
         options.output.write_text(json.dumps(found, indent=1))

@@ -19,6 +19,7 @@ from sft_interactions.analysis.metrics import compute_metrics
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import Extraction, reconstruct
+from sft_interactions.extraction.transforms import n_players as players_of
 from sft_interactions.extraction.transforms import orders
 from sft_interactions.limits import MAX_PLAYERS, MIN_PLAYERS
 
@@ -151,7 +152,7 @@ class PlantedRun:
     @property
     def n_players(self) -> int:
         """Number of players of a prompt."""
-        return self.reference_values.shape[1].bit_length() - 1
+        return players_of(self.reference_values.shape[1])
 
     def salient(self, salience: Salience) -> dict[int, pl.DataFrame]:
         """The planted interactions that a salience rule keeps, by step.
