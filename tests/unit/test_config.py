@@ -67,7 +67,8 @@ def test_defaults_are_filled_in():
     assert config["inference"]["mask_embedding"] == "token"
     assert config["inference"]["dtype"] == "float32"
     assert config["inference"]["memory_gb"] is None
-    assert config["salience"] == {"rule": "max_effect", "threshold": 0.05}
+    assert config["salience"] == {"rule": "max_effect", "threshold": 0.05, "stable_share": 0.8}
+    assert config["stability"]["selection"]["draws"] == 10
     assert config["datasets"]["d"]["filter"] == {}
     assert config["datasets"]["d"]["instruction"] == "{prompt}"
     assert config["models"]["a"]["template"] == "chat"
@@ -200,6 +201,9 @@ def test_limits_and_tie_breaks_are_those_of_the_extraction():
     for block in ("stability", "sensitivity"):
         others = SCHEMA["properties"][block]["properties"]["tie_breaks"]["items"]["enum"]
         assert {*others, "plain", "canonical"} == set(TIE_BREAKS)
+    stability = SCHEMA["properties"]["stability"]["properties"]
+    selected = stability["selection"]["properties"]["tie_breaks"]["items"]["enum"]
+    assert {*selected, "plain"} == set(TIE_BREAKS)
     scale = SCHEMA["properties"]["extraction"]["properties"]["noise_scale"]
     varied = SCHEMA["properties"]["sensitivity"]["properties"]["noise_scales"]
     assert scale["enum"] == varied["items"]["enum"] == varied["default"] == list(NOISE_SCALES)
@@ -283,6 +287,27 @@ BAD = {
         "sensitivity.salience",
         "not repeat",
     ),
+    "a stable rule beside the study's own": (
+        {"sensitivity.salience": [{"rule": "stable", "threshold": 0.05}]},
+        "sensitivity.salience.0.rule",
+        r"max_effect, .*, top_k .*stable, which can only be the study's own",
+    ),
+    "no share of extractions": (
+        {"salience": {"rule": "stable", "stable_share": 1.5}},
+        "salience.stable_share",
+        "must be at most 1",
+    ),
+    "too few draws": (
+        {"stability.selection": {"draws": 3}},
+        "stability.selection.draws",
+        "3 draws do not have all 4 tie_breaks; raise it or list fewer",
+    ),
+    "too few draws for noise ratios": (
+        {"stability.selection": {"draws": 1, "tie_breaks": ["canonical"]}},
+        "stability.selection.draws",
+        "1 draws do not have all 3 noise_ratios; raise it or list fewer",
+    ),
+    "no noise scale": ({"extraction.noise_scale": "all"}, "extraction.noise_scale", "sample, mean"),
     "no salience rule": (
         {"sensitivity.salience": []},
         "sensitivity.salience",

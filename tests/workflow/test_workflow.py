@@ -513,6 +513,50 @@ def test_losses_of_held_out_responses(own_study):
         assert row["loss"] / row["n_tokens"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_stable_interactions_under_another_noise_scale(own_study):
+    folder, config = own_study
+    results, run = folder / "results", "llama-tiny"
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("log_odds/*.parquet")}
+    config |= {
+        "extraction": {"noise_scale": "mean"},
+        "salience": {"rule": "stable"},
+        # Of two of the three samples, whose noise bound is of all three.
+        "stability": {"samples": 2, "draws": 1, "selection": {"draws": 4, "noise": 0.3}},
+        "sensitivity": {"noise_ratio": [], "noise_scales": [], "tie_breaks": []},
+    }
+    wanted = ["results/findings.parquet", f"results/runs/{run}/sensitivity.parquet", "fig5"]
+    done = snakemake(folder, config, *wanted, "results/tables/sparsity.csv")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+    counts = pl.read_csv(results / "tables" / "sparsity.csv").filter(quantity="salient")
+    dynamics = read(results / "runs" / run / "dynamics.parquet", tables.DYNAMICS)
+    is_unstable = []
+    for step in STEPS[run]:
+        stem = results / "runs" / run / "interactions" / f"step-{step}"
+        solve = read(stem.with_suffix(".solve.parquet"), tables.SOLVE)
+        bound = 0.04 * solve["log_odds_difference"].mean()
+        assert solve["noise_bound"].to_list() == pytest.approx([bound] * len(solve))
+        shared = read(
+            results / "runs" / run / "selection" / f"step-{step}.parquet", tables.SELECTION
+        )
+        assert shared.drop("share").equals(read(stem.with_suffix(".parquet"), tables.INTERACTIONS))
+        effects = shared.filter(pl.col("kind") != "bias")
+        size = pl.col("effect").abs()
+        strong = effects.filter(size >= 0.05 * size.max().over("sample_id"))
+        stable = strong.filter(pl.col("share") >= 0.8)
+        is_unstable.append(len(stable) < len(strong))
+        assert counts.filter(run=run, step=step)["value"].item() == pytest.approx(len(stable) / 3)
+        present = dynamics.filter(pl.col("class") != "removed", step=step)
+        assert set(present.select("sample_id", "kind", "pattern").rows()) == set(
+            stable.select("sample_id", "kind", "pattern").rows()
+        )
+    assert any(is_unstable)
+    test_the_studys_own_choice_gives_the_findings(results, run)
+    unchanged = read(results / "runs" / run / "unchanged.parquet", tables.UNCHANGED)
+    assert unchanged["sample_id"].n_unique() <= 2
+
+
 def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
     folder, config = own_study
     launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}

@@ -1,6 +1,6 @@
 rule dynamics:
     input:
-        interactions=of_steps("interactions/step-{step}.parquet"),
+        interactions=of_steps(f"{INTERACTIONS}/step-{{step}}.parquet"),
         solve=of_steps("interactions/step-{step}.solve.parquet"),
         reference=reference_interactions,
     output:
@@ -25,6 +25,37 @@ rule dynamics:
         "Following the interactions of {wildcards.run} along its checkpoints"
     script:
         "../scripts/dynamics.py"
+
+
+rule readings:
+    input:
+        interactions=of_steps("interactions/step-{step}.parquet"),
+        solve=of_steps("interactions/step-{step}.solve.parquet"),
+        ranges=of_steps("ranges/step-{step}.parquet"),
+        joint=f"{RESULTS}/runs/{{run}}/joint.parquet",
+        reference=reference_interactions,
+    output:
+        f"{RESULTS}/runs/{{run}}/readings.parquet",
+    log:
+        "logs/readings/{run}.log",
+    benchmark:
+        "logs/benchmarks/readings/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        steps=steps_of_run,
+        salience=config["salience"],
+        n_players=config["players"]["n"],
+    message:
+        "Following the interactions of {wildcards.run} that the data determine"
+    script:
+        "../scripts/readings.py"
 
 
 rule stability:
@@ -128,6 +159,7 @@ rule metrics:
     input:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
         unchanged=f"{RESULTS}/runs/{{run}}/unchanged.parquet",
+        readings=f"{RESULTS}/runs/{{run}}/readings.parquet",
         solve=lambda wildcards: first_solve(wildcards.run),
     output:
         f"{RESULTS}/runs/{{run}}/metrics.parquet",

@@ -11,6 +11,8 @@ COMPUTE = config["compute"]
 MASK_EMBEDDING = config["inference"]["mask_embedding"]
 # The study's own comes first.
 MASK_EMBEDDINGS = list(dict.fromkeys([MASK_EMBEDDING, *config["sensitivity"]["mask_embeddings"]]))
+# Folder of the interactions from which the salient ones are taken; the rule stable needs their shares.
+INTERACTIONS = "selection" if config["salience"]["rule"] == "stable" else "interactions"
 SPLITS = ("train", "validation", "analysis")
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
@@ -212,8 +214,11 @@ def reference_interactions(wildcards):
         return []
     steps = RUNS[reference]["steps"]
     step = steps[0] if run["reference_checkpoint"] == "first" else steps[-1]
-    stem = f"{RESULTS}/runs/{reference}/interactions/step-{step}"
-    return [f"{stem}.parquet", f"{stem}.solve.parquet"]
+    folder = f"{RESULTS}/runs/{reference}"
+    return [
+        f"{folder}/{INTERACTIONS}/step-{step}.parquet",
+        f"{folder}/interactions/step-{step}.solve.parquet",
+    ]
 
 
 def of_mask_embeddings(run, steps):

@@ -22,3 +22,89 @@ rule interactions:
         "Extracting the interactions of {wildcards.run}, step {wildcards.step}"
     script:
         "../scripts/interactions.py"
+
+
+rule ranges:
+    input:
+        log_odds=f"{RESULTS}/runs/{{run}}/log_odds/step-{{step}}.parquet",
+        interactions=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.parquet",
+        solve=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.solve.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/ranges/step-{{step}}.parquet",
+    log:
+        "logs/ranges/{run}/step-{step}.log",
+    benchmark:
+        "logs/benchmarks/ranges/{run}/step-{step}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+    params:
+        salience=config["salience"],
+        optima=config["optima"],
+    message:
+        "Bounding the effects of {wildcards.run}, step {wildcards.step}"
+    script:
+        "../scripts/ranges.py"
+
+
+rule joint:
+    input:
+        log_odds=of_steps("log_odds/step-{step}.parquet"),
+        interactions=of_steps("interactions/step-{step}.parquet"),
+        solve=of_steps("interactions/step-{step}.solve.parquet"),
+    output:
+        joint=f"{RESULTS}/runs/{{run}}/joint.parquet",
+        change=f"{RESULTS}/runs/{{run}}/joint_change.parquet",
+    log:
+        "logs/joint/{run}.log",
+    benchmark:
+        "logs/benchmarks/joint/{run}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+    params:
+        steps=steps_of_run,
+        optima=config["optima"],
+    message:
+        "Extracting the checkpoints of {wildcards.run} together"
+    script:
+        "../scripts/joint.py"
+
+
+rule selection:
+    input:
+        log_odds=f"{RESULTS}/runs/{{run}}/log_odds/step-{{step}}.parquet",
+        interactions=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/selection/step-{{step}}.parquet",
+    log:
+        "logs/selection/{run}/step-{step}.log",
+    benchmark:
+        "logs/benchmarks/selection/{run}/step-{step}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(480),
+    params:
+        selection=config["stability"]["selection"],
+        salience={key: config["salience"][key] for key in ("rule", "threshold")},
+        noise_scale=config["extraction"]["noise_scale"],
+        seed=config["seed"],
+    message:
+        "Extracting perturbed interactions of {wildcards.run}, step {wildcards.step}"
+    script:
+        "../scripts/selection.py"

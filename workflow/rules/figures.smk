@@ -34,7 +34,7 @@ use rule fig2 as fig1 with:
         prompts=f"{RESULTS}/runs/{MAIN_RUN}/prompts.parquet",
         players=f"{RESULTS}/runs/{MAIN_RUN}/players.parquet",
         log_odds=every_step("log_odds/step-{step}.parquet", [MAIN_RUN]),
-        interactions=every_step("interactions/step-{step}.parquet", [MAIN_RUN]),
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", [MAIN_RUN]),
         solve=every_step("interactions/step-{step}.solve.parquet", [MAIN_RUN]),
         dynamics=f"{RESULTS}/runs/{MAIN_RUN}/dynamics.parquet",
         metrics=every_run("metrics.parquet", [MAIN_RUN]),
@@ -86,7 +86,7 @@ use rule fig2 as fig4 with:
 use rule fig2 as fig5 with:
     input:
         log_odds=every_step("log_odds/step-{step}.parquet", RUNS),
-        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
         stages=every_run("stages.json"),
     output:
@@ -110,7 +110,7 @@ use rule fig2 as fig5 with:
 
 use rule fig2 as fig6 with:
     input:
-        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
         stages=every_run("stages.json"),
     output:
@@ -161,7 +161,7 @@ use rule fig2 as fig9 with:
         prompts=every_run("prompts.parquet", COMPARED_RUNS),
         players=every_run("players.parquet", COMPARED_RUNS),
         log_odds=every_step("log_odds/step-{step}.parquet", COMPARED_RUNS),
-        interactions=every_step("interactions/step-{step}.parquet", COMPARED_RUNS),
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", COMPARED_RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", COMPARED_RUNS),
         stages=every_run("stages.json", COMPARED_RUNS),
     output:

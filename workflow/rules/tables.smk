@@ -57,7 +57,7 @@ use rule metrics_table as class_prediction_table with:
 use rule metrics_table as faithfulness_table with:
     input:
         log_odds=every_step("log_odds/step-{step}.parquet", RUNS),
-        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
     output:
         **table_files("faithfulness"),
@@ -76,7 +76,7 @@ use rule metrics_table as faithfulness_table with:
 
 use rule metrics_table as sparsity_table with:
     input:
-        interactions=every_step("interactions/step-{step}.parquet", RUNS),
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
     output:
         **table_files("sparsity"),

@@ -5,6 +5,9 @@ from sft_interactions.analysis.metrics import compute_metrics
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input
 unchanged = tables.read(files.unchanged, tables.UNCHANGED)
+readings = tables.read(files.readings, tables.READINGS).partition_by(
+    "reading", include_key=False, as_dict=True
+)
 metrics = compute_metrics(
     tables.read(files.dynamics, tables.DYNAMICS),
     tables.read(files.solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
@@ -12,6 +15,7 @@ metrics = compute_metrics(
     params.n_players,
     seed=params.seed,
     unchanged=unchanged.partition_by("draw", include_key=False),
+    readings={name: rows for (name,), rows in readings.items()},
     unchanged_samples=params.unchanged_samples,
     **params.bootstrap,
 )

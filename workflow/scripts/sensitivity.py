@@ -20,21 +20,27 @@ def read_values(path):
     return to_values(tables.read(path, tables.LOG_ODDS), path)
 
 
+def read_error(path):
+    return float(tables.read_metadata(path)["log_odds_error_rms"])
+
+
 values = {mask_embedding: {} for mask_embedding in mask_embeddings}
 errors = {mask_embedding: {} for mask_embedding in mask_embeddings}
 for (mask_embedding, step), path in zip(
     product(mask_embeddings, params.steps), snakemake.input.log_odds, strict=True
 ):
     samples, values[mask_embedding][step] = read_values(path)
-    errors[mask_embedding][step] = float(tables.read_metadata(path)["log_odds_error_rms"])
+    errors[mask_embedding][step] = read_error(path)
 
 references = {mask_embedding: {} for mask_embedding in mask_embeddings}
+reference_errors = {mask_embedding: {} for mask_embedding in mask_embeddings}
 has_reference = bool(snakemake.input.reference)
 if has_reference:
     for (mask_embedding, model), path in zip(
         product(mask_embeddings, (BEFORE_SFT, TUNED)), snakemake.input.reference, strict=True
     ):
         _, references[mask_embedding][model] = read_values(path)
+        reference_errors[mask_embedding][model] = read_error(path)
 
 own = Choice(
     params.salience,
@@ -63,6 +69,8 @@ with progress_bar(snakemake, len(tested), "choice") as bar:
         removed_share=params.stages["removed_share"],
         seed=params.seed,
         errors=errors,
+        reference_errors=reference_errors,
+        selection=params.stability["selection"],
         progress=bar.update,
     )
 tables.write(findings, snakemake.output[0], tables.SENSITIVITY, **provenance)

@@ -4,7 +4,8 @@ from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.analysis import stability
 from sft_interactions.analysis.dynamics import add_generalizability
-from sft_interactions.analysis.salience import read_salient
+from sft_interactions.analysis.salience import RULES, read_salient
+from sft_interactions.analysis.selection import Selector
 from sft_interactions.extraction.interactions import to_values
 
 provenance = start(snakemake)
@@ -22,6 +23,10 @@ for step, path in zip(steps, snakemake.input.log_odds, strict=True):
     samples, values[step] = to_values(log_odds.collect(engine="streaming"), path)
     errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 
+needs_shares = RULES[salience["rule"]].starts_from is not None
+selector = (
+    Selector(settings["selection"], salience, params.seed, noise_scale) if needs_shares else None
+)
 checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
 compared = len(steps) * (1 + len(checked))
 drawn = 1 + settings["draws"] * (len(steps) - 1)
@@ -31,6 +36,7 @@ with progress_bar(snakemake, n_samples * (compared + drawn), "extraction") as ba
         "noise_ratio": params.extraction["noise_ratio"],
         "noise_scale": noise_scale,
         "n_samples": n_samples,
+        "add_shares": selector,
         "seed": params.seed,
         "errors": errors,
         "progress": bar.update,

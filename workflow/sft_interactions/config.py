@@ -310,10 +310,20 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
             f"sensitivity.noise_ratio: 0 is possible with up to {MAX_PLAYERS_EXACT_FIT} players; set it "
             "without 0 or lower players.n"
         )
+    yield from _check_selection(config["stability"]["selection"])
     yield from _check_chosen_runs(config)
     for name in config["figures"].get("main_runs", []):
         if name not in config["runs"]:
             yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
+
+
+def _check_selection(selection: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("noise_ratios", "tie_breaks"):
+        if selection["draws"] < len(selection[key]):
+            yield (
+                f"stability.selection.draws: {selection['draws']} draws do not have all "
+                f"{len(selection[key])} {key}; raise it or list fewer"
+            )
 
 
 def _check_chosen_runs(config: Mapping[str, Any]) -> Iterator[str]:

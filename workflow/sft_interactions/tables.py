@@ -107,6 +107,9 @@ INTERACTIONS = Table(
     },
     ("sample_id", "kind", "pattern"),
 )
+SELECTION = Table(
+    {**INTERACTIONS.columns, "share": pl.Float64}, INTERACTIONS.key, frozenset({"share"})
+)
 SOLVE = Table(
     {
         "sample_id": pl.String,
@@ -119,6 +122,26 @@ SOLVE = Table(
         "noise_bound": pl.Float64,
         "max_residual": pl.Float64,
         "iterations": pl.UInt32,
+    },
+    ("sample_id",),
+)
+RANGES = Table(
+    {
+        **INTERACTIONS.columns,
+        "effect_low": pl.Float64,
+        "effect_high": pl.Float64,
+        "sign_certain": pl.Boolean,
+    },
+    INTERACTIONS.key,
+    frozenset({"effect_low", "effect_high", "sign_certain"}),
+)
+JOINT = Table({"step": pl.Int64, **INTERACTIONS.columns}, ("step", *INTERACTIONS.key))
+JOINT_CHANGE = Table(
+    {
+        "sample_id": pl.String,
+        "change": pl.Float64,
+        "change_lower_bound": pl.Float64,
+        "canonical_change": pl.Float64,
     },
     ("sample_id",),
 )
@@ -139,6 +162,9 @@ DYNAMICS = Table(
 )
 UNCHANGED = Table(
     {"draw": pl.UInt32, **DYNAMICS.columns}, ("draw", *DYNAMICS.key), DYNAMICS.nullable
+)
+READINGS = Table(
+    {"reading": pl.String, **DYNAMICS.columns}, ("reading", *DYNAMICS.key), DYNAMICS.nullable
 )
 STABILITY = Table(
     {

@@ -19,6 +19,9 @@ ROWS = [
     ("b", "or", 7, 3, -0.1),
 ]
 INTERACTIONS = pl.DataFrame(ROWS, schema=tables.INTERACTIONS.columns, orient="row")
+SHARED = INTERACTIONS.with_columns(
+    share=pl.Series([None, 1.0, 0.8, 0.79, 1.0, None, 0.5, 1.0], dtype=pl.Float64)
+)
 SOLVE = pl.DataFrame(
     {
         "sample_id": ["b", "a"],
@@ -63,6 +66,32 @@ def test_rules(rule, threshold, kept):
         assert keys(select_salient(order, SOLVE, rule, threshold)) == kept
 
 
+@pytest.mark.parametrize(
+    ("threshold", "share", "kept"),
+    [
+        (0.2, 0.8, {A1, A3, AO6, BO7}),  # a share on the threshold is kept
+        (0.2, 0.79, {A1, A3, AO3, AO6, BO7}),
+        (0.3, 0.8, {A1, A3}),
+        (0.3, 0.5, {A1, A3, AO3, B2}),
+        (0.2, 1.0, {A1, AO6, BO7}),
+    ],
+)
+def test_stable(threshold, share, kept):
+    for frame in (SHARED, SHARED.reverse().lazy()):
+        found = select_salient(frame, SOLVE, "stable", threshold, share)
+        assert keys(found) == kept
+        assert found.columns == INTERACTIONS.columns
+    assert keys(select_salient(SHARED, SOLVE, "max_effect", 0.2)) == {A1, A3, AO3, AO6, B2, BO7}
+
+
+def test_stable_needs_shares():
+    with pytest.raises(ValueError, match="interactions: column share is missing, which the sal"):
+        select_salient(INTERACTIONS, SOLVE, "stable", 0.1)
+    for share in (0.0, 1.1):
+        with pytest.raises(ValueError, match="stable_share is a share of extractions, above 0"):
+            select_salient(SHARED, SOLVE, "stable", 0.1, share)
+
+
 def test_ties_of_one_kind_go_by_pattern():
     rows = [("a", "and", p, 2, effect) for p, effect in ((6, 1.0), (3, -1.0), (5, 1.0))]
     frame = pl.DataFrame(rows, schema=tables.INTERACTIONS.columns, orient="row")
@@ -100,6 +129,12 @@ def test_a_rule_of_ones_own(monkeypatch):
 SCHEMA = yaml.safe_load(study_config.SCHEMA_PATH.read_text())
 
 
+CHOICES = {
+    "salience": SCHEMA["properties"]["salience"],
+    "sensitivity": SCHEMA["properties"]["sensitivity"]["properties"]["salience"]["items"],
+}
+
+
 def words(name):
     """A text of the config schema, on one line."""
     return " ".join(SCHEMA["$defs"][name]["description"].split())
@@ -107,15 +142,13 @@ def words(name):
 
 def test_config_schema_has_the_rules_and_their_descriptions():
     assert SCHEMA["$defs"]["salience_rule"]["enum"] == list(RULES)
+    varied = CHOICES["sensitivity"]["properties"]["rule"]["enum"]
+    assert varied == [name for name, rule in RULES.items() if rule.starts_from is None]
+    share = CHOICES["salience"]["properties"]["stable_share"]
+    assert share["default"] == salience.STABLE_SHARE
     for name, rule in RULES.items():
         assert f" {name}: {rule.description}." in words("salience_rule")
         assert f" {name}: {rule.threshold}." in words("salience_threshold")
-
-
-CHOICES = {
-    "salience": SCHEMA["properties"]["salience"],
-    "sensitivity": SCHEMA["properties"]["sensitivity"]["properties"]["salience"]["items"],
-}
 
 
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
@@ -124,8 +157,8 @@ def test_config_schema_allows_the_thresholds_that_the_rule_allows(choice, rule):
     validator = Draft202012Validator({**choice, "$defs": SCHEMA["$defs"]})
     for threshold in (-1.0, 0, 0.5, 1, 1.5, 50):
         try:
-            select_salient(INTERACTIONS, SOLVE, rule, threshold)
-            is_allowed = True
+            select_salient(SHARED, SOLVE, rule, threshold)
+            is_allowed = choice is CHOICES["salience"] or RULES[rule].starts_from is None
         except ValueError:
             is_allowed = False
         assert validator.is_valid({"rule": rule, "threshold": threshold}) == is_allowed, threshold
@@ -147,3 +180,19 @@ def test_from_files(tmp_path):
         found = read_salient(*paths, {"rule": rule, "threshold": threshold})
         assert found.equals(in_memory)
         assert found.equals(found.sort("sample_id", "kind", "pattern"))
+
+
+def test_shares_from_files(tmp_path):
+    paths = tmp_path / "step-0.parquet", tmp_path / "step-0.solve.parquet"
+    for frame, path, table in zip(
+        (SHARED, SOLVE), paths, (tables.SELECTION, tables.SOLVE), strict=True
+    ):
+        tables.write(frame, path, table, created_by="test", config_hash="0")
+    choice = {"rule": "stable", "threshold": 0.2, "stable_share": 0.9}
+    assert keys(read_salient(*paths, choice)) == {A1, AO6, BO7}
+    choice = {"rule": "max_effect", "threshold": 0.2, "stable_share": 0.9}
+    expected = select_salient(INTERACTIONS, SOLVE, "max_effect", 0.2)
+    assert read_salient(*paths, choice).equals(expected)
+    tables.write(INTERACTIONS, paths[0], tables.INTERACTIONS, created_by="test", config_hash="0")
+    with pytest.raises(ValueError, match=r"step-0\.parquet: column share is missing; rebuild this"):
+        read_salient(*paths, {"rule": "stable", "threshold": 0.2})

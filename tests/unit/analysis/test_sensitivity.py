@@ -9,9 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sft_interactions import tables
 from sft_interactions.analysis import sensitivity
-from sft_interactions.analysis.dynamics import classify
+from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Cells, ratios
 from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.selection import Selector, extract_with_shares
 from sft_interactions.analysis.sensitivity import (
     Choice,
     choices,
@@ -19,6 +21,8 @@ from sft_interactions.analysis.sensitivity import (
     vary_findings,
     vary_salience,
 )
+from sft_interactions.analysis.stability import UnchangedRun, noise_perturbation
+from sft_interactions.analysis.stages import detect_stages
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import NOISE_SCALES, extract
 from sft_interactions.extraction.tie_break import TIE_BREAKS
@@ -204,6 +208,76 @@ def test_mask_embeddings_without_a_reference_model(values):
     tested = choices(OWN, [], [], [], [], list(by_kind), has_reference=False)
     rows = vary_findings(by_kind, {}, SAMPLES, tested, **SETTINGS)
     assert rows["choice"].unique(maintain_order=True).to_list() == list(tested)
+
+
+STABLE = {"rule": "stable", "threshold": 0.05, "stable_share": 0.7}
+SELECTION = {"draws": 2, "noise": 0.05, "noise_ratios": [0.02, 0.08], "tie_breaks": ["high_order"]}
+
+
+@pytest.mark.slow
+def test_a_study_of_stable_interactions_has_them_under_every_choice(values):
+    reference = {"before SFT": values[0] + 0.05, "tuned": values[9]}
+    errors = {step: 0.01 * (1 + step) for step in values}
+    own = replace(OWN, salience=STABLE)
+    rows = vary_findings(
+        {"token": values},
+        {"token": reference},
+        SAMPLES,
+        {"own": own, "other": OWN, "ratio": replace(own, noise_ratio=0.1)},
+        **SETTINGS,
+        errors={"token": errors},
+        reference_errors={"token": {"before SFT": 0.02, "tuned": 0.03}},
+        selection=SELECTION,
+    )
+    found = rows.filter(choice="own").drop("position", "choice", "boundary_step")
+
+    # The same by the stages of the workflow.
+    selector = Selector(SELECTION, STABLE, SETTINGS["seed"])
+
+    def salient(v, error):
+        return select_salient(*extract_with_shares(v, SAMPLES, selector, error=error), **STABLE)
+
+    at_steps = {step: salient(v, errors[step]) for step, v in values.items()}
+    in_reference = salient(reference["before SFT"], 0.02)
+    run = UnchangedRun(
+        values[0],
+        SAMPLES,
+        list(values),
+        noise_perturbation(1e-3),
+        noise_ratio=0.04,
+        draws=2,
+        seed=0,
+        errors=errors,
+        add_shares=selector,
+    )
+    dynamics, *floor = [
+        tables.check(add_generalizability(rows, in_reference, 3), tables.DYNAMICS, "test")
+        for rows in (classify(at_steps), *run.classify(STABLE))
+    ]
+    bootstrap = SETTINGS["bootstrap"]
+    stages = detect_stages(dynamics, None, SAMPLES, list(values), 3, share=0.9, seed=0, **bootstrap)
+    parts = measure_parts(
+        dynamics, floor, SAMPLES, list(values), stages, 3, unchanged_samples=6, seed=0, **bootstrap
+    )
+    expected = conclude(parts.with_columns(run=pl.lit(""))).drop("run")
+    assert found.equals(expected.select(found.columns))
+    unlike = rows.filter(choice="other").drop("position", "choice", "boundary_step")
+    assert not unlike.equals(found)
+
+
+def test_stable_interactions_need_their_settings_and_one_threshold(values):
+    own = replace(OWN, salience=STABLE)
+    with pytest.raises(ValueError, match="selection: missing; the salience rule stable needs it"):
+        vary(values, other=own)
+    twice = {"a": own, "b": replace(own, salience={**STABLE, "threshold": 0.1})}
+    with pytest.raises(ValueError, match="the rule stable can be the study's own alone"):
+        vary_findings({"token": values}, {}, SAMPLES, twice, **SETTINGS, selection=SELECTION)
+
+
+def test_settings_that_a_rule_leaves_alone_make_no_choice():
+    own = replace(OWN, salience={**OWN.salience, "stable_share": 0.8})
+    found = choices(own, [dict(OWN.salience)], [], [], [], [], has_reference=False)
+    assert not any(name.startswith("salience") for name in found)
 
 
 def test_salience_sweep_matches_a_single_rule(values):

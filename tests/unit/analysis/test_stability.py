@@ -5,6 +5,7 @@ import pytest
 
 from sft_interactions.analysis import stability
 from sft_interactions.analysis.salience import select_salient
+from sft_interactions.analysis.selection import Selector, extract_with_shares
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import NOISE_SCALES, extract, reconstruct
 
@@ -147,3 +148,47 @@ def test_the_mean_is_over_samples_that_are_not_extracted_too(values):
         {0: values}, SAMPLES, [stability.Perturbation("none")], SALIENCE, n_samples=2, **common
     )
     assert two["sample_id"].to_list() == SAMPLES[:2]
+
+
+STABLE = {"rule": "stable", "threshold": 0.05, "stable_share": 0.8}
+SELECTION = {
+    "draws": 3,
+    "noise": 0.05,
+    "noise_ratios": [0.02, 0.08],
+    "tie_breaks": ["canonical", "high_order", "prefer_or"],
+}
+
+
+@pytest.mark.parametrize("scale", NOISE_SCALES)
+def test_the_floor_of_stable_interactions_is_made_of_shares_of_its_own(values, scale):
+    selector = Selector(SELECTION, STABLE, 5, scale)
+    common = {"noise_ratio": 0.04, "noise_scale": scale, "seed": 0, "n_samples": 2}
+    noise, errors = stability.noise_perturbation(0.1), {0: 0.03, 4: 0.04}
+    run = stability.UnchangedRun(
+        values, SAMPLES, [0, 4], noise, draws=2, errors=errors, add_shares=selector, **common
+    )
+    key = ["sample_id", "kind", "pattern", "effect"]
+
+    def expected(v, error):
+        shared, solve = extract_with_shares(v, SAMPLES, selector, error=error)
+        salient = select_salient(shared, solve, **STABLE)
+        return salient.filter(pl.col("sample_id") < "c").select(key).sort(key)
+
+    for draw, rows in enumerate(run.classify(STABLE)):
+        before = rows.filter(pl.col("step") == 0).select(key).sort(key)
+        pl.testing.assert_frame_equal(before, expected(values, 0.03))
+        noisy = stability.perturb(
+            values, SAMPLES, noise, f"draw-{draw}-step-4", seed=0, noise_scale=scale, error=0.05
+        )
+        after = rows.filter(pl.col("step") == 4, pl.col("class") != "removed")
+        pl.testing.assert_frame_equal(after.select(key).sort(key), expected(noisy, 0.04))
+    measured = stability.measure(
+        {0: values}, SAMPLES, [noise], STABLE, errors=errors, add_shares=selector, **common
+    )
+    noisy = stability.perturb(
+        values, SAMPLES, noise, "step-0", seed=0, noise_scale=scale, error=0.03
+    )
+    agreement = stability.compare(expected(values, 0.03), expected(noisy, 0.03), SAMPLES[:2])
+    assert measured["jaccard"].to_list() == agreement["jaccard"].to_list()
+    with pytest.raises(ValueError, match="column share is missing"):
+        stability.measure({0: values}, SAMPLES, [noise], STABLE, **common)

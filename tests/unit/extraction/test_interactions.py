@@ -1,5 +1,7 @@
 """From log-odds to values, from solutions to rows, and what is refused."""
 
+from dataclasses import fields
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ from sft_interactions.extraction import Extraction, extract, reconstruct
 from sft_interactions.extraction.interactions import (
     check_certificates,
     from_extraction,
+    to_extraction,
     to_values,
 )
 
@@ -139,3 +142,32 @@ def test_certificates():
         check_certificates(certificate(l1_lower_bound=9.9), 1e-6, "r, step 5")
     with pytest.raises(ValueError, match=r"^r, step 5, sample a: .*1\.100e-01.*report it"):
         check_certificates(certificate(max_residual=0.11), 1e-6, "r, step 5")
+
+
+def test_solutions_come_back_from_their_tables():
+    samples = ["a", "b", "c"]
+    v = np.random.default_rng(0).normal(size=(3, 16)).cumsum(axis=1)
+    solved = extract(v)
+    interactions, solve = from_extraction(samples, v, solved)
+    found = to_extraction(samples[::-1], interactions.reverse(), solve)
+    for field in fields(solved):
+        np.testing.assert_array_equal(
+            getattr(found, field.name), getattr(solved, field.name)[::-1], err_msg=field.name
+        )
+
+
+@pytest.mark.parametrize(
+    ("samples", "kept", "message"),
+    [
+        (["a", "b"], ["a", "b"], "the tables hold 3 samples"),
+        (["a", "b", "d"], ["a", "b", "c"], "the tables hold 3 samples"),
+        (["a", "b"], ["a", "c"], "of other samples"),
+    ],
+)
+def test_solutions_of_other_samples_are_refused(samples, kept, message):
+    v = np.random.default_rng(0).normal(size=(3, 8))
+    interactions, solve = from_extraction(["a", "b", "c"], v, extract(v))
+    if message == "of other samples":
+        solve = solve.filter(pl.col("sample_id").is_in(samples))
+    with pytest.raises(ValueError, match=message):
+        to_extraction(samples, interactions.filter(pl.col("sample_id").is_in(kept)), solve)

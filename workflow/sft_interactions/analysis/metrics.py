@@ -16,6 +16,8 @@ from sft_interactions import tables
 from sft_interactions.analysis.dynamics import CLASSES, PRESERVED
 
 KINDS = ("and", "or", "both")
+# Metrics that are given for each reading too.
+READ = ("count", "strength_total", "mean_order", "gamma", "rho")
 _FLOORS = {"count": "churn_floor", "rho": "rho_churn_floor", "gamma": "gamma_churn_floor"}
 _SIGN_DRAWS = 512
 
@@ -91,6 +93,7 @@ def compute_metrics(
     seed: int,
     unchanged: Sequence[pl.DataFrame] = (),
     unchanged_samples: int | None = None,
+    readings: Mapping[str, pl.DataFrame] | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """Metrics of every checkpoint, class and kind, over all samples.
@@ -111,6 +114,9 @@ def compute_metrics(
     - ``churn_floor``, ``gamma_churn_floor``, ``rho_churn_floor``: what count, gamma and rho would be if
       nothing but noise had changed since the first checkpoint; means over draws and samples.
 
+    - ``count_certain``, ``count_joint`` and so on, for the metrics of :data:`READ`: the same under another
+      reading of the tables, see :mod:`~sft_interactions.analysis.readings`.
+
     Emerged and removed do not apply to the first checkpoint; their values there are null.
 
     Args:
@@ -124,6 +130,7 @@ def compute_metrics(
         unchanged: draws of a run in which nothing but noise changes, in the form of ``dynamics``;
             without any there is no churn floor.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover; None for all.
+        readings: name of a reading to its rows, in the form of ``dynamics``.
         weights: (resamples, samples) how often each resample draws each sample; by default
             :func:`bootstrap_weights`.
 
@@ -137,6 +144,7 @@ def compute_metrics(
     covered = (np.arange(len(samples)) < n_covered).astype(float)
     cells = Cells(dynamics, samples)
     draws = [Cells(rows, samples) for rows in unchanged]
+    read = {name: Cells(rows, samples) for name, rows in (readings or {}).items()}
     records: list[tuple[object, ...]] = []
     for step, label in product(steps, CLASSES):
         applies = label == PRESERVED or step != min(steps)
@@ -157,6 +165,12 @@ def compute_metrics(
             for metric, (numerator, denominator) in floors.items():
                 summary = summarize(numerator * covered, denominator * covered, weights, level)
                 records.append((step, label, "both", None, metric, *summary))
+            for name, of_reading in read.items():
+                for ratio in ratios(of_reading.rows(step, label), "both", len(samples), n_players):
+                    if ratio.order is None and ratio.metric in READ:
+                        summary = summarize(ratio.numerator, ratio.denominator, weights, level)
+                        metric = f"{ratio.metric}_{name}"
+                        records.append((step, label, "both", None, metric, *summary))
     return pl.DataFrame(records, schema=dict(tables.METRICS.columns), orient="row")
 
 

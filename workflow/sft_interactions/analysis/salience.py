@@ -7,18 +7,27 @@ texts and limits to the config schema (CONTRIBUTING.md); nothing else knows the 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import polars as pl
 
 from sft_interactions import tables
 
+STABLE_SHARE = 0.8
+
 
 class Salience(TypedDict):
-    """A salience rule and its threshold τ, as the block ``salience`` of a config has them."""
+    """A salience rule and its threshold τ, as the block ``salience`` of a config has them.
+
+    Attributes:
+        rule: name of one of :data:`RULES`.
+        threshold: τ of the rule.
+        stable_share: see :func:`select_salient`; rules that need no shares leave it alone.
+    """
 
     rule: str
     threshold: float
+    stable_share: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class Rule:
         is_whole: the threshold must be a whole number.
         is_share_of_largest: what is kept is |effect| >= threshold x the sample's largest
             |effect|, so that a figure of such shares can show the threshold.
+        starts_from: the rule whose salient rows are then kept by their column ``share``, which
+            :class:`~sft_interactions.analysis.selection.Selector` adds; None for a rule that needs none.
     """
 
     description: str
@@ -42,6 +53,7 @@ class Rule:
     maximum: float | None = None
     is_whole: bool = False
     is_share_of_largest: bool = False
+    starts_from: str | None = None
 
 
 _size = pl.col("effect").abs()
@@ -95,35 +107,73 @@ RULES: Mapping[str, Rule] = {
         _top_k,
         is_whole=True,
     ),
+    "stable": Rule(
+        "as max_effect, and with the same sign in at least stable_share of the perturbed extractions "
+        "(stability.selection)",
+        "as of max_effect",
+        _max_effect,
+        maximum=1.0,
+        starts_from="max_effect",
+    ),
 }
 """Every salience rule by its name in the config."""
 
 
+def without_shares(salience: Salience) -> Salience:
+    """The rule that a rule starts from which needs shares, with its threshold; others as they are."""
+    starts_from = RULES[salience["rule"]].starts_from
+    return {"rule": starts_from or salience["rule"], "threshold": salience["threshold"]}
+
+
 def select_salient(
-    interactions: pl.DataFrame | pl.LazyFrame, solve: pl.DataFrame, rule: str, threshold: float
+    interactions: pl.DataFrame | pl.LazyFrame,
+    solve: pl.DataFrame,
+    rule: str,
+    threshold: float,
+    stable_share: float = STABLE_SHARE,
 ) -> pl.DataFrame:
     """Salient AND and OR interactions of orders >= 1, sample by sample, sorted.
 
     Args:
-        interactions: rows of an ``interactions`` table (the bias is left out). A lazy frame is read in
-            pieces, so that no more than the salient rows is in memory; ``top_k`` reads it whole.
+        interactions: rows of an ``interactions`` table (the bias is left out), under the rule ``stable``
+            with ``share``. A lazy frame is read in pieces, so that no more than the salient rows is in
+            memory; ``top_k`` reads it whole.
         solve: rows of the ``solve`` table of the same checkpoint; gives |v(N) - v(empty)|.
         rule: name of one of :data:`RULES`.
         threshold: tau of the rule.
+        stable_share: least ``share`` that the rule ``stable`` keeps, above 0 and at most 1.
 
     Returns:
-        Rows of ``interactions``, with the kinds AND and OR alone, sorted by sample_id, kind, pattern.
+        Rows of ``interactions``, with the kinds AND and OR alone, sorted by sample_id, kind, pattern, and
+        without ``share``.
 
     Raises:
-        ValueError: unknown rule, or a threshold that the rule does not allow.
+        ValueError: unknown rule, a threshold or share that the rule does not allow, or no ``share`` where
+            the rule needs it.
     """
     if rule not in RULES:
         raise ValueError(f"unknown salience rule {rule!r}; choose from {', '.join(RULES)}")
     _check_threshold(rule, threshold)
     effects = interactions.lazy().filter(pl.col("kind") != "bias")
     salient = RULES[rule].keep(effects, solve, threshold)
+    if RULES[rule].starts_from is not None:
+        salient = _with_share(salient, rule, stable_share)
     kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
-    return _collect(salient).with_columns(kind).sort("sample_id", "kind", "pattern")
+    kept = _collect(salient.drop("share", strict=False))
+    return kept.with_columns(kind).sort("sample_id", "kind", "pattern")
+
+
+def _with_share(salient: pl.LazyFrame, rule: str, stable_share: float) -> pl.LazyFrame:
+    if not 0 < stable_share <= 1:
+        raise ValueError(
+            f"stable_share is a share of extractions, above 0 and at most 1, not {stable_share:g}"
+        )
+    if "share" not in salient.collect_schema():
+        raise ValueError(
+            f"interactions: column share is missing, which the salience rule {rule} needs; add it with "
+            "analysis.selection"
+        )
+    return salient.filter(pl.col("share") >= stable_share)
 
 
 def _check_threshold(name: str, threshold: float) -> None:
@@ -147,15 +197,17 @@ def read_salient(
     """Salient interactions of one checkpoint, from its two tables.
 
     Args:
-        interactions_path: file of the ``interactions`` table.
+        interactions_path: file of the ``interactions`` table, under the rule ``stable`` of ``selection``.
         solve_path: file of the ``solve`` table.
-        salience: ``rule`` and ``threshold`` of :func:`select_salient`.
+        salience: ``rule``, ``threshold`` and ``stable_share`` of :func:`select_salient`.
 
     Raises:
         ValueError: as :func:`select_salient` and :func:`~sft_interactions.tables.scan`.
     """
+    rule = RULES.get(salience["rule"])
+    needs_share = rule is not None and rule.starts_from is not None
     return select_salient(
-        tables.scan(interactions_path, tables.INTERACTIONS),
+        tables.scan(interactions_path, tables.SELECTION if needs_share else tables.INTERACTIONS),
         tables.read(solve_path, tables.SOLVE),
         **salience,
     )

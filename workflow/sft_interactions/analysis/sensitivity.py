@@ -1,7 +1,8 @@
 """The findings and the three classes under other choices than the study's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,8 @@ from sft_interactions import tables
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
-from sft_interactions.analysis.salience import Salience, select_salient
+from sft_interactions.analysis.salience import RULES, Salience, select_salient
+from sft_interactions.analysis.selection import Selection, Selector
 from sft_interactions.analysis.stability import (
     ChurnFloor,
     Progress,
@@ -131,7 +133,7 @@ def choices(
     """
     found = {"the study's own": own}
     for rule in salience:
-        if rule != own.salience:
+        if (rule["rule"], rule["threshold"]) != (own.salience["rule"], own.salience["threshold"]):
             name = f"salience: {rule['rule']} {rule['threshold']:g}"
             found[name] = replace(own, salience=rule)
     for ratio in noise_ratios:
@@ -179,6 +181,8 @@ def vary_findings(
     removed_share: float,
     seed: int,
     errors: Mapping[str, Mapping[int, float]] | None = None,
+    reference_errors: Mapping[str, Mapping[str, float]] | None = None,
+    selection: Selection | None = None,
     progress: Progress = lambda _: None,
 ) -> pl.DataFrame:
     """Test the findings under every choice: extraction, classes, stages and churn floor anew.
@@ -194,12 +198,20 @@ def vary_findings(
         seed: seed of the noise and of the bootstrap.
         errors: mask embedding to step to the measured error of its log-odds, see
             :class:`~sft_interactions.analysis.stability.UnchangedRun`; none by default.
+        reference_errors: the same of the reference model, by mask embedding and ``reference_model``.
+        selection: perturbed extractions, made anew under every choice if one has the salience rule
+            ``stable``, of which there may be one with its thresholds: the study's own.
         progress: called with 1 after each choice.
 
     Returns:
         Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
         and the ``boundary_step`` under it.
+
+    Raises:
+        ValueError: a choice has the salience rule ``stable`` and there is no ``selection``, or two choices
+            have it with other thresholds.
     """
+    stable = _stable_salience(tested.values(), selection)
     extracted: dict[tuple[str, float, str, str], _Solved] = {}
     parts = []
     for position, (name, choice) in enumerate(tested.items()):
@@ -213,6 +225,12 @@ def vary_findings(
                 stability=stability,
                 seed=seed,
                 errors=None if errors is None else errors[choice.mask_embedding],
+                reference_errors=None
+                if reference_errors is None
+                else reference_errors[choice.mask_embedding],
+                selector=None
+                if stable is None or selection is None
+                else Selector(selection, stable, seed, choice.noise_scale),
             )
         found = _test_findings(
             choice,
@@ -231,6 +249,21 @@ def vary_findings(
     return pl.concat(parts)
 
 
+def _stable_salience(tested: Iterable[Choice], selection: Selection | None) -> Salience | None:
+    """The salience of the choices that needs shares, if there is one."""
+    found: list[Salience] = []
+    for choice in tested:
+        if RULES[choice.salience["rule"]].starts_from is not None and choice.salience not in found:
+            found.append(choice.salience)
+    if len(found) > 1:
+        raise ValueError(
+            f"salience: {found} are varied; the rule stable can be the study's own alone"
+        )
+    if found and selection is None:
+        raise ValueError("selection: missing; the salience rule stable needs it")
+    return found[0] if found else None
+
+
 def _solve(
     choice: Choice,
     values: Mapping[int, NDArray[np.float64]],
@@ -240,22 +273,30 @@ def _solve(
     stability: ChurnFloor,
     seed: int,
     errors: Mapping[int, float] | None,
+    reference_errors: Mapping[str, float] | None,
+    selector: Selector | None,
 ) -> _Solved:
     """Extract a run, its reference model and its churn floor, under one mask embedding."""
 
-    def tables_of(v: NDArray[np.float64]) -> Checkpoint:
+    def tables_of(v: NDArray[np.float64], error: float) -> Checkpoint:
         solved = extract(
             v,
             noise_ratio=choice.noise_ratio,
             noise_scale=choice.noise_scale,
             tie_break=choice.tie_break,
         )
-        return from_extraction(list(samples), v, solved)
+        interactions, solve = from_extraction(list(samples), v, solved)
+        if selector is not None:
+            interactions = selector(interactions, v, samples, error=error)
+        return interactions, solve
+
+    def error_of(measured: Mapping[Any, float] | None, key: object) -> float:
+        return 0.0 if measured is None else measured[key]
 
     noise = noise_perturbation(stability["churn_noise"])
     return _Solved(
-        {step: tables_of(v) for step, v in values.items()},
-        {name: tables_of(v) for name, v in references.items()},
+        {step: tables_of(v, error_of(errors, step)) for step, v in values.items()},
+        {name: tables_of(v, error_of(reference_errors, name)) for name, v in references.items()},
         UnchangedRun(
             values[min(values)],
             samples,
@@ -267,6 +308,7 @@ def _solve(
             draws=stability["draws"],
             seed=seed,
             errors=errors,
+            add_shares=selector,
         ),
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import bootstrap_weights, summarize
 from sft_interactions.analysis.runs import Checkpoint
-from sft_interactions.analysis.salience import Salience, select_salient
+from sft_interactions.analysis.salience import Salience, read_salient
 
 STRENGTH_SHARE = 0.9
 # A sample with a log-odds difference below this share of its log-odds range has a small one.
@@ -143,11 +143,12 @@ def read_sparsity(checkpoint: Checkpoint, n_players: int, salience: Salience) ->
     Args:
         checkpoint: with its ``interactions`` and ``solve`` table.
         n_players: number of players of a prompt.
-        salience: rule and threshold of :func:`~sft_interactions.analysis.salience.select_salient`.
+        salience: see :func:`~sft_interactions.analysis.salience.read_salient`.
     """
-    interactions = tables.read(checkpoint.tables["interactions"], tables.INTERACTIONS)
-    solve = tables.read(checkpoint.tables["solve"], tables.SOLVE)
-    salient = select_salient(interactions, solve, **salience)
+    paths = checkpoint.tables
+    interactions = tables.read(paths["interactions"], tables.INTERACTIONS)
+    solve = tables.read(paths["solve"], tables.SOLVE)
+    salient = read_salient(paths["interactions"], paths["solve"], salience)
     return Sparsity(
         checkpoint.label,
         checkpoint.step,
@@ -179,11 +180,12 @@ def tabulate(
     parts = []
     for checkpoints in runs:
         for step, checkpoint in checkpoints.items():
-            interactions = tables.read(checkpoint.tables["interactions"], tables.INTERACTIONS)
-            solve = tables.read(checkpoint.tables["solve"], tables.SOLVE)
+            paths = checkpoint.tables
+            interactions = tables.read(paths["interactions"], tables.INTERACTIONS)
+            solve = tables.read(paths["solve"], tables.SOLVE)
             summary = summarize_counts(
                 interactions,
-                select_salient(interactions, solve, **salience),
+                read_salient(paths["interactions"], paths["solve"], salience),
                 solve,
                 resamples=resamples,
                 level=level,

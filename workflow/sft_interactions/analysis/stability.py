@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,20 @@ from sft_interactions.extraction.program import Extraction, extract, noise_bound
 ROUNDINGS = 16
 
 Progress = Callable[[int], None]
+
+
+class AddShares(Protocol):
+    """What :class:`~sft_interactions.analysis.selection.Selector` does, for the rule ``stable``."""
+
+    def __call__(
+        self,
+        interactions: pl.DataFrame,
+        values: NDArray[np.float64],
+        samples: Sequence[str],
+        *,
+        n_samples: int | None,
+        error: float,
+    ) -> pl.DataFrame: ...
 
 
 class ChurnFloor(TypedDict):
@@ -155,6 +169,7 @@ def measure(
     n_samples: int | None = None,
     seed: int,
     errors: Mapping[int, float] | None = None,
+    add_shares: AddShares | None = None,
     progress: Progress = lambda _: None,
 ) -> pl.DataFrame:
     """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
@@ -169,6 +184,7 @@ def measure(
         n_samples: how many samples, the first, are extracted; None for all.
         seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square); none by default.
+        add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
         progress: called with the number of extractions that have just been made, of
             samples · checkpoints · (1 + perturbations).
 
@@ -181,12 +197,15 @@ def measure(
     covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
     solve = partial(
         _extract,
-        samples=covered,
+        samples=samples,
+        n_samples=len(covered),
         noise_ratio=noise_ratio,
         noise_scale=noise_scale,
+        errors=[errors[step] for step in steps],
+        add_shares=add_shares,
         progress=progress,
     )
-    canonical = solve([values[step] for step in steps], tie_break="canonical")
+    canonical = solve([values[step][: len(samples)] for step in steps], tie_break="canonical")
     size = np.abs(canonical.effects).sum(axis=1)
     parts = []
     for perturbation in checked:
@@ -207,7 +226,7 @@ def measure(
         for number, step in enumerate(steps):
             rows = slice(number * len(covered), (number + 1) * len(covered))
             agreement = compare(
-                canonical.salient(rows, salience), other.salient(rows, salience), covered
+                canonical.salient(number, salience), other.salient(number, salience), covered
             )
             with np.errstate(invalid="ignore", divide="ignore"):
                 distance = moved[rows] / size[rows]
@@ -240,6 +259,7 @@ class UnchangedRun:
         seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square), added to the noise with
             that of the first; none by default.
+        add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
         progress: called with the number of extractions that have just been made, of
             samples · (1 + draws · (checkpoints − 1)).
     """
@@ -257,6 +277,7 @@ class UnchangedRun:
         draws: int,
         seed: int,
         errors: Mapping[int, float] | None = None,
+        add_shares: AddShares | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
         self.first, *self.later = sorted(steps)
@@ -277,51 +298,70 @@ class UnchangedRun:
             for step in self.later
         ]
         self._extracted = _extract(
-            [values, *noisy],
-            samples=covered,
+            [values[: len(samples)], *noisy],
+            samples=samples,
+            n_samples=len(covered),
             tie_break=perturbation.tie_break,
             noise_ratio=noise_ratio,
             noise_scale=noise_scale,
+            errors=[errors[self.first], *[errors[step] for step in self.later] * draws],
+            add_shares=add_shares,
             progress=progress,
         )
 
     def classify(self, salience: Salience) -> list[pl.DataFrame]:
         """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`."""
-        before = self._salient(0, salience)
+        before = self._extracted.salient(0, salience)
         runs = []
         for draw in range(self.draws):
             place = 1 + draw * len(self.later)
             after = {
-                step: self._salient(place + number, salience)
+                step: self._extracted.salient(place + number, salience)
                 for number, step in enumerate(self.later)
             }
             runs.append(classify({self.first: before, **after}))
         return runs
 
-    def _salient(self, place: int, salience: Salience) -> pl.DataFrame:
-        """Salient interactions of the first checkpoint (0) or of the checkpoints of the draws, in turn."""
-        start = place * self.n_samples
-        return self._extracted.salient(slice(start, start + self.n_samples), salience)
-
 
 class _Extracted:
-    """Solutions of a batch, from which the salient interactions of any run of rows can be taken.
+    """Solutions of the first samples of several checkpoints, or draws of noise.
 
     Args:
-        values: (B, 2^n) v.
-        ids: (B,) sample ids.
-        solved: their solutions.
+        checkpoints: v of each, (B, 2^n).
+        samples: (B,) sample ids.
+        n_samples: how many of them are solved.
+        solved: the solutions, checkpoint after checkpoint.
+        errors: measured error of the log-odds of each checkpoint.
+        add_shares: adds the column ``share`` to the interactions of a checkpoint; None for none.
 
     Attributes:
-        effects: (B, 2^(n + 1)) of AND, then of OR.
+        effects: (checkpoints · n_samples, 2^(n + 1)) of AND, then of OR.
     """
 
-    def __init__(self, values: NDArray[np.float64], ids: Sequence[str], solved: Extraction) -> None:
-        self._values, self._ids, self._solved = values, ids, solved
+    def __init__(
+        self,
+        checkpoints: Sequence[NDArray[np.float64]],
+        samples: Sequence[str],
+        n_samples: int,
+        solved: Extraction,
+        errors: Sequence[float],
+        add_shares: AddShares | None,
+    ) -> None:
+        self._checkpoints, self._samples, self._n_samples = checkpoints, samples, n_samples
+        self._solved, self._errors, self._add_shares = solved, errors, add_shares
+        self._tables: dict[int, tuple[pl.DataFrame, pl.DataFrame]] = {}
         self.effects = np.concatenate([solved.and_effects, solved.or_effects], axis=1)
 
-    def salient(self, rows: slice, salience: Salience) -> pl.DataFrame:
-        """Salient interactions of some rows, whose sample ids must differ."""
+    def salient(self, place: int, salience: Salience) -> pl.DataFrame:
+        """Salient interactions of a checkpoint, by its place."""
+        # Shares take many extractions, and one checkpoint is asked for under several salience rules.
+        if place not in self._tables:
+            self._tables[place] = self._make_tables(place)
+        return select_salient(*self._tables[place], **salience)
+
+    def _make_tables(self, place: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        start = place * self._n_samples
+        rows = slice(start, start + self._n_samples)
         solved = self._solved
         part = Extraction(
             and_effects=solved.and_effects[rows],
@@ -334,8 +374,17 @@ class _Extracted:
             max_residual=solved.max_residual[rows],
             iterations=solved.iterations[rows],
         )
-        interactions, solve = from_extraction(list(self._ids[rows]), self._values[rows], part)
-        return select_salient(interactions, solve, **salience)
+        values, covered = self._checkpoints[place], list(self._samples[: self._n_samples])
+        interactions, solve = from_extraction(covered, values[: self._n_samples], part)
+        if self._add_shares is not None:
+            interactions = self._add_shares(
+                interactions,
+                values,
+                self._samples,
+                n_samples=self._n_samples,
+                error=self._errors[place],
+            )
+        return interactions, solve
 
 
 def _rows_needed(samples: Sequence[str], n_samples: int | None, noise_scale: str) -> Sequence[str]:
@@ -347,21 +396,26 @@ def _extract(
     checkpoints: Sequence[NDArray[np.float64]],
     *,
     samples: Sequence[str],
+    n_samples: int,
     tie_break: str,
     noise_ratio: float,
     noise_scale: str,
+    errors: Sequence[float],
+    add_shares: AddShares | None,
     progress: Progress,
 ) -> _Extracted:
     """Solve the first samples of several checkpoints, or draws of noise, in one batch.
 
     Args:
         checkpoints: v of each, (B, 2^n), whose noise bounds are its own.
-        samples: ids of the samples that are extracted, the first of the rows.
+        samples: (B,) sample ids.
+        n_samples: how many samples, the first, are solved.
     """
-    n_samples = len(samples)
-    values = np.concatenate([v[:n_samples] for v in checkpoints])
     bounds = [noise_bounds(v, noise_ratio, noise_scale)[:n_samples] for v in checkpoints]
     solved = extract(
-        values, noise_bound=np.concatenate(bounds), tie_break=tie_break, progress=progress
+        np.concatenate([v[:n_samples] for v in checkpoints]),
+        noise_bound=np.concatenate(bounds),
+        tie_break=tie_break,
+        progress=progress,
     )
-    return _Extracted(values, list(samples) * len(checkpoints), solved)
+    return _Extracted(checkpoints, samples, n_samples, solved, errors, add_shares)

@@ -1,5 +1,7 @@
 """From the table of log-odds to the table of interactions."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -112,6 +114,48 @@ def _rows_of_effects(
             "effect": effects[row, pattern],
         },
         schema_overrides=_INTERACTIONS,
+    )
+
+
+def to_extraction(
+    samples: Sequence[str], interactions: pl.DataFrame, solve: pl.DataFrame
+) -> Extraction:
+    """The solutions that two tables hold, the inverse of :func:`from_extraction`.
+
+    Args:
+        samples: (B,) sample ids, the order of the solutions.
+        interactions: rows of the ``interactions`` table.
+        solve: rows of the ``solve`` table.
+
+    Raises:
+        ValueError: the tables have other samples, or samples differ in their number of players.
+    """
+    order = pl.DataFrame({"sample_id": list(samples), "row": range(len(samples))})
+    solved = order.join(solve, on="sample_id", how="left", maintain_order="left")
+    placed = interactions.join(order, on="sample_id", how="left")
+    n = solve["n_players"].unique()
+    if len(n) != 1 or len(solve) != len(samples) or solved["l1"].has_nulls():
+        raise ValueError(
+            f"the tables hold {len(solve)} samples of {sorted(n)} players, {len(samples)} are asked for; "
+            "rebuild the interactions"
+        )
+    if placed["row"].has_nulls():
+        raise ValueError("the interactions are of other samples; rebuild them")
+    arrays = {}
+    for kind in ("and", "or", "bias"):
+        rows = placed.filter(pl.col("kind") == kind)
+        arrays[kind] = np.zeros((len(samples), 1 << int(n[0])))
+        arrays[kind][rows["row"].to_numpy(), rows["pattern"].to_numpy()] = rows["effect"].to_numpy()
+    return Extraction(
+        and_effects=arrays["and"],
+        or_effects=arrays["or"],
+        bias=arrays["bias"][:, 0],
+        l1=solved["l1"].to_numpy(),
+        l1_lower_bound=solved["l1_lower_bound"].to_numpy(),
+        l1_plain=solved["l1_plain"].to_numpy(),
+        noise_bound=solved["noise_bound"].to_numpy(),
+        max_residual=solved["max_residual"].to_numpy(),
+        iterations=solved["iterations"].to_numpy().astype(np.int64),
     )
 
 

@@ -1,0 +1,29 @@
+import polars as pl
+
+from job import start
+from sft_interactions import tables
+from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.readings import CERTAIN, JOINT, only_certain
+from sft_interactions.analysis.salience import read_salient, select_salient
+
+provenance = start(snakemake)
+params, files = snakemake.params, snakemake.input
+joint = tables.read(files.joint, tables.JOINT)
+salient = {CERTAIN: {}, JOINT: {}}
+for step, interactions, solve, ranges in zip(
+    params.steps, files.interactions, files.solve, files.ranges, strict=True
+):
+    salient[CERTAIN][step] = only_certain(
+        read_salient(interactions, solve, params.salience), tables.read(ranges, tables.RANGES)
+    )
+    salient[JOINT][step] = select_salient(
+        joint.filter(step=step).drop("step"), tables.read(solve, tables.SOLVE), **params.salience
+    )
+reference = read_salient(*files.reference, params.salience) if files.reference else None
+readings = [
+    add_generalizability(classify(of_steps), reference, params.n_players).with_columns(
+        reading=pl.lit(name)
+    )
+    for name, of_steps in salient.items()
+]
+tables.write(pl.concat(readings), snakemake.output[0], tables.READINGS, **provenance)
