@@ -42,6 +42,7 @@ from sft_interactions.analysis.planted import (  # noqa: E402
     score,
 )
 from sft_interactions.analysis.salience import Salience, select_salient  # noqa: E402
+from sft_interactions.analysis.selection import Selector  # noqa: E402
 from sft_interactions.extraction import Extraction, extract  # noqa: E402
 from sft_interactions.extraction.interactions import from_extraction  # noqa: E402
 from sft_interactions.extraction.joint import extract_joint  # noqa: E402
@@ -206,14 +207,37 @@ def keep_joint(reader: Reader, reading: Reading) -> Salient:
     }
 
 
+def keep_stable(reader: Reader, reading: Reading) -> Salient:
+    """Those that most perturbed extractions have, as with the defaults of a study, around the own ζ."""
+    ratio = reading.noise_ratio
+    selector = Selector(
+        {
+            "draws": 10,
+            "noise": 1e-3,
+            "noise_ratios": [ratio / 2, ratio, 2 * ratio],
+            "tie_breaks": ["canonical", "high_order", "prefer_or", "hash-1"],
+        },
+        reading.salience,
+        seed=0,
+        noise_scale=reading.noise_scale,
+    )
+    found = {}
+    for step in reader.run.steps:
+        interactions, solve = reader.tables(reading, step)
+        shares = selector(interactions, reader.values(step), reader.samples)
+        found[step] = select_salient(shares, solve, "stable", reading.threshold)
+    return found
+
+
 KEPT: dict[str, Callable[[Reader, Reading], Salient]] = {
     "all": keep_all,
     "τ of the first checkpoint": keep_above_first,
     "certain sign": keep_certain,
     "joint": keep_joint,
+    "stable": keep_stable,
 }
 # What competes on top of the best of the grid.
-ON_TOP = "certain sign", "joint"
+ON_TOP = "certain sign", "joint", "stable"
 
 
 @dataclass(frozen=True)
