@@ -62,7 +62,7 @@ def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
     assert within[found["on_top"].index(chosen)] or not any(within)
     assert f"chosen: ζ {chosen['noise_ratio']:g}" in done.stdout
     for row in found["readings"]:
-        assert row["blocks"] == 2
+        assert row["blocks"] == row["n_samples"] // row["samples"]
         assert 0 <= row["removed precision"] <= 1
         assert row["removed f1"] <= max(row["removed precision"], row["removed recall"]) + 1e-12
     empty = {"unchanged": ("emerged", "removed"), "overfitting": ("removed",)}
