@@ -23,6 +23,7 @@ try:
         GIVEN_CONFIG, places = config, {}
     else:
         # Snakemake's own YAML takes 0500 for 320 and no for false.
+        config_file.check_command_line(sys.argv)
         GIVEN_CONFIG, places = config_file.read(
             workflow.overwrite_configfiles or ["config/config.yaml"],
             workflow.config_settings.config,

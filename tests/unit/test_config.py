@@ -398,6 +398,16 @@ BAD = {
     "data set": ({"runs.b-x": {"dataset": "x"}}, "runs.b-x.dataset", r"not in datasets \(d, e\)"),
     "reference": ({"runs.a-d.reference_run": "b-x"}, "runs.a-d.reference_run", "not in runs"),
     "same model": ({"runs.a-d.reference_run": "a-d"}, "runs.a-d.reference_run", "of another"),
+    "same model under another name": (
+        {"models.b": {"source": "hub:x/a@main", "label": "B"}},
+        "runs.a-d.reference_run",
+        "the same under another name",
+    ),
+    "same folder under another name": (
+        {"models.a.source": "path:tuned", "models.b": {"source": "path:./tuned/"}},
+        "runs.a-d.reference_run",
+        "the same under another name",
+    ),
     "other data": ({"runs.b-d.dataset": "e"}, "runs.a-d.reference_run", "must share samples"),
     "no main run": (
         {"figures.main_runs": ["c-d"]},
@@ -499,6 +509,47 @@ def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(
     assert key in message
     assert re.search(fix, message)
     assert "\n" not in message
+
+
+SAME_MODEL = {"models.b": {"source": "hub:x/a@main"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"models.b.template": "plain"}, {"runs.a-d.reference_checkpoint": "last"}],
+    ids=["another template", "after SFT"],
+)
+def test_the_same_weights_may_be_another_reference(changes):
+    resolve(changed({**SAME_MODEL, **changes}))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "models.a.source",
+        "datasets.d.source",
+        "datasets.d.splits.train",
+        "players.choice",
+        "runs.b-d.checkpoints.5",
+    ],
+)
+def test_braces_in_a_path_are_refused(key, tmp_path, monkeypatch):
+    """They are wildcards to Snakemake."""
+    folder = write_model(tmp_path / "x{5}")
+    (tmp_path / "x{5}.csv").write_text("text,label\na,b\n")
+    monkeypatch.chdir(tmp_path)
+    changes = {
+        "models.a.source": {"models.a.source": f"path:{folder}"},
+        "datasets.d.source": {"datasets.d.source": "path:x{5}.csv"},
+        "datasets.d.splits.train": {
+            "datasets.d.source": f"path:{tmp_path}",
+            "datasets.d.splits": {"train": "x{5}.csv", "validation": "x", "analysis": "x"},
+        },
+        "players.choice": {"players.choice": "path:x{5}.csv"},
+        "runs.b-d.checkpoints.5": {"runs.b-d.checkpoints": {0: "base", 5: str(folder)}},
+    }
+    (tmp_path / "x").touch()
+    assert re.search(rf"{key}: .*x[{{]5[}}].* has braces, .*; rename it", error_of(changes[key]))
 
 
 # Where a config of version 0.1 had a key, and an example of its value.

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sft_interactions.config import ConfigError, find_place, resolve
-from sft_interactions.config_file import read
+from sft_interactions.config_file import check_command_line, read
 
 
 def write(folder, text, name="my.yaml"):
@@ -133,6 +133,22 @@ def test_files_and_command_line_are_laid_over_one_another(tmp_path):
     assert places["a.b"] == f"{second}, line 3"
     assert places["a.c"] == f"{first}, line 1"
     assert places["d"] == "--config"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--configfile", "a.yaml", "--configfile", "b.yaml"], "--configfile"),
+        (["--configfile=a.yaml", "-n", "--configfiles", "b.yaml"], "--configfile"),
+        (["--config", "seed=5", "--config", "results=x"], "--config"),
+        (["-C", "seed=5", "-n", "--config", "results=x"], "--config"),
+    ],
+)
+def test_an_option_of_the_config_is_given_once(arguments, option):
+    """Of two Snakemake takes the last one, and says nothing."""
+    check_command_line(["snakemake", "--configfile", "a.yaml", "b.yaml", "-C", "seed=5", "x=1"])
+    with pytest.raises(ConfigError, match=f"^{option} is given 2 times, .* after one {option}$"):
+        check_command_line(["snakemake", *arguments])
 
 
 def test_the_innermost_known_place():

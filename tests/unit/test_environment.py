@@ -40,6 +40,15 @@ def test_another_workspace_is_replaced_and_named():
 
 def test_python_without_docstrings_is_refused():
     for optimize in (0, 1):
-        check_interpreter(optimize)
+        check_interpreter(optimize, "")
     with pytest.raises(ValueError, match=r"^PYTHONOPTIMIZE is 2, .*; unset it$"):
         check_interpreter(2)
+
+
+@pytest.mark.parametrize("filters", ["error", "ignore::ImportWarning,error::FutureWarning", "e"])
+def test_warnings_that_stop_a_job_are_refused(filters, monkeypatch):
+    for harmless in ("", "ignore", "default::DeprecationWarning", "once,always"):
+        check_interpreter(warning_filters=harmless)
+    monkeypatch.setenv("PYTHONWARNINGS", filters)
+    with pytest.raises(ValueError, match=rf"^PYTHONWARNINGS is {filters}, .*; unset it$"):
+        check_interpreter()

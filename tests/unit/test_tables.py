@@ -53,6 +53,13 @@ def test_permissions_are_not_those_of_a_temporary_file(tmp_path):
     assert write(tmp_path / "t.parquet").stat().st_mode & 0o777 == 0o644
 
 
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    folder = tmp_path / "results [2]"
+    path = write(folder / "t[1].parquet", LOG_ODDS.head(1))
+    pl.DataFrame({"other": [1]}).write_parquet(folder / "t1.parquet")
+    assert len(tables.read(path, tables.LOG_ODDS)) == 1
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(frame, path, **_):
         path.write_bytes(b"half")

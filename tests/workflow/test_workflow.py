@@ -59,6 +59,7 @@ def by_sample(frame, column):
     return {key: part[column].to_numpy() for (key,), part in frame.group_by("sample_id")}
 
 
+SIZE = pl.col("effect").abs().sum()
 EVERY_RUN = pytest.mark.parametrize("run", STEPS)
 
 
@@ -79,6 +80,9 @@ def test_every_table_has_its_columns_and_metadata(results):
             folder / "players.parquet": (tables.PLAYERS, "prompts"),
             folder / "dynamics.parquet": (tables.DYNAMICS, "dynamics"),
             folder / "unchanged.parquet": (tables.UNCHANGED, "stability"),
+            folder / "joint.parquet": (tables.JOINT, "joint"),
+            folder / "joint_change.parquet": (tables.JOINT_CHANGE, "joint"),
+            folder / "readings.parquet": (tables.READINGS, "readings"),
             folder / "stability.parquet": (tables.STABILITY, "stability"),
             folder / "metrics.parquet": (tables.METRICS, "metrics"),
             folder / "sensitivity.parquet": (tables.SENSITIVITY, "sensitivity"),
@@ -93,6 +97,7 @@ def test_every_table_has_its_columns_and_metadata(results):
                 ),
                 stem.with_suffix(".parquet"): (tables.INTERACTIONS, "interactions"),
                 stem.with_suffix(".solve.parquet"): (tables.SOLVE, "interactions"),
+                folder / "ranges" / f"step-{step}.parquet": (tables.RANGES, "ranges"),
             }
     assert set(results.rglob("*.parquet")) == set(expected)
     hashes = set()
@@ -251,6 +256,40 @@ def test_interactions_give_the_log_odds_within_the_noise_bound(results, run):
             assert np.abs(phi - v).max() <= row["noise_bound"] + 1e-9
             assert row["noise_bound"] == pytest.approx(0.04 * abs(v[-1] - v[0]))
             assert row["l1_lower_bound"] <= row["l1"] * (1 + 1e-9)
+
+
+@EVERY_RUN
+def test_other_readings_are_as_sparse_and_change_less(results, run):
+    folder = results / "runs" / run
+    steps = STEPS[run]
+    joint = read(folder / "joint.parquet", tables.JOINT)
+    assert joint["step"].unique().sort().to_list() == steps
+    norms = joint.filter(pl.col("kind") != "bias").group_by("step", "sample_id").agg(norm=SIZE)
+    for step in steps:
+        interactions = read(folder / "interactions" / f"step-{step}.parquet", tables.INTERACTIONS)
+        ranges = read(folder / "ranges" / f"step-{step}.parquet", tables.RANGES)
+        assert ranges.select(interactions.columns).equals(interactions)
+        within = ranges.drop_nulls()
+        slack = 1e-6 * within["effect"].abs().max()
+        assert (within["effect_low"] <= within["effect"] + slack).all()
+        assert (within["effect_high"] >= within["effect"] - slack).all()
+        own = interactions.filter(pl.col("kind") != "bias").group_by("sample_id").agg(own=SIZE)
+        both = norms.filter(step=step).join(own, on="sample_id")
+        assert len(both) == len(own)
+        assert (both["norm"] <= both["own"] * (1 + 1e-5)).all()
+    change = read(folder / "joint_change.parquet", tables.JOINT_CHANGE)
+    assert (change["change"] <= change["canonical_change"] * (1 + 1e-9)).all()
+    assert (change["change_lower_bound"] >= change["change"] * (1 - 1e-4)).all()
+
+    readings = read(folder / "readings.parquet", tables.READINGS)
+    metrics = read(folder / "metrics.parquet", tables.METRICS)
+    n_samples = CONFIG["datasets"]["lines"]["analysis"]
+    for name in ("certain", "joint"):
+        counts = metrics.filter(metric=f"count_{name}")
+        assert len(counts) == 3 * len(steps) - 2
+        for step, label, value in counts.select("step", "class", "value").rows():
+            found = readings.filter(pl.col("class") == label, reading=name, step=step)
+            assert value == pytest.approx(len(found) / n_samples)
 
 
 @EVERY_RUN

@@ -29,7 +29,7 @@ rule dynamics:
 
 rule readings:
     input:
-        interactions=of_steps("interactions/step-{step}.parquet"),
+        interactions=of_steps(f"{INTERACTIONS}/step-{{step}}.parquet"),
         solve=of_steps("interactions/step-{step}.solve.parquet"),
         ranges=of_steps("ranges/step-{step}.parquet"),
         joint=f"{RESULTS}/runs/{{run}}/joint.parquet",
@@ -145,6 +145,7 @@ rule sensitivity:
         mask_embeddings=MASK_EMBEDDINGS,
         salience=config["salience"],
         extraction=config["extraction"],
+        optima=config["optima"],
         stability=config["stability"],
         bootstrap=config["bootstrap"],
         stages=config["stages"],

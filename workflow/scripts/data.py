@@ -4,7 +4,7 @@ from pathlib import Path
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.data.players import unsuitable_for
+from sft_interactions.data.players import tell_unused_samples, unsuitable_for
 from sft_interactions.data.sources import extract_members
 from sft_interactions.data.splits import build_splits
 
@@ -25,6 +25,7 @@ with tempfile.TemporaryDirectory() as folder:
         name=snakemake.wildcards.dataset,
         unsuitable=unsuitable_for(players, snakemake.params.seed),
     )
+tell_unused_samples(players, splits["analysis"]["sample_id"], snakemake.wildcards.dataset)
 for split, path in snakemake.output.items():
     metadata = {"skipped": json.dumps(skipped)} if split == "analysis" else None
     tables.write(splits[split], path, tables.DATA, metadata=metadata, **provenance)

@@ -1,5 +1,7 @@
 """What every script starts with: its log, its progress bar, its error message, its provenance."""
 
+import contextlib
+import errno
 import logging
 import os
 import sys
@@ -21,6 +23,9 @@ from sft_interactions.environment import clear_environment
 
 # Libraries that a script imports next read some of them when they are imported.
 CLEARED = clear_environment(os.environ)
+
+# Libraries in Rust give errors of their own kinds with these texts.
+_DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 
 
 class _Lines:
@@ -73,10 +78,16 @@ def start(snakemake: Any) -> dict[str, str]:
     def report(
         error_type: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        with log.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(error_type, error, trace)))
         if isinstance(error, ValueError):
             print(f"{snakemake.rule}: {error}", file=sys.stderr)
+        elif any(text in str(error) for text in _DISK_FULL):
+            print(
+                f"{snakemake.rule}: the disk is full, or a quota is used up ({error}); make room for the "
+                "folders of results, logs and temporary files, and start again",
+                file=sys.stderr,
+            )
         else:
             traceback.print_exception(error_type, error, trace)
 

@@ -4,7 +4,7 @@ from job import start
 from sft_interactions import tables
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.readings import CERTAIN, JOINT, only_certain
-from sft_interactions.analysis.salience import read_salient, select_salient
+from sft_interactions.analysis.salience import read_salient, select_salient, without_shares
 
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input
@@ -17,7 +17,9 @@ for step, interactions, solve, ranges in zip(
         read_salient(interactions, solve, params.salience), tables.read(ranges, tables.RANGES)
     )
     salient[JOINT][step] = select_salient(
-        joint.filter(step=step).drop("step"), tables.read(solve, tables.SOLVE), **params.salience
+        joint.filter(step=step).drop("step"),
+        tables.read(solve, tables.SOLVE),
+        **without_shares(params.salience),
     )
 reference = read_salient(*files.reference, params.salience) if files.reference else None
 readings = [

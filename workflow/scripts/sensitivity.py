@@ -46,6 +46,7 @@ own = Choice(
     params.salience,
     params.extraction["noise_ratio"],
     params.extraction["noise_scale"],
+    params.extraction["tie_break"],
     reference_model=BEFORE_SFT if params.reference_checkpoint == "first" else TUNED,
     mask_embedding=mask_embeddings[0],
 )
@@ -71,6 +72,7 @@ with progress_bar(snakemake, len(tested), "choice") as bar:
         errors=errors,
         reference_errors=reference_errors,
         selection=params.stability["selection"],
+        tolerance=params.optima["l1_tolerance"],
         progress=bar.update,
     )
 tables.write(findings, snakemake.output[0], tables.SENSITIVITY, **provenance)

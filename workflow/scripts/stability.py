@@ -11,7 +11,7 @@ from sft_interactions.extraction.interactions import to_values
 provenance = start(snakemake)
 params = snakemake.params
 settings, steps, salience = params.stability, params.steps, params.salience
-noise_scale = params.extraction["noise_scale"]
+noise_scale, tie_break = params.extraction["noise_scale"], params.extraction["tie_break"]
 # The mean is over all samples, also those that are not extracted again.
 read_samples = None if noise_scale == "mean" else settings["samples"]
 values, errors = {}, {}
@@ -27,7 +27,7 @@ needs_shares = RULES[salience["rule"]].starts_from is not None
 selector = (
     Selector(settings["selection"], salience, params.seed, noise_scale) if needs_shares else None
 )
-checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
+checked = stability.perturbations(settings["noise"], settings["tie_breaks"], tie_break)
 compared = len(steps) * (1 + len(checked))
 drawn = 1 + settings["draws"] * (len(steps) - 1)
 n_samples = min(settings["samples"], len(samples))
@@ -41,12 +41,12 @@ with progress_bar(snakemake, n_samples * (compared + drawn), "extraction") as ba
         "errors": errors,
         "progress": bar.update,
     }
-    measured = stability.measure(values, samples, checked, salience, **common)
+    measured = stability.measure(values, samples, checked, salience, tie_break=tie_break, **common)
     unchanged_run = stability.UnchangedRun(
         values[steps[0]],
         samples,
         steps,
-        stability.noise_perturbation(settings["churn_noise"]),
+        stability.noise_perturbation(settings["churn_noise"], tie_break),
         draws=settings["draws"],
         **common,
     )

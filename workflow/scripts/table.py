@@ -69,5 +69,5 @@ match snakemake.rule:
         table = pl.concat(parts)
     case "paper_table":
         runs = read_runs(params.labels, files.metrics, files.stages)
-        table = compare(pl.read_csv(files.paper), runs)
+        table = compare(pl.read_csv(files.paper, glob=False), runs)
 tables.write_report_table(table, snakemake.output.csv, snakemake.output.md)

@@ -347,8 +347,16 @@ def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.pypi: only for a pypi: source; remove it or change source"
     if scheme != "hub" and "subset" in entry:
         yield f"{where}.subset: only for a hub: source; remove it or change source"
+    if scheme == "path":
+        yield from _check_braces(f"{where}.source", rest)
     if scheme == "path" and not Path(rest).exists():
         yield f"{where}.source: {rest} does not exist; correct the path (relative to the working directory)"
+
+
+def _check_braces(where: str, path: str) -> Iterator[str]:
+    """Check that Snakemake takes a path for one; what stands between braces is a wildcard to it."""
+    if "{" in path or "}" in path:
+        yield f"{where}: {path} has braces, which are wildcards to Snakemake; rename it, or name a link"
 
 
 def _check_template_date(where: str, text: str) -> Iterator[str]:
@@ -384,6 +392,7 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     if scheme == "path" and "splits" in dataset and Path(rest).is_dir():
         saved = any(Path(rest).glob("*/dataset_info.json"))
         for split, file in dataset["splits"].items():
+            yield from _check_braces(f"{where}.splits.{split}", file)
             if not saved and not (Path(rest) / file).exists():
                 yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; correct it"
     if "splits" in dataset and ("test" in dataset) != ("test" in dataset["splits"]):
@@ -408,6 +417,8 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
 def _check_players(config: Mapping[str, Any]) -> Iterator[str]:
     players = config["players"]
     scheme, _, path = players["choice"].partition(":")
+    if scheme == "path":
+        yield from _check_braces("players.choice", path)
     if scheme == "path" and not Path(path).is_file():
         yield f"players.choice: {path} does not exist; correct the path"
     if scheme == "path" and players["unit"] != "word":
@@ -440,12 +451,32 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             yield f"{where}.reference_run: {reference!r} is not in runs ({', '.join(runs)})"
         elif model_of(reference) == model_of(name):
             yield f"{where}.reference_run: {reference!r} has the same model; name a run of another one"
+        elif run["reference_checkpoint"] == "first" and _is_same_model(
+            models.get(model_of(reference)), models.get(model_of(name))
+        ):
+            yield (
+                f"{where}.reference_run: the model of {reference!r} is the same under another name, and "
+                "has all its interactions; name a run of another one"
+            )
         elif runs[reference]["dataset"] != run["dataset"]:
             yield f"{where}.reference_run: {reference!r} is on another data set; both must share samples"
     if "checkpoints" in run:
         yield from _check_own_checkpoints(where, run, models.get(model_of(name)))
     else:
         yield from _check_schedule(where, {**config["finetune"], **run.get("finetune", {})})
+
+
+def _is_same_model(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two models are from one source and read prompts alike, whatever they are called."""
+
+    def apart_from_names(model: Mapping[str, Any]) -> dict[str, Any]:
+        scheme, _, path = model["source"].partition(":")
+        source = Path(path).resolve() if scheme == "path" else model["source"]
+        return {**{key: model[key] for key in model if key != "label"}, "source": source}
+
+    if one is None or other is None:
+        return False
+    return apart_from_names(one) == apart_from_names(other)
 
 
 def _check_seeds(
@@ -472,6 +503,7 @@ def _check_own_checkpoints(
             if step != "0":
                 yield f"{where}.checkpoints.{step}: base is the model before SFT, at step 0; name a folder"
             continue
+        yield from _check_braces(f"{where}.checkpoints.{step}", folder)
         base = _model_folder(model) if model else None
         try:
             check_checkpoint(folder, base)

@@ -19,6 +19,13 @@ import yaml
 from sft_interactions.config import ConfigError
 
 COMMAND_LINE = "--config"
+# Snakemake's option by each of its names.
+_OPTIONS = {
+    "--config": "--config",
+    "-C": "--config",
+    "--configfile": "--configfile",
+    "--configfiles": "--configfile",
+}
 # What YAML makes of escapes that mean something else in a regular expression or a path, as in "\\bno\\b".
 _ESCAPES = {"\a": "a", "\b": "b", "\v": "v", "\f": "f", "\x1b": "e"}
 _TAG = "tag:yaml.org,2002:"
@@ -43,6 +50,25 @@ _Loader.yaml_implicit_resolvers = {}  # none of those of YAML 1.1
 for _name, _pattern, _first in _PLAIN_WORDS:
     _words = re.compile(rf"(?:{_pattern})\Z")
     _Loader.add_implicit_resolver(_TAG + _name, _words, ["" if c == "\0" else c for c in _first])
+
+
+def check_command_line(arguments: Sequence[str]) -> None:
+    """Check that no option of the config is given twice, of which Snakemake drops the first.
+
+    Args:
+        arguments: of the command line, as ``sys.argv`` has them.
+
+    Raises:
+        ConfigError: one is.
+    """
+    names = [argument.partition("=")[0] for argument in arguments]
+    given = [_OPTIONS[name] for name in names if name in _OPTIONS]
+    for option in dict.fromkeys(given):
+        if given.count(option) > 1:
+            raise ConfigError(
+                f"{option} is given {given.count(option)} times, and only the last one would count; write "
+                f"all its values after one {option}"
+            )
 
 
 def read(

@@ -6,6 +6,7 @@ leave them behind. A study's results are to depend on its config alone.
 Imports the standard library only.
 """
 
+import os
 import sys
 from collections.abc import MutableMapping
 
@@ -50,12 +51,25 @@ NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY, *DRAWING])
 FIXED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
-def check_interpreter(optimize: int = sys.flags.optimize) -> None:
-    """Check that Python keeps docstrings, of which transformers makes the classes of models.
+def check_interpreter(
+    optimize: int = sys.flags.optimize, warning_filters: str | None = None
+) -> None:
+    """Check that Python runs jobs as they are meant to be run.
+
+    Args:
+        warning_filters: ``PYTHONWARNINGS``, by default that of the shell.
 
     Raises:
-        ValueError: it drops them (``python -OO``, or ``PYTHONOPTIMIZE`` of 2 or more).
+        ValueError: it drops docstrings, of which transformers makes the classes of models (``python -OO``,
+            or ``PYTHONOPTIMIZE`` of 2 or more), or warnings of libraries stop it.
     """
+    if warning_filters is None:
+        warning_filters = os.environ.get("PYTHONWARNINGS", "")
+    actions = [part.strip().partition(":")[0] for part in warning_filters.split(",")]
+    if any(action and "error".startswith(action) for action in actions):
+        raise ValueError(
+            f"PYTHONWARNINGS is {warning_filters}, and a warning of a library would stop a job; unset it"
+        )
     if optimize >= 2:
         raise ValueError(
             f"PYTHONOPTIMIZE is {optimize}, and no model can be loaded without docstrings; unset it"

@@ -365,13 +365,15 @@ def scan(path: str | Path, table: Table) -> pl.LazyFrame:
             from the table's.
     """
     read_metadata(path)
-    schema = pl.read_parquet_schema(path)
+    # A name with brackets is the name of this file, not a pattern that others match.
+    rows = pl.scan_parquet(path, glob=False)
+    schema = rows.collect_schema()
     for column, dtype in table.columns.items():
         if column not in schema:
             raise ValueError(f"{path}: column {column} is missing; rebuild this table")
         if schema[column] != dtype:
             raise ValueError(f"{path}: column {column} is {schema[column]}, expected {dtype}")
-    return pl.scan_parquet(path).select(list(table.columns))
+    return rows.select(list(table.columns))
 
 
 def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:

@@ -244,6 +244,23 @@ def test_churn_floor_is_the_mean_over_draws():
     assert first_only.row(10, "emerged", "churn_floor")["n_samples"] == 1
 
 
+def test_other_readings_have_metrics_of_their_own():
+    other = dynamics(
+        ("a", 10, "emerged", "and", 3, 1.0, True, 0.0),
+        ("a", 10, "emerged", "or", 5, -0.5, False, 0.0),
+        ("b", 10, "emerged", "or", 7, 2.0, False, 0.0),
+    )
+    read = Metrics(HAND_MADE, readings={"joint": other, "certain": other.clear()})
+    assert read(10, "emerged", "count_joint") == 3 / 2
+    assert read(10, "emerged", "strength_total_joint") == 3.5 / 2
+    assert read(10, "emerged", "mean_order_joint") == (2 + 2 + 3) / 3
+    assert read(10, "emerged", "rho_joint") == pytest.approx((0.5 / 1.5 + 1) / 2)
+    assert read(10, "emerged", "gamma_joint") == pytest.approx((1 / 1.5 + 0) / 2)
+    assert read(10, "emerged", "count_certain") == 0
+    assert read(10, "emerged", "gamma_certain") is None
+    assert read.row(0, "emerged", "count_joint") is None
+
+
 def test_no_churn_floor_without_draws(metrics):
     assert metrics.row(10, "emerged", "churn_floor") is None
 

@@ -78,6 +78,8 @@ def test_choices_vary_one_thing_at_a_time():
         "noise scale: mean",
         "noise scale: range",
         "tie-break: hash-1",
+        "reading: certain",
+        "reading: joint",
         "mask embedding: mean",
         "removed effect: last present",
         "γ: by count",
@@ -87,7 +89,10 @@ def test_choices_vary_one_thing_at_a_time():
         changed = [key for key in vars(OWN) if vars(choice)[key] != vars(OWN)[key]]
         assert len(changed) == 1, name
     without = choices(OWN, [], [], [], [], [], has_reference=False)
-    assert list(without) == ["the study's own", "removed effect: last present"]
+    readings = ["reading: certain", "reading: joint"]
+    assert list(without) == ["the study's own", *readings, "removed effect: last present"]
+    stable = replace(OWN, salience={"rule": "stable", "threshold": 0.05, "stable_share": 0.8})
+    assert not set(readings) & set(choices(stable, [], [], [], [], [], has_reference=False))
 
 
 def test_every_choice_has_every_finding_in_its_order(values):
@@ -111,6 +116,8 @@ def test_the_same_choice_gives_the_same_result(values):
         {"noise_scale": "mean"},
         {"noise_scale": "range"},
         {"tie_break": "high_order"},
+        {"reading": "certain"},
+        {"reading": "joint"},
         {"gamma": "gamma_by_count"},
         {"reference_model": "tuned"},
         {"mask_embedding": "zero"},

@@ -159,6 +159,7 @@ SELECTION = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", NOISE_SCALES)
 def test_the_floor_of_stable_interactions_is_made_of_shares_of_its_own(values, scale):
     selector = Selector(SELECTION, STABLE, 5, scale)

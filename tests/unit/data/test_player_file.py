@@ -116,6 +116,12 @@ def test_files_that_cannot_be_read(file, tmp_path):
         OwnPlayers(tmp_path / "gone.csv", 2)
 
 
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    for name, word in (("p[1].parquet", "York"), ("p1.parquet", "mayor")):
+        pl.DataFrame([row(word)]).write_parquet(tmp_path / name)
+    assert spans(tmp_path / "p[1].parquet", 1) == [("York", 4, 8)]
+
+
 def test_a_part_of_a_word_can_be_named_by_its_place(file):
     assert spans(file(row("Orlean", 20), row("mayor")), 2) == [
         ("Orlean", 20, 26),

@@ -221,6 +221,15 @@ def test_files_that_are_read_as_they_are_meant(tmp_path, name, text, keys):
     assert load(f"path:{tmp_path / name}", **keys) == GOOD
 
 
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    """Polars takes them for one, and reads the other file."""
+    folder = tmp_path / "data [2]"
+    folder.mkdir()
+    for name, column in (("rows[1].parquet", "text"), ("rows1.parquet", "other")):
+        pl.DataFrame({column: ["a"], "label": ["x"]}).write_parquet(folder / name)
+    assert load(f"path:{folder}/rows[1].parquet") == [("a", ["x"])]
+
+
 def test_line_ends_and_quotation_marks_inside_of_fields(tmp_path):
     text = 'text,label\n"two\nlines, ""quoted""",x\n5" wide,y\n"",z\n'
     (tmp_path / "t.csv").write_text(text, newline="")

@@ -255,6 +255,23 @@ def test_known_foreign_names_are_mapped(llama, folder, tmp_path, caplog, case):
     assert "4 tensors have foreign names; " in caplog.text
 
 
+@pytest.mark.parametrize(
+    "start", ["model.language_model.", "language_model.model.", "_orig_mod.model."]
+)
+@pytest.mark.parametrize("setting", ["alpha_pattern", "rank_pattern"])
+def test_settings_of_single_modules_are_mapped_with_their_names(
+    llama, folder, tmp_path, start, setting
+):
+    """PEFT leaves out a setting whose module it does not find, and takes the one of all modules."""
+    module = "model.layers.0.self_attn.q_proj"
+    adapted = make_adapter(llama, tmp_path, lora(**{setting: {module: 7}}))
+    rewrite(tmp_path, lambda ws: {n.replace("model.layers.", f"{start}layers."): ws[n] for n in ws})
+    reconfigure(tmp_path, **{setting: {module.replace("model.", start): 7}})
+    check_fit(folder, tmp_path)
+    found = logits(load_checkpoint(folder, tmp_path, CPU))
+    torch.testing.assert_close(found, logits(adapted), rtol=0, atol=1e-4)
+
+
 def without(part):
     return lambda weights: {name: w for name, w in weights.items() if part not in name}
 
@@ -356,6 +373,10 @@ WRONG_SETTINGS = {
     "alpha as text": ({"lora_alpha": "16"}, "lora_alpha is '16', no finite number"),
     "no alpha": ({"lora_alpha": None}, "lora_alpha is None, no finite number"),
     "no number": ({"lora_alpha": math.nan}, "lora_alpha is nan, no finite number"),
+    "alpha of another module": (
+        {"alpha_pattern": {"q_proj": 3, "query": 5}},
+        r"adapter_config\.json: alpha_pattern names query, and the model has no such module; correct",
+    ),
     "DoRA forgotten": ({"use_dora": True}, r"2 missing, first .*lora_magnitude_vector"),
 }
 

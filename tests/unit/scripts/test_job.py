@@ -72,3 +72,18 @@ def test_an_error_is_in_the_log_with_its_place_and_one_line_if_expected(
     assert "too few; lower n" in log
     assert ("Traceback" in done.stderr) == on_terminal
     assert ("rule: too few; lower n\n" in done.stderr) == (not on_terminal)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "open('/dev/full', 'w', buffering=1).write('half\\n')",
+        "raise RuntimeError('IO error: Disk quota exceeded (os error 122)')",  # as Rust says it
+    ],
+)
+def test_a_full_disk_is_told_in_one_line(tmp_path, write):
+    done, log = run(tmp_path, then=write)
+    assert done.returncode == 1
+    assert "Traceback" in log
+    assert "Traceback" not in done.stderr
+    assert "\nrule: the disk is full, or a quota is used up (" in done.stderr

@@ -1,4 +1,4 @@
-"""Tables of how far effects can move among the optima, and of what changes in every reading."""
+"""How far the effects of salient interactions can move among the optima, as columns of their table."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import KEY
-from sft_interactions.analysis.salience import Salience, select_salient
+from sft_interactions.analysis.salience import Salience, select_salient, without_shares
 from sft_interactions.extraction.interactions import to_extraction
 from sft_interactions.extraction.ranges import effect_ranges
 
@@ -31,7 +31,8 @@ def add_ranges(
         solve: rows of its ``solve`` table.
         values: (B, 2^n) v.
         samples: (B,) sample ids.
-        salience: rule and threshold; ranges of other interactions are null.
+        salience: rule and threshold, ``stable`` as the rule that it starts from; ranges of other
+            interactions are null.
         tolerance: see :func:`~sft_interactions.extraction.ranges.effect_ranges`.
         progress: called with the number of samples that have just been solved.
 
@@ -40,7 +41,7 @@ def add_ranges(
     """
     solved = to_extraction(samples, interactions, solve)
     row = {sample: place for place, sample in enumerate(samples)}
-    salient = select_salient(interactions, solve, salience["rule"], salience["threshold"])
+    salient = select_salient(interactions, solve, **without_shares(salience))
     place = (
         salient["sample_id"].replace_strict(row, return_dtype=pl.Int64).to_numpy(),
         (salient["kind"].cast(pl.String) == _KINDS[1]).to_numpy().astype(np.int64),

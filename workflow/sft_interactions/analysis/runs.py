@@ -58,6 +58,11 @@ class Run:
         """Whether the metrics say what noise alone would change."""
         return bool(np.isfinite(self.series("removed", "churn_floor")[0]).any())
 
+    @property
+    def has_joint_reading(self) -> bool:
+        """Whether the metrics have the reading that changes least."""
+        return bool(np.isfinite(self.series("preserved", "count_joint")[0]).any())
+
     def series(self, label: str, metric: str) -> NDArray[np.float64]:
         """Value and interval of a metric of a class over the checkpoints.
 

@@ -12,6 +12,7 @@ from sft_interactions import tables
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
+from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, READINGS, read_run
 from sft_interactions.analysis.salience import RULES, Salience, select_salient
 from sft_interactions.analysis.selection import Selection, Selector
 from sft_interactions.analysis.stability import (
@@ -21,7 +22,7 @@ from sft_interactions.analysis.stability import (
     noise_perturbation,
 )
 from sft_interactions.analysis.stages import detect_stages
-from sft_interactions.extraction.interactions import from_extraction
+from sft_interactions.extraction.interactions import from_extraction, to_extraction
 from sft_interactions.extraction.program import extract
 
 SHOWN = ["count", "mean_order", "gamma", "rho"]
@@ -99,6 +100,7 @@ class Choice:
         reference_model: ``before SFT``, or ``tuned``, at its last checkpoint.
         mask_embedding: embedding of a masked word, see
             :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`.
+        reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
     """
 
     salience: Salience
@@ -109,6 +111,7 @@ class Choice:
     removed_effect: str = "first"
     reference_model: str = BEFORE_SFT
     mask_embedding: str = "token"
+    reading: str = CANONICAL
 
 
 def choices(
@@ -143,7 +146,13 @@ def choices(
         if scale != own.noise_scale:
             found[f"noise scale: {scale}"] = replace(own, noise_scale=scale)
     for name in tie_breaks:
-        found[f"tie-break: {name}"] = replace(own, tie_break=name)
+        if name != own.tie_break:
+            found[f"tie-break: {name}"] = replace(own, tie_break=name)
+    if RULES[own.salience["rule"]].starts_from is None:
+        # Those of the rule stable are already a choice of what the data determine.
+        for reading in READINGS:
+            if reading != own.reading:
+                found[f"reading: {reading}"] = replace(own, reading=reading)
     for mask_embedding in mask_embeddings:
         if mask_embedding != own.mask_embedding:
             found[f"mask embedding: {mask_embedding}"] = replace(own, mask_embedding=mask_embedding)
@@ -183,6 +192,7 @@ def vary_findings(
     errors: Mapping[str, Mapping[int, float]] | None = None,
     reference_errors: Mapping[str, Mapping[str, float]] | None = None,
     selection: Selection | None = None,
+    tolerance: float = L1_TOLERANCE,
     progress: Progress = lambda _: None,
 ) -> pl.DataFrame:
     """Test the findings under every choice: extraction, classes, stages and churn floor anew.
@@ -201,6 +211,7 @@ def vary_findings(
         reference_errors: the same of the reference model, by mask embedding and ``reference_model``.
         selection: perturbed extractions, made anew under every choice if one has the salience rule
             ``stable``, of which there may be one with its thresholds: the study's own.
+        tolerance: see :func:`~sft_interactions.analysis.readings.read_run`.
         progress: called with 1 after each choice.
 
     Returns:
@@ -235,7 +246,9 @@ def vary_findings(
         found = _test_findings(
             choice,
             extracted[key],
+            values[choice.mask_embedding],
             samples,
+            tolerance=tolerance,
             bootstrap=bootstrap,
             removed_share=removed_share,
             seed=seed,
@@ -316,8 +329,10 @@ def _solve(
 def _test_findings(
     choice: Choice,
     solved: _Solved,
+    values: Mapping[int, NDArray[np.float64]],
     samples: Sequence[str],
     *,
+    tolerance: float,
     bootstrap: Bootstrap,
     removed_share: float,
     seed: int,
@@ -325,7 +340,18 @@ def _test_findings(
     """Rows of the ``findings`` table without ``run``, with ``boundary_step``."""
     steps = sorted(solved.checkpoints)
     n_players = int(solved.checkpoints[steps[0]][1]["n_players"][0])
-    salient = {step: select_salient(*solved.checkpoints[step], **choice.salience) for step in steps}
+    if choice.reading == CANONICAL:
+        salient = {
+            step: select_salient(*solved.checkpoints[step], **choice.salience) for step in steps
+        }
+    else:
+        solutions = {
+            step: to_extraction(samples, interactions.lazy().collect(), solve)
+            for step, (interactions, solve) in solved.checkpoints.items()
+        }
+        salient = read_run(
+            choice.reading, values, solutions, samples, choice.salience, tolerance=tolerance
+        )
     in_reference = None
     if choice.reference_model in solved.references:
         reference = solved.references[choice.reference_model]
@@ -338,7 +364,10 @@ def _test_findings(
         tables.check(
             add_generalizability(rows, in_reference, n_players), tables.DYNAMICS, "dynamics"
         )
-        for rows in (classes, *solved.unchanged.classify(choice.salience))
+        for rows in (
+            classes,
+            *solved.unchanged.classify(choice.salience, choice.reading, tolerance),
+        )
     ]
     stages = detect_stages(
         dynamics, None, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import KEY, classify
+from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, read_run
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import Extraction, extract, noise_bounds
@@ -23,6 +24,8 @@ from sft_interactions.extraction.program import Extraction, extract, noise_bound
 # Two exact evaluations of one masked prompt (prefix tree, full length) differ by about this many units
 # in the last place of the largest |v|.
 ROUNDINGS = 16
+
+CANONICAL_TIE_BREAK = "canonical"
 
 Progress = Callable[[int], None]
 
@@ -69,21 +72,23 @@ class Perturbation:
     name: str
     relative_noise: float = 0.0
     rounds: bool = False
-    tie_break: str = "canonical"
+    tie_break: str = CANONICAL_TIE_BREAK
 
 
-def perturbations(noise: Sequence[float], tie_breaks: Sequence[str]) -> list[Perturbation]:
-    """Rounding noise, the given relative noises, and the given alternative tie-breaks."""
+def perturbations(
+    noise: Sequence[float], tie_breaks: Sequence[str], own: str = CANONICAL_TIE_BREAK
+) -> list[Perturbation]:
+    """Rounding noise and the given relative noises under one's own tie-break, and the given others."""
     return [
-        Perturbation("dtype", rounds=True),
-        *(noise_perturbation(size) for size in noise),
-        *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks),
+        Perturbation("dtype", rounds=True, tie_break=own),
+        *(noise_perturbation(size, own) for size in noise),
+        *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks if name != own),
     ]
 
 
-def noise_perturbation(size: float) -> Perturbation:
-    """Gaussian noise of ``size`` relative to the noise scale."""
-    return Perturbation(f"noise-{size:g}", size)
+def noise_perturbation(size: float, tie_break: str = CANONICAL_TIE_BREAK) -> Perturbation:
+    """Gaussian noise of ``size`` relative to the noise scale, under a tie-break."""
+    return Perturbation(f"noise-{size:g}", size, tie_break=tie_break)
 
 
 def perturb(
@@ -167,12 +172,13 @@ def measure(
     noise_ratio: float,
     noise_scale: str = "sample",
     n_samples: int | None = None,
+    tie_break: str = CANONICAL_TIE_BREAK,
     seed: int,
     errors: Mapping[int, float] | None = None,
     add_shares: AddShares | None = None,
     progress: Progress = lambda _: None,
 ) -> pl.DataFrame:
-    """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
+    """Re-extract every checkpoint under every perturbation and compare with the study's own answer.
 
     Args:
         values: step to v, (B, 2^n); under the noise scale ``mean``, of all samples of the checkpoint.
@@ -182,6 +188,7 @@ def measure(
         noise_ratio: ζ of the extraction.
         noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
         n_samples: how many samples, the first, are extracted; None for all.
+        tie_break: of the answer that is compared with.
         seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square); none by default.
         add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
@@ -205,8 +212,8 @@ def measure(
         add_shares=add_shares,
         progress=progress,
     )
-    canonical = solve([values[step][: len(samples)] for step in steps], tie_break="canonical")
-    size = np.abs(canonical.effects).sum(axis=1)
+    own = solve([values[step][: len(samples)] for step in steps], tie_break=tie_break)
+    size = np.abs(own.effects).sum(axis=1)
     parts = []
     for perturbation in checked:
         noisy = [
@@ -222,11 +229,11 @@ def measure(
             for step in steps
         ]
         other = solve(noisy, tie_break=perturbation.tie_break)
-        moved = np.abs(canonical.effects - other.effects).sum(axis=1)
+        moved = np.abs(own.effects - other.effects).sum(axis=1)
         for number, step in enumerate(steps):
             rows = slice(number * len(covered), (number + 1) * len(covered))
             agreement = compare(
-                canonical.salient(number, salience), other.salient(number, salience), covered
+                own.salient(number, salience), other.salient(number, salience), covered
             )
             with np.errstate(invalid="ignore", divide="ignore"):
                 distance = moved[rows] / size[rows]
@@ -282,7 +289,7 @@ class UnchangedRun:
     ) -> None:
         self.first, *self.later = sorted(steps)
         covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
-        self.draws, self.n_samples = draws, len(covered)
+        self.draws, self.n_samples, self._covered = draws, len(covered), covered
         errors = errors or dict.fromkeys(steps, 0.0)
         noisy = [
             perturb(
@@ -309,18 +316,40 @@ class UnchangedRun:
             progress=progress,
         )
 
-    def classify(self, salience: Salience) -> list[pl.DataFrame]:
-        """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`."""
-        before = self._extracted.salient(0, salience)
-        runs = []
-        for draw in range(self.draws):
-            place = 1 + draw * len(self.later)
-            after = {
-                step: self._extracted.salient(place + number, salience)
-                for number, step in enumerate(self.later)
+    def classify(
+        self, salience: Salience, reading: str = CANONICAL, tolerance: float = L1_TOLERANCE
+    ) -> list[pl.DataFrame]:
+        """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`.
+
+        Args:
+            salience: rule and threshold.
+            reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
+            tolerance: see :func:`~sft_interactions.analysis.readings.read_run`.
+        """
+        return [
+            classify(self._salient(draw, salience, reading, tolerance))
+            for draw in range(self.draws)
+        ]
+
+    def _salient(
+        self, draw: int, salience: Salience, reading: str, tolerance: float
+    ) -> dict[int, pl.DataFrame]:
+        """Step to the salient interactions of a draw."""
+        start = 1 + draw * len(self.later)
+        places = {self.first: 0, **{step: start + i for i, step in enumerate(self.later)}}
+        if reading == CANONICAL:
+            return {
+                step: self._extracted.salient(place, salience) for step, place in places.items()
             }
-            runs.append(classify({self.first: before, **after}))
-        return runs
+        solutions = {step: self._extracted.solution(place) for step, place in places.items()}
+        return read_run(
+            reading,
+            {step: values for step, (values, _) in solutions.items()},
+            {step: solved for step, (_, solved) in solutions.items()},
+            self._covered,
+            salience,
+            tolerance=tolerance,
+        )
 
 
 class _Extracted:
@@ -359,23 +388,15 @@ class _Extracted:
             self._tables[place] = self._make_tables(place)
         return select_salient(*self._tables[place], **salience)
 
-    def _make_tables(self, place: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def solution(self, place: int) -> tuple[NDArray[np.float64], Extraction]:
+        """v of the solved samples of a checkpoint, by its place, and their solutions."""
         start = place * self._n_samples
-        rows = slice(start, start + self._n_samples)
-        solved = self._solved
-        part = Extraction(
-            and_effects=solved.and_effects[rows],
-            or_effects=solved.or_effects[rows],
-            bias=solved.bias[rows],
-            l1=solved.l1[rows],
-            l1_lower_bound=solved.l1_lower_bound[rows],
-            l1_plain=solved.l1_plain[rows],
-            noise_bound=solved.noise_bound[rows],
-            max_residual=solved.max_residual[rows],
-            iterations=solved.iterations[rows],
-        )
+        solved = self._solved.take(slice(start, start + self._n_samples))
+        return self._checkpoints[place][: self._n_samples], solved
+
+    def _make_tables(self, place: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         values, covered = self._checkpoints[place], list(self._samples[: self._n_samples])
-        interactions, solve = from_extraction(covered, values[: self._n_samples], part)
+        interactions, solve = from_extraction(covered, *self.solution(place))
         if self._add_shares is not None:
             interactions = self._add_shares(
                 interactions,

@@ -167,5 +167,5 @@ def _cell(text: str, kind: type) -> str | int | None:
 _READERS: Mapping[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
     ".csv": _read_csv,
     ".jsonl": lambda path: [row for _, row in read_json_lines(path)],
-    ".parquet": lambda path: pl.read_parquet(path).to_dicts(),
+    ".parquet": lambda path: pl.read_parquet(path, glob=False).to_dicts(),
 }

@@ -1,6 +1,7 @@
 """The choice of players that the config's ``players`` block asks for."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sft_interactions.data.player_file import OwnPlayers
@@ -53,3 +54,27 @@ def unsuitable_for(settings: Mapping[str, Any], seed: int) -> Callable[[str, str
         return None
 
     return unsuitable
+
+
+def tell_unused_samples(
+    settings: Mapping[str, Any], sample_ids: Iterable[str], dataset: str
+) -> None:
+    """Warn of samples of a file of players that are not among those analysed.
+
+    A program for tables may have changed their ids (``12345e6`` is a number to it), or the data are others.
+
+    Args:
+        settings: the config's ``players`` block.
+        sample_ids: ids of all samples that are analysed.
+        dataset: the data set's name in the config, for messages.
+    """
+    scheme, _, path = settings["choice"].partition(":")
+    if scheme != "path":
+        return
+    unused = sorted(OwnPlayers(path, settings["n"]).rows.keys() - set(sample_ids))
+    if unused:
+        logging.getLogger(__name__).warning(
+            "players.choice: %d samples of %s are not analysed, first %s; see that datasets.%s has rows of "
+            "these ids that pass its filter, and that its analysis is large enough",
+            *(len(unused), path, unused[0], dataset),
+        )

@@ -112,7 +112,9 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
         _refuse_keys_of_csv(path, dataset)
     if file_format == "parquet":
         try:
-            return pl.read_parquet(path, columns=_present(pl.read_parquet_schema(path), dataset))
+            # A name with brackets is the name of this file, not a pattern that others match.
+            rows = pl.scan_parquet(path, glob=False)
+            return rows.select(_present(rows.collect_schema(), dataset)).collect()
         except pl.exceptions.PolarsError as error:
             raise ValueError(
                 f"{path} cannot be read as parquet: {error}; correct format or the file"

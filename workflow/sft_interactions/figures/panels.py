@@ -30,6 +30,8 @@ from sft_interactions.figures.style import (
 )
 
 BAND_ALPHA = 0.16
+JOINT_NAME = "reading that changes least"
+_JOINT: dict[str, Any] = {"linestyle": (0, (1, 1.2)), "linewidth": 1.3}
 _FLOOR_STYLE: dict[str, Any] = {
     "facecolor": "none",
     "hatch": "//////",
@@ -83,6 +85,24 @@ def draw_floor(axes: Axes, run: Run, metric: str, positions: NDArray[np.float64]
         axes.fill_between(
             positions, low, high, edgecolor=color, gid=f"{name}:{label}", **_FLOOR_STYLE
         )
+
+
+def draw_joint(
+    axes: Axes, run: Run, label: str, metric: str, positions: NDArray[np.float64]
+) -> None:
+    """Dot a metric of a class in the reading that changes least along the checkpoints."""
+    if not run.has_joint_reading:
+        return
+    name = f"{metric}_joint"
+    value = run.series(label, name)[0]
+    axes.plot(
+        positions, value, color=CLASSES[label].line, gid=f"{name}:{label}", zorder=2.5, **_JOINT
+    )
+
+
+def joint_handle() -> Artist:
+    """Legend entry of the reading that changes least."""
+    return Line2D([], [], color=GREY, label=JOINT_NAME, **_JOINT)
 
 
 def floor_handle() -> Artist:

@@ -23,6 +23,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
 from peft.utils.warning import PeftWarning
 from torch import nn
 from transformers import PreTrainedModel
@@ -54,6 +55,7 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
             would change the model that it is added to.
     """
     config = _read_config(folder)
+    _name_modules(config, model, folder)
     weights = _read_weights(folder)
     untie_if(model, not _ties(config) and any(_is_of_ends(name, model) for name in weights))
     before = _fingerprints(model.state_dict())
@@ -143,6 +145,26 @@ def _read_config(folder: str | Path) -> PeftConfig:
     config.inference_mode = True
     config.base_model_name_or_path = None  # PEFT would compare it with a path of this machine
     return config
+
+
+def _name_modules(config: PeftConfig, model: PreTrainedModel, folder: str | Path) -> None:
+    """Let the settings of single modules name those of this model, as the tensors do.
+
+    PEFT leaves out a name that is of no module. A rank that is left out shows in the shapes; a scale shows
+    nowhere.
+    """
+    for setting in ("alpha_pattern", "rank_pattern"):
+        given = getattr(config, setting, None)
+        if given:
+            own = {FOREIGN_PARTS.sub("", name): value for name, value in given.items()}
+            setattr(config, setting, own)
+    modules = [name for name, _ in model.named_modules()]
+    for name in getattr(config, "alpha_pattern", None) or ():
+        if not any(get_pattern_key([name], module) == name for module in modules):
+            raise ValueError(
+                f"{Path(folder) / 'adapter_config.json'}: alpha_pattern names {name}, and the model has no "
+                "such module; correct the name, or save the merged model as full weights"
+            )
 
 
 def _read_weights(folder: str | Path) -> Tensors:
