@@ -90,7 +90,7 @@ class Reading:
 
 
 TODAY = Reading()
-# What the grid has chosen at full size; the other parts take it where the grid is not run before.
+# The best of the grid at full size; the other parts take it where the grid is not run before.
 CHOSEN = Reading(noise_scale="mean", tie_break="high_order")
 NOISE_RATIOS = 0.0, 0.01, 0.02, 0.04, 0.08
 NOISE_SCALES = "sample", "mean", "range"
