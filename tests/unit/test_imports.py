@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "models": {"data", "tables", "files"},
     "masking": {"models", "data", "tables", "files"},
     "extraction": {"tables", "limits"},
-    "analysis": {"extraction", "tables"},
+    "analysis": {"extraction", "tables", "limits"},
     "figures": {"analysis", "tables"},
     "explanation": {
         "figures",
