@@ -36,6 +36,17 @@ def test_every_file_format_reads_alike(tmp_path):
         assert load(f"path:{tmp_path}/t.{suffix}") == expected
 
 
+@pytest.mark.parametrize("column", [0, 1])
+def test_categories_are_text(tmp_path, column):
+    """As pandas writes a column of its type category."""
+    rows = pl.DataFrame({"text": ["b", "a", "b"], "label": ["y", "x", "y"]})
+    name = rows.columns[column]
+    rows.cast({name: pl.Categorical}).write_parquet(tmp_path / "t.parquet")
+    assert pl.read_parquet(tmp_path / "t.parquet")[name].dtype == pl.Categorical
+    expected = [("b", ["y"]), ("a", ["x"]), ("b", ["y"])]
+    assert load(f"path:{tmp_path}/t.parquet") == expected
+
+
 def test_tsv_quotation_marks_are_text(tmp_path):
     (tmp_path / "t.tsv").write_text('"half a quote\t1\tid\nwhole "quote"\t0\tid\n')
     names = {"columns": ["text", "label", "id"]}

@@ -118,6 +118,16 @@ def sharded(change):
     return spoil
 
 
+def mark(name, codec="utf-8-sig"):
+    """Save a file again, as an editor does that writes a byte order mark."""
+
+    def spoil(folder):
+        path = folder / name
+        path.write_bytes(path.read_text("utf-8").encode(codec))
+
+    return spoil
+
+
 def index_of(change):
     def spoil(folder):
         path = folder / "model.safetensors.index.json"
@@ -163,6 +173,19 @@ SPOILT_FILES = {
             (f / "config.json").read_text().rstrip()[:-1] + ', "rms_norm_eps": 0.5}'
         ),
         r"config\.json: is not JSON \(the key 'rms_norm_eps' is there more than once\)",
+    ),
+    "a byte order mark": (
+        mark("config.json"),
+        r"config\.json: begins with a byte order mark, .*; save it as UTF-8 without one$",
+    ),
+    "a byte order mark of UTF-16": (
+        mark("config.json", "utf-16"),
+        r"config\.json: begins with a byte order mark",
+    ),
+    "a marked tokenizer": (mark("tokenizer.json"), r"tokenizer\.json: begins with a byte order"),
+    "a marked template": (
+        mark("chat_template.jinja"),
+        r"template\.jinja: begins with a byte order",
     ),
     "a list for a config": (write("config.json", "[]"), r"config\.json: holds no JSON object"),
     "no weights": (unlink("model.safetensors"), r"the weights are missing"),
@@ -253,6 +276,14 @@ SPOILT_FILES = {
     "an adapter beside": (
         write("adapter_config.json", "{}"),
         r"adapter_config\.json lies beside config\.json",
+    ),
+    "a padding token beyond the last": (
+        lambda f: reconfigure(f, pad_token_id=320),
+        r"config\.json: pad_token_id is 320, but the model has 320 embeddings .*; set it to null",
+    ),
+    "a padding token beyond the last of the language model": (
+        lambda f: reconfigure(f, text_config={"vocab_size": 64}, pad_token_id=64),
+        r"pad_token_id is 64, but the model has 64 embeddings",
     ),
     "a classifier": (
         lambda f: reconfigure(f, architectures=["LlamaForSequenceClassification"]),
@@ -480,6 +511,12 @@ def test_a_folder_of_another_kind(tmp_path):
     (tmp_path / "checkpoint-9").mkdir()
     (tmp_path / "checkpoint-9" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"; name .*checkpoint-9$"):
+        check_checkpoint(tmp_path)
+
+
+def test_settings_of_an_adapter_with_a_byte_order_mark_are_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}", "utf-8-sig")
+    with pytest.raises(ValueError, match=r"adapter_config\.json: begins with a byte order mark"):
         check_checkpoint(tmp_path)
 
 

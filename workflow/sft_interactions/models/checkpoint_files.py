@@ -3,6 +3,7 @@
 Only headers and settings are read, never a weight. Imports the standard library only.
 """
 
+import codecs
 import json
 import math
 import re
@@ -99,6 +100,8 @@ DTYPE_BITS = {
     "F32": 32,
     "F64": 64,
 }
+_BINARY = (".safetensors", ".bin", ".model")
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 NO_WEIGHTS = "copy or train it again"
 # What scales an adapter. PEFT always writes it, and takes a default where it is not there.
 SCALES = {
@@ -185,8 +188,10 @@ def check_model(folder: str | Path) -> None:
         ValueError: something is missing, cut off, ambiguous, or of a kind that cannot be evaluated.
     """
     folder = Path(folder)
+    _check_encoding(folder)
     config = read_json(folder / "config.json")
     _check_causal(folder / "config.json", config)
+    _check_padding(folder / "config.json", config)
     _check_rotary_base(folder / "config.json", config)
     quantisation = config.get("quantization_config")
     if quantisation:
@@ -206,6 +211,31 @@ def check_model(folder: str | Path) -> None:
         found |= _check_weights(file)
     _check_index(sets, found)
     _check_names(folder, found)
+
+
+def _check_encoding(folder: Path) -> None:
+    """Refuse texts with a byte order mark, which is no JSON, and would begin every prompt of a template."""
+    for file in files_of(folder):
+        if file.suffix in _BINARY:
+            continue
+        with file.open("rb") as opened:
+            begin = opened.read(3)
+        if begin.startswith(_BYTE_ORDER_MARKS):
+            raise ValueError(
+                f"{file}: begins with a byte order mark, as some editors write it; save it as UTF-8 "
+                "without one"
+            )
+
+
+def _check_padding(path: Path, config: Json) -> None:
+    """Refuse a padding token that has no embedding."""
+    text = _text_config(config)
+    padding, size = text.get("pad_token_id", config.get("pad_token_id")), text.get("vocab_size")
+    if isinstance(padding, int) and isinstance(size, int) and padding >= size:
+        raise ValueError(
+            f"{path}: pad_token_id is {padding}, but the model has {size} embeddings (vocab_size), the "
+            f"last of token {size - 1}; set it to null, or to the token that the training padded with"
+        )
 
 
 def _check_causal(path: Path, config: Json) -> None:
@@ -316,6 +346,7 @@ def _check_names(folder: Path, names: Mapping[str, object]) -> None:
 
 
 def _check_adapter(folder: Path) -> None:
+    _check_encoding(folder)
     settings = read_json(folder / "adapter_config.json")
     where = folder / "adapter_config.json"
     for other in sorted(folder.glob("*/adapter_config.json")):
