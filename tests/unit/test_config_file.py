@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sft_interactions.config import ConfigError, find_place, resolve
-from sft_interactions.config_file import check_command_line, read
+from sft_interactions.config_file import check_command_line, check_rerun_triggers, read
 
 
 def write(folder, text, name="my.yaml"):
@@ -149,6 +149,23 @@ def test_an_option_of_the_config_is_given_once(arguments, option):
     check_command_line(["snakemake", "--configfile", "a.yaml", "b.yaml", "-C", "seed=5", "x=1"])
     with pytest.raises(ConfigError, match=f"^{option} is given 2 times, .* after one {option}$"):
         check_command_line(["snakemake", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("triggers", "missing"),
+    [
+        (["mtime"], "params and input"),
+        (["mtime", "code", "input"], "params"),
+        (["params", "input"], "mtime"),
+    ],
+)
+def test_a_change_of_the_config_is_not_overlooked(triggers, missing):
+    check_rerun_triggers(["input", "mtime", "params"])
+    check_rerun_triggers({"mtime", "params", "input", "software-env", "code"})
+    with pytest.raises(
+        ConfigError, match=rf"^--rerun-triggers: without {missing} tables of an older config .*drop"
+    ):
+        check_rerun_triggers(triggers)
 
 
 def test_the_innermost_known_place():

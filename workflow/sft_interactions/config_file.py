@@ -10,7 +10,7 @@ are replaced by those of the core schema of YAML 1.2 (section 10.3.2 of its spec
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ _OPTIONS = {
     "--configfile": "--configfile",
     "--configfiles": "--configfile",
 }
+# Code is left to the user: a new version may give the same tables.
+_NEEDED_TRIGGERS = ("mtime", "params", "input")
 # What YAML makes of escapes that mean something else in a regular expression or a path, as in "\\bno\\b".
 _ESCAPES = {"\a": "a", "\b": "b", "\v": "v", "\f": "f", "\x1b": "e"}
 _TAG = "tag:yaml.org,2002:"
@@ -69,6 +71,24 @@ def check_command_line(arguments: Sequence[str]) -> None:
                 f"{option} is given {given.count(option)} times, and only the last one would count; write "
                 f"all its values after one {option}"
             )
+
+
+def check_rerun_triggers(triggers: Collection[str]) -> None:
+    """Check that what depends on a changed key or file is made anew, and not taken for done.
+
+    Args:
+        triggers: what Snakemake looks at, as its option ``--rerun-triggers`` names it.
+
+    Raises:
+        ConfigError: it would not see such a change.
+    """
+    missing = [trigger for trigger in _NEEDED_TRIGGERS if trigger not in triggers]
+    if missing:
+        raise ConfigError(
+            f"--rerun-triggers: without {' and '.join(missing)} tables of an older config or of other "
+            "files would be taken for those of this one; drop the option, which may be in a profile, or "
+            f"add {' '.join(missing)}"
+        )
 
 
 def read(
