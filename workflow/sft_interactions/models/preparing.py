@@ -32,6 +32,7 @@ from sft_interactions.models.checkpoint_files import (
 )
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
+from sft_interactions.models.tokenizing import load_tokenizer
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -114,7 +115,7 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
     """Save the language model inside a model for images and text, which is what SFT on text is about."""
     try:
         model = load_strictly(origin, dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(origin)
+        tokenizer = load_tokenizer(origin)
         language_model = model.base_model.get_submodule("language_model")
         weights = {f"model.{key}": value for key, value in language_model.state_dict().items()}
         weights["lm_head.weight"] = output_head(model).weight
@@ -188,7 +189,7 @@ def _without_storage(config: PreTrainedConfig, **options: torch.dtype) -> PreTra
 def _verify(folder: Path, name: str, source: Source) -> None:
     try:
         config = AutoConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
             f"models.{name}: transformers cannot load config and tokenizer of {source}; put "
