@@ -573,6 +573,26 @@ def test_two_chat_templates_in_one_folder_are_refused(folder):
         check_own_tokenizer(folder, reads_template=True)
 
 
+def test_the_chat_template_of_a_processor(model_folders, folder):
+    """As older versions of transformers write it for models of images and text."""
+    file, separate = folder / "chat_template.json", folder / "chat_template.jinja"
+    own = separate.read_text()
+    file.write_text(json.dumps({"chat_template": own}))
+    check_tokenizer(folder, model_folders["llama"], compare_template=True)
+    file.write_text(json.dumps({"chat_template": own + "!"}))
+    check_own_tokenizer(folder, reads_template=False)
+    with pytest.raises(
+        ValueError, match=r"chat_template\.json: chat_template is not that of chat_template\.jinja"
+    ):
+        check_tokenizer(folder, model_folders["llama"], compare_template=True)
+    separate.unlink()
+    with pytest.raises(
+        ValueError,
+        match=r"chat_template\.json: .* tokenizers do not read it; write it into chat_tem",
+    ):
+        check_own_tokenizer(folder, reads_template=True)
+
+
 def test_another_chat_template_is_refused(model_folders, folder):
     base = model_folders["llama"]
     template = folder / "chat_template.jinja"

@@ -309,6 +309,12 @@ def _present(columns: Collection[str], dataset: Mapping[str, Any]) -> list[str]:
                 f"{key}: there is no column {column!r}; name one of "
                 f"{', '.join(map(_visible, sorted(columns)))}"
             )
+    for column in columns:
+        if f"{{{column}}}" in dataset.get("instruction", "").replace("{prompt}", ""):
+            raise ValueError(
+                f"instruction: {{{column}}} would stay as it is, since {{prompt}} alone is filled in; list "
+                f"{column!r} under prompt, or drop it"
+            )
     return list(dict.fromkeys(column for _, column in used))
 
 

@@ -102,6 +102,7 @@ DTYPE_BITS = {
 }
 _BINARY = (".safetensors", ".bin", ".model")
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_OF_PROCESSORS = "chat_template.json"
 NO_WEIGHTS = "copy or train it again"
 # What scales an adapter. PEFT always writes it, and takes a default where it is not there.
 SCALES = {
@@ -461,10 +462,11 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
         reads_template: whether prompts are rendered by the chat template.
 
     Raises:
-        ValueError: the tokenizer cuts words by chance, or two chat templates differ.
+        ValueError: the tokenizer cuts words by chance, two chat templates differ, or the only one is that
+            of a processor, which tokenizers do not read.
     """
     folder = Path(folder)
-    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    file = folder / "tokenizer.json"
     if file.is_file():
         dropout = (read_json(file).get("model") or {}).get("dropout")
         if dropout:
@@ -472,14 +474,23 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
                 f"{file}: dropout is {dropout}, so that words are cut by chance, as in the training of a "
                 "tokenizer; set it to null"
             )
-    separate = folder / "chat_template.jinja"
-    if not (reads_template and separate.is_file() and settings.is_file()):
-        return
-    other = _chosen_template(read_json(settings).get("chat_template"))
-    if other is not None and other.strip() != separate.read_text("utf-8").strip():
+    if reads_template:
+        _check_one_template(folder)
+
+
+def _check_one_template(folder: Path) -> None:
+    templates = _chat_templates(folder)
+    for name, template in templates.items():
+        used = next(iter(templates))
+        if template.strip() != templates[used].strip():
+            raise ValueError(
+                f"{folder / name}: chat_template is not that of {used} beside it, and would be ignored; "
+                "remove one of the two"
+            )
+    if list(templates) == [_OF_PROCESSORS]:
         raise ValueError(
-            f"{settings}: chat_template is not that of {separate.name} beside it, and would be ignored; "
-            "remove one of the two"
+            f"{folder / _OF_PROCESSORS}: the chat template is where processors of images and text have it, "
+            "and tokenizers do not read it; write it into chat_template.jinja beside it"
         )
 
 
@@ -502,13 +513,22 @@ def _vocabulary(tokenizer: Json) -> dict[str, object]:
 
 
 def _chat_template(folder: Path) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text("utf-8")
-    settings = folder / "tokenizer_config.json"
-    if not settings.is_file():
-        return None
-    return _chosen_template(read_json(settings).get("chat_template"))
+    return next(iter(_chat_templates(folder).values()), None)
+
+
+def _chat_templates(folder: Path) -> dict[str, str]:
+    """Chat templates of a folder by the file that holds them; transformers takes the first."""
+    found = {}
+    separate = folder / "chat_template.jinja"
+    if separate.is_file():
+        found[separate.name] = separate.read_text("utf-8")
+    for name in ("tokenizer_config.json", _OF_PROCESSORS):
+        settings = folder / name
+        if settings.is_file():
+            template = _chosen_template(read_json(settings).get("chat_template"))
+            if template is not None:
+                found[name] = template
+    return found
 
 
 def base_named_otherwise(folder: str | Path, names: Iterable[str]) -> str | None:
