@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from sft_interactions.data.sources import Source, download_hub_model
+from sft_interactions.files import link
 from sft_interactions.models.checkpoint_files import (
     check_model,
     check_own_tokenizer,
@@ -104,7 +105,7 @@ def _check_folder(origin: Path, name: str) -> None:
 
 def _link_folder(origin: Path, folder: Path) -> None:
     for file in files_of(origin):
-        (folder / file.name).symlink_to(file.resolve())
+        link(folder / file.name, file.resolve())
 
 
 def _is_multimodal(origin: Path) -> bool:
