@@ -11,10 +11,11 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from sft_interactions import config_file
 from sft_interactions.config import ConfigError, resolve
-from sft_interactions.environment import check_interpreter
+from sft_interactions.environment import check_interpreter, check_packages
 
 try:
     check_interpreter()
+    check_packages()
 except ValueError as error:
     raise WorkflowError(str(error))
 
