@@ -520,6 +520,17 @@ def test_settings_of_an_adapter_with_a_byte_order_mark_are_refused(tmp_path):
         check_checkpoint(tmp_path)
 
 
+def test_the_folder_of_a_models_cache(folder, tmp_path):
+    """As the hub's client makes it."""
+    cache = tmp_path / "models--org--name"
+    (cache / "snapshots").mkdir(parents=True)
+    inner = folder.rename(cache / "snapshots" / "0123abcd")
+    check_model(inner)
+    for check in (check_model, check_checkpoint):
+        with pytest.raises(ValueError, match=rf"^{cache}: .*; name {inner}$"):
+            check(cache)
+
+
 def test_an_adapter_without_its_weights(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(ValueError, match=r"weights are missing \(adapter_model\.safetensors"):

@@ -124,7 +124,7 @@ RULES = {
 @pytest.mark.parametrize(
     ("model_type", "named"),
     [
-        ("llama", "GPT2Tokenizer"),  # as SmolLM2 has it
+        ("llama", "GPT2Tokenizer"),
         ("llama", "LlamaTokenizerFast"),
         ("qwen2", "PreTrainedTokenizerFast"),
         ("gpt2", None),

@@ -149,11 +149,18 @@ def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
         return "adapter"
     if (folder / "config.json").is_file() or full:
         return "full"
-    inner = sorted(folder.glob("*/adapter_config.json")) or sorted(folder.glob("*/config.json"))
-    fix = f"name {inner[0].parent}" if len(inner) == 1 else "name a checkpoint folder"
+    inner = _inner_folders(folder, "adapter_config.json") or _inner_folders(folder, "config.json")
+    fix = f"name {inner[0]}" if len(inner) == 1 else "name a checkpoint folder"
     raise ValueError(
         f"{folder}: neither adapter_config.json (PEFT adapter) nor config.json (full weights) is there; "
         f"{fix}"
+    )
+
+
+def _inner_folders(folder: Path, file: str) -> list[Path]:
+    """Folders below that hold a file; in the cache of the hub they are two levels below."""
+    return sorted(
+        path.parent for start in ("*", "snapshots/*") for path in folder.glob(f"{start}/{file}")
     )
 
 
@@ -190,6 +197,11 @@ def check_model(folder: str | Path) -> None:
     """
     folder = Path(folder)
     _check_encoding(folder)
+    inner = _inner_folders(folder, "config.json")
+    if inner and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
+        )
     config = read_json(folder / "config.json")
     _check_causal(folder / "config.json", config)
     _check_padding(folder / "config.json", config)

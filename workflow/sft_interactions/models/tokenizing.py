@@ -26,7 +26,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, which cuts texts as its ``tokenizer.json`` says.
 
     Of that file transformers takes for some classes and model types the vocabulary alone, and cuts texts by
-    rules of its own: digits of SmolLM2, for one, are no longer apart.
+    rules of its own: digits that the file sets apart are joined, for one.
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     file = Path(folder) / "tokenizer.json"
