@@ -93,6 +93,11 @@ def test_half_precision_is_read_as_it_is(folder, tiny_models, dtype):
         assert torch.equal(weight, tiny_models["llama"].state_dict()[name].to(dtype).float())
 
 
+def test_a_byte_order_mark_of_other_texts_does_no_harm(folder):
+    (folder / "LICENSE.txt").write_text("MIT", "utf-8-sig")
+    check_model(folder)
+
+
 def test_the_files_that_count(folder):
     (folder / "optimizer.pt").touch()
     (folder / "training_args.bin").touch()

@@ -100,7 +100,6 @@ DTYPE_BITS = {
     "F32": 32,
     "F64": 64,
 }
-_BINARY = (".safetensors", ".bin", ".model")
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _OF_PROCESSORS = "chat_template.json"
 NO_WEIGHTS = "copy or train it again"
@@ -229,7 +228,7 @@ def check_model(folder: str | Path) -> None:
 def _check_encoding(folder: Path) -> None:
     """Refuse texts with a byte order mark, which is no JSON, and would begin every prompt of a template."""
     for file in files_of(folder):
-        if file.suffix in _BINARY:
+        if file.suffix not in (".json", ".jinja"):
             continue
         with file.open("rb") as opened:
             begin = opened.read(3)
