@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ try:
     else:
         # Snakemake's own YAML takes 0500 for 320 and no for false.
         config_file.check_command_line(sys.argv)
+        config_file.check_profiles(sys.argv, os.environ)
         GIVEN_CONFIG, places = config_file.read(
             workflow.overwrite_configfiles or ["config/config.yaml"],
             workflow.config_settings.config,
