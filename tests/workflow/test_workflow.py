@@ -558,7 +558,7 @@ def test_stable_interactions_under_another_noise_scale(own_study):
     results, run = folder / "results", "llama-tiny"
     before = {path: path.stat().st_mtime_ns for path in results.rglob("log_odds/*.parquet")}
     config |= {
-        "extraction": {"noise_scale": "mean"},
+        "optima": {"reading": "canonical"},
         "salience": {"rule": "stable"},
         # Of two of the three samples, whose noise bound is of all three.
         "stability": {"samples": 2, "draws": 1, "selection": {"draws": 4, "noise": 0.3}},
