@@ -15,14 +15,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from sft_interactions.analysis.choices import CERTAIN, JOINT, READINGS
 from sft_interactions.analysis.dynamics import KEY
 from sft_interactions.analysis.ranges import add_ranges
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.joint import extract_joint
 from sft_interactions.extraction.program import Extraction
+from sft_interactions.parallel import Mapped, in_turn
 
-CANONICAL, CERTAIN, JOINT = READINGS = ("canonical", "certain", "joint")
 L1_TOLERANCE = 1e-6
 
 
@@ -58,16 +59,18 @@ def read_run(
     salience: Salience,
     *,
     tolerance: float = L1_TOLERANCE,
+    mapped: Mapped = in_turn,
 ) -> dict[int, pl.DataFrame]:
     """Salient interactions of every checkpoint of a run under a reading.
 
     Args:
-        reading: one of :data:`READINGS`.
+        reading: one of :data:`~sft_interactions.analysis.choices.READINGS`.
         values: step to v, (B, 2^n).
         solved: step to what :func:`~sft_interactions.extraction.program.extract` gives for it.
         samples: (B,) sample ids.
         salience: rule and threshold.
         tolerance: by what relative part the L1 norm of an optimum may exceed the least one.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
     Returns:
         Step to rows as of :func:`~sft_interactions.analysis.salience.select_salient`.
@@ -81,7 +84,10 @@ def read_run(
     ids = list(samples)
     if reading == JOINT:
         joint = extract_joint(
-            [values[step] for step in steps], [solved[step] for step in steps], tolerance=tolerance
+            [values[step] for step in steps],
+            [solved[step] for step in steps],
+            tolerance=tolerance,
+            mapped=mapped,
         )
         solved = dict(zip(steps, joint.checkpoints, strict=True))
     found = {}
@@ -90,7 +96,13 @@ def read_run(
         found[step] = select_salient(interactions, solve, **salience)
         if reading == CERTAIN:
             ranges = add_ranges(
-                interactions, solve, values[step], samples, salience, tolerance=tolerance
+                interactions,
+                solve,
+                values[step],
+                samples,
+                salience,
+                tolerance=tolerance,
+                mapped=mapped,
             )
             found[step] = only_certain(found[step], ranges)
     return found
