@@ -98,6 +98,16 @@ def with_churn_floor(run: Run) -> Run:
     return replace(run, metrics=pl.concat([run.metrics, *rows]))
 
 
+def with_reading(run: Run, reading: str) -> Run:
+    """The run with another reading, whose metrics over all orders are half of its own."""
+    overall = run.metrics.filter(pl.col("order").is_null())
+    rows = overall.with_columns(
+        pl.col("value", "ci_low", "ci_high") / 2,
+        metric=pl.col("metric") + f"_{reading}",
+    )
+    return replace(run, metrics=pl.concat([run.metrics, rows]))
+
+
 def lookup(run: Run, step: int, name: str, metric: str, order: int | None = None) -> float | None:
     """A metric straight from the table."""
     rows = run.metrics.filter(

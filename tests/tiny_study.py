@@ -44,7 +44,7 @@ CONFIG = {
     "stability": {"draws": 2},
     "sensitivity": {
         "noise_ratio": [0.02],
-        "noise_scales": ["sample"],
+        "noise_scales": ["mean"],
         "tie_breaks": ["hash-1"],
         "mask_embeddings": ["token", "zero"],
     },

@@ -297,6 +297,11 @@ BAD = {
         "salience.stable_share",
         "must be at most 1",
     ),
+    "stable interactions of all checkpoints together": (
+        {"salience.rule": "stable", "optima.reading": "joint"},
+        "optima.reading",
+        "joint has no shares, .*; choose canonical, or another salience.rule",
+    ),
     "too few draws": (
         {"stability.selection": {"draws": 3}},
         "stability.selection.draws",

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "models": {"data", "tables", "files"},
     "masking": {"models", "data", "tables", "files"},
     "extraction": {"tables", "limits", "parallel"},
-    "analysis": {"extraction", "tables", "parallel"},
+    "analysis": {"extraction", "tables", "limits", "parallel"},
     "figures": {"analysis", "tables"},
     "explanation": {
         "figures",

@@ -1,10 +1,12 @@
-"""The script for a GPU runs on a CPU, with a tiny model, and finds what it should."""
+"""Benchmarks run at a small size and find what they should."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,3 +42,93 @@ def test_without_a_gpu_it_says_so(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "torch finds no GPU; use --device cpu --tiny" in done.stderr
+
+
+def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
+    output = tmp_path / "planted.json"
+    command = [sys.executable, ROOT / "benchmarks" / "planted.py", "--quick"]
+    done = subprocess.run(
+        [*command, "--output", output], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(output.read_text())
+    assert len(found["grid"]) == 78
+    assert all(0 < row["f1"] < 1 for row in found["grid"])
+    (chosen,) = [row for row in found["on_top"] if row.items() >= found["chosen"].items()]
+    for rows in (found["grid"], found["on_top"]):
+        assert [row["f1"] for row in rows] == sorted((row["f1"] for row in rows), reverse=True)
+    ratios = [row["count_ratios"] for row in found["on_top"]]
+    within = [0.67 <= min(ratio) <= max(ratio) <= 1.5 for ratio in ratios]
+    assert within[found["on_top"].index(chosen)] or not any(within)
+    assert f"chosen: ζ {chosen['noise_ratio']:g}" in done.stdout
+    for row in found["readings"]:
+        assert row["blocks"] == row["n_samples"] // row["samples"]
+        assert 0 <= row["removed precision"] <= 1
+        assert row["removed f1"] <= max(row["removed precision"], row["removed recall"]) + 1e-12
+    empty = {"unchanged": ("emerged", "removed"), "overfitting": ("removed",)}
+    assert {row["scenario"] for row in found["scenarios"]} > set(empty)
+    for row in found["scenarios"]:
+        for label in empty.get(row["scenario"], ()):
+            assert row[f"{label} planted"] == 0
+
+
+@pytest.fixture(scope="module")
+def planted():
+    spec = importlib.util.spec_from_file_location("planted", ROOT / "benchmarks" / "planted.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["planted"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["planted"]
+
+
+def row_of(reading, right, count_ratio=1.0):
+    """A row of one setting: ten interactions of each class a sample, of which so many are right."""
+    hits = np.full((len(right), 1, 3, 3), 10)
+    hits[..., 2] = np.array(right)[:, None, None]
+    return {
+        "reading": reading,
+        "f1": float(np.mean(right) / 10),
+        "count_ratios": [count_ratio],
+        "hits": [hits],
+    }
+
+
+def test_the_rule_of_the_choice(planted):
+    today = planted.TODAY
+    near = planted.Reading(noise_ratio=0.02)
+    far = planted.Reading(noise_ratio=0.01, noise_scale="range", threshold=0.1)
+    # Two samples more or less: the difference of 0.1 has an error of 0.1, that of 0.3 has none.
+    best, tied = row_of(far, [6, 8, 7]), row_of(near, [7, 5, 6])
+    clear = row_of(today, [3, 5, 4])
+    assert planted.difference_error(best, tied) == pytest.approx(0.1155, abs=1e-3)
+    assert planted.difference_error(best, clear) == pytest.approx(0, abs=1e-12)
+    assert planted.choose([best, tied, clear])["reading"] == near
+    assert planted.choose([best, clear])["reading"] == far
+    # One outside the limits of the counts does not compete, unless all are outside.
+    out = row_of(far, [6, 8, 7], count_ratio=1.6)
+    assert planted.choose([out, clear])["reading"] == today
+    assert planted.choose([out, row_of(today, [3, 5, 4], count_ratio=0.5)])["reading"] == far
+
+
+def test_today_is_nearest_to_itself(planted):
+    order = sorted(planted.GRID, key=planted.distance)
+    assert order[0] == planted.TODAY
+    assert {reading.noise_ratio for reading in order[1:3]} <= {0.02, 0.04, 0.08}
+    assert len(set(planted.GRID)) == len(planted.GRID) == 78
+
+
+def test_a_reading_with_the_threshold_of_the_first_checkpoint(planted):
+    setting = planted.Setting(5, 2, 0.01, n_checkpoints=2)
+    reader = planted.Reader(setting.plant())
+    own, first = (
+        planted.KEPT[name](reader, planted.TODAY) for name in ("all", "τ of the first checkpoint")
+    )
+    assert own[0].equals(first[0])
+    largest = own[0].group_by("sample_id").agg(planted.pl.col("effect").abs().max())
+    smallest = first[1].group_by("sample_id").agg(planted.pl.col("effect").abs().min())
+    for (sample, size), (other, least) in zip(
+        largest.sort("sample_id").iter_rows(), smallest.sort("sample_id").iter_rows(), strict=True
+    ):
+        assert sample == other
+        assert least >= 0.05 * size

@@ -64,6 +64,7 @@ SENSITIVITY_JOBS = {
     "reading": ["reading-certain", "reading-joint"],
     "extraction": ["noise-ratio-0.02", "tie-break-hash-1", "mask-embedding-zero"],
 }
+SIZE = pl.col("effect").abs().sum()
 EVERY_RUN = pytest.mark.parametrize("run", STEPS)
 
 
@@ -84,6 +85,9 @@ def test_every_table_has_its_columns_and_metadata(results):
             folder / "players.parquet": (tables.PLAYERS, "prompts"),
             folder / "dynamics.parquet": (tables.DYNAMICS, "dynamics"),
             folder / "unchanged.parquet": (tables.UNCHANGED, "stability"),
+            folder / "joint.parquet": (tables.JOINT, "joint"),
+            folder / "joint_change.parquet": (tables.JOINT_CHANGE, "joint"),
+            folder / "readings.parquet": (tables.READINGS, "readings"),
             folder / "stability.parquet": (tables.STABILITY, "stability"),
             folder / "metrics.parquet": (tables.METRICS, "metrics"),
             folder / "sensitivity.parquet": (tables.SENSITIVITY, "sensitivity"),
@@ -286,6 +290,7 @@ def test_interactions_give_the_log_odds_within_the_noise_bound(results, run):
         interactions = read(stem.with_suffix(".parquet"), tables.INTERACTIONS)
         solve = read(stem.with_suffix(".solve.parquet"), tables.SOLVE)
         assert set(solve["sample_id"]) == set(log_odds)
+        scale = np.mean([abs(float(v[-1]) - float(v[0])) for v in log_odds.values()])
         for row in solve.iter_rows(named=True):
             dense = {kind: np.zeros(2**N) for kind in ("and", "or", "bias")}
             rows = interactions.filter(sample_id=row["sample_id"])
@@ -294,8 +299,42 @@ def test_interactions_give_the_log_odds_within_the_noise_bound(results, run):
             phi = reconstruct(dense["bias"][0], dense["and"], dense["or"])
             v = log_odds[row["sample_id"]].astype(float)
             assert np.abs(phi - v).max() <= row["noise_bound"] + 1e-9
-            assert row["noise_bound"] == pytest.approx(0.04 * abs(v[-1] - v[0]))
+            assert row["noise_bound"] == pytest.approx(0.04 * scale)
             assert row["l1_lower_bound"] <= row["l1"] * (1 + 1e-9)
+
+
+@EVERY_RUN
+def test_other_readings_are_as_sparse_and_change_less(results, run):
+    folder = results / "runs" / run
+    steps = STEPS[run]
+    joint = read(folder / "joint.parquet", tables.JOINT)
+    assert joint["step"].unique().sort().to_list() == steps
+    norms = joint.filter(pl.col("kind") != "bias").group_by("step", "sample_id").agg(norm=SIZE)
+    for step in steps:
+        interactions = read(folder / "interactions" / f"step-{step}.parquet", tables.INTERACTIONS)
+        ranges = read(folder / "ranges" / f"step-{step}.parquet", tables.RANGES)
+        assert ranges.select(interactions.columns).equals(interactions)
+        within = ranges.drop_nulls()
+        slack = 1e-6 * within["effect"].abs().max()
+        assert (within["effect_low"] <= within["effect"] + slack).all()
+        assert (within["effect_high"] >= within["effect"] - slack).all()
+        own = interactions.filter(pl.col("kind") != "bias").group_by("sample_id").agg(own=SIZE)
+        both = norms.filter(step=step).join(own, on="sample_id")
+        assert len(both) == len(own)
+        assert (both["norm"] <= both["own"] * (1 + 1e-5)).all()
+    change = read(folder / "joint_change.parquet", tables.JOINT_CHANGE)
+    assert (change["change"] <= change["canonical_change"] * (1 + 1e-9)).all()
+    assert (change["change_lower_bound"] >= change["change"] * (1 - 1e-4)).all()
+
+    readings = read(folder / "readings.parquet", tables.READINGS)
+    metrics = read(folder / "metrics.parquet", tables.METRICS)
+    n_samples = CONFIG["datasets"]["lines"]["analysis"]
+    for name in ("certain", "joint"):
+        counts = metrics.filter(metric=f"count_{name}")
+        assert len(counts) == 3 * len(steps) - 2
+        for step, label, value in counts.select("step", "class", "value").rows():
+            found = readings.filter(pl.col("class") == label, reading=name, step=step)
+            assert value == pytest.approx(len(found) / n_samples)
 
 
 @EVERY_RUN

@@ -29,7 +29,7 @@ rule dynamics:
 
 rule readings:
     input:
-        interactions=of_steps(f"{INTERACTIONS}/step-{{step}}.parquet"),
+        interactions=of_steps(f"{CANONICAL}/step-{{step}}.parquet"),
         solve=of_steps("interactions/step-{step}.solve.parquet"),
         ranges=of_steps("ranges/step-{step}.parquet"),
         joint=f"{RESULTS}/runs/{{run}}/joint.parquet",
@@ -51,6 +51,7 @@ rule readings:
     params:
         steps=steps_of_run,
         salience=config["salience"],
+        reading=config["optima"]["reading"],
         n_players=config["players"]["n"],
     message:
         "Following the interactions of {wildcards.run} that the data determine"
@@ -83,6 +84,7 @@ rule stability:
         steps=steps_of_run,
         stability=config["stability"],
         salience=config["salience"],
+        optima=config["optima"],
         extraction=config["extraction"],
         n_players=config["players"]["n"],
         seed=config["seed"],
@@ -94,7 +96,7 @@ rule stability:
 
 rule salience_sensitivity:
     input:
-        interactions=of_steps("interactions/step-{step}.parquet"),
+        interactions=of_steps(f"{UNSELECTED}/step-{{step}}.parquet"),
         solve=of_steps("interactions/step-{step}.solve.parquet"),
         reference=reference_interactions,
     output:
@@ -205,7 +207,9 @@ rule sensitivity_of_extraction:
         runtime=growing(720),
     params:
         steps=steps_of_run,
+        reference_steps=reference_steps,
         choices=choices_of_job,
+        l1_tolerance=config["optima"]["l1_tolerance"],
         gap_tolerance=config["extraction"]["gap_tolerance"],
         stability=churn_floor_settings(),
         bootstrap=config["bootstrap"],

@@ -1,6 +1,5 @@
 from sft_interactions.analysis.choices import (
     BEFORE_SFT,
-    CANONICAL,
     OWN_JOB,
     TUNED,
     Choice,
@@ -20,8 +19,12 @@ COMPUTE = config["compute"]
 MASK_EMBEDDING = config["inference"]["mask_embedding"]
 # The study's own comes first.
 MASK_EMBEDDINGS = list(dict.fromkeys([MASK_EMBEDDING, *config["sensitivity"]["mask_embeddings"]]))
-# Folder of the interactions from which the salient ones are taken; the rule stable needs their shares.
-INTERACTIONS = "selection" if config["salience"]["rule"] == "stable" else "interactions"
+# Folders of the interactions of a checkpoint by itself, whose shares the rule stable needs; of those that the
+# study looks at; and of those that other salience rules can be applied to.
+CANONICAL = "selection" if config["salience"]["rule"] == "stable" else "interactions"
+IS_JOINT = config["optima"]["reading"] == "joint"
+INTERACTIONS = "joint" if IS_JOINT else CANONICAL
+UNSELECTED = "joint" if IS_JOINT else "interactions"
 SPLITS = ("train", "validation", "analysis")
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
@@ -253,8 +256,10 @@ def tested_choices(run):
         config["salience"],
         config["extraction"]["noise_ratio"],
         config["extraction"]["noise_scale"],
+        config["extraction"]["tie_break"],
         reference_model=BEFORE_SFT if RUNS[run]["reference_checkpoint"] == "first" else TUNED,
         mask_embedding=MASK_EMBEDDING,
+        reading=config["optima"]["reading"],
     )
     return choices(
         own,
@@ -264,7 +269,7 @@ def tested_choices(run):
         varied["tie_breaks"],
         varied["mask_embeddings"],
         has_reference="reference_run" in RUNS[run],
-        has_readings=INTERACTIONS == "interactions",
+        has_readings=CANONICAL == "interactions",
     )
 
 
@@ -276,7 +281,7 @@ def choices_of_job(wildcards):
 def churn_floor_settings():
     """What the churn floor under another choice depends on."""
     needed = ["samples", "churn_noise", "draws"]
-    if INTERACTIONS == "selection":
+    if CANONICAL == "selection":
         needed.append("selection")
     return {key: config["stability"][key] for key in needed}
 
@@ -287,10 +292,17 @@ def log_odds_of_job(wildcards):
 
 
 def reference_log_odds_of_job(wildcards):
-    """Log-odds of the reference model of a run, under the mask embedding of a job of the sensitivity."""
+    """Log-odds that the reference model of a run is extracted from, under the same mask embedding."""
+    reference = RUNS[wildcards.run].get("reference_run")
+    return log_odds_under(wildcards, reference, reference_steps(wildcards))
+
+
+def reference_steps(wildcards):
+    """Params function: the checkpoints of the reference run that a job of the sensitivity extracts."""
     run = RUNS[wildcards.run]
-    steps = steps_of_reference(wildcards.run, [run["reference_checkpoint"]])
-    return log_odds_under(wildcards, run.get("reference_run"), steps)
+    if IS_JOINT and "reference_run" in run:  # a checkpoint is then read together with the others
+        return RUNS[run["reference_run"]]["steps"]
+    return steps_of_reference(wildcards.run, [run["reference_checkpoint"]])
 
 
 def log_odds_under(wildcards, run, steps):
@@ -302,7 +314,9 @@ def log_odds_under(wildcards, run, steps):
 # Run to job of the sensitivity to the choices of the job.
 CHOICES = {run: share_out(tested_choices(run)) for run in RUNS}
 JOBS = next(iter(CHOICES.values()))
-READING_JOBS = [job for job in JOBS if next(iter(JOBS[job].values())).reading != CANONICAL]
+READING_JOBS = [
+    job for job in JOBS if next(iter(JOBS[job].values())).reading != config["optima"]["reading"]
+]
 EXTRACTION_JOBS = [job for job in JOBS if job != OWN_JOB and job not in READING_JOBS]
 
 

@@ -81,6 +81,29 @@ rule joint:
         "../scripts/joint.py"
 
 
+rule joint_of_step:
+    input:
+        f"{RESULTS}/runs/{{run}}/joint.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/joint/step-{{step}}.parquet",
+    log:
+        "logs/joint_of_step/{run}/step-{step}.log",
+    benchmark:
+        "logs/benchmarks/joint_of_step/{run}/step-{step}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(15),
+    message:
+        "Taking step {wildcards.step} from the checkpoints of {wildcards.run}"
+    script:
+        "../scripts/joint_of_step.py"
+
+
 rule selection:
     input:
         log_odds=f"{RESULTS}/runs/{{run}}/log_odds/step-{{step}}.parquet",

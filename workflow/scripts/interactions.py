@@ -13,6 +13,7 @@ with progress_bar(snakemake, len(samples), "sample") as bar, Workers(snakemake.t
         values,
         noise_ratio=settings["noise_ratio"],
         noise_scale=settings["noise_scale"],
+        tie_break=settings["tie_break"],
         gap_tolerance=settings["gap_tolerance"],
         progress=bar.update,
         mapped=workers.map,

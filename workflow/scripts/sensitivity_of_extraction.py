@@ -21,29 +21,30 @@ def read(keys, paths):
 
 
 values, errors, samples = read(params.steps, snakemake.input.log_odds)
-models = [choice.reference_model] if snakemake.input.reference else []
-references, reference_errors, _ = read(models, snakemake.input.reference)
-total = count_extractions(len(samples), len(values), len(references), params.stability)
+reference, reference_errors, _ = read(params.reference_steps, snakemake.input.reference)
+total = count_extractions(len(samples), len(values), len(reference), params.stability)
 with progress_bar(snakemake, total, "extraction") as bar, Workers(snakemake.threads) as workers:
     extracted = extract_run(
         choice,
         values,
-        references,
+        reference,
         samples,
         stability=params.stability,
         seed=params.seed,
         gap_tolerance=params.gap_tolerance,
+        tolerance=params.l1_tolerance,
         errors=errors,
         reference_errors=reference_errors,
         selection=params.stability.get("selection"),
         progress=bar.update,
         mapped=workers.map,
     )
-findings = vary_findings(
-    extracted,
-    tested,
-    bootstrap=params.bootstrap,
-    removed_share=params.removed_share,
-    seed=params.seed,
-)
+    findings = vary_findings(
+        extracted,
+        tested,
+        bootstrap=params.bootstrap,
+        removed_share=params.removed_share,
+        seed=params.seed,
+        tolerance=params.l1_tolerance,
+    )
 tables.write(findings, snakemake.output[0], tables.SENSITIVITY_JOB, **provenance)

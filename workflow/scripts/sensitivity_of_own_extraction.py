@@ -1,6 +1,6 @@
 from job import progress_bar, start
 from sft_interactions import tables
-from sft_interactions.analysis.choices import BEFORE_SFT, CANONICAL, TUNED, Choice
+from sft_interactions.analysis.choices import BEFORE_SFT, TUNED, Choice
 from sft_interactions.analysis.sensitivity import ExtractedRun, vary_findings
 from sft_interactions.analysis.stability import UnchangedRun, noise_perturbation
 from sft_interactions.extraction.interactions import to_values
@@ -31,7 +31,7 @@ def open_reference():
 
 samples, first = to_values(tables.read(files.log_odds[0], tables.LOG_ODDS), files.log_odds[0])
 checkpoints, readings = {}, {}
-if own.reading == CANONICAL:
+if files.get("readings") is None:
     checkpoints = {
         step: open_checkpoint(*paths)
         for step, *paths in zip(steps, files.interactions, files.solve, strict=True)
@@ -51,7 +51,7 @@ with (
         first,
         samples,
         steps,
-        noise_perturbation(floor["churn_noise"]),
+        noise_perturbation(floor["churn_noise"], own.tie_break),
         noise_ratio=own.noise_ratio,
         noise_scale=own.noise_scale,
         n_samples=floor["samples"],
@@ -65,7 +65,15 @@ with (
         mapped=workers.map,
     )
     findings = vary_findings(
-        ExtractedRun(samples, params.n_players, checkpoints, open_reference(), unchanged, readings),
+        ExtractedRun(
+            samples,
+            params.n_players,
+            checkpoints,
+            open_reference(),
+            unchanged,
+            own.reading,
+            readings,
+        ),
         tested,
         bootstrap=params.bootstrap,
         removed_share=params.removed_share,

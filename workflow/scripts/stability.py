@@ -12,7 +12,7 @@ from sft_interactions.parallel import Workers
 provenance = start(snakemake)
 params = snakemake.params
 settings, steps, salience = params.stability, params.steps, params.salience
-noise_scale = params.extraction["noise_scale"]
+noise_scale, tie_break = params.extraction["noise_scale"], params.extraction["tie_break"]
 # The mean is over all samples, also those that are not extracted again.
 read_samples = None if noise_scale == "mean" else settings["samples"]
 values, errors = {}, {}
@@ -25,7 +25,7 @@ for step, path in zip(steps, snakemake.input.log_odds, strict=True):
     errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 
 needs_shares = RULES[salience["rule"]].starts_from is not None
-checked = stability.perturbations(settings["noise"], settings["tie_breaks"])
+checked = stability.perturbations(settings["noise"], settings["tie_breaks"], tie_break)
 compared = len(steps) * (1 + len(checked))
 drawn = 1 + settings["draws"] * (len(steps) - 1)
 n_samples = min(settings["samples"], len(samples))
@@ -44,12 +44,12 @@ with progress_bar(snakemake, total, "extraction") as bar, Workers(snakemake.thre
         "progress": bar.update,
         "mapped": workers.map,
     }
-    measured = stability.measure(values, samples, checked, salience, **common)
+    measured = stability.measure(values, samples, checked, salience, tie_break=tie_break, **common)
     unchanged_run = stability.UnchangedRun(
         values[steps[0]],
         samples,
         steps,
-        stability.noise_perturbation(settings["churn_noise"]),
+        stability.noise_perturbation(settings["churn_noise"], tie_break),
         draws=settings["draws"],
         **common,
     )
@@ -67,6 +67,8 @@ paths = snakemake.input.reference
 reference = read_salient(*paths, salience) if paths else None
 unchanged = [
     add_generalizability(rows, reference, params.n_players).with_columns(draw=pl.lit(draw))
-    for draw, rows in enumerate(unchanged_run.classify(salience))
+    for draw, rows in enumerate(
+        unchanged_run.classify(salience, params.optima["reading"], params.optima["l1_tolerance"])
+    )
 ]
 tables.write(pl.concat(unchanged), snakemake.output.unchanged, tables.UNCHANGED, **provenance)

@@ -311,6 +311,11 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
             "without 0 or lower players.n"
         )
     yield from _check_selection(config["stability"]["selection"])
+    if config["optima"]["reading"] == "joint" and config["salience"]["rule"] == "stable":
+        yield (
+            "optima.reading: joint has no shares, which the salience rule stable needs; choose canonical, "
+            "or another salience.rule"
+        )
     yield from _check_chosen_runs(config)
     for name in config["figures"].get("main_runs", []):
         if name not in config["runs"]:

@@ -71,6 +71,7 @@ def explain(
     mask_token: str | None = None,
     noise_ratio: float = NOISE_RATIO,
     noise_scale: str = "sample",
+    tie_break: str = "canonical",
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Explanation:
@@ -94,6 +95,7 @@ def explain(
         mask_token: the token of ``token``; by default the unknown token, else the padding token.
         noise_ratio: ζ of :func:`~sft_interactions.extraction.program.noise_bounds`.
         noise_scale: what it is a share of, see there; of one prompt ``mean`` is the same as ``sample``.
+        tie_break: a name of :data:`~sft_interactions.extraction.tie_break.TIE_BREAKS`.
         seed: of the draw of the players.
         progress: called with the number of maskings that have just been evaluated, of 2^n.
 
@@ -117,7 +119,9 @@ def explain(
     )
     embedding = make_mask_embedding(model, mask_embedding, token_id)
     log_odds = masked_log_odds(model, masked, embedding, progress=progress)
-    solved = extract(log_odds[None], noise_ratio=noise_ratio, noise_scale=noise_scale)
+    solved = extract(
+        log_odds[None], noise_ratio=noise_ratio, noise_scale=noise_scale, tie_break=tie_break
+    )
     words = [word.text for word in chosen]
     return Explanation(
         words=words,

@@ -8,7 +8,7 @@ from sft_interactions import tables
 from sft_interactions.analysis.choices import READINGS
 from sft_interactions.analysis.dynamics import KEY, classify
 from sft_interactions.analysis.ranges import add_ranges
-from sft_interactions.analysis.readings import only_certain, read_run
+from sft_interactions.analysis.readings import RunReader, only_certain
 from sft_interactions.analysis.salience import select_salient
 from sft_interactions.analysis.stability import UnchangedRun, noise_perturbation
 from sft_interactions.extraction import extract
@@ -30,6 +30,10 @@ def values():
 @pytest.fixture(scope="module")
 def solved(values):
     return {step: extract(v) for step, v in values.items()}
+
+
+def read_run(reading, values, solved, samples, salience):
+    return RunReader(values, solved, samples).salient(reading, salience)
 
 
 def test_rows_have_the_ranges_of_their_effects(values, solved):
@@ -68,6 +72,14 @@ def test_the_joint_reading_is_that_of_joint_extraction(values, solved):
     for step, checkpoint in zip(values, joint.checkpoints, strict=True):
         expected = select_salient(*from_extraction(SAMPLES, values[step], checkpoint), **SALIENCE)
         assert found[step].equals(expected)
+
+
+def test_joint_extraction_serves_every_salience_rule(values, solved, monkeypatch):
+    reader = RunReader(values, solved, SAMPLES)
+    few = reader.salient("joint", {"rule": "top_k", "threshold": 2})
+    monkeypatch.setattr("sft_interactions.analysis.readings.extract_joint", None)
+    assert all(len(rows) <= 2 * len(SAMPLES) for rows in few.values())
+    assert sum(map(len, reader.salient("joint", SALIENCE).values())) > sum(map(len, few.values()))
 
 
 def test_checkpoints_may_come_in_any_order(values, solved):

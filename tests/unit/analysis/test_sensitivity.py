@@ -13,7 +13,7 @@ from sft_interactions.analysis.choices import CANONICAL, Choice, choices, share_
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Cells, ratios
-from sft_interactions.analysis.readings import read_run
+from sft_interactions.analysis.readings import RunReader
 from sft_interactions.analysis.salience import select_salient
 from sft_interactions.analysis.selection import Selector, extract_with_shares
 from sft_interactions.analysis.sensitivity import (
@@ -49,18 +49,20 @@ def other_masking(values):
 
 
 def references_of(values):
-    return {"before SFT": values[0] + 0.05, "tuned": values[9]}
+    """v of the reference run before SFT and at its last checkpoint."""
+    return {0: values[0] + 0.05, 7: values[9]}
 
 
 def extracted(values, references, choice, **settings):
-    """A run as a choice extracts it, with the readings of the choice's salience."""
+    """A run as a choice extracts it, with its reading beside the canonical one."""
+    of_study = replace(choice, reading=CANONICAL)
     run = extract_run(
-        choice, values, references, SAMPLES, stability=FLOOR, seed=TESTED["seed"], **settings
+        of_study, values, references, SAMPLES, stability=FLOOR, seed=TESTED["seed"], **settings
     )
     if choice.reading == CANONICAL:
         return run
     solved = {step: extract(v, noise_ratio=choice.noise_ratio) for step, v in values.items()}
-    salient = read_run(choice.reading, values, solved, SAMPLES, choice.salience)
+    salient = RunReader(values, solved, SAMPLES).salient(choice.reading, choice.salience)
     return replace(run, readings={choice.reading: classify(salient)})
 
 
@@ -75,7 +77,11 @@ def vary(values, **tested):
             parts_of = other_masking(values), other_masking(references)
         else:
             parts_of = values, references
-        parts.append(vary_findings(extracted(*parts_of, choice), job, **TESTED))
+        run = extracted(*parts_of, choice)
+        if len(job) > 1 and "tuned" not in run.references:
+            other = extracted(*parts_of, replace(choice, reference_model="tuned"))
+            run = replace(run, references={**run.references, **other.references})
+        parts.append(vary_findings(run, job, **TESTED))
     rows = gather_choices(parts, ["own", *tested])
     return tables.check(rows, tables.SENSITIVITY, "test")
 
@@ -267,7 +273,7 @@ def test_a_job_extracts_each_table_once(values, monkeypatch):
         return extract(v, **settings)
 
     monkeypatch.setattr(sensitivity, "extract", count)
-    references = {"before SFT": values[0] + 0.05}
+    references = {0: values[0] + 0.05}
     done = []
     run = extract_run(
         OWN, values, references, SAMPLES, stability=FLOOR, seed=0, progress=done.append
@@ -326,6 +332,35 @@ def test_what_a_run_lacks_is_named(values):
         vary_findings(replace(run, checkpoints=fewer), {"a": OWN}, **TESTED)
 
 
+@pytest.mark.slow
+def test_a_study_that_reads_its_checkpoints_together_does_so_under_every_choice(values):
+    own = replace(OWN, reading="joint", noise_ratio=0.1, tie_break="high_order")
+    reference = {step: v[::-1] + 0.05 for step, v in values.items()}
+    run = extract_run(own, values, reference, SAMPLES, stability=FLOOR, seed=0)
+    assert run.reading == "joint"
+
+    def read(of_steps):
+        settings = {"noise_ratio": 0.1, "tie_break": "high_order"}
+        solved = {step: extract(v, **settings) for step, v in of_steps.items()}
+        return RunReader(of_steps, solved, SAMPLES).salient("joint", OWN.salience)
+
+    expected = read(values)
+    for step, pair in run.checkpoints.items():
+        assert select_salient(*pair, **OWN.salience).equals(expected[step])
+    in_reference = select_salient(*run.references["before SFT"], **OWN.salience)
+    assert in_reference.equals(read(reference)[0])
+    alone = extract_run(
+        replace(own, reading="canonical"), values, {}, SAMPLES, stability=FLOOR, seed=0
+    )
+    together = vary_findings(run, {"own": own}, **TESTED)
+    other = replace(alone, references=run.references)
+    assert not vary_findings(other, {"own": replace(own, reading="canonical")}, **TESTED).equals(
+        together
+    )
+    with pytest.raises(ValueError, match="reading: certain is no choice among the optima"):
+        extract_run(replace(own, reading="certain"), values, {}, SAMPLES, stability=FLOOR, seed=0)
+
+
 def test_an_extraction_that_is_not_certified_stops(values, monkeypatch):
     def loose(v, **settings):
         solved = extract(v, **settings)
@@ -360,7 +395,7 @@ def test_a_study_of_stable_interactions_has_them_under_every_choice(values, nois
         reference,
         own,
         errors=errors,
-        reference_errors={"before SFT": 0.02, "tuned": 0.03},
+        reference_errors={0: 0.02, 7: 0.03},
         selection=SELECTION,
     )
     other = replace(OWN, noise_ratio=noise_ratio)
@@ -377,7 +412,7 @@ def test_a_study_of_stable_interactions_has_them_under_every_choice(values, nois
         )
 
     at_steps = {step: salient(v, errors[step]) for step, v in values.items()}
-    in_reference = salient(reference["before SFT"], 0.02)
+    in_reference = salient(reference[0], 0.02)
     floor_run = UnchangedRun(
         values[0],
         SAMPLES,

@@ -3,7 +3,17 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from random_runs import STEPS, floors, lines, lookup, make_run, panel, texts, with_churn_floor
+from random_runs import (
+    STEPS,
+    floors,
+    lines,
+    lookup,
+    make_run,
+    panel,
+    texts,
+    with_churn_floor,
+    with_reading,
+)
 
 from sft_interactions.figures import evolution
 from sft_interactions.figures.style import CLASSES
@@ -89,6 +99,25 @@ def test_counts_follow_the_metric_under_their_columns():
     ticks = axes.transData.transform([(x, 0) for x in axes.get_xticks()])[:, 0]
     across = figure.transFigure.inverted().transform([(x, 0) for x in ticks])[:, 0]
     assert across[2] == pytest.approx((column.x0 + column.x1) / 2)
+
+
+READINGS = {"joint": "reading that changes least", "canonical": "each checkpoint by itself"}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_the_other_reading_is_dotted(reading):
+    run = make_run()
+    figure = evolution.draw([with_reading(run, reading)], level=0.95)
+    drawn = lines(panel(figure, f"{run.label}:counts"))
+    for name in CLASSES:
+        expected = [lookup(run, step, name, "count") for step in STEPS]
+        half = np.array(expected, float) / 2
+        assert drawn[f"count_{reading}:{name}"] == pytest.approx(half, nan_ok=True)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert READINGS[reading] in names
+    plain = evolution.draw([run], level=0.95)
+    assert not [gid for gid in lines(panel(plain, f"{run.label}:counts")) if reading in gid]
+    assert not set(READINGS.values()) & {t.get_text() for t in plain.legends[0].get_texts()}
 
 
 def test_a_churn_floor_is_drawn_where_there_is_one():

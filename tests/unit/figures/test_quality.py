@@ -3,7 +3,17 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from random_runs import STEPS, floors, lines, lookup, make_run, texts, with_churn_floor, with_values
+from random_runs import (
+    STEPS,
+    floors,
+    lines,
+    lookup,
+    make_run,
+    texts,
+    with_churn_floor,
+    with_reading,
+    with_values,
+)
 
 from sft_interactions.figures import quality
 from sft_interactions.figures.style import CLASSES
@@ -23,6 +33,17 @@ def test_lines_carry_the_metrics_and_their_gaps():
             assert drawn[f"{metric}:{name}"] == pytest.approx(
                 np.array(expected, float), nan_ok=True
             )
+
+
+def test_the_other_reading_is_dotted():
+    run = make_run()
+    drawn: dict = {}
+    for axes in quality.draw([with_reading(run, "joint")], level=0.95).axes:
+        drawn |= lines(axes)
+    for metric in ("gamma", "rho"):
+        for name in CLASSES:
+            half = np.array([lookup(run, step, name, metric) for step in STEPS], float) / 2
+            assert drawn[f"{metric}_joint:{name}"] == pytest.approx(half, nan_ok=True)
 
 
 def test_without_a_reference_says_so():

@@ -86,7 +86,8 @@ def choices(
         if scale != own.noise_scale:
             found[f"noise scale: {scale}"] = replace(own, noise_scale=scale)
     for tie_break in tie_breaks:
-        found[f"tie-break: {tie_break}"] = replace(own, tie_break=tie_break)
+        if tie_break != own.tie_break:
+            found[f"tie-break: {tie_break}"] = replace(own, tie_break=tie_break)
     if has_readings:
         for reading in READINGS:
             if reading != own.reading:

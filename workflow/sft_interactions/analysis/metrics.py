@@ -17,7 +17,15 @@ from sft_interactions.analysis.dynamics import CLASSES, PRESERVED
 
 KINDS = ("and", "or", "both")
 # Metrics that are given for each reading too.
-READ = ("count", "strength_total", "mean_order", "gamma", "rho")
+READ = (
+    "count",
+    "strength_total",
+    "mean_order",
+    "gamma",
+    "rho",
+    "cross_entropy",
+    "contribution",
+)
 _FLOORS = {"count": "churn_floor", "rho": "rho_churn_floor", "gamma": "gamma_churn_floor"}
 _SIGN_DRAWS = 512
 

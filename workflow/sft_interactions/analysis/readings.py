@@ -10,6 +10,7 @@ taken at each checkpoint:
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -51,58 +52,70 @@ def only_certain(salient: pl.DataFrame, ranges: pl.DataFrame) -> pl.DataFrame:
     return known.filter("sign_certain").drop("sign_certain")
 
 
-def read_run(
-    reading: str,
-    values: Mapping[int, NDArray[np.float64]],
-    solved: Mapping[int, Extraction],
-    samples: Sequence[str],
-    salience: Salience,
-    *,
-    tolerance: float = L1_TOLERANCE,
-    mapped: Mapped = in_turn,
-) -> dict[int, pl.DataFrame]:
-    """Salient interactions of every checkpoint of a run under a reading.
+class RunReader:
+    """Reads a run's tables in every way; joint extraction, which is dear, serves all salience rules.
 
     Args:
-        reading: one of :data:`~sft_interactions.analysis.choices.READINGS`.
         values: step to v, (B, 2^n).
         solved: step to what :func:`~sft_interactions.extraction.program.extract` gives for it.
         samples: (B,) sample ids.
-        salience: rule and threshold.
         tolerance: by what relative part the L1 norm of an optimum may exceed the least one.
         mapped: shares the work out, see :mod:`sft_interactions.parallel`.
-
-    Returns:
-        Step to rows as of :func:`~sft_interactions.analysis.salience.select_salient`.
-
-    Raises:
-        ValueError: an unknown reading.
     """
-    if reading not in READINGS:
-        raise ValueError(f"unknown reading {reading!r}; choose from {', '.join(READINGS)}")
-    steps = sorted(values)
-    ids = list(samples)
-    if reading == JOINT:
+
+    def __init__(
+        self,
+        values: Mapping[int, NDArray[np.float64]],
+        solved: Mapping[int, Extraction],
+        samples: Sequence[str],
+        tolerance: float = L1_TOLERANCE,
+        mapped: Mapped = in_turn,
+    ) -> None:
+        self._mapped = mapped
+        self._steps = sorted(values)
+        self._values, self._solved = values, solved
+        self._samples, self._tolerance = list(samples), tolerance
+
+    def salient(self, reading: str, salience: Salience) -> dict[int, pl.DataFrame]:
+        """Salient interactions of every checkpoint.
+
+        Args:
+            reading: one of :data:`~sft_interactions.analysis.choices.READINGS`.
+            salience: rule and threshold.
+
+        Returns:
+            Step to rows as of :func:`~sft_interactions.analysis.salience.select_salient`.
+
+        Raises:
+            ValueError: an unknown reading.
+        """
+        if reading not in READINGS:
+            raise ValueError(f"unknown reading {reading!r}; choose from {', '.join(READINGS)}")
+        solved = self._joint if reading == JOINT else self._solved
+        found = {}
+        for step in self._steps:
+            v = self._values[step]
+            interactions, solve = from_extraction(self._samples, v, solved[step])
+            found[step] = select_salient(interactions, solve, **salience)
+            if reading == CERTAIN:
+                ranges = add_ranges(
+                    interactions,
+                    solve,
+                    v,
+                    self._samples,
+                    salience,
+                    tolerance=self._tolerance,
+                    mapped=self._mapped,
+                )
+                found[step] = only_certain(found[step], ranges)
+        return found
+
+    @cached_property
+    def _joint(self) -> Mapping[int, Extraction]:
         joint = extract_joint(
-            [values[step] for step in steps],
-            [solved[step] for step in steps],
-            tolerance=tolerance,
-            mapped=mapped,
+            [self._values[step] for step in self._steps],
+            [self._solved[step] for step in self._steps],
+            tolerance=self._tolerance,
+            mapped=self._mapped,
         )
-        solved = dict(zip(steps, joint.checkpoints, strict=True))
-    found = {}
-    for step in steps:
-        interactions, solve = from_extraction(ids, values[step], solved[step])
-        found[step] = select_salient(interactions, solve, **salience)
-        if reading == CERTAIN:
-            ranges = add_ranges(
-                interactions,
-                solve,
-                values[step],
-                samples,
-                salience,
-                tolerance=tolerance,
-                mapped=mapped,
-            )
-            found[step] = only_certain(found[step], ranges)
-    return found
+        return dict(zip(self._steps, joint.checkpoints, strict=True))

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
+from sft_interactions.analysis.choices import CANONICAL, JOINT
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Run:
     def has_churn_floor(self) -> bool:
         """Whether the metrics say what noise alone would change."""
         return bool(np.isfinite(self.series("removed", "churn_floor")[0]).any())
+
+    @property
+    def other_reading(self) -> str | None:
+        """``joint``, or ``canonical`` where that is the study's own; None if the metrics have neither."""
+        for name in (JOINT, CANONICAL):
+            if np.isfinite(self.series("preserved", f"count_{name}")[0]).any():
+                return name
+        return None
 
     def series(self, label: str, metric: str) -> NDArray[np.float64]:
         """Value and interval of a metric of a class over the checkpoints.

@@ -1,15 +1,14 @@
 """The findings and the three classes under other choices than the study's own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.choices import CANONICAL, Choice
+from sft_interactions.analysis.choices import BEFORE_SFT, CANONICAL, CERTAIN, JOINT, Choice
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
@@ -19,12 +18,14 @@ from sft_interactions.analysis.selection import Selection, Selector
 from sft_interactions.analysis.stability import (
     ChurnFloor,
     Progress,
+    Tables,
     UnchangedRun,
     noise_perturbation,
 )
 from sft_interactions.analysis.stages import detect_stages
 from sft_interactions.extraction.interactions import check_certificates, from_extraction
-from sft_interactions.extraction.program import extract
+from sft_interactions.extraction.joint import extract_joint
+from sft_interactions.extraction.program import Extraction, extract
 from sft_interactions.extraction.transforms import n_players
 from sft_interactions.parallel import Mapped, in_turn
 
@@ -92,11 +93,12 @@ class ExtractedRun:
     Attributes:
         samples: (B,) sample ids, in sorted order.
         n_players: number of players of a prompt.
-        checkpoints: step to its tables; may be empty where only readings are asked for.
+        checkpoints: step to its tables, of one reading; may be empty where others are asked for.
         references: ``reference_model`` to its tables; empty without one.
         unchanged: the run in which nothing but noise changes, of the same steps.
-        readings: reading to rows as of :func:`~sft_interactions.analysis.dynamics.classify`, under the
-            study's own salience; all but ``canonical`` that are asked for.
+        reading: the reading of ``checkpoints`` and ``references``.
+        readings: other reading that is asked for to rows as of
+            :func:`~sft_interactions.analysis.dynamics.classify`, under the study's own salience.
     """
 
     samples: Sequence[str]
@@ -104,20 +106,22 @@ class ExtractedRun:
     checkpoints: Mapping[int, Checkpoint]
     references: Mapping[str, Checkpoint]
     unchanged: UnchangedRun
+    reading: str = CANONICAL
     readings: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def extract_run(
     choice: Choice,
     values: Mapping[int, NDArray[np.float64]],
-    references: Mapping[str, NDArray[np.float64]],
+    reference: Mapping[int, NDArray[np.float64]],
     samples: Sequence[str],
     *,
     stability: ChurnFloor,
     seed: int,
     gap_tolerance: float = 1e-6,
+    tolerance: float = L1_TOLERANCE,
     errors: Mapping[int, float] | None = None,
-    reference_errors: Mapping[str, float] | None = None,
+    reference_errors: Mapping[int, float] | None = None,
     selection: Selection | None = None,
     progress: Progress = lambda _: None,
     mapped: Mapped = in_turn,
@@ -125,16 +129,18 @@ def extract_run(
     """Extract a run, its reference model and its churn floor, as a choice has it.
 
     Args:
-        choice: gives the noise bound, the tie-break, and whether salience needs shares.
+        choice: gives the noise bound, the tie-break, the reading, and whether salience needs shares.
         values: step to v, (B, 2^n), in log-odds, under the mask embedding of the choice.
-        references: ``reference_model`` to v, under the same; empty without a reference model.
+        reference: step to v of the reference run, under the same; empty without one. Its first checkpoint
+            is the model before SFT, its last the tuned one; under the reading ``joint`` all are needed.
         samples: (B,) sample ids, in sorted order.
         stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
         seed: seed of the noise.
         gap_tolerance: largest duality gap.
+        tolerance: see :class:`~sft_interactions.analysis.readings.RunReader`.
         errors: step to the measured error of its log-odds, see
             :class:`~sft_interactions.analysis.stability.UnchangedRun`; none by default.
-        reference_errors: the same of the reference model, by ``reference_model``.
+        reference_errors: the same of the reference run.
         selection: perturbed extractions, for a choice with the salience rule ``stable``.
         progress: called with the number of extractions that have just been made, of
             :func:`count_extractions`; the perturbed ones are not counted.
@@ -142,44 +148,64 @@ def extract_run(
 
     Raises:
         ValueError: the choice has the salience rule ``stable`` and there is no ``selection``, or an
-            extraction is not certified.
+            extraction is not certified, or the reading is ``certain``.
     """
     selector = _selector(choice, selection, seed, mapped)
 
-    def tables_of(name: str, v: NDArray[np.float64], error: float) -> Checkpoint:
-        solved = extract(
-            v,
-            noise_ratio=choice.noise_ratio,
-            noise_scale=choice.noise_scale,
-            tie_break=choice.tie_break,
-            gap_tolerance=gap_tolerance,
-            progress=progress,
-            mapped=mapped,
-        )
-        interactions, solve = from_extraction(list(samples), v, solved)
-        check_certificates(solve, gap_tolerance, name)
-        if selector is not None:
-            interactions = selector(interactions, v, samples, error=error)
-        return interactions, solve
+    if choice.reading == CERTAIN:
+        raise ValueError("reading: certain is no choice among the optima; give its classes instead")
 
-    def error_of(measured: Mapping[Any, float] | None, key: object) -> float:
-        return 0.0 if measured is None else measured[key]
+    def extracted(
+        run: str, of_steps: Mapping[int, NDArray[np.float64]], measured: Mapping[int, float] | None
+    ) -> dict[int, Checkpoint]:
+        solved = {
+            step: extract(
+                v,
+                noise_ratio=choice.noise_ratio,
+                noise_scale=choice.noise_scale,
+                tie_break=choice.tie_break,
+                gap_tolerance=gap_tolerance,
+                progress=progress,
+                mapped=mapped,
+            )
+            for step, v in of_steps.items()
+        }
+        found = {
+            step: from_extraction(list(samples), v, solved[step]) for step, v in of_steps.items()
+        }
+        for step, (_, solve) in found.items():
+            check_certificates(solve, gap_tolerance, f"{run}step {step}")
+        if choice.reading == JOINT:
+            found = _read_together(of_steps, solved, found, samples, tolerance, mapped)
+        if selector is None:
+            return dict(found)
+        return {
+            step: (
+                selector(
+                    interactions,
+                    of_steps[step],
+                    samples,
+                    error=0.0 if measured is None else measured[step],
+                ),
+                solve,
+            )
+            for step, (interactions, solve) in found.items()
+        }
 
-    noise = noise_perturbation(stability["churn_noise"])
+    noise = noise_perturbation(stability["churn_noise"], choice.tie_break)
     first = values[min(values)]
+    of_reference = extracted("reference run, ", reference, reference_errors)
+    taken = min if choice.reference_model == BEFORE_SFT else max
     return ExtractedRun(
         samples,
         n_players(first.shape[1]),
-        {step: tables_of(f"step {step}", v, error_of(errors, step)) for step, v in values.items()},
-        {
-            name: tables_of(f"reference model {name}", v, error_of(reference_errors, name))
-            for name, v in references.items()
-        },
+        extracted("", values, errors),
+        {choice.reference_model: of_reference[taken(of_reference)]} if of_reference else {},
         UnchangedRun(
             first,
             samples,
             sorted(values),
-            replace(noise, tie_break=choice.tie_break),
+            noise,
             noise_ratio=choice.noise_ratio,
             noise_scale=choice.noise_scale,
             n_samples=stability["samples"],
@@ -190,7 +216,30 @@ def extract_run(
             progress=progress,
             mapped=mapped,
         ),
+        choice.reading,
     )
+
+
+def _read_together(
+    values: Mapping[int, NDArray[np.float64]],
+    solved: Mapping[int, Extraction],
+    found: Mapping[int, Tables],
+    samples: Sequence[str],
+    tolerance: float,
+    mapped: Mapped,
+) -> dict[int, Tables]:
+    """Tables of the joint reading; their ``solve`` stays that of each checkpoint by itself."""
+    steps = sorted(values)
+    joint = extract_joint(
+        [values[step] for step in steps],
+        [solved[step] for step in steps],
+        tolerance=tolerance,
+        mapped=mapped,
+    )
+    return {
+        step: (from_extraction(list(samples), values[step], one)[0], found[step][1])
+        for step, one in zip(steps, joint.checkpoints, strict=True)
+    }
 
 
 def _selector(
@@ -231,7 +280,7 @@ def vary_findings(
         bootstrap: ``resamples`` and ``level``.
         removed_share: see :func:`~sft_interactions.analysis.stages.detect_stages`.
         seed: seed of the bootstrap.
-        tolerance: see :func:`~sft_interactions.analysis.readings.read_run`.
+        tolerance: see :class:`~sft_interactions.analysis.readings.RunReader`.
         progress: called with 1 after each choice.
 
     Returns:
@@ -347,7 +396,7 @@ def _test_findings(
 
 def _classes(choice: Choice, run: ExtractedRun) -> pl.DataFrame:
     """Classes of the salient interactions, as of :func:`~sft_interactions.analysis.dynamics.classify`."""
-    if choice.reading != CANONICAL:
+    if choice.reading != run.reading or not run.checkpoints:
         if choice.reading not in run.readings:
             raise ValueError(f"readings: {choice.reading} is missing; give its classes")
         return run.readings[choice.reading]

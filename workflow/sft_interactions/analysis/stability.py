@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sft_interactions.analysis.choices import CANONICAL, JOINT
 from sft_interactions.analysis.dynamics import KEY, classify
-from sft_interactions.analysis.readings import L1_TOLERANCE, read_run
+from sft_interactions.analysis.readings import L1_TOLERANCE, RunReader
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction, to_extraction
 from sft_interactions.extraction.program import Extraction, extract, noise_bounds, reconstruct
@@ -29,6 +29,8 @@ ROUNDINGS = 16
 # Solutions that are read may leave their noise bound by this part of the range of v, which is more than
 # rounding and far less than the noise.
 _EXCESS = 1e-6
+
+CANONICAL_TIE_BREAK = "canonical"
 
 Progress = Callable[[int], None]
 # The interactions of a checkpoint and its ``solve`` table.
@@ -77,21 +79,23 @@ class Perturbation:
     name: str
     relative_noise: float = 0.0
     rounds: bool = False
-    tie_break: str = "canonical"
+    tie_break: str = CANONICAL_TIE_BREAK
 
 
-def perturbations(noise: Sequence[float], tie_breaks: Sequence[str]) -> list[Perturbation]:
-    """Rounding noise, the given relative noises, and the given alternative tie-breaks."""
+def perturbations(
+    noise: Sequence[float], tie_breaks: Sequence[str], own: str = CANONICAL_TIE_BREAK
+) -> list[Perturbation]:
+    """Rounding noise and the given relative noises under one's own tie-break, and the given others."""
     return [
-        Perturbation("dtype", rounds=True),
-        *(noise_perturbation(size) for size in noise),
-        *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks),
+        Perturbation("dtype", rounds=True, tie_break=own),
+        *(noise_perturbation(size, own) for size in noise),
+        *(Perturbation(f"tie_break-{name}", tie_break=name) for name in tie_breaks if name != own),
     ]
 
 
-def noise_perturbation(size: float) -> Perturbation:
-    """Gaussian noise of ``size`` relative to the noise scale."""
-    return Perturbation(f"noise-{size:g}", size)
+def noise_perturbation(size: float, tie_break: str = CANONICAL_TIE_BREAK) -> Perturbation:
+    """Gaussian noise of ``size`` relative to the noise scale, under a tie-break."""
+    return Perturbation(f"noise-{size:g}", size, tie_break=tie_break)
 
 
 def perturb(
@@ -175,13 +179,14 @@ def measure(
     noise_ratio: float,
     noise_scale: str = "sample",
     n_samples: int | None = None,
+    tie_break: str = CANONICAL_TIE_BREAK,
     seed: int,
     errors: Mapping[int, float] | None = None,
     add_shares: AddShares | None = None,
     progress: Progress = lambda _: None,
     mapped: Mapped = in_turn,
 ) -> pl.DataFrame:
-    """Re-extract every checkpoint under every perturbation and compare with the canonical answer.
+    """Re-extract every checkpoint under every perturbation and compare with the study's own answer.
 
     Args:
         values: step to v, (B, 2^n); under the noise scale ``mean``, of all samples of the checkpoint.
@@ -191,6 +196,7 @@ def measure(
         noise_ratio: ζ of the extraction.
         noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
         n_samples: how many samples, the first, are extracted; None for all.
+        tie_break: of the answer that is compared with.
         seed: seed of the noise.
         errors: step to the measured error of its log-odds (root mean square); none by default.
         add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
@@ -216,8 +222,8 @@ def measure(
         progress=progress,
         mapped=mapped,
     )
-    canonical = solve([values[step][: len(samples)] for step in steps], tie_break="canonical")
-    size = np.abs(canonical.effects).sum(axis=1)
+    own = solve([values[step][: len(samples)] for step in steps], tie_break=tie_break)
+    size = np.abs(own.effects).sum(axis=1)
     parts = []
     for perturbation in checked:
         noisy = [
@@ -233,11 +239,11 @@ def measure(
             for step in steps
         ]
         other = solve(noisy, tie_break=perturbation.tie_break)
-        moved = np.abs(canonical.effects - other.effects).sum(axis=1)
+        moved = np.abs(own.effects - other.effects).sum(axis=1)
         for number, step in enumerate(steps):
             rows = slice(number * len(covered), (number + 1) * len(covered))
             agreement = compare(
-                canonical.salient(number, salience), other.salient(number, salience), covered
+                own.salient(number, salience), other.salient(number, salience), covered
             )
             with np.errstate(invalid="ignore", divide="ignore"):
                 distance = moved[rows] / size[rows]
@@ -302,6 +308,7 @@ class UnchangedRun:
         self.first, *self.later = sorted(steps)
         covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
         self.draws, self.n_samples, self._covered = draws, len(covered), covered
+        self._readers: dict[tuple[tuple[int, ...], float], RunReader] = {}
         errors = errors or dict.fromkeys(steps, 0.0)
         noisy = [
             perturb(
@@ -369,18 +376,19 @@ class UnchangedRun:
         Args:
             salience: rule and threshold.
             reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
-            tolerance: see :func:`~sft_interactions.analysis.readings.read_run`.
+            tolerance: see :func:`~sft_interactions.analysis.readings.RunReader`.
         """
 
         @cache
         def of_place(place: int) -> pl.DataFrame:
             if reading == CANONICAL:
                 return self._extracted.salient(place, salience)
-            return self._read_places([place], salience, reading, tolerance)[0]
+            return self._reader((place,), tolerance).salient(reading, salience)[0]
 
         def of_draw(places: Sequence[int]) -> list[pl.DataFrame]:
             if reading == JOINT:
-                return self._read_places(places, salience, reading, tolerance)
+                found = self._reader(tuple(places), tolerance).salient(reading, salience)
+                return [found[number] for number in range(len(places))]
             return [of_place(place) for place in places]
 
         steps = [self.first, *self.later]
@@ -394,21 +402,18 @@ class UnchangedRun:
         start = 1 + draw * len(self.later)
         return [0, *range(start, start + len(self.later))]
 
-    def _read_places(
-        self, places: Sequence[int], salience: Salience, reading: str, tolerance: float
-    ) -> list[pl.DataFrame]:
-        """Salient interactions of some checkpoints under a reading other than the canonical one."""
-        solutions = [self._extracted.solution(place) for place in places]
-        read = read_run(
-            reading,
-            {number: values for number, (values, _) in enumerate(solutions)},
-            {number: solved for number, (_, solved) in enumerate(solutions)},
-            self._covered,
-            salience,
-            tolerance=tolerance,
-            mapped=self._mapped,
-        )
-        return [read[number] for number in range(len(places))]
+    def _reader(self, places: tuple[int, ...], tolerance: float) -> RunReader:
+        """Reads the checkpoints at some places; it has steps of its own, their order."""
+        if (places, tolerance) not in self._readers:
+            solutions = [self._extracted.solution(place) for place in places]
+            self._readers[places, tolerance] = RunReader(
+                {number: values for number, (values, _) in enumerate(solutions)},
+                {number: solved for number, (_, solved) in enumerate(solutions)},
+                self._covered,
+                tolerance,
+                self._mapped,
+            )
+        return self._readers[places, tolerance]
 
 
 class _Extracted:

@@ -35,7 +35,7 @@ class JointExtraction:
 
     Attributes:
         checkpoints: the T solutions, of B problems each. Their l1, which is not the objective here, has
-            the weights of the canonical tie-break; l1_lower_bound is that of the given solutions.
+            the weights of a tie-break; l1_lower_bound is that of the given solutions.
         change: float64 (B,) Σ_t |x_t − x_{t−1}|₁.
         change_lower_bound: float64 (B,) certified lower bound of it (a dual point).
         given_change: float64 (B,) the same sum of the solutions that were given.
@@ -52,6 +52,7 @@ def extract_joint(
     solved: Sequence[Extraction],
     *,
     tolerance: float = 1e-6,
+    tie_break: str = "canonical",
     progress: Callable[[int], None] = lambda _: None,
     mapped: Mapped = in_turn,
 ) -> JointExtraction:
@@ -61,6 +62,7 @@ def extract_joint(
         values: T arrays (B, 2^n) of log-odds of the same samples, in the order of the checkpoints.
         solved: what `extract` gives for each.
         tolerance: by what part Σ|I| + |J| of a checkpoint may exceed that of its given solution.
+        tie_break: whose weights l1 has.
         progress: called with the number of samples that have just been solved.
         mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
@@ -92,7 +94,7 @@ def extract_joint(
         effects[:, i], constants[:, i], lower[i] = found
         progress(1)
     checkpoints = [
-        _measured(v, one, effects[t], constants[t])
+        _measured(v, one, effects[t], constants[t], tie_break)
         for t, (v, one) in enumerate(zip(values, solved, strict=True))
     ]
     return JointExtraction(checkpoints, _change(effects), np.maximum(lower, 0.0), given_change)
@@ -245,10 +247,11 @@ def _measured(
     given: Extraction,
     effects: NDArray[np.float64],
     constants: NDArray[np.float64],
+    tie_break: str,
 ) -> Extraction:
     """The solutions of one checkpoint, (B, 2, 2^n), with their norms and residuals."""
     size = np.abs(effects)
-    weights = np.stack(tie_break_weights(n_players(v.shape[1]), "canonical"))
+    weights = np.stack(tie_break_weights(n_players(v.shape[1]), tie_break))
     bias = constants - effects[:, 1].sum(axis=1)
     residual = reconstruct(bias, effects[:, 0], effects[:, 1]) - v
     return replace(

@@ -5,8 +5,10 @@ After figure 4 of arXiv 2605.17967.
 
 from collections.abc import Sequence
 from math import isnan, log
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,6 +19,15 @@ from sft_interactions.figures import panels
 from sft_interactions.figures.style import CLASSES, GREY, SMALL, plain_style
 
 NARROW = 1.9  # width of a panel in inches below which values are left out and names are upright
+# How the other reading is marked.
+OTHER: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "D",
+    "markersize": 3,
+    "markerfacecolor": "white",
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.6,
+}
 ROWS = {  # metric to name
     "cross_entropy": "Testing\ncross-entropy",
     "contribution": "Average contribution\nof one interaction",
@@ -48,9 +59,12 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     empty = Line2D(
         [], [], color=GREY, linestyle="--", linewidth=0.8, label="no interactions (log 2)"
     )
+    marks: list[Artist] = [panels.bar_handle(level), empty]
+    if name := panels.other_reading_name(runs):
+        marks.append(Line2D([], [], label=name, **OTHER))
     panels.add_legend_and_note(
         figure,
-        [[panels.bar_handle(level), empty]],
+        [marks],
         f"{panels.means_name(runs)}. Removed, preserved and emerged in 2nd stage: at "
         "the last checkpoint;\nemerged in 1st stage: at the end of the denoising stage. "
         "Every panel has its own scale. n/a: not applicable.",
@@ -65,6 +79,8 @@ def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -
     values, low, high = values_by_group(run, metric)
     axes.bar(positions, values, 0.62, color=colors, edgecolor="black", linewidth=0.5)
     axes.vlines(positions, low, high, color="black", linewidth=0.7)
+    other = values_by_group(run, f"{metric}_{run.other_reading}")[0]
+    axes.plot(positions + 0.2, other, gid=f"{metric}_{run.other_reading}", **OTHER)
     narrow = width < NARROW
     for position, value, top in zip(positions, values, high, strict=True):
         text = "n/a" if isnan(value) else "" if narrow else _short(value)
@@ -74,7 +90,7 @@ def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -
             va="bottom", fontsize=SMALL, color=GREY if isnan(value) else "black",
         )  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.5)
-    ends = np.nan_to_num([values, low, high, np.zeros(len(GROUPS))])
+    ends = np.nan_to_num([values, low, high, other, np.zeros(len(GROUPS))])
     if metric == "cross_entropy":
         axes.axhline(log(2), color=GREY, linestyle="--", linewidth=0.8, zorder=0.5)
         ends = np.append(ends, log(2))

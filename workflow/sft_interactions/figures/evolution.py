@@ -58,6 +58,8 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     for index, run in enumerate(runs):
         _Block(figure, run, top=HEADER + BLOCK * index).draw()
     entries = _legend_entries(level, any(run.has_churn_floor for run in runs))
+    if name := panels.other_reading_name(runs):
+        entries[name] = panels.other_reading_handle(name)
     figure.legend(  # type: ignore[call-overload]  # the stubs know no handles of several artists
         entries.values(),
         entries.keys(),
@@ -198,7 +200,10 @@ class _Block:
         panels.draw_floor(axes, self.run, "count", positions)
         for label in CLASSES:
             panels.draw_line(axes, self.run, label, "count", positions)
+            panels.draw_other_reading(axes, self.run, label, "count", positions)
         tops = [self.run.series(label, "count")[[0, 2]] for label in CLASSES]
+        if other := self.run.other_reading:
+            tops += [self.run.series(label, f"count_{other}")[[0, 0]] for label in CLASSES]
         axes.set_ylim(0, _headroom(np.nanmax(tops)))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(axis="y")

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from sft_interactions.analysis.choices import CANONICAL, JOINT
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures.style import (
     CLASSES,
@@ -30,6 +31,8 @@ from sft_interactions.figures.style import (
 )
 
 BAND_ALPHA = 0.16
+_OTHER_NAMES = {JOINT: "reading that changes least", CANONICAL: "each checkpoint by itself"}
+_OTHER: dict[str, Any] = {"linestyle": (0, (1, 1.2)), "linewidth": 1.3}
 _FLOOR_STYLE: dict[str, Any] = {
     "facecolor": "none",
     "hatch": "//////",
@@ -83,6 +86,29 @@ def draw_floor(axes: Axes, run: Run, metric: str, positions: NDArray[np.float64]
         axes.fill_between(
             positions, low, high, edgecolor=color, gid=f"{name}:{label}", **_FLOOR_STYLE
         )
+
+
+def draw_other_reading(
+    axes: Axes, run: Run, label: str, metric: str, positions: NDArray[np.float64]
+) -> None:
+    """Dot a metric of a class in the other reading of the tables."""
+    if run.other_reading is None:
+        return
+    name = f"{metric}_{run.other_reading}"
+    value = run.series(label, name)[0]
+    axes.plot(
+        positions, value, color=CLASSES[label].line, gid=f"{name}:{label}", zorder=2.5, **_OTHER
+    )
+
+
+def other_reading_name(runs: Iterable[Run]) -> str | None:
+    """Legend text of the other reading; None if there is none."""
+    return next((_OTHER_NAMES[run.other_reading] for run in runs if run.other_reading), None)
+
+
+def other_reading_handle(name: str) -> Artist:
+    """Legend entry of the other reading."""
+    return Line2D([], [], color=GREY, label=name, **_OTHER)
 
 
 def floor_handle() -> Artist:

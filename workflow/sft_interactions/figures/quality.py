@@ -40,6 +40,8 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     marks = [panels.band_handle(level), chance]
     if any(run.has_churn_floor for run in runs):
         marks.append(panels.floor_handle())
+    if name := panels.other_reading_name(runs):
+        marks.append(panels.other_reading_handle(name))
     panels.add_legend_and_note(
         figure,
         [[*panels.line_handles(), *panels.stage_handles()], marks],
@@ -70,6 +72,7 @@ def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -
     panels.draw_floor(axes, run, metric, positions)
     for label, style in CLASSES.items():
         panels.draw_line(axes, run, label, metric, positions)
+        panels.draw_other_reading(axes, run, label, metric, positions)
         axes.plot(
             positions,
             run.series(label, f"{metric}_chance")[0],

@@ -1,0 +1,612 @@
+"""How much of a known run is found again: planted AND-OR models, and readings of their log-odds.
+
+    python benchmarks/planted.py              all three parts; half an hour of one core
+    python benchmarks/planted.py --quick      the same with few players and samples; under a minute
+    python benchmarks/planted.py grid         one part: the readings that compete
+    python benchmarks/planted.py readings     one part: more about some readings
+    python benchmarks/planted.py scenarios    one part: runs in which a class is missing
+
+A reading is a way from log-odds to salient interactions: noise bound, tie-break, salience rule, and what is
+kept of them. docs/validity.md says what is planted, by which rule the best reading is chosen, and what came
+of it. The tables are Markdown; --output writes the numbers behind them as JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from sft_interactions.analysis.dynamics import (  # noqa: E402
+    CLASSES,
+    add_generalizability,
+    classify,
+)
+from sft_interactions.analysis.planted import (  # noqa: E402
+    SCENARIOS,
+    PlantedRun,
+    count_hits,
+    metric_errors,
+    plant,
+    score,
+)
+from sft_interactions.analysis.salience import Salience, select_salient  # noqa: E402
+from sft_interactions.analysis.selection import Selector  # noqa: E402
+from sft_interactions.extraction import Extraction, extract  # noqa: E402
+from sft_interactions.extraction.interactions import from_extraction  # noqa: E402
+from sft_interactions.extraction.joint import extract_joint  # noqa: E402
+from sft_interactions.extraction.ranges import effect_ranges  # noqa: E402
+
+TRUTH: Salience = {"rule": "max_effect", "threshold": 0.05}
+COUNT_RATIOS = 0.67, 1.5
+Log = Mapping[int, NDArray[np.float64]]  # step to v, (B, 2^n)
+Salient = dict[int, pl.DataFrame]  # step to rows of salient interactions
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way from log-odds to salient interactions.
+
+    Attributes:
+        noise_ratio: ζ.
+        noise_scale: what ζ is a share of.
+        tie_break: tie-break of the extraction.
+        threshold: τ, a share of the sample's largest |effect|.
+        kept: a name of `KEPT`.
+    """
+
+    noise_ratio: float = 0.04
+    noise_scale: str = "sample"
+    tie_break: str = "canonical"
+    threshold: float = 0.05
+    kept: str = "all"
+
+    @property
+    def name(self) -> str:
+        parts = [f"ζ {self.noise_ratio:g}"]
+        parts += [f"of {self.noise_scale}"] if self.noise_ratio else []
+        parts += [self.tie_break, f"τ {self.threshold:g}"]
+        return ", ".join(parts + ([] if self.kept == "all" else [self.kept]))
+
+    @property
+    def of_extraction(self) -> dict[str, Any]:
+        """Settings of `extract`."""
+        return {key: getattr(self, key) for key in ("noise_ratio", "noise_scale", "tie_break")}
+
+    @property
+    def salience(self) -> Salience:
+        return {"rule": "max_effect", "threshold": self.threshold}
+
+
+TODAY = Reading()
+# The best of the grid at full size; the other parts take it where the grid is not run before.
+CHOSEN = Reading(noise_scale="mean", tie_break="high_order")
+NOISE_RATIOS = 0.0, 0.01, 0.02, 0.04, 0.08
+NOISE_SCALES = "sample", "mean", "range"
+TIE_BREAKS = "canonical", "high_order"
+THRESHOLDS = 0.02, 0.05, 0.1
+# Without a bound its scale does not matter.
+GRID = [
+    Reading(*choice)
+    for choice in product(NOISE_RATIOS, NOISE_SCALES, TIE_BREAKS, THRESHOLDS)
+    if choice[0] or choice[1] == TODAY.noise_scale
+]
+
+
+def distance(reading: Reading) -> tuple[int, int, int]:
+    """How far from today's reading: settings that differ, then steps of ζ, then of τ."""
+    mine, own = asdict(reading), asdict(TODAY)
+    return (
+        sum(mine[key] != own[key] for key in own),
+        abs(NOISE_RATIOS.index(reading.noise_ratio) - NOISE_RATIOS.index(TODAY.noise_ratio)),
+        abs(THRESHOLDS.index(reading.threshold) - THRESHOLDS.index(TODAY.threshold)),
+    )
+
+
+class Reader:
+    """Reads a run, and extracts no table twice.
+
+    Args:
+        run: its log-odds are read.
+    """
+
+    def __init__(self, run: PlantedRun) -> None:
+        self.run, self.samples = run, list(run.samples)
+        self._solved: dict[tuple[object, ...], Extraction] = {}
+        self._tables: dict[tuple[object, ...], tuple[pl.DataFrame, pl.DataFrame]] = {}
+
+    def values(self, step: int | None) -> NDArray[np.float64]:
+        """v at a checkpoint, or of the reference model (None)."""
+        return self.run.reference_values if step is None else self.run.values[step]
+
+    def solved(self, reading: Reading, step: int | None) -> Extraction:
+        """Interactions of all samples of one checkpoint."""
+        key = (*reading.of_extraction.values(), step)
+        if key not in self._solved:
+            self._solved[key] = extract(self.values(step), **reading.of_extraction)
+        return self._solved[key]
+
+    def tables(self, reading: Reading, step: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows of the ``interactions`` and of the ``solve`` table."""
+        key = (*reading.of_extraction.values(), step)
+        if key not in self._tables:
+            solved = self.solved(reading, step)
+            self._tables[key] = from_extraction(self.samples, self.values(step), solved)
+        return self._tables[key]
+
+    def salient(self, reading: Reading, step: int | None) -> pl.DataFrame:
+        """Rows of the salient interactions, whatever is kept of them."""
+        return select_salient(*self.tables(reading, step), **reading.salience)
+
+    def classes(self, reading: Reading) -> pl.DataFrame:
+        """Class of every salient interaction, see `classify`."""
+        return classify(KEPT[reading.kept](self, reading))
+
+    def dynamics(self, reading: Reading) -> pl.DataFrame:
+        """Rows of a ``dynamics`` table."""
+        reference = self.salient(reading, None)
+        return add_generalizability(self.classes(reading), reference, self.run.n_players)
+
+
+def keep_all(reader: Reader, reading: Reading) -> Salient:
+    return {step: reader.salient(reading, step) for step in reader.run.steps}
+
+
+def keep_above_first(reader: Reader, reading: Reading) -> Salient:
+    """With the threshold of each sample that it has at the first checkpoint."""
+    effects = {
+        step: reader.tables(reading, step)[0].filter(pl.col("kind") != "bias")
+        for step in reader.run.steps
+    }
+    size = pl.col("effect").abs()
+    first = effects[min(effects)].group_by("sample_id").agg(size.max().alias("largest"))
+    schema = reader.salient(reading, min(effects)).schema
+    return {
+        step: rows.join(first, on="sample_id")
+        .filter(size >= reading.threshold * pl.col("largest"))
+        .select(pl.col(column).cast(dtype) for column, dtype in schema.items())
+        .sort("sample_id", "kind", "pattern")
+        for step, rows in effects.items()
+    }
+
+
+def keep_certain(reader: Reader, reading: Reading) -> Salient:
+    """Those that have their sign in every optimum."""
+    found = {}
+    for step in reader.run.steps:
+        rows, solved = reader.salient(reading, step), reader.solved(reading, step)
+        place = (
+            np.searchsorted(reader.samples, rows["sample_id"].to_numpy()),
+            (rows["kind"] == "or").to_numpy().astype(int),
+            rows["pattern"].to_numpy(),
+        )
+        wanted = np.zeros((len(reader.samples), 2, solved.and_effects.shape[1]), dtype=bool)
+        wanted[place] = True
+        certain = effect_ranges(reader.values(step), solved, wanted).sign_certain
+        found[step] = rows.filter(pl.Series(certain[place]))
+    return found
+
+
+def keep_joint(reader: Reader, reading: Reading) -> Salient:
+    """Of the optima that change least along the run."""
+    steps = reader.run.steps
+    values = [reader.values(step) for step in steps]
+    joint = extract_joint(values, [reader.solved(reading, step) for step in steps])
+    return {
+        step: select_salient(*from_extraction(reader.samples, v, solved), **reading.salience)
+        for step, v, solved in zip(steps, values, joint.checkpoints, strict=True)
+    }
+
+
+def keep_stable(reader: Reader, reading: Reading) -> Salient:
+    """Those that most perturbed extractions have, as with the defaults of a study, around the own ζ."""
+    ratio = reading.noise_ratio
+    selector = Selector(
+        {
+            "draws": 10,
+            "noise": 1e-3,
+            "noise_ratios": [ratio / 2, ratio, 2 * ratio],
+            "tie_breaks": ["canonical", "high_order", "prefer_or", "hash-1"],
+        },
+        reading.salience,
+        seed=0,
+        noise_scale=reading.noise_scale,
+    )
+    found = {}
+    for step in reader.run.steps:
+        interactions, solve = reader.tables(reading, step)
+        shares = selector(interactions, reader.values(step), reader.samples)
+        found[step] = select_salient(shares, solve, "stable", reading.threshold)
+    return found
+
+
+KEPT: dict[str, Callable[[Reader, Reading], Salient]] = {
+    "all": keep_all,
+    "τ of the first checkpoint": keep_above_first,
+    "certain sign": keep_certain,
+    "joint": keep_joint,
+    "stable": keep_stable,
+}
+# What competes on top of the best of the grid.
+ON_TOP = "certain sign", "joint", "stable"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is planted.
+
+    Attributes:
+        n_players: n.
+        n_samples: B.
+        noise: standard deviation of the noise, in parts of the range of v.
+        background: weak interactions, in parts of the number before SFT.
+        scenario: a name of `SCENARIOS`.
+        n_checkpoints: checkpoints.
+    """
+
+    n_players: int
+    n_samples: int
+    noise: float
+    background: float = 0.0
+    scenario: str = "mixed"
+    n_checkpoints: int = 6
+
+    @property
+    def name(self) -> str:
+        weak = " and weak ones" if self.background else ""
+        return f"n {self.n_players}, {100 * self.noise:g} %{weak}"
+
+    def plant(self) -> PlantedRun:
+        return plant(
+            self.scenario,
+            self.n_players,
+            self.n_samples,
+            n_checkpoints=self.n_checkpoints,
+            noise=self.noise,
+            background=self.background,
+        )
+
+
+class Trial:
+    """A setting and its truth.
+
+    Attributes:
+        truth: rows of a ``dynamics`` table of the planted interactions.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.run = setting.plant()
+        self.reader = Reader(self.run)
+        self.truth = add_generalizability(
+            classify(self.run.salient(TRUTH)), self.run.reference_salient(TRUTH), self.run.n_players
+        )
+
+    def hits(self, classes: pl.DataFrame) -> NDArray[np.int64]:
+        """See `count_hits`; at the checkpoints after the first."""
+        return count_hits(classes, self.truth, list(self.run.samples), self.run.steps[1:])
+
+    def errors(self, dynamics: pl.DataFrame, samples: Sequence[str]) -> pl.DataFrame:
+        """See `metric_errors`; of some of the samples."""
+        chosen = pl.col("sample_id").is_in(list(samples))
+        found, truth = dynamics.filter(chosen), self.truth.filter(chosen)
+        return metric_errors(found, truth, samples, self.run.steps, self.run.n_players)
+
+
+def f1(hits: NDArray[np.int64]) -> float:
+    """F1, a mean over the classes."""
+    return float(np.nanmean(score(hits).f1))
+
+
+def count_ratio(hits: NDArray[np.int64]) -> float:
+    """Salient interactions that are found, over those planted, at all checkpoints after the first."""
+    salient = [CLASSES.index("preserved"), CLASSES.index("emerged")]
+    found, planted, _ = hits[:, :, salient].sum(axis=(0, 1, 2))
+    return float(found / planted)
+
+
+def jackknife(hits: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    """Variance of the difference of the F1 of two readings of the same samples."""
+    n_samples = len(hits)
+    left_out = [np.arange(n_samples) != sample for sample in range(n_samples)]
+    differences = np.array([f1(hits[rest]) - f1(other[rest]) for rest in left_out])
+    return float((n_samples - 1) / n_samples * ((differences - differences.mean()) ** 2).sum())
+
+
+def choose(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the reading that the rule of docs/validity.md chooses."""
+    low, high = COUNT_RATIOS
+    within = [row for row in rows if all(low <= ratio <= high for ratio in row["count_ratios"])]
+    best = max(within or rows, key=lambda row: row["f1"])
+    tied = [
+        row
+        for row in within or rows
+        if row is best or best["f1"] - row["f1"] <= difference_error(best, row)
+    ]
+    return min(tied, key=lambda row: (distance(row["reading"]), -row["f1"]))
+
+
+def difference_error(row: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Standard error of the difference of two mean F1, over the samples of all settings."""
+    pairs = list(zip(row["hits"], other["hits"], strict=True))
+    return float(np.sqrt(sum(jackknife(*pair) for pair in pairs)) / len(pairs))
+
+
+def measure_grid(settings: Sequence[Setting], readings: Sequence[Reading]) -> list[dict[str, Any]]:
+    """One row a reading: its F1, ratio of counts and hits in every setting, and their mean F1."""
+    rows: list[dict[str, Any]] = [
+        {"reading": reading, "f1s": [], "count_ratios": [], "hits": []} for reading in readings
+    ]
+    for setting in settings:
+        print(f"grid: {setting.name}", file=sys.stderr, flush=True)
+        trial = Trial(setting)
+        for row in rows:
+            hits = trial.hits(trial.reader.classes(row["reading"]))
+            row["f1s"].append(f1(hits))
+            row["count_ratios"].append(count_ratio(hits))
+            row["hits"].append(hits)
+    for row in rows:
+        row["f1"] = float(np.mean(row["f1s"]))
+    return rows
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print(f"\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        cells = [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row]
+        print(f"| {' | '.join(cells)} |")
+    print(flush=True)
+
+
+def run_grid(settings: Sequence[Setting], shown: int) -> tuple[dict[str, Any], Reading]:
+    """Let the readings compete, then what is kept on top of the best; return all and the chosen one."""
+    grid, chosen = run_round(settings, GRID, shown)
+    readings = [chosen, *(replace(chosen, kept=name) for name in ON_TOP)]
+    on_top, chosen = run_round(settings, readings, shown)
+    return {"grid": grid, "on_top": on_top, "chosen": asdict(chosen)}, chosen
+
+
+def run_round(
+    settings: Sequence[Setting], readings: Sequence[Reading], shown: int
+) -> tuple[list[dict[str, Any]], Reading]:
+    """Print the readings that compete, the best first, and today's; return all and the chosen one."""
+    rows = measure_grid(settings, readings)
+    chosen = choose(rows)
+    ranked = sorted(rows, key=lambda row: -row["f1"])
+    for row in ranked:
+        row["error"] = difference_error(ranked[0], row)
+    listed = [
+        row
+        for place, row in enumerate(ranked)
+        if place < shown or row is chosen or row["reading"] == TODAY
+    ]
+    low, high = COUNT_RATIOS
+    print_table(
+        ["reading", *(f"F1: {s.name}" for s in settings), "mean", "± to the best", "counts"],
+        [
+            [
+                f"**{row['reading'].name}**" if row is chosen else row["reading"].name,
+                *row["f1s"],
+                f"{row['f1']:.3f}",
+                f"{row['error']:.3f}",
+                f"{min(row['count_ratios']):.2f} to {max(row['count_ratios']):.2f}"
+                + ("" if all(low <= r <= high for r in row["count_ratios"]) else " (out)"),
+            ]
+            for row in listed
+        ],
+    )
+    print(f"chosen: {chosen['reading'].name}\n", flush=True)
+    records = [
+        {
+            **asdict(row["reading"]),
+            **{key: row[key] for key in ("f1", "f1s", "count_ratios", "error")},
+        }
+        for row in ranked
+    ]
+    return records, chosen["reading"]
+
+
+def variants(own: Reading) -> list[Reading]:
+    """A reading, and those that differ from it in one setting."""
+    found = [own]
+    found += [replace(own, noise_ratio=ratio) for ratio in NOISE_RATIOS]
+    found += [replace(own, noise_scale=scale) for scale in NOISE_SCALES]
+    found += [replace(own, tie_break=name) for name in TIE_BREAKS]
+    found += [replace(own, threshold=threshold) for threshold in THRESHOLDS]
+    found += [replace(own, kept=name) for name in KEPT]
+    return list(dict.fromkeys(found))
+
+
+def describe(trial: Trial, reading: Reading, block: int) -> dict[str, Any]:
+    """Scores and errors of a reading, means over blocks of so many samples, and the spread of F1."""
+    dynamics = trial.reader.dynamics(reading)
+    hits = trial.hits(dynamics)
+    n_blocks = len(hits) // block
+    measured = []
+    for number in range(n_blocks):
+        rows = slice(number * block, (number + 1) * block)
+        scores = score(hits[rows])
+        errors = {
+            (label, metric): np.nan if error is None else error
+            for label, metric, error in trial.errors(
+                dynamics, list(trial.run.samples[rows])
+            ).iter_rows()
+        }
+        measured.append(
+            {
+                **{
+                    f"{label} {name}": float(getattr(scores, name)[place])
+                    for place, label in enumerate(CLASSES)
+                    for name in ("precision", "recall", "f1", "count_ratio")
+                },
+                **{f"{label} {metric} error": value for (label, metric), value in errors.items()},
+                "f1": f1(hits[rows]),
+                "count_ratio": count_ratio(hits[rows]),
+            }
+        )
+    means = {key: float(np.mean([row[key] for row in measured])) for key in measured[0]}
+    spread = float(np.std([row["f1"] for row in measured], ddof=1)) if n_blocks > 1 else None
+    return {**means, "f1 spread": spread, "blocks": n_blocks}
+
+
+def run_readings(
+    settings: Sequence[Setting], readings: Sequence[Reading], blocks: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Print a table a setting and number of samples (and one of all samples), a row a reading."""
+    records = []
+    for setting in settings:
+        print(f"readings: {setting.name}", file=sys.stderr, flush=True)
+        trial = Trial(setting)
+        for block in sorted({*(b for b in blocks if b < setting.n_samples), setting.n_samples}):
+            rows = [(reading, describe(trial, reading, block)) for reading in readings]
+            print(f"{setting.name}, {block} samples", flush=True)
+            print_table(
+                [
+                    "reading",
+                    *(f"{label}: P / R" for label in CLASSES),
+                    "F1",
+                    "counts",
+                    *(f"{name}: P, E, R" for name in ("order", "γ", "ρ")),
+                ],
+                [
+                    [
+                        reading.name,
+                        *(
+                            f"{row[f'{label} precision']:.2f} / {row[f'{label} recall']:.2f}"
+                            for label in CLASSES
+                        ),
+                        f"{row['f1']:.2f}"
+                        + ("" if row["f1 spread"] is None else f" ± {row['f1 spread']:.2f}"),
+                        row["count_ratio"],
+                        *(
+                            ", ".join(f"{row[f'{label} {metric} error']:+.2f}" for label in CLASSES)
+                            for metric in ("mean_order", "gamma", "rho")
+                        ),
+                    ]
+                    for reading, row in rows
+                ],
+            )
+            records += [
+                {**asdict(setting), **asdict(reading), "samples": block, **row}
+                for reading, row in rows
+            ]
+    return records
+
+
+def run_scenarios(
+    setting: Setting, readings: Sequence[Reading], noises: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Print what is planted in every scenario at the last checkpoint and what readings find."""
+    records = []
+    for scenario, noise in product(SCENARIOS, noises):
+        trial = Trial(replace(setting, scenario=scenario, noise=noise))
+        for reading in readings:
+            hits = trial.hits(trial.reader.classes(reading))[:, -1].mean(axis=0)
+            counts = {
+                f"{label} {name}": float(hits[place, column])
+                for place, label in enumerate(CLASSES)
+                for column, name in enumerate(("found", "planted"))
+            }
+            records.append({"scenario": scenario, "noise": noise, **asdict(reading), **counts})
+    print_table(
+        ["scenario", "noise", "reading", *(f"{label}: found / planted" for label in CLASSES)],
+        [
+            [
+                row["scenario"],
+                f"{100 * row['noise']:g} %",
+                Reading(**{key: row[key] for key in asdict(TODAY)}).name,
+                *(f"{row[f'{c} found']:.1f} / {row[f'{c} planted']:.1f}" for c in CLASSES),
+            ]
+            for row in records
+        ],
+    )
+    return records
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is run.
+
+    Attributes:
+        competition: settings of the grid.
+        described: settings in which today's reading, the chosen one and its variants are described.
+        compared: settings in which today's reading and the chosen one are.
+        blocks: numbers of samples of the latter.
+        scenarios: setting of the scenarios, but for scenario and noise.
+        noises: of the scenarios.
+    """
+
+    competition: Sequence[Setting]
+    described: Sequence[Setting]
+    compared: Sequence[Setting]
+    blocks: Sequence[int]
+    scenarios: Setting
+    noises: Sequence[float]
+
+
+NOISES = 0.002, 0.01, 0.02
+FULL = Size(
+    competition=[Setting(n, b, noise) for n, b in ((8, 20), (10, 8)) for noise in NOISES],
+    described=[
+        *(Setting(8, 20, noise) for noise in NOISES),
+        Setting(8, 20, NOISES[0], background=2.0),
+    ],
+    compared=[Setting(8, 50, NOISES[1]), *(Setting(10, 8, noise) for noise in NOISES)],
+    blocks=(8, 20, 50),
+    scenarios=Setting(8, 20, 0.0),
+    noises=NOISES,
+)
+QUICK = Size(
+    competition=[Setting(5, 3, noise, n_checkpoints=3) for noise in NOISES[:2]],
+    described=[Setting(5, 3, NOISES[1], n_checkpoints=3)],
+    compared=[Setting(5, 4, NOISES[1], n_checkpoints=3)],
+    blocks=(2,),
+    scenarios=Setting(5, 3, 0.0, n_checkpoints=3),
+    noises=NOISES[:1],
+)
+PARTS = "grid", "readings", "scenarios"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--quick", action="store_true", help="few players and samples")
+    parser.add_argument("--shown", type=int, default=12, help="rows of the grid that are printed")
+    parser.add_argument("--output", type=Path, help="JSON file of all numbers")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown part {min(unknown)!r}; choose from {', '.join(PARTS)}")
+    parts = options.parts or PARTS
+    size = QUICK if options.quick else FULL
+    chosen = CHOSEN
+    found: dict[str, Any] = {}
+    start = time.process_time()
+    if "grid" in parts:
+        competed, chosen = run_grid(size.competition, options.shown)
+        found.update(competed)
+    compared = list(dict.fromkeys([TODAY, chosen]))
+    if "readings" in parts:
+        every = list(dict.fromkeys([TODAY, *variants(chosen)]))
+        found["readings"] = run_readings(size.described, every, [])
+        found["readings"] += run_readings(size.compared, compared, size.blocks)
+    if "scenarios" in parts:
+        found["scenarios"] = run_scenarios(size.scenarios, compared, size.noises)
+    print(f"{time.process_time() - start:.0f} s of CPU")
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
