@@ -42,7 +42,12 @@ CONFIG = {
     "players": {"n": N},
     "bootstrap": {"resamples": 50},
     "stability": {"draws": 2},
-    "sensitivity": {"mask_embeddings": ["token", "zero"]},
+    "sensitivity": {
+        "noise_ratio": [0.02],
+        "noise_scales": ["mean"],
+        "tie_breaks": ["hash-1"],
+        "mask_embeddings": ["token", "zero"],
+    },
     "runs": {
         "llama-tiny": {"dataset": "lines", "reference_run": "gemma3-tiny"},
         "gemma3-tiny": {

@@ -1,6 +1,7 @@
 """Which part of the package may import which, and which libraries each may load."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -21,12 +22,13 @@ MAY_IMPORT = {
     "config": {"limits", "models"},
     "config_file": {"config"},
     "files": set(),
+    "parallel": set(),
     "tables": {"version"},
     "data": {"tables"},
     "models": {"data", "tables", "files"},
     "masking": {"models", "data", "tables", "files"},
-    "extraction": {"tables", "limits"},
-    "analysis": {"extraction", "tables", "limits"},
+    "extraction": {"tables", "limits", "parallel"},
+    "analysis": {"extraction", "tables", "limits", "parallel"},
     "figures": {"analysis", "tables"},
     "explanation": {
         "figures",
@@ -189,3 +191,27 @@ def test_what_the_libraries_themselves_load(parts, libraries):
 
 def test_the_list_of_figures_is_read_without_matplotlib():
     assert loaded_after_importing([f"{PACKAGE}.figures.catalogue"]) == set()
+
+
+def test_what_the_rules_import_needs_no_library_but_those_of_snakemake():
+    # Snakemake may lie in an environment of its own, see docs/clusters.md.
+    rules = [WORKFLOW.parent / "Snakefile", *WORKFLOW.glob("rules/*.smk")]
+    names = {name for path in rules for name in named_in_rules(path.read_text())}
+    modules = {module_that_holds(SOURCES, name) for name in names}
+    assert "analysis.choices" in modules
+    libraries = {
+        library
+        for module in modules
+        for one in reached_from(SOURCES, module)
+        for library in imports_of(SOURCES, one)[1]
+    }
+    assert libraries - set(sys.stdlib_module_names) <= {"jsonschema", "yaml"}
+
+
+def named_in_rules(source):
+    """Modules of the package that a file of rules imports; its rules are no Python."""
+    lines = re.findall(
+        rf"^(?:from|import) {PACKAGE}\S* ?(?:import (?:\w+|\([^)]*\)))?", source, re.M
+    )
+    found = [name.partition(".")[2] for line in lines for name in imported_names(line)]
+    return {name for name in found if name}

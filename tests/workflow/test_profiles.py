@@ -48,8 +48,8 @@ def dry_run(*arguments):
 @pytest.mark.parametrize("name", PROFILES)
 def test_profiles_name_rules_that_exist(name):
     profile = PROFILES[name]
-    named = {*profile.get("groups", {}), *profile.get("set-resources", {})}
-    assert named <= set(RULES)
+    settings = ("groups", "set-resources", "set-threads")
+    assert {rule for key in settings for rule in profile.get(key, {})} <= set(RULES)
 
 
 def test_model_jobs_get_a_gpu_in_every_profile_that_has_some():
@@ -105,8 +105,8 @@ def test_a_large_study_is_submitted_in_few_pieces():
     groups = re.findall(r"Group job ([a-z]+)", shown)
     alone = re.findall(r"^Job \d+: (\w+)", shown, re.M)
     n_runs, n_steps = 20, 10
-    # finetune, inference, stability and sensitivity; and the models
-    long_jobs = n_runs * (1 + n_steps + 2) + 5
+    # finetune, inference, stability, joint and the two readings of the sensitivity; and the models
+    long_jobs = n_runs * (1 + n_steps + 2 + 2) + 5
     assert len(alone) == long_jobs
-    assert len(groups) <= 2 * n_runs + 5
+    assert len(groups) <= 3 * n_runs + 5
     assert jobs > 1.8 * (len(alone) + len(groups))

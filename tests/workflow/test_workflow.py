@@ -59,6 +59,11 @@ def by_sample(frame, column):
     return {key: part[column].to_numpy() for (key,), part in frame.group_by("sample_id")}
 
 
+SENSITIVITY_JOBS = {
+    "own_extraction": ["own"],
+    "reading": ["reading-certain", "reading-joint"],
+    "extraction": ["noise-ratio-0.02", "tie-break-hash-1", "mask-embedding-zero"],
+}
 SIZE = pl.col("effect").abs().sum()
 EVERY_RUN = pytest.mark.parametrize("run", STEPS)
 
@@ -86,6 +91,22 @@ def test_every_table_has_its_columns_and_metadata(results):
             folder / "stability.parquet": (tables.STABILITY, "stability"),
             folder / "metrics.parquet": (tables.METRICS, "metrics"),
             folder / "sensitivity.parquet": (tables.SENSITIVITY, "sensitivity"),
+            folder / "joint.parquet": (tables.JOINT, "joint"),
+            folder / "joint_change.parquet": (tables.JOINT_CHANGE, "joint"),
+            folder / "readings.parquet": (tables.READINGS, "readings"),
+            folder / "unchanged_interactions.parquet": (
+                tables.UNCHANGED_INTERACTIONS,
+                "stability",
+            ),
+            folder / "unchanged_interactions.solve.parquet": (tables.UNCHANGED_SOLVE, "stability"),
+        }
+        expected |= {
+            folder / "sensitivity" / f"{job}.parquet": (
+                tables.SENSITIVITY_JOB,
+                f"sensitivity_of_{rule}",
+            )
+            for rule, jobs in SENSITIVITY_JOBS.items()
+            for job in jobs
         }
         for step in steps:
             stem = folder / "interactions" / f"step-{step}"
@@ -194,6 +215,29 @@ def test_another_mask_embedding_changes_all_but_the_whole_prompt(results, run):
     sensitivity = read(folder / "sensitivity.parquet", tables.SENSITIVITY)
     names = sensitivity["choice"].unique().to_list()
     assert [name for name in names if name.startswith("mask embedding")] == ["mask embedding: zero"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "jobs"),
+    [
+        ("noise_ratio", [0.1, 0.02], {"sensitivity_of_extraction": 1, "sensitivity": 1}),
+        ("noise_scales", ["range"], {"sensitivity_of_extraction": 1, "sensitivity": 1}),
+        ("tie_breaks", [], {"sensitivity": 1}),
+        (
+            "salience",
+            [{"rule": "top_k", "threshold": 2}],
+            {"sensitivity_of_own_extraction": 1, "sensitivity": 1},
+        ),
+    ],
+)
+def test_another_choice_makes_its_own_job_alone(study, key, value, jobs):
+    folder, config = study
+    config = {**config, "sensitivity": {**config["sensitivity"], key: value}}
+    target = "results/runs/llama-tiny/sensitivity.parquet"
+    todo = snakemake(folder, config, target, "--dry-run")
+    assert todo.returncode == 0, todo.stdout[-5000:]
+    planned = dict(re.findall(r"^(\w+) +(\d+)$", todo.stdout, re.M))
+    assert planned == {**{rule: str(n) for rule, n in jobs.items()}, "total": str(len(jobs))}
 
 
 def test_only_other_mask_embeddings_take_inference(study):
@@ -360,7 +404,8 @@ def test_nothing_is_left_to_do(study):
 
 def test_long_jobs_tell_how_far_they_are(study):
     folder, _ = study
-    for rule in ("finetune", "inference", "interactions", "stability", "sensitivity"):
+    of_sensitivity = [f"sensitivity_of_{rule}" for rule in SENSITIVITY_JOBS]
+    for rule in ("finetune", "inference", "interactions", "stability", *of_sensitivity):
         logs = sorted((folder / "logs" / rule).rglob("*.log"))
         assert logs, rule
         for log in logs:
@@ -595,6 +640,35 @@ def test_stable_interactions_under_another_noise_scale(own_study):
     test_the_studys_own_choice_gives_the_findings(results, run)
     unchanged = read(results / "runs" / run / "unchanged.parquet", tables.UNCHANGED)
     assert unchanged["sample_id"].n_unique() <= 2
+
+
+def test_the_number_of_threads_changes_nothing(own_study):
+    folder, config = own_study
+    run = folder / "results" / "runs" / "llama-tiny"
+    made = {
+        "interactions": ["interactions/step-0.parquet", "interactions/step-0.solve.parquet"],
+        "ranges": ["ranges/step-0.parquet"],
+        "joint": ["joint.parquet", "joint_change.parquet"],
+        "stability": [
+            "stability.parquet",
+            "unchanged.parquet",
+            "unchanged_interactions.parquet",
+            "unchanged_interactions.solve.parquet",
+        ],
+        "sensitivity_of_reading": ["sensitivity/reading-joint.parquet"],
+        "sensitivity_of_extraction": ["sensitivity/tie-break-hash-1.parquet"],
+    }
+    paths = [run / name for names in made.values() for name in names]
+    before = {path: pl.read_parquet(path) for path in paths}
+    for path in paths:
+        path.unlink()
+    wanted = [str(path.relative_to(folder)) for path in paths]
+    threads = [f"{rule}=2" for rule in made]
+    done = snakemake(folder, config, *wanted, "--set-threads", *threads)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert set(re.findall(r"^(\w+) +\d+ *$", done.stdout, re.M)) - {"total"} == set(made)
+    for path in paths:
+        assert pl.read_parquet(path).equals(before[path]), path
 
 
 def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):

@@ -66,6 +66,8 @@ rule stability:
     output:
         stability=f"{RESULTS}/runs/{{run}}/stability.parquet",
         unchanged=f"{RESULTS}/runs/{{run}}/unchanged.parquet",
+        unchanged_interactions=f"{RESULTS}/runs/{{run}}/unchanged_interactions.parquet",
+        unchanged_solve=f"{RESULTS}/runs/{{run}}/unchanged_interactions.solve.parquet",
     log:
         "logs/stability/{run}.log",
     benchmark:
@@ -122,10 +124,109 @@ rule salience_sensitivity:
         "../scripts/salience_sensitivity.py"
 
 
+rule sensitivity_of_own_extraction:
+    input:
+        interactions=of_steps(f"{INTERACTIONS}/step-{{step}}.parquet"),
+        solve=of_steps("interactions/step-{step}.solve.parquet"),
+        reference=both_reference_interactions,
+        log_odds=of_steps("log_odds/step-{step}.parquet"),
+        unchanged=f"{RESULTS}/runs/{{run}}/unchanged_interactions.parquet",
+        unchanged_solve=f"{RESULTS}/runs/{{run}}/unchanged_interactions.solve.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}.parquet",
+    log:
+        "logs/sensitivity_of_own_extraction/{run}/{job}.log",
+    benchmark:
+        "logs/benchmarks/sensitivity_of_own_extraction/{run}/{job}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+        job=OWN_JOB,
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        steps=steps_of_run,
+        choices=choices_of_job,
+        l1_tolerance=config["optima"]["l1_tolerance"],
+        stability=churn_floor_settings(),
+        bootstrap=config["bootstrap"],
+        removed_share=config["stages"]["removed_share"],
+        n_players=config["players"]["n"],
+        seed=config["seed"],
+    message:
+        "Testing the findings of {wildcards.run} under other choices: {wildcards.job}"
+    script:
+        "../scripts/sensitivity_of_own_extraction.py"
+
+
+use rule sensitivity_of_own_extraction as sensitivity_of_reading with:
+    input:
+        readings=f"{RESULTS}/runs/{{run}}/readings.parquet",
+        solve=lambda wildcards: first_solve(wildcards.run),
+        reference=reference_interactions,
+        log_odds=of_steps("log_odds/step-{step}.parquet"),
+        unchanged=f"{RESULTS}/runs/{{run}}/unchanged_interactions.parquet",
+        unchanged_solve=f"{RESULTS}/runs/{{run}}/unchanged_interactions.solve.parquet",
+    output:
+        f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}.parquet",
+    log:
+        "logs/sensitivity_of_reading/{run}/{job}.log",
+    benchmark:
+        "logs/benchmarks/sensitivity_of_reading/{run}/{job}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+        job=one_of(READING_JOBS),
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+    message:
+        "Testing the findings of {wildcards.run} under other choices: {wildcards.job}"
+
+
+rule sensitivity_of_extraction:
+    input:
+        log_odds=log_odds_of_job,
+        reference=reference_log_odds_of_job,
+    output:
+        f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}.parquet",
+    log:
+        "logs/sensitivity_of_extraction/{run}/{job}.log",
+    benchmark:
+        "logs/benchmarks/sensitivity_of_extraction/{run}/{job}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+        job=one_of(EXTRACTION_JOBS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(720),
+    params:
+        steps=steps_of_run,
+        reference_steps=reference_steps,
+        choices=choices_of_job,
+        l1_tolerance=config["optima"]["l1_tolerance"],
+        gap_tolerance=config["extraction"]["gap_tolerance"],
+        stability=churn_floor_settings(),
+        bootstrap=config["bootstrap"],
+        removed_share=config["stages"]["removed_share"],
+        seed=config["seed"],
+    message:
+        "Testing the findings of {wildcards.run} under other choices: {wildcards.job}"
+    script:
+        "../scripts/sensitivity_of_extraction.py"
+
+
 rule sensitivity:
     input:
-        log_odds=lambda wildcards: of_mask_embeddings(wildcards.run, RUNS[wildcards.run]["steps"]),
-        reference=reference_log_odds,
+        lambda wildcards: expand(
+            f"{RESULTS}/runs/{wildcards.run}/sensitivity/{{job}}.parquet",
+            job=CHOICES[wildcards.run],
+        ),
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity.parquet",
     log:
@@ -138,22 +239,12 @@ rule sensitivity:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(720),
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
-        steps=steps_of_run,
-        reference_checkpoint=lookup(within=RUNS, dpath="{run}/reference_checkpoint"),
-        sensitivity=config["sensitivity"],
-        mask_embeddings=MASK_EMBEDDINGS,
-        salience=config["salience"],
-        extraction=config["extraction"],
-        optima=config["optima"],
-        stability=config["stability"],
-        bootstrap=config["bootstrap"],
-        stages=config["stages"],
-        seed=config["seed"],
+        choices=lambda wildcards: list(tested_choices(wildcards.run)),
     message:
-        "Testing the findings of {wildcards.run} under other choices"
+        "Gathering the findings of {wildcards.run} under other choices"
     script:
         "../scripts/sensitivity.py"
 

@@ -1,3 +1,11 @@
+from sft_interactions.analysis.choices import (
+    BEFORE_SFT,
+    OWN_JOB,
+    TUNED,
+    Choice,
+    choices,
+    share_out,
+)
 from sft_interactions.figures.catalogue import FIGURES, FORMATS
 from sft_interactions.files import content_digest
 from sft_interactions.models.checkpoint_files import files_of
@@ -216,35 +224,104 @@ def run_settings(*keys):
 
 def reference_interactions(wildcards):
     """Interactions of the reference model of the job's run, and their solve table."""
-    run = RUNS[wildcards.run]
-    reference = run.get("reference_run")
-    if reference is None:
-        return []
-    steps = RUNS[reference]["steps"]
-    step = steps[0] if run["reference_checkpoint"] == "first" else steps[-1]
+    return interactions_of_reference(wildcards.run, [RUNS[wildcards.run]["reference_checkpoint"]])
+
+
+def both_reference_interactions(wildcards):
+    """The same of the model before SFT, and then of the one at its last checkpoint."""
+    return interactions_of_reference(wildcards.run, ["first", "last"])
+
+
+def interactions_of_reference(run, checkpoints):
+    """Interactions of some checkpoints of a run's reference run, each with its solve table."""
+    reference = RUNS[run].get("reference_run")
     folder = f"{RESULTS}/runs/{reference}"
     return [
-        f"{folder}/{INTERACTIONS}/step-{step}.parquet",
-        f"{folder}/interactions/step-{step}.solve.parquet",
+        path
+        for step in steps_of_reference(run, checkpoints)
+        for path in (
+            f"{folder}/{INTERACTIONS}/step-{step}.parquet",
+            f"{folder}/interactions/step-{step}.solve.parquet",
+        )
     ]
 
 
-def of_mask_embeddings(run, steps):
-    """Log-odds of some checkpoints of a run, under one mask embedding after the other."""
-    return [
-        f"{RESULTS}/runs/{run}/{mask_embedding_folder(mask_embedding)}log_odds/step-{step}.parquet"
-        for mask_embedding in MASK_EMBEDDINGS
-        for step in steps
-    ]
+def steps_of_reference(run, checkpoints):
+    """Steps of the reference run; ``checkpoints`` are ``first`` or ``last``. None without such a run."""
+    reference = RUNS[run].get("reference_run")
+    places = {"first": 0, "last": -1}
+    return [RUNS[reference]["steps"][places[one]] for one in checkpoints] if reference else []
 
 
-def reference_log_odds(wildcards):
-    """Log-odds of the reference model before SFT and at its last checkpoint, by mask embedding."""
+def tested_choices(run):
+    """Choices under which the findings of a run are tested, by name."""
+    varied = config["sensitivity"]
+    own = Choice(
+        config["salience"],
+        config["extraction"]["noise_ratio"],
+        config["extraction"]["noise_scale"],
+        config["extraction"]["tie_break"],
+        reference_model=BEFORE_SFT if RUNS[run]["reference_checkpoint"] == "first" else TUNED,
+        mask_embedding=MASK_EMBEDDING,
+        reading=config["optima"]["reading"],
+    )
+    return choices(
+        own,
+        varied["salience"],
+        varied["noise_ratio"],
+        varied["noise_scales"],
+        varied["tie_breaks"],
+        varied["mask_embeddings"],
+        has_reference="reference_run" in RUNS[run],
+        has_readings=CANONICAL == "interactions",
+    )
+
+
+def choices_of_job(wildcards):
+    """Params function: the choices of a job of the sensitivity; nothing else of it depends on others."""
+    return {name: vars(one) for name, one in CHOICES[wildcards.run][wildcards.job].items()}
+
+
+def churn_floor_settings():
+    """What the churn floor under another choice depends on."""
+    needed = ["samples", "churn_noise", "draws"]
+    if CANONICAL == "selection":
+        needed.append("selection")
+    return {key: config["stability"][key] for key in needed}
+
+
+def log_odds_of_job(wildcards):
+    """Log-odds of all checkpoints of a run, under the mask embedding of a job of the sensitivity."""
+    return log_odds_under(wildcards, wildcards.run, RUNS[wildcards.run]["steps"])
+
+
+def reference_log_odds_of_job(wildcards):
+    """Log-odds that the reference model of a run is extracted from, under the same mask embedding."""
     reference = RUNS[wildcards.run].get("reference_run")
-    if reference is None:
-        return []
-    steps = RUNS[reference]["steps"]
-    return of_mask_embeddings(reference, [steps[0], steps[-1]])
+    return log_odds_under(wildcards, reference, reference_steps(wildcards))
+
+
+def reference_steps(wildcards):
+    """Params function: the checkpoints of the reference run that a job of the sensitivity extracts."""
+    run = RUNS[wildcards.run]
+    if IS_JOINT and "reference_run" in run:  # a checkpoint is then read together with the others
+        return RUNS[run["reference_run"]]["steps"]
+    return steps_of_reference(wildcards.run, [run["reference_checkpoint"]])
+
+
+def log_odds_under(wildcards, run, steps):
+    (choice,) = CHOICES[wildcards.run][wildcards.job].values()
+    folder = f"{RESULTS}/runs/{run}/{mask_embedding_folder(choice.mask_embedding)}log_odds"
+    return [f"{folder}/step-{step}.parquet" for step in steps]
+
+
+# Run to job of the sensitivity to the choices of the job.
+CHOICES = {run: share_out(tested_choices(run)) for run in RUNS}
+JOBS = next(iter(CHOICES.values()))
+READING_JOBS = [
+    job for job in JOBS if next(iter(JOBS[job].values())).reading != config["optima"]["reading"]
+]
+EXTRACTION_JOBS = [job for job in JOBS if job != OWN_JOB and job not in READING_JOBS]
 
 
 def batch_size(run):

@@ -4,6 +4,7 @@ from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.extraction.interactions import from_extraction, to_extraction, to_values
 from sft_interactions.extraction.joint import extract_joint
+from sft_interactions.parallel import Workers
 
 provenance = start(snakemake)
 files = snakemake.input
@@ -20,12 +21,13 @@ for log_odds, interactions, solve in zip(
             tables.read(solve, tables.SOLVE),
         )
     )
-with progress_bar(snakemake, len(samples), "sample") as bar:
+with progress_bar(snakemake, len(samples), "sample") as bar, Workers(snakemake.threads) as workers:
     joint = extract_joint(
         values,
         solved,
         tolerance=snakemake.params.optima["l1_tolerance"],
         progress=bar.update,
+        mapped=workers.map,
     )
 found = [
     from_extraction(samples, of_step, checkpoint)[0].with_columns(step=pl.lit(step))

@@ -2,8 +2,9 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
+from sft_interactions.analysis.choices import CANONICAL, CERTAIN, JOINT
 from sft_interactions.analysis.dynamics import add_generalizability, classify
-from sft_interactions.analysis.readings import CANONICAL, CERTAIN, JOINT, only_certain
+from sft_interactions.analysis.readings import only_certain
 from sft_interactions.analysis.salience import read_salient, select_salient, without_shares
 
 provenance = start(snakemake)

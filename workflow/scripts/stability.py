@@ -7,6 +7,7 @@ from sft_interactions.analysis.dynamics import add_generalizability
 from sft_interactions.analysis.salience import RULES, read_salient
 from sft_interactions.analysis.selection import Selector
 from sft_interactions.extraction.interactions import to_values
+from sft_interactions.parallel import Workers
 
 provenance = start(snakemake)
 params = snakemake.params
@@ -24,14 +25,15 @@ for step, path in zip(steps, snakemake.input.log_odds, strict=True):
     errors[step] = float(tables.read_metadata(path)["log_odds_error_rms"])
 
 needs_shares = RULES[salience["rule"]].starts_from is not None
-selector = (
-    Selector(settings["selection"], salience, params.seed, noise_scale) if needs_shares else None
-)
 checked = stability.perturbations(settings["noise"], settings["tie_breaks"], tie_break)
 compared = len(steps) * (1 + len(checked))
 drawn = 1 + settings["draws"] * (len(steps) - 1)
 n_samples = min(settings["samples"], len(samples))
-with progress_bar(snakemake, n_samples * (compared + drawn), "extraction") as bar:
+total = n_samples * (compared + drawn)
+with progress_bar(snakemake, total, "extraction") as bar, Workers(snakemake.threads) as workers:
+    selector = None
+    if needs_shares:
+        selector = Selector(settings["selection"], salience, params.seed, noise_scale, workers.map)
     common = {
         "noise_ratio": params.extraction["noise_ratio"],
         "noise_scale": noise_scale,
@@ -40,6 +42,7 @@ with progress_bar(snakemake, n_samples * (compared + drawn), "extraction") as ba
         "seed": params.seed,
         "errors": errors,
         "progress": bar.update,
+        "mapped": workers.map,
     }
     measured = stability.measure(values, samples, checked, salience, tie_break=tie_break, **common)
     unchanged_run = stability.UnchangedRun(
@@ -51,6 +54,14 @@ with progress_bar(snakemake, n_samples * (compared + drawn), "extraction") as ba
         **common,
     )
 tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
+interactions, solve = unchanged_run.to_tables()
+tables.write(
+    interactions,
+    snakemake.output.unchanged_interactions,
+    tables.UNCHANGED_INTERACTIONS,
+    **provenance,
+)
+tables.write(solve, snakemake.output.unchanged_solve, tables.UNCHANGED_SOLVE, **provenance)
 
 paths = snakemake.input.reference
 reference = read_salient(*paths, salience) if paths else None

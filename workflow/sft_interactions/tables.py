@@ -163,6 +163,14 @@ DYNAMICS = Table(
 UNCHANGED = Table(
     {"draw": pl.UInt32, **DYNAMICS.columns}, ("draw", *DYNAMICS.key), DYNAMICS.nullable
 )
+UNCHANGED_INTERACTIONS = Table(
+    {"draw": pl.UInt32, "step": pl.Int64, **SELECTION.columns},
+    ("draw", "step", *SELECTION.key),
+    SELECTION.nullable,
+)
+UNCHANGED_SOLVE = Table(
+    {"draw": pl.UInt32, "step": pl.Int64, **SOLVE.columns}, ("draw", "step", *SOLVE.key)
+)
 READINGS = Table(
     {"reading": pl.String, **DYNAMICS.columns}, ("reading", *DYNAMICS.key), DYNAMICS.nullable
 )
@@ -241,6 +249,11 @@ SENSITIVITY = Table(
     },
     ("position", "finding"),
     FINDINGS.nullable,
+)
+SENSITIVITY_JOB = Table(
+    {name: dtype for name, dtype in SENSITIVITY.columns.items() if name != "position"},
+    ("choice", "finding"),
+    SENSITIVITY.nullable,
 )
 
 

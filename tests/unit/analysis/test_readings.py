@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from sft_interactions import tables
+from sft_interactions.analysis.choices import READINGS
 from sft_interactions.analysis.dynamics import KEY, classify
 from sft_interactions.analysis.ranges import add_ranges
-from sft_interactions.analysis.readings import READINGS, RunReader, only_certain
+from sft_interactions.analysis.readings import RunReader, only_certain
 from sft_interactions.analysis.salience import select_salient
 from sft_interactions.analysis.stability import UnchangedRun, noise_perturbation
 from sft_interactions.extraction import extract

@@ -87,6 +87,9 @@ def test_stable(threshold, share, kept):
 def test_stable_needs_shares():
     with pytest.raises(ValueError, match="interactions: column share is missing, which the sal"):
         select_salient(INTERACTIONS, SOLVE, "stable", 0.1)
+    unknown = SHARED.with_columns(share=pl.lit(None, pl.Float64))
+    with pytest.raises(ValueError, match="interactions: column share is null, which the salience"):
+        select_salient(unknown, SOLVE, "stable", 0.1)
     for share in (0.0, 1.1):
         with pytest.raises(ValueError, match="stable_share is a share of extractions, above 0"):
             select_salient(SHARED, SOLVE, "stable", 0.1, share)

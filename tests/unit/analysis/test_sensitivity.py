@@ -9,14 +9,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sft_interactions import tables
 from sft_interactions.analysis import sensitivity
+from sft_interactions.analysis.choices import CANONICAL, Choice, choices, share_out
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Cells, ratios
+from sft_interactions.analysis.readings import RunReader
 from sft_interactions.analysis.salience import select_salient
 from sft_interactions.analysis.selection import Selector, extract_with_shares
 from sft_interactions.analysis.sensitivity import (
-    Choice,
-    choices,
+    count_extractions,
+    extract_run,
+    gather_choices,
     last_present_effects,
     vary_findings,
     vary_salience,
@@ -30,12 +33,8 @@ from sft_interactions.figures import survival
 
 OWN = Choice({"rule": "max_effect", "threshold": 0.05}, 0.04)
 SAMPLES = [f"s{i}" for i in range(6)]
-SETTINGS = {
-    "stability": {"samples": 6, "churn_noise": 1e-3, "draws": 2},
-    "bootstrap": {"resamples": 40, "level": 0.95},
-    "removed_share": 0.9,
-    "seed": 0,
-}
+FLOOR = {"samples": 6, "churn_noise": 1e-3, "draws": 2}
+TESTED = {"bootstrap": {"resamples": 40, "level": 0.95}, "removed_share": 0.9, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +48,41 @@ def other_masking(values):
     return {key: v[:, [1, 2, 3, 4, 5, 6, 0, 7]] for key, v in values.items()}
 
 
+def references_of(values):
+    """v of the reference run before SFT and at its last checkpoint."""
+    return {0: values[0] + 0.05, 7: values[9]}
+
+
+def extracted(values, references, choice, **settings):
+    """A run as a choice extracts it, with its reading beside the canonical one."""
+    of_study = replace(choice, reading=CANONICAL)
+    run = extract_run(
+        of_study, values, references, SAMPLES, stability=FLOOR, seed=TESTED["seed"], **settings
+    )
+    if choice.reading == CANONICAL:
+        return run
+    solved = {step: extract(v, noise_ratio=choice.noise_ratio) for step, v in values.items()}
+    salient = RunReader(values, solved, SAMPLES).salient(choice.reading, choice.salience)
+    return replace(run, readings={choice.reading: classify(salient)})
+
+
 def vary(values, **tested):
-    reference = {"before SFT": values[0] + 0.05, "tuned": values[9]}
-    by_kind = {"token": values, "zero": other_masking(values)}
-    references = {"token": reference, "zero": other_masking(reference)}
-    rows = vary_findings(by_kind, references, SAMPLES, {"own": OWN, **tested}, **SETTINGS)
+    """The findings under OWN and other choices, job by job."""
+    jobs = share_out({"own": OWN, **tested})
+    parts = []
+    for job in jobs.values():
+        choice = next(iter(job.values()))
+        references = references_of(values)
+        if choice.mask_embedding == "zero":
+            parts_of = other_masking(values), other_masking(references)
+        else:
+            parts_of = values, references
+        run = extracted(*parts_of, choice)
+        if len(job) > 1 and "tuned" not in run.references:
+            other = extracted(*parts_of, replace(choice, reference_model="tuned"))
+            run = replace(run, references={**run.references, **other.references})
+        parts.append(vary_findings(run, job, **TESTED))
+    rows = gather_choices(parts, ["own", *tested])
     return tables.check(rows, tables.SENSITIVITY, "test")
 
 
@@ -69,7 +98,14 @@ def test_choices_vary_one_thing_at_a_time():
     rules = [dict(OWN.salience), {"rule": "top_k", "threshold": 5}]
     scales = ["sample", "mean", "range"]
     found = choices(
-        OWN, rules, [0, 0.04], scales, ["hash-1"], ["token", "mean"], has_reference=True
+        OWN,
+        rules,
+        [0, 0.04],
+        scales,
+        ["hash-1"],
+        ["token", "mean"],
+        has_reference=True,
+        has_readings=True,
     )
     assert list(found) == [
         "the study's own",
@@ -88,13 +124,63 @@ def test_choices_vary_one_thing_at_a_time():
     for name, choice in list(found.items())[1:]:
         changed = [key for key in vars(OWN) if vars(choice)[key] != vars(OWN)[key]]
         assert len(changed) == 1, name
-    without = choices(OWN, [], [], [], [], [], has_reference=False)
+    without = choices(OWN, [], [], [], [], [], has_reference=False, has_readings=True)
     readings = ["reading: certain", "reading: joint"]
     assert list(without) == ["the study's own", *readings, "removed effect: last present"]
-    stable = replace(OWN, salience={"rule": "stable", "threshold": 0.05, "stable_share": 0.8})
-    assert not set(readings) & set(choices(stable, [], [], [], [], [], has_reference=False))
+    neither = choices(OWN, [], [], [], [], [], has_reference=False, has_readings=False)
+    assert not set(readings) & set(neither)
 
 
+def all_choices(noise_ratios=(0, 0.04), tie_breaks=("hash-1",)):
+    rules = [{"rule": "top_k", "threshold": 5}, {"rule": "absolute", "threshold": 0.1}]
+    return choices(
+        OWN,
+        rules,
+        noise_ratios,
+        ["range"],
+        tie_breaks,
+        ["zero"],
+        has_reference=True,
+        has_readings=True,
+    )
+
+
+def test_jobs_have_the_choices_of_one_extraction():
+    assert {job: list(names) for job, names in share_out(all_choices()).items()} == {
+        "own": [
+            "the study's own",
+            "salience: top_k 5",
+            "salience: absolute 0.1",
+            "removed effect: last present",
+            "γ: by count",
+            "reference model: tuned",
+        ],
+        "noise-ratio-0": ["noise bound ζ: 0"],
+        "noise-scale-range": ["noise scale: range"],
+        "tie-break-hash-1": ["tie-break: hash-1"],
+        "reading-certain": ["reading: certain"],
+        "reading-joint": ["reading: joint"],
+        "mask-embedding-zero": ["mask embedding: zero"],
+    }
+
+
+def test_another_choice_is_a_job_more_and_leaves_the_others():
+    before = share_out(all_choices())
+    after = share_out(all_choices(noise_ratios=(0.02, 0, 0.04), tie_breaks=("hash-2", "hash-1")))
+    assert after.keys() - before.keys() == {"noise-ratio-0.02", "tie-break-hash-2"}
+    assert {job: after[job] for job in before} == before
+
+
+def test_no_two_settings_have_one_name():
+    # Alike in the six digits of the format g.
+    near = [0.02, 0.02000000001, 1e-7]
+    found = all_choices(noise_ratios=near)
+    assert [found[f"noise bound ζ: {one}"].noise_ratio for one in ("0.02", "1e-07")] == [0.02, 1e-7]
+    assert sum(name.startswith("noise bound") for name in found) == 3
+    assert sum(job.startswith("noise-ratio") for job in share_out(found)) == 3
+
+
+@pytest.mark.slow
 def test_every_choice_has_every_finding_in_its_order(values):
     table = vary(values, other=replace(OWN, noise_ratio=0.0))
     assert table["finding"].to_list() == [1, 2, 3, 4, 5] * 2
@@ -102,6 +188,7 @@ def test_every_choice_has_every_finding_in_its_order(values):
     assert set(table["boundary_step"]) <= {2, 5}
 
 
+@pytest.mark.slow
 def test_the_same_choice_gives_the_same_result(values):
     table = vary(values, other=replace(OWN))
     assert not any(differs(table, finding) for finding in range(1, 6))
@@ -178,8 +265,7 @@ def test_gamma_by_count_gives_every_interaction_one_vote():
     assert found["gamma_by_count_chance"] == pytest.approx(0.5)
 
 
-@pytest.mark.slow
-def test_choices_share_an_extraction(values, monkeypatch):
+def test_a_job_extracts_each_table_once(values, monkeypatch):
     solved = []
 
     def count(v, **settings):
@@ -187,34 +273,111 @@ def test_choices_share_an_extraction(values, monkeypatch):
         return extract(v, **settings)
 
     monkeypatch.setattr(sensitivity, "extract", count)
-    vary(values, other=replace(OWN, gamma="gamma_by_count"))
-    assert len(solved) == 4 + 2  # checkpoints and references, once
-    vary(values, other=replace(OWN, mask_embedding="zero"))
-    assert len(solved) == 3 * (4 + 2)
-
-
-@pytest.mark.slow
-def test_everything_is_taken_under_the_mask_embedding_of_a_choice(values):
-    reference = {"before SFT": values[0] + 0.05, "tuned": values[9]}
-    other = replace(OWN, mask_embedding="zero")
-    expected = vary_findings(
-        {"zero": other_masking(values)},
-        {"zero": other_masking(reference)},
-        SAMPLES,
-        {"alone": other},
-        **SETTINGS,
+    references = {0: values[0] + 0.05}
+    done = []
+    run = extract_run(
+        OWN, values, references, SAMPLES, stability=FLOOR, seed=0, progress=done.append
     )
-    expected = tables.check(expected, tables.SENSITIVITY, "test").drop("position", "choice")
-    found = vary(values, other=other).filter(choice="other").drop("position", "choice")
-    assert found.equals(expected)
+    assert len(solved) == 4 + 1  # checkpoints and the reference model
+    vary_findings(run, {"own": OWN, "other": replace(OWN, gamma="gamma_by_count")}, **TESTED)
+    assert len(solved) == 4 + 1
+    assert sum(done) == count_extractions(6, 4, 1, FLOOR) == 6 * (4 + 1) + 6 * (1 + 2 * 3)
 
 
 @pytest.mark.slow
-def test_mask_embeddings_without_a_reference_model(values):
-    by_kind = {"token": values, "zero": other_masking(values)}
-    tested = choices(OWN, [], [], [], [], list(by_kind), has_reference=False)
-    rows = vary_findings(by_kind, {}, SAMPLES, tested, **SETTINGS)
-    assert rows["choice"].unique(maintain_order=True).to_list() == list(tested)
+@pytest.mark.parametrize("reading", ["canonical", "certain", "joint"])
+def test_tables_of_the_study_give_what_an_extraction_gives(values, reading):
+    choice = replace(OWN, reading=reading)
+    run = extracted(values, references_of(values), choice)
+    # As files have them: sorted, the columns in their types.
+    of_study = {
+        step: (
+            tables.check(interactions, tables.INTERACTIONS, "test").lazy(),
+            tables.check(solve, tables.SOLVE, "test"),
+        )
+        for step, (interactions, solve) in run.checkpoints.items()
+    }
+    interactions, solve = run.unchanged.to_tables()
+    unchanged = UnchangedRun(
+        values[0],
+        SAMPLES,
+        list(values),
+        noise_perturbation(FLOOR["churn_noise"]),
+        noise_ratio=0.04,
+        draws=2,
+        seed=0,
+        solved=(
+            tables.check(interactions, tables.UNCHANGED_INTERACTIONS, "test"),
+            tables.check(solve, tables.UNCHANGED_SOLVE, "test"),
+        ),
+    )
+    read = replace(run, checkpoints=of_study, unchanged=unchanged)
+    for tested in (choice, replace(choice, removed_effect="last_present")):
+        expected = vary_findings(run, {"one": tested}, **TESTED)
+        assert vary_findings(read, {"one": tested}, **TESTED).equals(expected)
+
+
+def test_what_a_run_lacks_is_named(values):
+    run = extract_run(OWN, values, {}, SAMPLES, stability=FLOOR, seed=0)
+    several = {"a": OWN, "b": replace(OWN, noise_ratio=0.1)}
+    with pytest.raises(ValueError, match="2 extractions in one job; share the choices out"):
+        vary_findings(run, several, **TESTED)
+    with pytest.raises(ValueError, match="readings: joint is missing; give its classes"):
+        vary_findings(run, {"a": replace(OWN, reading="joint")}, **TESTED)
+    other = replace(run, references={"before SFT": run.checkpoints[0]})
+    with pytest.raises(ValueError, match="references: tuned is missing; give its tables"):
+        vary_findings(other, {"a": replace(OWN, reference_model="tuned")}, **TESTED)
+    fewer = {step: pair for step, pair in run.checkpoints.items() if step != 5}
+    with pytest.raises(ValueError, match="checkpoints: not those of the churn floor"):
+        vary_findings(replace(run, checkpoints=fewer), {"a": OWN}, **TESTED)
+
+
+@pytest.mark.slow
+def test_a_study_that_reads_its_checkpoints_together_does_so_under_every_choice(values):
+    own = replace(OWN, reading="joint", noise_ratio=0.1, tie_break="high_order")
+    reference = {step: v[::-1] + 0.05 for step, v in values.items()}
+    run = extract_run(own, values, reference, SAMPLES, stability=FLOOR, seed=0)
+    assert run.reading == "joint"
+
+    def read(of_steps):
+        settings = {"noise_ratio": 0.1, "tie_break": "high_order"}
+        solved = {step: extract(v, **settings) for step, v in of_steps.items()}
+        return RunReader(of_steps, solved, SAMPLES).salient("joint", OWN.salience)
+
+    expected = read(values)
+    for step, pair in run.checkpoints.items():
+        assert select_salient(*pair, **OWN.salience).equals(expected[step])
+    in_reference = select_salient(*run.references["before SFT"], **OWN.salience)
+    assert in_reference.equals(read(reference)[0])
+    alone = extract_run(
+        replace(own, reading="canonical"), values, {}, SAMPLES, stability=FLOOR, seed=0
+    )
+    together = vary_findings(run, {"own": own}, **TESTED)
+    other = replace(alone, references=run.references)
+    assert not vary_findings(other, {"own": replace(own, reading="canonical")}, **TESTED).equals(
+        together
+    )
+    with pytest.raises(ValueError, match="reading: certain is no choice among the optima"):
+        extract_run(replace(own, reading="certain"), values, {}, SAMPLES, stability=FLOOR, seed=0)
+
+
+def test_an_extraction_that_is_not_certified_stops(values, monkeypatch):
+    def loose(v, **settings):
+        solved = extract(v, **settings)
+        return replace(solved, l1_lower_bound=0.9 * solved.l1)
+
+    monkeypatch.setattr(sensitivity, "extract", loose)
+    with pytest.raises(ValueError, match="step 0, sample s0: the solver stopped at a duality gap"):
+        extract_run(OWN, values, {}, SAMPLES, stability=FLOOR, seed=0)
+
+
+def test_jobs_of_other_choices_are_refused():
+    part = pl.DataFrame({"choice": ["a", "b"]})
+    assert gather_choices([part], ["b", "a"])["position"].to_list() == [1, 0]
+    with pytest.raises(ValueError, match="sensitivity: c: in the jobs or in the config alone"):
+        gather_choices([part], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="sensitivity: b: in the jobs or in the config alone"):
+        gather_choices([part], ["a"])
 
 
 STABLE = {"rule": "stable", "threshold": 0.05, "stable_share": 0.7}
@@ -222,36 +385,40 @@ SELECTION = {"draws": 2, "noise": 0.05, "noise_ratios": [0.02, 0.08], "tie_break
 
 
 @pytest.mark.slow
-def test_a_study_of_stable_interactions_has_them_under_every_choice(values):
-    reference = {"before SFT": values[0] + 0.05, "tuned": values[9]}
+@pytest.mark.parametrize("noise_ratio", [0.04, 0.1])
+def test_a_study_of_stable_interactions_has_them_under_every_choice(values, noise_ratio):
+    reference = references_of(values)
     errors = {step: 0.01 * (1 + step) for step in values}
-    own = replace(OWN, salience=STABLE)
-    rows = vary_findings(
-        {"token": values},
-        {"token": reference},
-        SAMPLES,
-        {"own": own, "other": OWN, "ratio": replace(own, noise_ratio=0.1)},
-        **SETTINGS,
-        errors={"token": errors},
-        reference_errors={"token": {"before SFT": 0.02, "tuned": 0.03}},
+    own = replace(OWN, salience=STABLE, noise_ratio=noise_ratio)
+    run = extracted(
+        values,
+        reference,
+        own,
+        errors=errors,
+        reference_errors={0: 0.02, 7: 0.03},
         selection=SELECTION,
     )
-    found = rows.filter(choice="own").drop("position", "choice", "boundary_step")
+    other = replace(OWN, noise_ratio=noise_ratio)
+    rows = vary_findings(run, {"own": own, "other": other}, **TESTED)
+    found = rows.filter(choice="own").drop("choice", "boundary_step")
 
     # The same by the stages of the workflow.
-    selector = Selector(SELECTION, STABLE, SETTINGS["seed"])
+    selector = Selector(SELECTION, STABLE, TESTED["seed"])
 
     def salient(v, error):
-        return select_salient(*extract_with_shares(v, SAMPLES, selector, error=error), **STABLE)
+        return select_salient(
+            *extract_with_shares(v, SAMPLES, selector, noise_ratio=noise_ratio, error=error),
+            **STABLE,
+        )
 
     at_steps = {step: salient(v, errors[step]) for step, v in values.items()}
-    in_reference = salient(reference["before SFT"], 0.02)
-    run = UnchangedRun(
+    in_reference = salient(reference[0], 0.02)
+    floor_run = UnchangedRun(
         values[0],
         SAMPLES,
         list(values),
         noise_perturbation(1e-3),
-        noise_ratio=0.04,
+        noise_ratio=noise_ratio,
         draws=2,
         seed=0,
         errors=errors,
@@ -259,31 +426,34 @@ def test_a_study_of_stable_interactions_has_them_under_every_choice(values):
     )
     dynamics, *floor = [
         tables.check(add_generalizability(rows, in_reference, 3), tables.DYNAMICS, "test")
-        for rows in (classify(at_steps), *run.classify(STABLE))
+        for rows in (classify(at_steps), *floor_run.classify(STABLE))
     ]
-    bootstrap = SETTINGS["bootstrap"]
+    bootstrap = TESTED["bootstrap"]
     stages = detect_stages(dynamics, None, SAMPLES, list(values), 3, share=0.9, seed=0, **bootstrap)
     parts = measure_parts(
         dynamics, floor, SAMPLES, list(values), stages, 3, unchanged_samples=6, seed=0, **bootstrap
     )
     expected = conclude(parts.with_columns(run=pl.lit(""))).drop("run")
     assert found.equals(expected.select(found.columns))
-    unlike = rows.filter(choice="other").drop("position", "choice", "boundary_step")
+    unlike = rows.filter(choice="other").drop("choice", "boundary_step")
     assert not unlike.equals(found)
 
 
 def test_stable_interactions_need_their_settings_and_one_threshold(values):
     own = replace(OWN, salience=STABLE)
     with pytest.raises(ValueError, match="selection: missing; the salience rule stable needs it"):
-        vary(values, other=own)
+        extract_run(own, values, {}, SAMPLES, stability=FLOOR, seed=0)
+    run = extract_run(OWN, values, {}, SAMPLES, stability=FLOOR, seed=0)
     twice = {"a": own, "b": replace(own, salience={**STABLE, "threshold": 0.1})}
     with pytest.raises(ValueError, match="the rule stable can be the study's own alone"):
-        vary_findings({"token": values}, {}, SAMPLES, twice, **SETTINGS, selection=SELECTION)
+        vary_findings(run, twice, **TESTED)
 
 
 def test_settings_that_a_rule_leaves_alone_make_no_choice():
     own = replace(OWN, salience={**OWN.salience, "stable_share": 0.8})
-    found = choices(own, [dict(OWN.salience)], [], [], [], [], has_reference=False)
+    found = choices(
+        own, [dict(OWN.salience)], [], [], [], [], has_reference=False, has_readings=False
+    )
     assert not any(name.startswith("salience") for name in found)
 
 
@@ -302,7 +472,18 @@ def test_salience_sweep_matches_a_single_rule(values):
 
 def test_names_of_choices_fit_beside_the_figure():
     kinds = ("token", "mean", "zero", "learned")
-    names = list(choices(OWN, [], [], NOISE_SCALES, [*TIE_BREAKS], kinds, has_reference=True))
+    names = list(
+        choices(
+            OWN,
+            [],
+            [],
+            NOISE_SCALES,
+            [*TIE_BREAKS],
+            kinds,
+            has_reference=True,
+            has_readings=True,
+        )
+    )
     cells = [
         (position, name, finding, "supported", 2, 3)
         for position, name in enumerate(names)

@@ -99,6 +99,61 @@ def test_unchanged_run_loses_more_the_louder_the_noise(values):
     assert removed(0.3) > 0
 
 
+def unchanged(values, **changed):
+    settings = {
+        "noise_ratio": 0.04,
+        "draws": 2,
+        "seed": 0,
+        "n_samples": 2,
+        "errors": {0: 0.01, 1: 0.02, 2: 0.03},
+        **changed,
+    }
+    noise = stability.noise_perturbation(0.1)
+    return stability.UnchangedRun(values, SAMPLES, [0, 1, 2], noise, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", NOISE_SCALES)
+def test_tables_of_an_unchanged_run_give_it_back(values, scale, monkeypatch):
+    run = unchanged(values, noise_scale=scale)
+    solved = run.to_tables()
+    assert solved[1].select("draw", "step").unique(maintain_order=True).rows() == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (1, 1),
+        (1, 2),
+    ]
+    monkeypatch.setattr(stability, "extract", None)  # nothing is extracted
+    again = unchanged(values, noise_scale=scale, solved=solved)
+    for reading in ("canonical", "joint"):
+        expected = run.classify(SALIENCE, reading)
+        found = again.classify(SALIENCE, reading)
+        assert [rows.equals(other) for rows, other in zip(found, expected, strict=True)] == [
+            True
+        ] * 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 1}, {"noise_ratio": 0.001}, {"errors": {0: 0.5, 1: 0.02, 2: 0.03}}],
+    ids=str,
+)
+def test_tables_of_another_unchanged_run_are_refused(values, changed):
+    solved = unchanged(values).to_tables()
+    with pytest.raises(
+        ValueError, match=r"sample [ab]: the effects miss the log-odds by .*; rebuild"
+    ):
+        unchanged(values, solved=solved, **changed)
+
+
+def test_tables_of_other_draws_are_refused(values):
+    solved = unchanged(values).to_tables()
+    for draws in (1, 3):
+        with pytest.raises(ValueError, match="5 pairs of a draw and a step, or others, where "):
+            unchanged(values, solved=solved, draws=draws)
+
+
 def test_noise_is_relative_to_the_noise_scale():
     wide = np.zeros((2, 4096))
     wide[0, -1], wide[0, 1] = 1.0, 9.0

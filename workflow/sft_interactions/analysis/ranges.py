@@ -10,6 +10,7 @@ from sft_interactions.analysis.dynamics import KEY
 from sft_interactions.analysis.salience import Salience, select_salient, without_shares
 from sft_interactions.extraction.interactions import to_extraction
 from sft_interactions.extraction.ranges import effect_ranges
+from sft_interactions.parallel import Mapped, in_turn
 
 _KINDS = ("and", "or")
 
@@ -23,6 +24,7 @@ def add_ranges(
     *,
     tolerance: float,
     progress: Callable[[int], None] = lambda _: None,
+    mapped: Mapped = in_turn,
 ) -> pl.DataFrame:
     """Add to the interactions of a checkpoint the range of each salient effect among the optima.
 
@@ -35,6 +37,7 @@ def add_ranges(
             interactions are null.
         tolerance: see :func:`~sft_interactions.extraction.ranges.effect_ranges`.
         progress: called with the number of samples that have just been solved.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
     Returns:
         The rows with the columns effect_low, effect_high (log-odds) and sign_certain.
@@ -49,7 +52,9 @@ def add_ranges(
     )
     wanted = np.zeros((*values.shape[:1], 2, values.shape[1]), dtype=bool)
     wanted[place] = True
-    found = effect_ranges(values, solved, wanted, tolerance=tolerance, progress=progress)
+    found = effect_ranges(
+        values, solved, wanted, tolerance=tolerance, progress=progress, mapped=mapped
+    )
     ranges = salient.select(
         "sample_id",
         pl.col("kind").cast(interactions.schema["kind"]),

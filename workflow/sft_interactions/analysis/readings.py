@@ -16,14 +16,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from sft_interactions.analysis.choices import CERTAIN, JOINT, READINGS
 from sft_interactions.analysis.dynamics import KEY
 from sft_interactions.analysis.ranges import add_ranges
 from sft_interactions.analysis.salience import Salience, select_salient
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.joint import extract_joint
 from sft_interactions.extraction.program import Extraction
+from sft_interactions.parallel import Mapped, in_turn
 
-CANONICAL, CERTAIN, JOINT = READINGS = ("canonical", "certain", "joint")
 L1_TOLERANCE = 1e-6
 
 
@@ -59,6 +60,7 @@ class RunReader:
         solved: step to what :func:`~sft_interactions.extraction.program.extract` gives for it.
         samples: (B,) sample ids.
         tolerance: by what relative part the L1 norm of an optimum may exceed the least one.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class RunReader:
         solved: Mapping[int, Extraction],
         samples: Sequence[str],
         tolerance: float = L1_TOLERANCE,
+        mapped: Mapped = in_turn,
     ) -> None:
+        self._mapped = mapped
         self._steps = sorted(values)
         self._values, self._solved = values, solved
         self._samples, self._tolerance = list(samples), tolerance
@@ -76,7 +80,7 @@ class RunReader:
         """Salient interactions of every checkpoint.
 
         Args:
-            reading: one of :data:`READINGS`.
+            reading: one of :data:`~sft_interactions.analysis.choices.READINGS`.
             salience: rule and threshold.
 
         Returns:
@@ -95,7 +99,13 @@ class RunReader:
             found[step] = select_salient(interactions, solve, **salience)
             if reading == CERTAIN:
                 ranges = add_ranges(
-                    interactions, solve, v, self._samples, salience, tolerance=self._tolerance
+                    interactions,
+                    solve,
+                    v,
+                    self._samples,
+                    salience,
+                    tolerance=self._tolerance,
+                    mapped=self._mapped,
                 )
                 found[step] = only_certain(found[step], ranges)
         return found
@@ -106,5 +116,6 @@ class RunReader:
             [self._values[step] for step in self._steps],
             [self._solved[step] for step in self._steps],
             tolerance=self._tolerance,
+            mapped=self._mapped,
         )
         return dict(zip(self._steps, joint.checkpoints, strict=True))

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.readings import CANONICAL, JOINT
+from sft_interactions.analysis.choices import CANONICAL, JOINT
 
 
 @dataclass(frozen=True)

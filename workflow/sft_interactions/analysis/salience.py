@@ -159,7 +159,13 @@ def select_salient(
     if RULES[rule].starts_from is not None:
         salient = _with_share(salient, rule, stable_share)
     kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
-    kept = _collect(salient.drop("share", strict=False))
+    kept = _collect(salient)
+    if RULES[rule].starts_from is not None and kept["share"].has_nulls():
+        raise ValueError(
+            f"interactions: column share is null, which the salience rule {rule} needs; add it with "
+            "analysis.selection"
+        )
+    kept = kept.drop("share", strict=False)
     return kept.with_columns(kind).sort("sample_id", "kind", "pattern")
 
 
@@ -173,7 +179,8 @@ def _with_share(salient: pl.LazyFrame, rule: str, stable_share: float) -> pl.Laz
             f"interactions: column share is missing, which the salience rule {rule} needs; add it with "
             "analysis.selection"
         )
-    return salient.filter(pl.col("share") >= stable_share)
+    # A null is kept here, so that it shows.
+    return salient.filter((pl.col("share") >= stable_share).fill_null(True))
 
 
 def _check_threshold(name: str, threshold: float) -> None:

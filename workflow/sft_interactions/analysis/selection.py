@@ -18,6 +18,7 @@ from sft_interactions.analysis.salience import Salience, select_salient, without
 from sft_interactions.analysis.stability import Progress, noise_perturbation, perturb
 from sft_interactions.extraction.interactions import from_extraction
 from sft_interactions.extraction.program import NOISE_RATIO, extract, noise_bounds
+from sft_interactions.parallel import Mapped, in_turn
 
 
 class Selection(TypedDict):
@@ -76,12 +77,14 @@ class Selector:
         salience: what counts as salient in each; ``stable`` counts as the rule that it starts from.
         seed: seed of the noise.
         noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
     """
 
     selection: Selection
     salience: Salience
     seed: int
     noise_scale: str = "sample"
+    mapped: Mapped = in_turn
 
     def __call__(
         self,
@@ -171,6 +174,7 @@ class Selector:
             noise_bound=bounds[: len(covered)],
             tie_break=draw.tie_break,
             progress=progress,
+            mapped=self.mapped,
         )
         interactions, solve = from_extraction(covered, kept, solved)
         salient = select_salient(interactions, solve, **without_shares(self.salience))
@@ -210,7 +214,11 @@ def extract_with_shares(
         ValueError: as :class:`Selector` and :func:`~sft_interactions.extraction.program.extract`.
     """
     solved = extract(
-        values, noise_ratio=noise_ratio, noise_scale=selector.noise_scale, progress=progress
+        values,
+        noise_ratio=noise_ratio,
+        noise_scale=selector.noise_scale,
+        progress=progress,
+        mapped=selector.mapped,
     )
     interactions, solve = from_extraction(list(samples), values, solved)
     shared = selector(interactions, values, samples, error=error, progress=progress)

@@ -1,33 +1,35 @@
 """The findings and the three classes under other choices than the study's own."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
+from sft_interactions.analysis.choices import BEFORE_SFT, CANONICAL, CERTAIN, JOINT, Choice
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
-from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, READINGS, RunReader
+from sft_interactions.analysis.readings import L1_TOLERANCE
 from sft_interactions.analysis.salience import RULES, Salience, select_salient
 from sft_interactions.analysis.selection import Selection, Selector
 from sft_interactions.analysis.stability import (
     ChurnFloor,
     Progress,
+    Tables,
     UnchangedRun,
     noise_perturbation,
 )
 from sft_interactions.analysis.stages import detect_stages
-from sft_interactions.extraction.interactions import from_extraction, to_extraction
-from sft_interactions.extraction.program import extract
+from sft_interactions.extraction.interactions import check_certificates, from_extraction
+from sft_interactions.extraction.joint import extract_joint
+from sft_interactions.extraction.program import Extraction, extract
+from sft_interactions.extraction.transforms import n_players
+from sft_interactions.parallel import Mapped, in_turn
 
 SHOWN = ["count", "mean_order", "gamma", "rho"]
-# The two models that a reference run has to offer; figures and tables show these names.
-BEFORE_SFT, TUNED = "before SFT", "tuned"
 
 # The ``interactions`` table of a checkpoint and its ``solve`` table.
 Checkpoint = tuple[pl.DataFrame | pl.LazyFrame, pl.DataFrame]
@@ -85,236 +87,125 @@ def vary_salience(
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One way to analyse a run; the defaults are the paper's or, where it leaves a choice open, ours.
+class ExtractedRun:
+    """What a run is under one mask embedding, noise bound and tie-break, before any salience rule.
 
     Attributes:
-        salience: rule and threshold.
-        noise_ratio: ζ of the extraction.
-        noise_scale: what ζ is a share of, see
-            :func:`~sft_interactions.extraction.program.noise_bounds`; the churn floor's noise is too.
-        tie_break: tie-break of the extraction.
-        gamma: metric that is taken for γ: ``gamma`` (by strength) or ``gamma_by_count``.
-        removed_effect: effect of a removed interaction: ``first``, the one before SFT, or
-            ``last_present``, the one at the last checkpoint before t at which it was salient.
-        reference_model: ``before SFT``, or ``tuned``, at its last checkpoint.
-        mask_embedding: embedding of a masked word, see
-            :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`.
-        reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
-    """
-
-    salience: Salience
-    noise_ratio: float
-    noise_scale: str = "sample"
-    tie_break: str = "canonical"
-    gamma: str = "gamma"
-    removed_effect: str = "first"
-    reference_model: str = BEFORE_SFT
-    mask_embedding: str = "token"
-    reading: str = CANONICAL
-
-
-def choices(
-    own: Choice,
-    salience: Sequence[Salience],
-    noise_ratios: Sequence[float],
-    noise_scales: Sequence[str],
-    tie_breaks: Sequence[str],
-    mask_embeddings: Sequence[str],
-    has_reference: bool,
-) -> dict[str, Choice]:
-    """The study's own choice and, one at a time, the others, by name.
-
-    Args:
-        own: the study's own choice.
-        salience: rules and thresholds.
-        noise_ratios: ζ of the extraction.
-        noise_scales: noise scales of the extraction.
-        tie_breaks: tie-breaks of the extraction.
-        mask_embeddings: embeddings of a masked word.
-        has_reference: there is a reference model, so the choices about γ apply.
-    """
-    found = {"the study's own": own}
-    for rule in salience:
-        if (rule["rule"], rule["threshold"]) != (own.salience["rule"], own.salience["threshold"]):
-            name = f"salience: {rule['rule']} {rule['threshold']:g}"
-            found[name] = replace(own, salience=rule)
-    for ratio in noise_ratios:
-        if ratio != own.noise_ratio:
-            found[f"noise bound ζ: {ratio:g}"] = replace(own, noise_ratio=ratio)
-    for scale in noise_scales:
-        if scale != own.noise_scale:
-            found[f"noise scale: {scale}"] = replace(own, noise_scale=scale)
-    for name in tie_breaks:
-        if name != own.tie_break:
-            found[f"tie-break: {name}"] = replace(own, tie_break=name)
-    if RULES[own.salience["rule"]].starts_from is None:
-        # Those of the rule stable are already a choice of what the data determine.
-        for reading in READINGS:
-            if reading != own.reading:
-                found[f"reading: {reading}"] = replace(own, reading=reading)
-    for mask_embedding in mask_embeddings:
-        if mask_embedding != own.mask_embedding:
-            found[f"mask embedding: {mask_embedding}"] = replace(own, mask_embedding=mask_embedding)
-    found["removed effect: last present"] = replace(own, removed_effect="last_present")
-    if has_reference:
-        found["γ: by count"] = replace(own, gamma="gamma_by_count")
-        other = TUNED if own.reference_model == BEFORE_SFT else BEFORE_SFT
-        found[f"reference model: {other}"] = replace(own, reference_model=other)
-    return found
-
-
-@dataclass(frozen=True)
-class _Solved:
-    """Everything that is extracted under one mask embedding, noise ratio and scale, and tie-break.
-
-    Attributes:
-        checkpoints: step to its tables.
+        samples: (B,) sample ids, in sorted order.
+        n_players: number of players of a prompt.
+        checkpoints: step to its tables, of one reading; may be empty where others are asked for.
         references: ``reference_model`` to its tables; empty without one.
-        unchanged: the run in which nothing but noise changes.
+        unchanged: the run in which nothing but noise changes, of the same steps.
+        reading: the reading of ``checkpoints`` and ``references``.
+        readings: other reading that is asked for to rows as of
+            :func:`~sft_interactions.analysis.dynamics.classify`, under the study's own salience.
     """
 
+    samples: Sequence[str]
+    n_players: int
     checkpoints: Mapping[int, Checkpoint]
     references: Mapping[str, Checkpoint]
     unchanged: UnchangedRun
+    reading: str = CANONICAL
+    readings: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
-def vary_findings(
-    values: Mapping[str, Mapping[int, NDArray[np.float64]]],
-    references: Mapping[str, Mapping[str, NDArray[np.float64]]],
-    samples: Sequence[str],
-    tested: Mapping[str, Choice],
-    *,
-    stability: ChurnFloor,
-    bootstrap: Bootstrap,
-    removed_share: float,
-    seed: int,
-    errors: Mapping[str, Mapping[int, float]] | None = None,
-    reference_errors: Mapping[str, Mapping[str, float]] | None = None,
-    selection: Selection | None = None,
-    tolerance: float = L1_TOLERANCE,
-    progress: Progress = lambda _: None,
-) -> pl.DataFrame:
-    """Test the findings under every choice: extraction, classes, stages and churn floor anew.
-
-    Args:
-        values: mask embedding to step to v, (B, 2^n), in log-odds; one for every choice of it.
-        references: v of the reference model, by mask embedding and ``reference_model``; empty without one.
-        samples: (B,) sample ids, in sorted order.
-        tested: name to choice, see :func:`choices`.
-        stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
-        bootstrap: ``resamples`` and ``level``.
-        removed_share: see :func:`~sft_interactions.analysis.stages.detect_stages`.
-        seed: seed of the noise and of the bootstrap.
-        errors: mask embedding to step to the measured error of its log-odds, see
-            :class:`~sft_interactions.analysis.stability.UnchangedRun`; none by default.
-        reference_errors: the same of the reference model, by mask embedding and ``reference_model``.
-        selection: perturbed extractions, made anew under every choice if one has the salience rule
-            ``stable``, of which there may be one with its thresholds: the study's own.
-        tolerance: see :func:`~sft_interactions.analysis.readings.RunReader`.
-        progress: called with 1 after each choice.
-
-    Returns:
-        Rows of the ``findings`` table without ``run``, with ``choice``, its ``position`` in ``tested``
-        and the ``boundary_step`` under it.
-
-    Raises:
-        ValueError: a choice has the salience rule ``stable`` and there is no ``selection``, or two choices
-            have it with other thresholds.
-    """
-    stable = _stable_salience(tested.values(), selection)
-    extracted: dict[tuple[str, float, str, str], _Solved] = {}
-    parts = []
-    for position, (name, choice) in enumerate(tested.items()):
-        key = (choice.mask_embedding, choice.noise_ratio, choice.noise_scale, choice.tie_break)
-        if key not in extracted:
-            extracted[key] = _solve(
-                choice,
-                values[choice.mask_embedding],
-                references.get(choice.mask_embedding, {}),
-                samples,
-                stability=stability,
-                seed=seed,
-                errors=None if errors is None else errors[choice.mask_embedding],
-                reference_errors=None
-                if reference_errors is None
-                else reference_errors[choice.mask_embedding],
-                selector=None
-                if stable is None or selection is None
-                else Selector(selection, stable, seed, choice.noise_scale),
-            )
-        found = _test_findings(
-            choice,
-            extracted[key],
-            values[choice.mask_embedding],
-            samples,
-            tolerance=tolerance,
-            bootstrap=bootstrap,
-            removed_share=removed_share,
-            seed=seed,
-        )
-        parts.append(
-            found.with_columns(
-                pl.lit(position).alias("position"), pl.lit(name).alias("choice")
-            ).select("position", "choice", pl.exclude("position", "choice"))
-        )
-        progress(1)
-    return pl.concat(parts)
-
-
-def _stable_salience(tested: Iterable[Choice], selection: Selection | None) -> Salience | None:
-    """The salience of the choices that needs shares, if there is one."""
-    found: list[Salience] = []
-    for choice in tested:
-        if RULES[choice.salience["rule"]].starts_from is not None and choice.salience not in found:
-            found.append(choice.salience)
-    if len(found) > 1:
-        raise ValueError(
-            f"salience: {found} are varied; the rule stable can be the study's own alone"
-        )
-    if found and selection is None:
-        raise ValueError("selection: missing; the salience rule stable needs it")
-    return found[0] if found else None
-
-
-def _solve(
+def extract_run(
     choice: Choice,
     values: Mapping[int, NDArray[np.float64]],
-    references: Mapping[str, NDArray[np.float64]],
+    reference: Mapping[int, NDArray[np.float64]],
     samples: Sequence[str],
     *,
     stability: ChurnFloor,
     seed: int,
-    errors: Mapping[int, float] | None,
-    reference_errors: Mapping[str, float] | None,
-    selector: Selector | None,
-) -> _Solved:
-    """Extract a run, its reference model and its churn floor, under one mask embedding."""
+    gap_tolerance: float = 1e-6,
+    tolerance: float = L1_TOLERANCE,
+    errors: Mapping[int, float] | None = None,
+    reference_errors: Mapping[int, float] | None = None,
+    selection: Selection | None = None,
+    progress: Progress = lambda _: None,
+    mapped: Mapped = in_turn,
+) -> ExtractedRun:
+    """Extract a run, its reference model and its churn floor, as a choice has it.
 
-    def tables_of(v: NDArray[np.float64], error: float) -> Checkpoint:
-        solved = extract(
-            v,
-            noise_ratio=choice.noise_ratio,
-            noise_scale=choice.noise_scale,
-            tie_break=choice.tie_break,
-        )
-        interactions, solve = from_extraction(list(samples), v, solved)
-        if selector is not None:
-            interactions = selector(interactions, v, samples, error=error)
-        return interactions, solve
+    Args:
+        choice: gives the noise bound, the tie-break, the reading, and whether salience needs shares.
+        values: step to v, (B, 2^n), in log-odds, under the mask embedding of the choice.
+        reference: step to v of the reference run, under the same; empty without one. Its first checkpoint
+            is the model before SFT, its last the tuned one; under the reading ``joint`` all are needed.
+        samples: (B,) sample ids, in sorted order.
+        stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
+        seed: seed of the noise.
+        gap_tolerance: largest duality gap.
+        tolerance: see :class:`~sft_interactions.analysis.readings.RunReader`.
+        errors: step to the measured error of its log-odds, see
+            :class:`~sft_interactions.analysis.stability.UnchangedRun`; none by default.
+        reference_errors: the same of the reference run.
+        selection: perturbed extractions, for a choice with the salience rule ``stable``.
+        progress: called with the number of extractions that have just been made, of
+            :func:`count_extractions`; the perturbed ones are not counted.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
-    def error_of(measured: Mapping[Any, float] | None, key: object) -> float:
-        return 0.0 if measured is None else measured[key]
+    Raises:
+        ValueError: the choice has the salience rule ``stable`` and there is no ``selection``, or an
+            extraction is not certified, or the reading is ``certain``.
+    """
+    selector = _selector(choice, selection, seed, mapped)
 
-    noise = noise_perturbation(stability["churn_noise"])
-    return _Solved(
-        {step: tables_of(v, error_of(errors, step)) for step, v in values.items()},
-        {name: tables_of(v, error_of(reference_errors, name)) for name, v in references.items()},
+    if choice.reading == CERTAIN:
+        raise ValueError("reading: certain is no choice among the optima; give its classes instead")
+
+    def extracted(
+        run: str, of_steps: Mapping[int, NDArray[np.float64]], measured: Mapping[int, float] | None
+    ) -> dict[int, Checkpoint]:
+        solved = {
+            step: extract(
+                v,
+                noise_ratio=choice.noise_ratio,
+                noise_scale=choice.noise_scale,
+                tie_break=choice.tie_break,
+                gap_tolerance=gap_tolerance,
+                progress=progress,
+                mapped=mapped,
+            )
+            for step, v in of_steps.items()
+        }
+        found = {
+            step: from_extraction(list(samples), v, solved[step]) for step, v in of_steps.items()
+        }
+        for step, (_, solve) in found.items():
+            check_certificates(solve, gap_tolerance, f"{run}step {step}")
+        if choice.reading == JOINT:
+            found = _read_together(of_steps, solved, found, samples, tolerance, mapped)
+        if selector is None:
+            return dict(found)
+        return {
+            step: (
+                selector(
+                    interactions,
+                    of_steps[step],
+                    samples,
+                    error=0.0 if measured is None else measured[step],
+                ),
+                solve,
+            )
+            for step, (interactions, solve) in found.items()
+        }
+
+    noise = noise_perturbation(stability["churn_noise"], choice.tie_break)
+    first = values[min(values)]
+    of_reference = extracted("reference run, ", reference, reference_errors)
+    taken = min if choice.reference_model == BEFORE_SFT else max
+    return ExtractedRun(
+        samples,
+        n_players(first.shape[1]),
+        extracted("", values, errors),
+        {choice.reference_model: of_reference[taken(of_reference)]} if of_reference else {},
         UnchangedRun(
-            values[min(values)],
+            first,
             samples,
             sorted(values),
-            replace(noise, tie_break=choice.tie_break),
+            noise,
             noise_ratio=choice.noise_ratio,
             noise_scale=choice.noise_scale,
             n_samples=stability["samples"],
@@ -322,15 +213,142 @@ def _solve(
             seed=seed,
             errors=errors,
             add_shares=selector,
+            progress=progress,
+            mapped=mapped,
         ),
+        choice.reading,
     )
+
+
+def _read_together(
+    values: Mapping[int, NDArray[np.float64]],
+    solved: Mapping[int, Extraction],
+    found: Mapping[int, Tables],
+    samples: Sequence[str],
+    tolerance: float,
+    mapped: Mapped,
+) -> dict[int, Tables]:
+    """Tables of the joint reading; their ``solve`` stays that of each checkpoint by itself."""
+    steps = sorted(values)
+    joint = extract_joint(
+        [values[step] for step in steps],
+        [solved[step] for step in steps],
+        tolerance=tolerance,
+        mapped=mapped,
+    )
+    return {
+        step: (from_extraction(list(samples), values[step], one)[0], found[step][1])
+        for step, one in zip(steps, joint.checkpoints, strict=True)
+    }
+
+
+def _selector(
+    choice: Choice, selection: Selection | None, seed: int, mapped: Mapped
+) -> Selector | None:
+    """What adds shares, if the salience of a choice needs them."""
+    if RULES[choice.salience["rule"]].starts_from is None:
+        return None
+    if selection is None:
+        raise ValueError("selection: missing; the salience rule stable needs it")
+    return Selector(selection, choice.salience, seed, choice.noise_scale, mapped)
+
+
+def count_extractions(
+    n_samples: int, n_checkpoints: int, n_references: int, stability: ChurnFloor
+) -> int:
+    """How many extractions :func:`extract_run` makes."""
+    drawn = 1 + stability["draws"] * (n_checkpoints - 1)
+    covered = min(n_samples, stability["samples"])
+    return n_samples * (n_checkpoints + n_references) + covered * drawn
+
+
+def vary_findings(
+    run: ExtractedRun,
+    tested: Mapping[str, Choice],
+    *,
+    bootstrap: Bootstrap,
+    removed_share: float,
+    seed: int,
+    tolerance: float = L1_TOLERANCE,
+    progress: Progress = lambda _: None,
+) -> pl.DataFrame:
+    """Test the findings under choices of one extraction: classes, stages and churn floor anew.
+
+    Args:
+        run: as the choices extract it.
+        tested: name to choice, one job of :func:`~sft_interactions.analysis.choices.share_out`.
+        bootstrap: ``resamples`` and ``level``.
+        removed_share: see :func:`~sft_interactions.analysis.stages.detect_stages`.
+        seed: seed of the bootstrap.
+        tolerance: see :class:`~sft_interactions.analysis.readings.RunReader`.
+        progress: called with 1 after each choice.
+
+    Returns:
+        Rows of the ``findings`` table without ``run``, with ``choice`` and the ``boundary_step`` under it.
+
+    Raises:
+        ValueError: the choices are of more than one extraction, two have the salience rule ``stable`` with
+            other thresholds, or one needs a reading or reference model that ``run`` lacks.
+    """
+    _check_one_extraction(tested)
+    parts = []
+    for name, choice in tested.items():
+        found = _test_findings(
+            choice,
+            run,
+            tolerance=tolerance,
+            bootstrap=bootstrap,
+            removed_share=removed_share,
+            seed=seed,
+        )
+        parts.append(found.select(pl.lit(name).alias("choice"), pl.all()))
+        progress(1)
+    return pl.concat(parts)
+
+
+def gather_choices(parts: Sequence[pl.DataFrame], names: Sequence[str]) -> pl.DataFrame:
+    """The rows of all jobs, with the ``position`` of each choice.
+
+    Args:
+        parts: what :func:`vary_findings` gives for each job.
+        names: all choices, in their order.
+
+    Raises:
+        ValueError: the jobs have other choices than these.
+    """
+    rows = pl.concat(parts)
+    found = set(rows["choice"])
+    if found != set(names):
+        other = ", ".join(sorted(found.symmetric_difference(names)))
+        raise ValueError(f"sensitivity: {other}: in the jobs or in the config alone; rebuild them")
+    places = {name: position for position, name in enumerate(names)}
+    position = pl.col("choice").replace_strict(places, return_dtype=pl.UInt16)
+    return rows.with_columns(position.alias("position"))
+
+
+def _check_one_extraction(tested: Mapping[str, Choice]) -> None:
+    """Raise ValueError for choices that one :class:`ExtractedRun` cannot serve."""
+    extractions = {
+        (one.mask_embedding, one.noise_ratio, one.noise_scale, one.tie_break)
+        for one in tested.values()
+    }
+    if len(extractions) != 1:
+        raise ValueError(
+            f"{len(extractions)} extractions in one job; share the choices out with share_out"
+        )
+    stable: list[Salience] = []
+    for choice in tested.values():
+        if RULES[choice.salience["rule"]].starts_from is not None and choice.salience not in stable:
+            stable.append(choice.salience)
+    if len(stable) > 1:
+        raise ValueError(
+            f"salience: {stable} are varied; the rule stable can be the study's own alone"
+        )
 
 
 def _test_findings(
     choice: Choice,
-    solved: _Solved,
-    values: Mapping[int, NDArray[np.float64]],
-    samples: Sequence[str],
+    run: ExtractedRun,
     *,
     tolerance: float,
     bootstrap: Bootstrap,
@@ -338,38 +356,26 @@ def _test_findings(
     seed: int,
 ) -> pl.DataFrame:
     """Rows of the ``findings`` table without ``run``, with ``boundary_step``."""
-    steps = sorted(solved.checkpoints)
-    n_players = int(solved.checkpoints[steps[0]][1]["n_players"][0])
-    if choice.reading == CANONICAL:
-        salient = {
-            step: select_salient(*solved.checkpoints[step], **choice.salience) for step in steps
-        }
-    else:
-        solutions = {
-            step: to_extraction(samples, interactions.lazy().collect(), solve)
-            for step, (interactions, solve) in solved.checkpoints.items()
-        }
-        reader = RunReader(values, solutions, samples, tolerance)
-        salient = reader.salient(choice.reading, choice.salience)
     in_reference = None
-    if choice.reference_model in solved.references:
-        reference = solved.references[choice.reference_model]
+    if run.references:
+        if choice.reference_model not in run.references:
+            raise ValueError(f"references: {choice.reference_model} is missing; give its tables")
+        reference = run.references[choice.reference_model]
         in_reference = select_salient(*reference, **choice.salience)
-    classes = classify(salient)
-    if choice.removed_effect == "last_present":
-        classes = last_present_effects(classes, salient, steps)
     # In the order of the tables, on which sums depend in their last digits.
     dynamics, *floor = [
         tables.check(
-            add_generalizability(rows, in_reference, n_players), tables.DYNAMICS, "dynamics"
+            add_generalizability(rows, in_reference, run.n_players), tables.DYNAMICS, "dynamics"
         )
         for rows in (
-            classes,
-            *solved.unchanged.classify(choice.salience, choice.reading, tolerance),
+            _classes(choice, run),
+            *run.unchanged.classify(choice.salience, choice.reading, tolerance),
         )
     ]
+    steps = [run.unchanged.first, *run.unchanged.later]
+    samples = run.samples
     stages = detect_stages(
-        dynamics, None, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap
+        dynamics, None, samples, steps, run.n_players, share=removed_share, seed=seed, **bootstrap
     )
     rows = measure_parts(
         dynamics,
@@ -377,8 +383,8 @@ def _test_findings(
         samples,
         steps,
         stages,
-        n_players,
-        unchanged_samples=solved.unchanged.n_samples,
+        run.n_players,
+        unchanged_samples=run.unchanged.n_samples,
         seed=seed,
         gamma=choice.gamma,
         **bootstrap,
@@ -386,6 +392,23 @@ def _test_findings(
     return conclude(rows.with_columns(run=pl.lit(""))).select(
         pl.lit(stages["boundary_step"], pl.Int64).alias("boundary_step"), pl.exclude("run")
     )
+
+
+def _classes(choice: Choice, run: ExtractedRun) -> pl.DataFrame:
+    """Classes of the salient interactions, as of :func:`~sft_interactions.analysis.dynamics.classify`."""
+    if choice.reading != run.reading or not run.checkpoints:
+        if choice.reading not in run.readings:
+            raise ValueError(f"readings: {choice.reading} is missing; give its classes")
+        return run.readings[choice.reading]
+    if sorted(run.checkpoints) != [run.unchanged.first, *run.unchanged.later]:
+        raise ValueError("checkpoints: not those of the churn floor; give the tables of each")
+    salient = {
+        step: select_salient(*pair, **choice.salience) for step, pair in run.checkpoints.items()
+    }
+    classes = classify(salient)
+    if choice.removed_effect == "last_present":
+        return last_present_effects(classes, salient, sorted(salient))
+    return classes
 
 
 def last_present_effects(

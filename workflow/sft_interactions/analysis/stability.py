@@ -8,26 +8,33 @@ this floor.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Protocol, TypedDict
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from sft_interactions.analysis.choices import CANONICAL, JOINT
 from sft_interactions.analysis.dynamics import KEY, classify
-from sft_interactions.analysis.readings import CANONICAL, L1_TOLERANCE, RunReader
+from sft_interactions.analysis.readings import L1_TOLERANCE, RunReader
 from sft_interactions.analysis.salience import Salience, select_salient
-from sft_interactions.extraction.interactions import from_extraction
-from sft_interactions.extraction.program import Extraction, extract, noise_bounds
+from sft_interactions.extraction.interactions import from_extraction, to_extraction
+from sft_interactions.extraction.program import Extraction, extract, noise_bounds, reconstruct
+from sft_interactions.parallel import Mapped, in_turn
 
 # Two exact evaluations of one masked prompt (prefix tree, full length) differ by about this many units
 # in the last place of the largest |v|.
 ROUNDINGS = 16
+# Solutions that are read may leave their noise bound by this part of the range of v, which is more than
+# rounding and far less than the noise.
+_EXCESS = 1e-6
 
 CANONICAL_TIE_BREAK = "canonical"
 
 Progress = Callable[[int], None]
+# The interactions of a checkpoint and its ``solve`` table.
+Tables = tuple[pl.DataFrame, pl.DataFrame]
 
 
 class AddShares(Protocol):
@@ -177,6 +184,7 @@ def measure(
     errors: Mapping[int, float] | None = None,
     add_shares: AddShares | None = None,
     progress: Progress = lambda _: None,
+    mapped: Mapped = in_turn,
 ) -> pl.DataFrame:
     """Re-extract every checkpoint under every perturbation and compare with the study's own answer.
 
@@ -194,6 +202,7 @@ def measure(
         add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
         progress: called with the number of extractions that have just been made, of
             samples · checkpoints · (1 + perturbations).
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
     Returns:
         Rows (sample_id, step, perturbation, jaccard, sign_agreement, rel_l1_distance); the last is
@@ -211,6 +220,7 @@ def measure(
         errors=[errors[step] for step in steps],
         add_shares=add_shares,
         progress=progress,
+        mapped=mapped,
     )
     own = solve([values[step][: len(samples)] for step in steps], tie_break=tie_break)
     size = np.abs(own.effects).sum(axis=1)
@@ -267,8 +277,13 @@ class UnchangedRun:
         errors: step to the measured error of its log-odds (root mean square), added to the noise with
             that of the first; none by default.
         add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
+        solved: what :meth:`to_tables` gave for the same run, so that nothing is extracted.
         progress: called with the number of extractions that have just been made, of
             samples · (1 + draws · (checkpoints − 1)).
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+
+    Raises:
+        ValueError: ``solved`` is of other draws, checkpoints, samples or log-odds.
     """
 
     def __init__(
@@ -285,12 +300,15 @@ class UnchangedRun:
         seed: int,
         errors: Mapping[int, float] | None = None,
         add_shares: AddShares | None = None,
+        solved: Tables | None = None,
         progress: Progress = lambda _: None,
+        mapped: Mapped = in_turn,
     ) -> None:
+        self._mapped = mapped
         self.first, *self.later = sorted(steps)
         covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
         self.draws, self.n_samples, self._covered = draws, len(covered), covered
-        self._readers: dict[tuple[int, float], RunReader] = {}
+        self._readers: dict[tuple[tuple[int, ...], float], RunReader] = {}
         errors = errors or dict.fromkeys(steps, 0.0)
         noisy = [
             perturb(
@@ -305,8 +323,19 @@ class UnchangedRun:
             for draw in range(draws)
             for step in self.later
         ]
+        checkpoints = [values[: len(samples)], *noisy]
+        if solved is not None:
+            self._extracted = _read(
+                checkpoints,
+                samples=samples,
+                n_samples=len(covered),
+                noise_ratio=noise_ratio,
+                noise_scale=noise_scale,
+                tables=_at_places(solved, self._places()),
+            )
+            return
         self._extracted = _extract(
-            [values[: len(samples)], *noisy],
+            checkpoints,
             samples=samples,
             n_samples=len(covered),
             tie_break=perturbation.tie_break,
@@ -315,7 +344,29 @@ class UnchangedRun:
             errors=[errors[self.first], *[errors[step] for step in self.later] * draws],
             add_shares=add_shares,
             progress=progress,
+            mapped=mapped,
         )
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Draw and step of every extraction; that of the first step, which all draws share, once."""
+        drawn = [(draw, step) for draw in range(self.draws) for step in self.later]
+        return [(0, self.first), *drawn]
+
+    def to_tables(self) -> Tables:
+        """What is extracted: rows of the tables ``unchanged_interactions``, and of its ``solve``.
+
+        The first step, which all draws share, is there once, as of draw 0. The column ``share`` is null
+        without ``add_shares``.
+        """
+        of_places = []
+        for place, (draw, step) in enumerate(self._places()):
+            where = {"draw": pl.lit(draw, pl.UInt32), "step": pl.lit(step, pl.Int64)}
+            interactions, solve = self._extracted.tables(place)
+            if "share" not in interactions.columns:
+                interactions = interactions.with_columns(share=pl.lit(None, pl.Float64))
+            of_places.append((interactions.with_columns(**where), solve.with_columns(**where)))
+        interactions_of, solve_of = zip(*of_places, strict=True)
+        return pl.concat(interactions_of), pl.concat(solve_of)
 
     def classify(
         self, salience: Salience, reading: str = CANONICAL, tolerance: float = L1_TOLERANCE
@@ -327,31 +378,42 @@ class UnchangedRun:
             reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
             tolerance: see :func:`~sft_interactions.analysis.readings.RunReader`.
         """
+
+        @cache
+        def of_place(place: int) -> pl.DataFrame:
+            if reading == CANONICAL:
+                return self._extracted.salient(place, salience)
+            return self._reader((place,), tolerance).salient(reading, salience)[0]
+
+        def of_draw(places: Sequence[int]) -> list[pl.DataFrame]:
+            if reading == JOINT:
+                found = self._reader(tuple(places), tolerance).salient(reading, salience)
+                return [found[number] for number in range(len(places))]
+            return [of_place(place) for place in places]
+
+        steps = [self.first, *self.later]
         return [
-            classify(self._salient(draw, salience, reading, tolerance))
+            classify(dict(zip(steps, of_draw(self._places_of(draw)), strict=True)))
             for draw in range(self.draws)
         ]
 
-    def _salient(
-        self, draw: int, salience: Salience, reading: str, tolerance: float
-    ) -> dict[int, pl.DataFrame]:
-        """Step to the salient interactions of a draw."""
-        # The only reading under which interactions may have shares.
+    def _places_of(self, draw: int) -> list[int]:
+        """Places of the checkpoints of a draw, of which the first is that of all draws."""
         start = 1 + draw * len(self.later)
-        places = {self.first: 0, **{step: start + i for i, step in enumerate(self.later)}}
-        if reading == CANONICAL:
-            return {
-                step: self._extracted.salient(place, salience) for step, place in places.items()
-            }
-        if (draw, tolerance) not in self._readers:
-            solutions = {step: self._extracted.solution(place) for step, place in places.items()}
-            self._readers[draw, tolerance] = RunReader(
-                {step: values for step, (values, _) in solutions.items()},
-                {step: solved for step, (_, solved) in solutions.items()},
+        return [0, *range(start, start + len(self.later))]
+
+    def _reader(self, places: tuple[int, ...], tolerance: float) -> RunReader:
+        """Reads the checkpoints at some places; it has steps of its own, their order."""
+        if (places, tolerance) not in self._readers:
+            solutions = [self._extracted.solution(place) for place in places]
+            self._readers[places, tolerance] = RunReader(
+                {number: values for number, (values, _) in enumerate(solutions)},
+                {number: solved for number, (_, solved) in enumerate(solutions)},
                 self._covered,
                 tolerance,
+                self._mapped,
             )
-        return self._readers[draw, tolerance].salient(reading, salience)
+        return self._readers[places, tolerance]
 
 
 class _Extracted:
@@ -364,6 +426,7 @@ class _Extracted:
         solved: the solutions, checkpoint after checkpoint.
         errors: measured error of the log-odds of each checkpoint.
         add_shares: adds the column ``share`` to the interactions of a checkpoint; None for none.
+        known: place of a checkpoint to its tables, where they need not be made.
 
     Attributes:
         effects: (checkpoints · n_samples, 2^(n + 1)) of AND, then of OR.
@@ -377,18 +440,23 @@ class _Extracted:
         solved: Extraction,
         errors: Sequence[float],
         add_shares: AddShares | None,
+        known: Mapping[int, Tables] | None = None,
     ) -> None:
         self._checkpoints, self._samples, self._n_samples = checkpoints, samples, n_samples
         self._solved, self._errors, self._add_shares = solved, errors, add_shares
-        self._tables: dict[int, tuple[pl.DataFrame, pl.DataFrame]] = {}
+        self._tables = dict(known or {})
         self.effects = np.concatenate([solved.and_effects, solved.or_effects], axis=1)
 
     def salient(self, place: int, salience: Salience) -> pl.DataFrame:
         """Salient interactions of a checkpoint, by its place."""
+        return select_salient(*self.tables(place), **salience)
+
+    def tables(self, place: int) -> Tables:
+        """The interactions of a checkpoint and its ``solve`` table, by its place."""
         # Shares take many extractions, and one checkpoint is asked for under several salience rules.
         if place not in self._tables:
             self._tables[place] = self._make_tables(place)
-        return select_salient(*self._tables[place], **salience)
+        return self._tables[place]
 
     def solution(self, place: int) -> tuple[NDArray[np.float64], Extraction]:
         """v of the solved samples of a checkpoint, by its place, and their solutions."""
@@ -396,7 +464,7 @@ class _Extracted:
         solved = self._solved.take(slice(start, start + self._n_samples))
         return self._checkpoints[place][: self._n_samples], solved
 
-    def _make_tables(self, place: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _make_tables(self, place: int) -> Tables:
         values, covered = self._checkpoints[place], list(self._samples[: self._n_samples])
         interactions, solve = from_extraction(covered, *self.solution(place))
         if self._add_shares is not None:
@@ -426,6 +494,7 @@ def _extract(
     errors: Sequence[float],
     add_shares: AddShares | None,
     progress: Progress,
+    mapped: Mapped,
 ) -> _Extracted:
     """Solve the first samples of several checkpoints, or draws of noise, in one batch.
 
@@ -440,5 +509,49 @@ def _extract(
         noise_bound=np.concatenate(bounds),
         tie_break=tie_break,
         progress=progress,
+        mapped=mapped,
     )
     return _Extracted(checkpoints, samples, n_samples, solved, errors, add_shares)
+
+
+def _at_places(solved: Tables, places: Sequence[tuple[int, int]]) -> list[Tables]:
+    """The two tables of every place, from those that :meth:`UnchangedRun.to_tables` gives."""
+    found = [
+        table.partition_by("draw", "step", include_key=False, as_dict=True) for table in solved
+    ]
+    for table in found:
+        if set(table) != set(places):
+            raise ValueError(
+                f"unchanged_interactions: {len(table)} pairs of a draw and a step, or others, where "
+                f"{len(places)} are needed; rebuild the stability of this run"
+            )
+    return [(found[0][place], found[1][place]) for place in places]
+
+
+def _read(
+    checkpoints: Sequence[NDArray[np.float64]],
+    *,
+    samples: Sequence[str],
+    n_samples: int,
+    noise_ratio: float,
+    noise_scale: str,
+    tables: Sequence[Tables],
+) -> _Extracted:
+    """What :func:`_extract` gave, from its tables, which are checked against the log-odds."""
+    covered = samples[:n_samples]
+    solutions = []
+    for number, (v, pair) in enumerate(zip(checkpoints, tables, strict=True)):
+        found = to_extraction(covered, *pair)
+        bounds = noise_bounds(v, noise_ratio, noise_scale)[:n_samples]
+        kept = v[:n_samples]
+        phi = reconstruct(found.bias, found.and_effects, found.or_effects)
+        missed = np.abs(phi - kept).max(axis=1)
+        for row in np.flatnonzero(missed > bounds + _EXCESS * np.ptp(kept, axis=1)):
+            raise ValueError(
+                f"unchanged_interactions: extraction {number}, sample {covered[int(row)]}: the effects "
+                f"miss the log-odds by {missed[row]:.3e}, above the noise bound of {bounds[row]:.3e}; "
+                "rebuild the stability of this run"
+            )
+        solutions.append(found)
+    joined = Extraction.join(solutions)
+    return _Extracted(checkpoints, samples, n_samples, joined, [], None, dict(enumerate(tables)))

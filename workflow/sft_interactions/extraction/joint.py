@@ -12,6 +12,7 @@ of the tables that is as sparse changes less. All of this is ours.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,6 +23,7 @@ from sft_interactions.extraction.optima import OptimalSet, optimal_sets
 from sft_interactions.extraction.program import Extraction, reconstruct
 from sft_interactions.extraction.tie_break import tie_break_weights
 from sft_interactions.extraction.transforms import n_players
+from sft_interactions.parallel import Mapped, in_turn
 
 # Effects below this part of the range of v are rounding.
 _ZERO = 1e-9
@@ -52,6 +54,7 @@ def extract_joint(
     tolerance: float = 1e-6,
     tie_break: str = "canonical",
     progress: Callable[[int], None] = lambda _: None,
+    mapped: Mapped = in_turn,
 ) -> JointExtraction:
     """The readings of the checkpoints of a run that change least in sum.
 
@@ -61,6 +64,7 @@ def extract_joint(
         tolerance: by what part Σ|I| + |J| of a checkpoint may exceed that of its given solution.
         tie_break: whose weights l1 has.
         progress: called with the number of samples that have just been solved.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
     Raises:
         ValueError: there are no checkpoints, they differ in their shapes, or a negative tolerance.
@@ -75,12 +79,19 @@ def extract_joint(
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be finite and not negative: {tolerance}")
     effects = np.stack([_effects(one) for one in solved])
-    constants = np.stack([one.bias + one.or_effects.sum(axis=1) for one in solved])
+    constants = np.stack([_constants(one) for one in solved])
     given_change = _change(effects)
     lower = np.zeros(len(given_change))
-    sets = [optimal_sets(v, one, tolerance) for v, one in zip(values, solved, strict=True)]
-    for i, chain in enumerate(zip(*sets, strict=True)):
-        lower[i] = _settle(_Chain(chain), effects[:, i], constants[:, i])
+    parts = [
+        _Sample(
+            np.stack([v[i] for v in values]),
+            [one.take(slice(i, i + 1)) for one in solved],
+            tolerance,
+        )
+        for i in range(len(lower))
+    ]
+    for i, found in enumerate(mapped(_solve_sample, parts)):
+        effects[:, i], constants[:, i], lower[i] = found
         progress(1)
     checkpoints = [
         _measured(v, one, effects[t], constants[t], tie_break)
@@ -92,6 +103,11 @@ def extract_joint(
 def _effects(solved: Extraction) -> NDArray[np.float64]:
     """float64 (B, 2, 2^n), I and J."""
     return np.stack([solved.and_effects, solved.or_effects], axis=1)
+
+
+def _constants(solved: Extraction) -> NDArray[np.float64]:
+    """float64 (B,), c = b + ΣJ."""
+    return np.asarray(solved.bias + solved.or_effects.sum(axis=1))
 
 
 def _change(effects: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,6 +188,32 @@ class _Chain:
         most = [np.append(np.full(len(one.columns), one.l1), 2 + one.l1) for one in active]
         change = np.full(2 * n_links, 2 * max(one.l1 for one in active))
         return x, walk.lower_bound(cost, np.concatenate([*most, change]))
+
+
+class _Sample(NamedTuple):
+    """One sample along T checkpoints, as of :func:`extract_joint`.
+
+    Attributes:
+        v: (T, 2^n) log-odds.
+        solved: T batches of one problem.
+        tolerance: see :func:`extract_joint`.
+    """
+
+    v: NDArray[np.float64]
+    solved: list[Extraction]
+    tolerance: float
+
+
+def _solve_sample(sample: _Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Effects (T, 2, 2^n) and constants (T,) of the solution, and a lower bound of its change."""
+    effects = np.concatenate([_effects(one) for one in sample.solved])
+    constants = np.concatenate([_constants(one) for one in sample.solved])
+    sets = [
+        next(optimal_sets(v[None], one, sample.tolerance))
+        for v, one in zip(sample.v, sample.solved, strict=True)
+    ]
+    lower = _settle(_Chain(sets), effects, constants)
+    return effects, constants, lower
 
 
 def _settle(chain: _Chain, effects: NDArray[np.float64], constants: NDArray[np.float64]) -> float:

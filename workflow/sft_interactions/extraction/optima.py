@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from sft_interactions.extraction import highs, iteration
 from sft_interactions.extraction.certificate import Solution, analysis, certify, effect_mask
-from sft_interactions.extraction.program import Extraction
+from sft_interactions.extraction.program import Extraction, part_size
 from sft_interactions.extraction.transforms import n_players
 from sft_interactions.extraction.vertex import active_set
 
 # What no near-optimal point can give more than this part of the L1 norm is taken as 0.
 _NEGLIGIBLE = 1e-5
-# Problems of which the interior points are found together.
-_CHUNK = 32
 # A dual with a gap above this excludes too little; HiGHS finds another one.
 _LARGE_GAP = 1e-7
 
@@ -122,8 +120,9 @@ def optimal_sets(
     bound = solved.noise_bound / unit
     constant = (solved.bias + solved.or_effects.sum(axis=1) - centre) / unit
     weights = np.ones(effects.shape[1:])
-    for start in range(0, len(v), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    step = part_size(v.shape[1])
+    for start in range(0, len(v), step):
+        rows = slice(start, start + step)
         middles, _ = iteration.solve(scaled[rows], bound[rows], weights, vertex=False)
         for i, middle in enumerate(middles, start):
             if middle is None or middle.gap > _LARGE_GAP:

@@ -1,8 +1,8 @@
 """AND-OR interactions of a table of log-odds: checks, scaling, choice of the solver, retries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from sft_interactions.extraction.tie_break import tie_break_weights
 from sft_interactions.extraction.transforms import complement, n_players, subset_sums
 from sft_interactions.extraction.vertex import solve_active
 from sft_interactions.limits import MAX_PLAYERS, MAX_PLAYERS_EXACT_FIT, MIN_PLAYERS
+from sft_interactions.parallel import Mapped, in_turn
 
 # From here on a try without shortcuts, or HiGHS's interior point, would take many minutes a problem.
 MAX_PLAYERS_DENSE, MAX_PLAYERS_IPM = 11, 12
@@ -69,6 +70,13 @@ class Extraction:
     def take(self, rows: slice | NDArray[np.intp]) -> Self:
         """The solutions of some of the problems."""
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The solutions of several batches, one after the other."""
+        return cls(
+            *(np.concatenate([getattr(one, field.name) for one in parts]) for field in fields(cls))
+        )
 
 
 def reconstruct(
@@ -139,6 +147,7 @@ def extract(
     gap_tolerance: float = 1e-6,
     solver: str = "interior-point",
     progress: Callable[[int], None] = lambda _: None,
+    mapped: Mapped = in_turn,
 ) -> Extraction:
     """AND-OR interactions of a batch of problems.
 
@@ -158,6 +167,7 @@ def extract(
             From n = 13 on the gap that is reached may be larger: see `l1_lower_bound`.
         solver: "interior-point" (ours), or "simplex" or "ipm" of HiGHS.
         progress: called with the number of problems that have just been solved.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
     Returns:
         The solutions, in the order of the rows of v.
@@ -197,6 +207,7 @@ def extract(
             gap_tolerance,
             solver,
             progress,
+            mapped,
         )
         for i, middle, one, solution in zip(varies, centre, unit, solutions, strict=True):
             and_effects[i], or_effects[i] = solution.effects * one
@@ -320,6 +331,31 @@ def _measured(
     )
 
 
+class _Part(NamedTuple):
+    """Problems that are solved together.
+
+    Attributes:
+        start: number of the first in the batch, for messages.
+        v: (B, 2^n) of range 1.
+        bound: (B,) noise bounds.
+        weights: (2, 2^n).
+        gap_tolerance: see `extract`.
+        solver: see `extract`.
+    """
+
+    start: int
+    v: NDArray[np.float64]
+    bound: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    gap_tolerance: float
+    solver: str
+
+
+def part_size(size: int) -> int:
+    """How many problems of `size` = 2^n maskings are solved together."""
+    return max(1, _CHUNK_SIZE // size)
+
+
 def _solve(
     v: NDArray[np.float64],
     bound: NDArray[np.float64],
@@ -327,24 +363,46 @@ def _solve(
     gap_tolerance: float,
     solver: str,
     progress: Callable[[int], None],
+    mapped: Mapped,
 ) -> tuple[list[Solution], NDArray[np.int64]]:
     """Solutions of problems (B, 2^n) of range 1, and the iterations (B,) that they took."""
     n_problems, size = v.shape
+    step = part_size(size)
+    parts = [
+        _Part(
+            start,
+            v[start : start + step],
+            bound[start : start + step],
+            weights,
+            gap_tolerance,
+            solver,
+        )
+        for start in range(0, n_problems, step)
+    ]
     solutions: list[Solution] = []
+    iterations = []
+    for solved, taken in mapped(_solve_part, parts):
+        solutions += solved
+        iterations.append(taken)
+        progress(len(solved))
+    return solutions, np.concatenate(iterations)
+
+
+def _solve_part(part: _Part) -> tuple[list[Solution], NDArray[np.int64]]:
+    n_problems = len(part.v)
+    first: list[Solution | None] = [None] * n_problems
     iterations = np.zeros(n_problems, dtype=np.int64)
-    chunk = max(1, _CHUNK_SIZE // size)
-    for start in range(0, n_problems, chunk):
-        rows = slice(start, min(start + chunk, n_problems))
-        first: list[Solution | None] = [None] * (rows.stop - start)
-        if solver == "interior-point":
-            first, iterations[rows] = iteration.solve(v[rows], bound[rows], weights)
-        for i, solution in enumerate(first, start):
-            settled, more = _settle(v[i], float(bound[i]), weights, solution, gap_tolerance, solver)
-            if settled is None:
-                raise RuntimeError(f"problem {i}: the extraction program is not solved")
-            solutions.append(settled)
-            iterations[i] += more
-        progress(len(first))
+    if part.solver == "interior-point":
+        first, iterations = iteration.solve(part.v, part.bound, part.weights)
+    solutions = []
+    for i, solution in enumerate(first):
+        settled, more = _settle(
+            part.v[i], float(part.bound[i]), part.weights, solution, part.gap_tolerance, part.solver
+        )
+        if settled is None:
+            raise RuntimeError(f"problem {part.start + i}: the extraction program is not solved")
+        solutions.append(settled)
+        iterations[i] += more
     return solutions, iterations
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sft_interactions.extraction.optima import OptimalSet, optimal_sets
-from sft_interactions.extraction.program import Extraction
+from sft_interactions.extraction.program import Extraction, part_size
+from sft_interactions.parallel import Mapped, in_turn
 
 # An effect nearer to 0 than this part of the L1 norm is 0.
 _ZERO = 1e-9
@@ -35,6 +37,7 @@ def effect_ranges(
     *,
     tolerance: float = 1e-6,
     progress: Callable[[int], None] = lambda _: None,
+    mapped: Mapped = in_turn,
 ) -> Ranges:
     """Ranges of effects over all readings of v within the noise bound that are as sparse as the given ones.
 
@@ -46,6 +49,7 @@ def effect_ranges(
         wanted: bool (B, 2, 2^n), the effects to bound, AND then OR.
         tolerance: relative, of the L1 norm; at least 0.
         progress: called with the number of problems that have just been solved.
+        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
 
     Raises:
         ValueError: shapes do not agree, or a negative tolerance.
@@ -64,15 +68,46 @@ def effect_ranges(
     # Without an effect the constant is the only optimum.
     some = np.flatnonzero(effects.any(axis=(1, 2)) & wanted.any(axis=(1, 2)))
     progress(len(values) - len(some))
-    sets = optimal_sets(values[some], solved.take(some), tolerance)
-    for row, optima in zip(some, sets, strict=True):
-        asked = np.flatnonzero(wanted[row])
-        least, largest = _bounds(optima, asked)
-        low[row].flat[asked], high[row].flat[asked] = least * optima.unit, largest * optima.unit
-        limit = max(tolerance, _ZERO) * optima.l1
-        certain[row].flat[asked] = (least > limit) | (largest < -limit)
-        progress(1)
+    step = part_size(values.shape[1])
+    rows_of = [some[start : start + step] for start in range(0, len(some), step)]
+    parts = [_Part(values[rows], solved.take(rows), wanted[rows], tolerance) for rows in rows_of]
+    for rows, found in zip(rows_of, mapped(_ranges_of_part, parts), strict=True):
+        for row, (asked, least, largest, is_certain) in zip(rows, found, strict=True):
+            low[row].flat[asked], high[row].flat[asked] = least, largest
+            certain[row].flat[asked] = is_certain
+        progress(len(rows))
     return Ranges(low, high, certain)
+
+
+class _Part(NamedTuple):
+    """Problems whose interior points are found together, as of :func:`effect_ranges`."""
+
+    v: NDArray[np.float64]
+    solved: Extraction
+    wanted: NDArray[np.bool_]
+    tolerance: float
+
+
+class _Found(NamedTuple):
+    """Least and largest values of the effects at some flat indices, and whether their sign is certain."""
+
+    asked: NDArray[np.intp]
+    least: NDArray[np.float64]
+    largest: NDArray[np.float64]
+    certain: NDArray[np.bool_]
+
+
+def _ranges_of_part(part: _Part) -> list[_Found]:
+    """One a problem, in the units of v."""
+    found = []
+    sets = optimal_sets(part.v, part.solved, part.tolerance)
+    for wanted, optima in zip(part.wanted, sets, strict=True):
+        asked = np.flatnonzero(wanted)
+        least, largest = _bounds(optima, asked)
+        limit = max(part.tolerance, _ZERO) * optima.l1
+        certain = (least > limit) | (largest < -limit)
+        found.append(_Found(asked, least * optima.unit, largest * optima.unit, certain))
+    return found
 
 
 def _bounds(

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.readings import CANONICAL, JOINT
+from sft_interactions.analysis.choices import CANONICAL, JOINT
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures.style import (
     CLASSES,
