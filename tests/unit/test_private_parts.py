@@ -14,8 +14,12 @@ KNOWN = {
 }
 
 
+# What its library documents, under a name that begins like a private one.
+DOCUMENTED = {"_exit"}  # of os
+
+
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    return name not in DOCUMENTED and name.startswith("_") and not name.startswith("__")
 
 
 def private_parts(tree: ast.Module) -> set[str]:
