@@ -655,6 +655,7 @@ def test_the_number_of_threads_changes_nothing(own_study):
             "unchanged_interactions.parquet",
             "unchanged_interactions.solve.parquet",
         ],
+        "readings": ["readings.parquet"],
         "sensitivity_of_reading": ["sensitivity/reading-joint.parquet"],
         "sensitivity_of_extraction": ["sensitivity/tie-break-hash-1.parquet"],
     }
