@@ -300,7 +300,7 @@ BAD = {
     "stable interactions of all checkpoints together": (
         {"salience.rule": "stable", "optima.reading": "joint"},
         "optima.reading",
-        "joint has no shares, .*; choose canonical, or another salience.rule",
+        "joint has no shares, .*; choose single, or another salience.rule",
     ),
     "too few draws": (
         {"stability.selection": {"draws": 3}},

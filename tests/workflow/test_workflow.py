@@ -323,7 +323,7 @@ def test_other_readings_are_as_sparse_and_change_less(results, run):
         assert len(both) == len(own)
         assert (both["norm"] <= both["own"] * (1 + 1e-5)).all()
     change = read(folder / "joint_change.parquet", tables.JOINT_CHANGE)
-    assert (change["change"] <= change["canonical_change"] * (1 + 1e-9)).all()
+    assert (change["change"] <= change["single_change"] * (1 + 1e-9)).all()
     assert (change["change_lower_bound"] >= change["change"] * (1 - 1e-4)).all()
 
     readings = read(folder / "readings.parquet", tables.READINGS)
@@ -603,7 +603,7 @@ def test_stable_interactions_under_another_noise_scale(own_study):
     results, run = folder / "results", "llama-tiny"
     before = {path: path.stat().st_mtime_ns for path in results.rglob("log_odds/*.parquet")}
     config |= {
-        "optima": {"reading": "canonical"},
+        "optima": {"reading": "single"},
         "salience": {"rule": "stable"},
         # Of two of the three samples, whose noise bound is of all three.
         "stability": {"samples": 2, "draws": 1, "selection": {"draws": 4, "noise": 0.3}},

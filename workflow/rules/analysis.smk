@@ -29,7 +29,7 @@ rule dynamics:
 
 rule readings:
     input:
-        interactions=of_steps(f"{CANONICAL}/step-{{step}}.parquet"),
+        interactions=of_steps(f"{SINGLE}/step-{{step}}.parquet"),
         solve=of_steps("interactions/step-{step}.solve.parquet"),
         ranges=of_steps("ranges/step-{step}.parquet"),
         joint=f"{RESULTS}/runs/{{run}}/joint.parquet",

@@ -21,9 +21,9 @@ MASK_EMBEDDING = config["inference"]["mask_embedding"]
 MASK_EMBEDDINGS = list(dict.fromkeys([MASK_EMBEDDING, *config["sensitivity"]["mask_embeddings"]]))
 # Folders of the interactions of a checkpoint by itself, whose shares the rule stable needs; of those that the
 # study looks at; and of those that other salience rules can be applied to.
-CANONICAL = "selection" if config["salience"]["rule"] == "stable" else "interactions"
+SINGLE = "selection" if config["salience"]["rule"] == "stable" else "interactions"
 IS_JOINT = config["optima"]["reading"] == "joint"
-INTERACTIONS = "joint" if IS_JOINT else CANONICAL
+INTERACTIONS = "joint" if IS_JOINT else SINGLE
 UNSELECTED = "joint" if IS_JOINT else "interactions"
 SPLITS = ("train", "validation", "analysis")
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
@@ -273,7 +273,7 @@ def tested_choices(run):
         varied["tie_breaks"],
         varied["mask_embeddings"],
         has_reference="reference_run" in RUNS[run],
-        has_readings=CANONICAL == "interactions",
+        has_readings=SINGLE == "interactions",
     )
 
 
@@ -285,7 +285,7 @@ def choices_of_job(wildcards):
 def churn_floor_settings():
     """What the churn floor under another choice depends on."""
     needed = ["samples", "churn_noise", "draws"]
-    if CANONICAL == "selection":
+    if SINGLE == "selection":
         needed.append("selection")
     return {key: config["stability"][key] for key in needed}
 

@@ -41,7 +41,7 @@ change = pl.DataFrame(
         "sample_id": samples,
         "change": joint.change,
         "change_lower_bound": joint.change_lower_bound,
-        "canonical_change": joint.given_change,
+        "single_change": joint.given_change,
     }
 )
 tables.write(change, snakemake.output.change, tables.JOINT_CHANGE, **provenance)

@@ -2,7 +2,7 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.analysis.choices import CANONICAL, CERTAIN, JOINT
+from sft_interactions.analysis.choices import CERTAIN, JOINT, SINGLE
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.readings import only_certain
 from sft_interactions.analysis.salience import read_salient, select_salient, without_shares
@@ -10,14 +10,12 @@ from sft_interactions.analysis.salience import read_salient, select_salient, wit
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input
 joint = tables.read(files.joint, tables.JOINT)
-salient = {CANONICAL: {}, CERTAIN: {}, JOINT: {}}
+salient = {SINGLE: {}, CERTAIN: {}, JOINT: {}}
 for step, interactions, solve, ranges in zip(
     params.steps, files.interactions, files.solve, files.ranges, strict=True
 ):
-    salient[CANONICAL][step] = read_salient(interactions, solve, params.salience)
-    salient[CERTAIN][step] = only_certain(
-        salient[CANONICAL][step], tables.read(ranges, tables.RANGES)
-    )
+    salient[SINGLE][step] = read_salient(interactions, solve, params.salience)
+    salient[CERTAIN][step] = only_certain(salient[SINGLE][step], tables.read(ranges, tables.RANGES))
     salient[JOINT][step] = select_salient(
         joint.filter(step=step).drop("step"),
         tables.read(solve, tables.SOLVE),

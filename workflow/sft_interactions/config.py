@@ -314,7 +314,7 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _check_selection(config["stability"]["selection"])
     if config["optima"]["reading"] == "joint" and config["salience"]["rule"] == "stable":
         yield (
-            "optima.reading: joint has no shares, which the salience rule stable needs; choose canonical, "
+            "optima.reading: joint has no shares, which the salience rule stable needs; choose single, "
             "or another salience.rule"
         )
     yield from _check_chosen_runs(config)

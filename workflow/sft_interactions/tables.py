@@ -141,7 +141,7 @@ JOINT_CHANGE = Table(
         "sample_id": pl.String,
         "change": pl.Float64,
         "change_lower_bound": pl.Float64,
-        "canonical_change": pl.Float64,
+        "single_change": pl.Float64,
     },
     ("sample_id",),
 )

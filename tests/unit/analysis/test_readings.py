@@ -55,15 +55,15 @@ def test_rows_have_the_ranges_of_their_effects(values, solved):
 
 
 def test_the_certain_reading_keeps_what_every_optimum_has(values, solved):
-    canonical = read_run("canonical", values, solved, SAMPLES, SALIENCE)
+    single = read_run("single", values, solved, SAMPLES, SALIENCE)
     certain = read_run("certain", values, solved, SAMPLES, SALIENCE)
     for step, v in values.items():
         interactions, solve = from_extraction(SAMPLES, v, solved[step])
-        assert canonical[step].equals(select_salient(interactions, solve, **SALIENCE))
+        assert single[step].equals(select_salient(interactions, solve, **SALIENCE))
         ranges = add_ranges(interactions, solve, v, SAMPLES, SALIENCE, tolerance=1e-6)
-        assert certain[step].equals(only_certain(canonical[step], ranges))
-        assert 0 < len(certain[step]) < len(canonical[step])
-        assert certain[step].join(canonical[step], on=[*KEY, "effect"], how="anti").is_empty()
+        assert certain[step].equals(only_certain(single[step], ranges))
+        assert 0 < len(certain[step]) < len(single[step])
+        assert certain[step].join(single[step], on=[*KEY, "effect"], how="anti").is_empty()
 
 
 def test_the_joint_reading_is_that_of_joint_extraction(values, solved):
@@ -91,7 +91,7 @@ def test_checkpoints_may_come_in_any_order(values, solved):
 
 
 def test_unknown_readings_and_ranges_of_something_else_are_refused(values, solved):
-    with pytest.raises(ValueError, match="unknown reading 'all'; choose from canonical, certain"):
+    with pytest.raises(ValueError, match="unknown reading 'all'; choose from single, certain"):
         read_run("all", values, solved, SAMPLES, SALIENCE)
     interactions, solve = from_extraction(SAMPLES, values[0], solved[0])
     ranges = add_ranges(interactions, solve, values[0], SAMPLES, SALIENCE, tolerance=1e-6)

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sft_interactions import tables
 from sft_interactions.analysis import sensitivity
-from sft_interactions.analysis.choices import CANONICAL, Choice, choices, share_out
+from sft_interactions.analysis.choices import SINGLE, Choice, choices, share_out
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Cells, ratios
@@ -54,12 +54,12 @@ def references_of(values):
 
 
 def extracted(values, references, choice, **settings):
-    """A run as a choice extracts it, with its reading beside the canonical one."""
-    of_study = replace(choice, reading=CANONICAL)
+    """A run as a choice extracts it, with its reading beside that of each checkpoint by itself."""
+    of_study = replace(choice, reading=SINGLE)
     run = extract_run(
         of_study, values, references, SAMPLES, stability=FLOOR, seed=TESTED["seed"], **settings
     )
-    if choice.reading == CANONICAL:
+    if choice.reading == SINGLE:
         return run
     solved = {step: extract(v, noise_ratio=choice.noise_ratio) for step, v in values.items()}
     salient = RunReader(values, solved, SAMPLES).salient(choice.reading, choice.salience)
@@ -285,7 +285,7 @@ def test_a_job_extracts_each_table_once(values, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reading", ["canonical", "certain", "joint"])
+@pytest.mark.parametrize("reading", ["single", "certain", "joint"])
 def test_tables_of_the_study_give_what_an_extraction_gives(values, reading):
     choice = replace(OWN, reading=reading)
     run = extracted(values, references_of(values), choice)
@@ -350,11 +350,11 @@ def test_a_study_that_reads_its_checkpoints_together_does_so_under_every_choice(
     in_reference = select_salient(*run.references["before SFT"], **OWN.salience)
     assert in_reference.equals(read(reference)[0])
     alone = extract_run(
-        replace(own, reading="canonical"), values, {}, SAMPLES, stability=FLOOR, seed=0
+        replace(own, reading="single"), values, {}, SAMPLES, stability=FLOOR, seed=0
     )
     together = vary_findings(run, {"own": own}, **TESTED)
     other = replace(alone, references=run.references)
-    assert not vary_findings(other, {"own": replace(own, reading="canonical")}, **TESTED).equals(
+    assert not vary_findings(other, {"own": replace(own, reading="single")}, **TESTED).equals(
         together
     )
     with pytest.raises(ValueError, match="reading: certain is no choice among the optima"):

@@ -126,7 +126,7 @@ def test_tables_of_an_unchanged_run_give_it_back(values, scale, monkeypatch):
     ]
     monkeypatch.setattr(stability, "extract", None)  # nothing is extracted
     again = unchanged(values, noise_scale=scale, solved=solved)
-    for reading in ("canonical", "joint"):
+    for reading in ("single", "joint"):
         expected = run.classify(SALIENCE, reading)
         found = again.classify(SALIENCE, reading)
         assert [rows.equals(other) for rows, other in zip(found, expected, strict=True)] == [

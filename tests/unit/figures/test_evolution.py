@@ -101,7 +101,7 @@ def test_counts_follow_the_metric_under_their_columns():
     assert across[2] == pytest.approx((column.x0 + column.x1) / 2)
 
 
-READINGS = {"joint": "reading that changes least", "canonical": "each checkpoint by itself"}
+READINGS = {"joint": "reading that changes least", "single": "each checkpoint by itself"}
 
 
 @pytest.mark.parametrize("reading", READINGS)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sft_interactions.analysis.salience import Salience
 
 # Which of the equally sparse optima is looked at, see `readings`.
-CANONICAL, CERTAIN, JOINT = READINGS = ("canonical", "certain", "joint")
+SINGLE, CERTAIN, JOINT = READINGS = ("single", "certain", "joint")
 # The two models that a reference run has to offer; figures and tables show these names.
 BEFORE_SFT, TUNED = "before SFT", "tuned"
 OWN_JOB = "own"
@@ -47,7 +47,7 @@ class Choice:
     removed_effect: str = "first"
     reference_model: str = BEFORE_SFT
     mask_embedding: str = "token"
-    reading: str = CANONICAL
+    reading: str = SINGLE
 
 
 def choices(

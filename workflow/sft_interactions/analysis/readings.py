@@ -4,7 +4,7 @@ The log-odds of a checkpoint have many AND-OR models that are equally sparse (se
 :mod:`sft_interactions.extraction.optima`). What is called removed or emerged depends on which one is
 taken at each checkpoint:
 
-- ``canonical``: the one that the tie-break chooses, at every checkpoint by itself.
+- ``single``: the one that the tie-break chooses, at every checkpoint by itself.
 - ``certain``: of those interactions, the ones that every optimum has, with one sign.
 - ``joint``: the optima of all checkpoints that change least in sum, so that no reading changes less.
 """

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.choices import CANONICAL, JOINT
+from sft_interactions.analysis.choices import JOINT, SINGLE
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Run:
 
     @property
     def other_reading(self) -> str | None:
-        """``joint``, or ``canonical`` where that is the study's own; None if the metrics have neither."""
-        for name in (JOINT, CANONICAL):
+        """``joint``, or ``single`` where that is the study's own; None if the metrics have neither."""
+        for name in (JOINT, SINGLE):
             if np.isfinite(self.series("preserved", f"count_{name}")[0]).any():
                 return name
         return None

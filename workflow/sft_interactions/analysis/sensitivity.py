@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.choices import BEFORE_SFT, CANONICAL, CERTAIN, JOINT, Choice
+from sft_interactions.analysis.choices import BEFORE_SFT, CERTAIN, JOINT, SINGLE, Choice
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
@@ -106,7 +106,7 @@ class ExtractedRun:
     checkpoints: Mapping[int, Checkpoint]
     references: Mapping[str, Checkpoint]
     unchanged: UnchangedRun
-    reading: str = CANONICAL
+    reading: str = SINGLE
     readings: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 

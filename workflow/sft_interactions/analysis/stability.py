@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.choices import CANONICAL, JOINT
+from sft_interactions.analysis.choices import JOINT, SINGLE
 from sft_interactions.analysis.dynamics import KEY, classify
 from sft_interactions.analysis.readings import L1_TOLERANCE, RunReader
 from sft_interactions.analysis.salience import Salience, select_salient
@@ -369,7 +369,7 @@ class UnchangedRun:
         return pl.concat(interactions_of), pl.concat(solve_of)
 
     def classify(
-        self, salience: Salience, reading: str = CANONICAL, tolerance: float = L1_TOLERANCE
+        self, salience: Salience, reading: str = SINGLE, tolerance: float = L1_TOLERANCE
     ) -> list[pl.DataFrame]:
         """For each draw, rows as of :func:`~sft_interactions.analysis.dynamics.classify`.
 
@@ -381,7 +381,7 @@ class UnchangedRun:
 
         @cache
         def of_place(place: int) -> pl.DataFrame:
-            if reading == CANONICAL:
+            if reading == SINGLE:
                 return self._extracted.salient(place, salience)
             return self._reader((place,), tolerance).salient(reading, salience)[0]
 

@@ -1,8 +1,7 @@
 """Joint extraction along a run: of all optima of every checkpoint, those that change the least.
 
-The canonical optimum of a checkpoint is chosen without a look at its neighbours, so that a change
-between two checkpoints may be one of the choice alone. Here one program holds all checkpoints of a
-sample:
+A tie-break chooses an optimum of each checkpoint without a look at the others, so that a change between
+two checkpoints may be one of the choice alone. Here one program holds all checkpoints of a sample:
 
     minimise Σ_t |x_t − x_{t−1}|₁  subject to  x_t near-optimal for every checkpoint t,
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.choices import CANONICAL, JOINT
+from sft_interactions.analysis.choices import JOINT, SINGLE
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures.style import (
     CLASSES,
@@ -31,7 +31,7 @@ from sft_interactions.figures.style import (
 )
 
 BAND_ALPHA = 0.16
-_OTHER_NAMES = {JOINT: "reading that changes least", CANONICAL: "each checkpoint by itself"}
+_OTHER_NAMES = {JOINT: "reading that changes least", SINGLE: "each checkpoint by itself"}
 _OTHER: dict[str, Any] = {"linestyle": (0, (1, 1.2)), "linewidth": 1.3}
 _FLOOR_STYLE: dict[str, Any] = {
     "facecolor": "none",
