@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -11,10 +12,11 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from sft_interactions import config_file
 from sft_interactions.config import ConfigError, resolve
-from sft_interactions.environment import check_interpreter
+from sft_interactions.environment import check_interpreter, check_packages
 
 try:
     check_interpreter()
+    check_packages()
 except ValueError as error:
     raise WorkflowError(str(error))
 
@@ -24,6 +26,7 @@ try:
     else:
         # Snakemake's own YAML takes 0500 for 320 and no for false.
         config_file.check_command_line(sys.argv)
+        config_file.check_profiles(sys.argv, os.environ)
         GIVEN_CONFIG, places = config_file.read(
             workflow.overwrite_configfiles or ["config/config.yaml"],
             workflow.config_settings.config,

@@ -92,7 +92,7 @@ def test_a_run_keeps_what_the_study_sets_and_its_own_block_does_not_mention():
 
 def write_model(folder, **settings):
     """Config, weights and tokenizer of a model, as far as they are looked at before any job starts."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", **settings}))
     (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
@@ -555,6 +555,53 @@ def test_braces_in_a_path_are_refused(key, tmp_path, monkeypatch):
     }
     (tmp_path / "x").touch()
     assert re.search(rf"{key}: .*x[{{]5[}}].* has braces, .*; rename it", error_of(changes[key]))
+
+
+@pytest.mark.parametrize("results", [".", "absolute", "a link"])
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("models.a.source", "path:models/a", "models/a"),
+        ("models.a.source", "path:models/b", "models/b"),
+        ("datasets.d.source", "path:data/d/rows.csv", "data/d/rows.csv"),
+        ("datasets.d.target_names", "path:data/e/names.txt", "data/e/names.txt"),
+        ("players.choice", "path:data/d/players.csv", "data/d/players.csv"),
+        ("runs.b-d.checkpoints", {"0": "base", "5": "runs/b-d/mine"}, "runs/b-d/mine"),
+    ],
+)
+def test_what_lies_where_the_study_writes_is_refused(
+    results, key, value, place, tmp_path, monkeypatch
+):
+    """Snakemake removes the folders that a rule makes before it runs, and with them the user's files."""
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    roots = {".": ".", "absolute": str(Path.cwd()), "a link": "../link"}
+    if Path(place).suffix:
+        Path(place).parent.mkdir(parents=True)
+        Path(place).write_text("text,label\na,b\n")
+    else:
+        write_model(Path(place))
+    message = error_of({"results": roots[results], key: value})
+    assert re.search(rf"^{key}.*: {place} lies where this study writes .*; move it", message)
+    assert "\n" not in message
+
+
+def test_what_lies_beside_the_folders_that_a_study_writes_is_right(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(Path("models/mine"))
+    write_model(Path("runs/a-d/checkpoints/step-5"))
+    Path("data").mkdir()
+    Path("data/rows.csv").write_text("text,label\na,b\n")
+    config = changed(
+        {
+            "results": ".",
+            "models.a.source": "path:models/mine",
+            "datasets.d.source": "path:data/rows.csv",
+            "runs.b-d.checkpoints": {"0": "base", "5": "runs/a-d/checkpoints/step-5"},
+        }
+    )
+    assert resolve(config)["results"] == "."
 
 
 # Where a config of version 0.1 had a key, and an example of its value.

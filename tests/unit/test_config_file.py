@@ -6,7 +6,12 @@ import pytest
 import yaml
 
 from sft_interactions.config import ConfigError, find_place, resolve
-from sft_interactions.config_file import check_command_line, read
+from sft_interactions.config_file import (
+    check_command_line,
+    check_profiles,
+    check_rerun_triggers,
+    read,
+)
 
 
 def write(folder, text, name="my.yaml"):
@@ -149,6 +154,43 @@ def test_an_option_of_the_config_is_given_once(arguments, option):
     check_command_line(["snakemake", "--configfile", "a.yaml", "b.yaml", "-C", "seed=5", "x=1"])
     with pytest.raises(ConfigError, match=f"^{option} is given 2 times, .* after one {option}$"):
         check_command_line(["snakemake", *arguments])
+
+
+@pytest.mark.parametrize("form", ["--profile NAME", "--workflow-profile=NAME", "shell", "home"])
+def test_keys_of_a_profile_are_not_dropped(tmp_path, form):
+    """Snakemake takes the config of the command line in place of that of a profile."""
+    folder = tmp_path / "snakemake" / "mine"
+    folder.mkdir(parents=True)
+    name = "mine" if form == "home" else str(folder)
+    named = {"home": "--profile NAME", "shell": ""}.get(form, form).replace("NAME", name).split()
+    shell = {"XDG_CONFIG_HOME": str(tmp_path)}
+    shell |= {"SNAKEMAKE_PROFILE": name} if form == "shell" else {}
+    file = folder / "config.v9+.yaml"
+    file.write_text("cores: 2\n# config: no\nset-resources:\n  config: 1\n")
+    check_profiles(["snakemake", *named, "--config", "seed=5"], shell)
+    file.write_text("cores: 2\nconfig:\n  - seed=7\n")
+    check_profiles(["snakemake", *named, "--configfile", "a.yaml"], shell)
+    check_profiles(["snakemake", *named, "--mode", "remote", "--config", "seed=7"], shell)
+    with pytest.raises(ConfigError, match=r"its config would be dropped, .*; write all val") as e:
+        check_profiles(["snakemake", *named, "--config", "results=x"], shell)
+    assert str(e.value).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    ("triggers", "missing"),
+    [
+        (["mtime"], "params and input"),
+        (["mtime", "code", "input"], "params"),
+        (["params", "input"], "mtime"),
+    ],
+)
+def test_a_change_of_the_config_is_not_overlooked(triggers, missing):
+    check_rerun_triggers(["input", "mtime", "params"])
+    check_rerun_triggers({"mtime", "params", "input", "software-env", "code"})
+    with pytest.raises(
+        ConfigError, match=rf"^--rerun-triggers: without {missing} tables of an older config .*drop"
+    ):
+        check_rerun_triggers(triggers)
 
 
 def test_the_innermost_known_place():

@@ -1,10 +1,15 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from sft_interactions.environment import (
     FIXED,
     NAMES,
+    PACKAGES,
     PREFIXES,
     check_interpreter,
+    check_packages,
     clear_environment,
 )
 
@@ -52,3 +57,36 @@ def test_warnings_that_stop_a_job_are_refused(filters, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", filters)
     with pytest.raises(ValueError, match=rf"^PYTHONWARNINGS is {filters}, .*; unset it$"):
         check_interpreter()
+
+
+def add_package(folder, name, version):
+    about = folder / f"{name}-{version}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_a_package_that_hides_one_of_the_environment_is_refused(tmp_path):
+    own, other = tmp_path / "env" / "lib", tmp_path / "modules"
+    add_package(own, "torch", "2.13.0")
+    add_package(other, "numpy", "1.26.0")
+    paths = [str(other), str(own)]
+    check_packages(paths, str(tmp_path / "env"))
+    add_package(other, "torch", "2.1.0")
+    check_packages([str(own), str(other)], str(tmp_path / "env"))  # as of --system-site-packages
+    message = (
+        rf"^torch 2\.1\.0 in {other} hides torch 2\.13\.0 of the environment .*; unset PYTHONP"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_packages(paths, str(tmp_path / "env"))
+
+
+def test_the_same_version_twice_does_no_harm(tmp_path):
+    for folder in ("env", "modules"):
+        add_package(tmp_path / folder, "peft", "0.21.2")
+    check_packages([str(tmp_path / "modules"), str(tmp_path / "env")], str(tmp_path / "env"))
+
+
+def test_the_packages_that_are_looked_at_are_those_of_the_lock():
+    lock = (Path(__file__).parents[2] / "envs" / "requirements.lock").read_text()
+    for name in PACKAGES:
+        assert re.search(rf"^{name}==", lock, re.MULTILINE | re.IGNORECASE), name

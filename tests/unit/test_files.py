@@ -1,9 +1,10 @@
+import errno
 import json
 import os
 
 import pytest
 
-from sft_interactions.files import content_digest
+from sft_interactions.files import content_digest, link
 
 
 @pytest.fixture
@@ -78,3 +79,21 @@ def test_the_cache_spares_reading(folder, tmp_path):
 def test_a_missing_file_is_named(digest, folder):
     with pytest.raises(ValueError, match=r"nothing: cannot be read \(No such file"):
         digest(folder / "nothing")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_links_is_told(tmp_path, monkeypatch, number):
+    def refuse(target, place, *_):
+        raise OSError(number, os.strerror(number), str(target), None, str(place))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    message = rf"^{tmp_path}/x: no symbolic link can be made here .*; name a results folder on an"
+    with pytest.raises(ValueError, match=message):
+        link(tmp_path / "x", tmp_path)
+
+
+def test_other_errors_of_links_are_what_they_are(tmp_path):
+    link(tmp_path / "x", tmp_path)
+    assert (tmp_path / "x").resolve() == tmp_path
+    with pytest.raises(FileExistsError):
+        link(tmp_path / "x", tmp_path)

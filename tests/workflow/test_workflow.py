@@ -603,7 +603,7 @@ def test_stable_interactions_under_another_noise_scale(own_study):
     results, run = folder / "results", "llama-tiny"
     before = {path: path.stat().st_mtime_ns for path in results.rglob("log_odds/*.parquet")}
     config |= {
-        "extraction": {"noise_scale": "mean"},
+        "optima": {"reading": "canonical"},
         "salience": {"rule": "stable"},
         # Of two of the three samples, whose noise bound is of all three.
         "stability": {"samples": 2, "draws": 1, "selection": {"draws": 4, "noise": 0.3}},
@@ -704,3 +704,15 @@ def test_a_bad_config_starts_no_job(tmp_path, model_folders):
     assert "Traceback" not in bad.stdout
     assert not (tmp_path / "results").exists()
     assert not (tmp_path / "logs").exists()
+
+
+def test_tables_of_another_config_are_not_taken_for_done(tmp_path, model_folders):
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    table = "results/data/lines/analysis.parquet"
+    bad = snakemake(tmp_path, config, table, "--rerun-triggers", "mtime")
+    assert bad.returncode != 0
+    assert "--rerun-triggers: without params and input tables of an older config" in bad.stdout
+    assert not (tmp_path / "results").exists()

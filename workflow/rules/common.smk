@@ -73,6 +73,10 @@ def wheels_of(entry):
 
 def local_source_of(entry):
     """Files and folders that a ``path:`` source names, so that a change rebuilds what came of them."""
+    # Here, because Snakemake does not know its triggers while it reads the rules.
+    config_file.check_rerun_triggers(
+        [trigger.item_to_choice() for trigger in workflow.dag_settings.rerun_triggers]
+    )
     scheme, _, path = entry["source"].partition(":")
     if scheme != "path":
         return []

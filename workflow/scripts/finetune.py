@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import polars as pl
-from transformers import AutoTokenizer
 
 from job import progress_bar, start
 from sft_interactions import tables
@@ -10,12 +9,13 @@ from sft_interactions.models.examples import make_examples
 from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.positions import read_position_limit
 from sft_interactions.models.templates import make_frame
+from sft_interactions.models.tokenizing import load_tokenizer
 
 provenance = start(snakemake)
 settings = snakemake.params.settings
 compute = snakemake.params.compute
 use_reproducible_float32(compute["threads"])
-tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
+tokenizer = load_tokenizer(snakemake.input.model)
 frame = make_frame(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]
 )

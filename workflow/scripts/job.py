@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sft_interactions import config as study_config
-from sft_interactions.environment import clear_environment
+from sft_interactions.environment import check_packages, clear_environment
 
 # Libraries that a script imports next read some of them when they are imported.
 CLEARED = clear_environment(os.environ)
@@ -92,6 +92,7 @@ def start(snakemake: Any) -> dict[str, str]:
             traceback.print_exception(error_type, error, trace)
 
     sys.excepthook = report
+    check_packages()  # an environment of conda has others than Snakemake's
     return {"created_by": snakemake.rule, "config_hash": study_config.digest(snakemake.config)}
 
 

@@ -2,7 +2,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import polars as pl
-from transformers import AutoTokenizer
 
 from job import progress_bar, start
 from sft_interactions import tables
@@ -12,12 +11,13 @@ from sft_interactions.models.loading import load_base, load_checkpoint
 from sft_interactions.models.losses import response_losses
 from sft_interactions.models.positions import read_position_limit
 from sft_interactions.models.templates import make_frame
+from sft_interactions.models.tokenizing import load_tokenizer
 
 provenance = start(snakemake)
 settings, compute = snakemake.params.settings, snakemake.params.compute
 use_reproducible_float32(compute["threads"])
 device = pick_device(compute["device"])
-tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
+tokenizer = load_tokenizer(snakemake.input.model)
 frame = make_frame(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]
 )

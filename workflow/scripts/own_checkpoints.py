@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from job import start
+from sft_interactions.files import link
 from sft_interactions.models.own_checkpoints import check_own_checkpoints
 
 start(snakemake)
@@ -17,4 +18,4 @@ target = Path(snakemake.output.checkpoints)
 target.mkdir(parents=True, exist_ok=True)
 for step, folder in folders.items():
     place = base if str(folder) == "base" else folder
-    (target / f"step-{step}").symlink_to(place.resolve(), target_is_directory=True)
+    link(target / f"step-{step}", place.resolve())

@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import asdict
 
 import polars as pl
-from transformers import AutoTokenizer
 
 from job import start
 from sft_interactions import tables
@@ -18,11 +17,12 @@ from sft_interactions.models.prompts import (
     text_offsets,
 )
 from sft_interactions.models.templates import make_frame
+from sft_interactions.models.tokenizing import load_tokenizer
 
 provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference
 choose = make_chooser(snakemake.params.players, snakemake.params.seed)
-tokenizer = AutoTokenizer.from_pretrained(snakemake.input.model)
+tokenizer = load_tokenizer(snakemake.input.model)
 frame = make_frame(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]
 )

@@ -296,6 +296,7 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _check_players(config)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
+    yield from _check_places(config)
     for key in ("results", "downloads"):
         if Path(config[key]).is_file():
             yield f"{key}: {config[key]} is a file; name a folder"
@@ -362,6 +363,46 @@ def _check_braces(where: str, path: str) -> Iterator[str]:
     """Check that Snakemake takes a path for one; what stands between braces is a wildcard to it."""
     if "{" in path or "}" in path:
         yield f"{where}: {path} has braces, which are wildcards to Snakemake; rename it, or name a link"
+
+
+def _check_places(config: Mapping[str, Any]) -> Iterator[str]:
+    """Check that nothing that is read lies in a folder that a rule makes, which is removed before."""
+    results = Path(config["results"])
+    made = [results / "models" / name for name in config["models"]]
+    made += [results / "data" / name for name in config["datasets"]]
+    for where, path in _given_paths(config):
+        # A run may take the checkpoints of another one, but none of its own.
+        own = results / "runs" / where.removeprefix("runs.").partition(".checkpoints.")[0]
+        place = Path(path).resolve()
+        if any(place.is_relative_to(folder.resolve()) for folder in (*made, own)):
+            yield (
+                f"{where}: {path} lies where this study writes (results is {config['results']}), and would "
+                "be removed; move it, or name another results folder"
+            )
+
+
+def _given_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Paths of what a study reads, each with its key."""
+    texts = {
+        f"{group}.{name}.source": entry["source"]
+        for group in ("models", "datasets")
+        for name, entry in config[group].items()
+    }
+    texts["players.choice"] = config["players"]["choice"]
+    for name, dataset in config["datasets"].items():
+        names = dataset.get("target_names")
+        if isinstance(names, str):
+            texts[f"datasets.{name}.target_names"] = names
+        if dataset["source"].startswith("path:"):
+            for split, file in dataset.get("splits", {}).items():
+                texts[f"datasets.{name}.splits.{split}"] = f"{dataset['source']}/{file}"
+    for where, text in texts.items():
+        if text.startswith("path:"):
+            yield where, text.removeprefix("path:")
+    for name, run in config["runs"].items():
+        for step, folder in run.get("checkpoints", {}).items():
+            if folder != "base":
+                yield f"runs.{name}.checkpoints.{step}", folder
 
 
 def _check_template_date(where: str, text: str) -> Iterator[str]:

@@ -7,10 +7,11 @@ Imports PyYAML only, which comes with Snakemake: its parser is used, and its rul
 are replaced by those of the core schema of YAML 1.2 (section 10.3.2 of its specification).
 """
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ _OPTIONS = {
     "--configfile": "--configfile",
     "--configfiles": "--configfile",
 }
+_PROFILES = ("--profile", "--workflow-profile")
+# Code is left to the user: a new version may give the same tables.
+_NEEDED_TRIGGERS = ("mtime", "params", "input")
 # What YAML makes of escapes that mean something else in a regular expression or a path, as in "\\bno\\b".
 _ESCAPES = {"\a": "a", "\b": "b", "\v": "v", "\f": "f", "\x1b": "e"}
 _TAG = "tag:yaml.org,2002:"
@@ -69,6 +73,50 @@ def check_command_line(arguments: Sequence[str]) -> None:
                 f"{option} is given {given.count(option)} times, and only the last one would count; write "
                 f"all its values after one {option}"
             )
+
+
+def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Check that no profile sets keys of the config that ``--config`` of the command line would drop.
+
+    Args:
+        arguments: of the command line, as ``sys.argv`` has them.
+        environment: of the shell; it may name a profile and the folder of profiles.
+
+    Raises:
+        ConfigError: one does.
+    """
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if "--mode" in words or not {"--config", "-C"} & set(words):
+        return  # Snakemake itself gives the config to the jobs that it starts
+    names = [name for option, name in itertools.pairwise(words) if option in _PROFILES]
+    names.append(environment.get("SNAKEMAKE_PROFILE", "none"))
+    home = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
+    folders = [Path(root, name) for name in names for root in (".", f"{home}/snakemake")]
+    for folder in folders:
+        for file in sorted(folder.glob("config*.yaml")):
+            if re.search(r"^config\s*:", file.read_text("utf-8"), re.MULTILINE):
+                raise ConfigError(
+                    f"{file}: its config would be dropped, since --config is on the command line too; "
+                    "write all values after that --config, or into a config file"
+                )
+
+
+def check_rerun_triggers(triggers: Collection[str]) -> None:
+    """Check that what depends on a changed key or file is made anew, and not taken for done.
+
+    Args:
+        triggers: what Snakemake looks at, as its option ``--rerun-triggers`` names it.
+
+    Raises:
+        ConfigError: it would not see such a change.
+    """
+    missing = [trigger for trigger in _NEEDED_TRIGGERS if trigger not in triggers]
+    if missing:
+        raise ConfigError(
+            f"--rerun-triggers: without {' and '.join(missing)} tables of an older config or of other "
+            "files would be taken for those of this one; drop the option, which may be in a profile, or "
+            f"add {' '.join(missing)}"
+        )
 
 
 def read(

@@ -8,7 +8,9 @@ Imports the standard library only.
 
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
+from importlib import metadata
+from pathlib import Path
 
 # Read by accelerate, torch, transformers and the launchers of several processes.
 DISTRIBUTED = (
@@ -49,6 +51,48 @@ PREFIXES = (
 NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY, *DRAWING])
 # cuBLAS needs a fixed workspace to add in the same order each time.
 FIXED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+# Packages whose version decides what a job computes.
+PACKAGES = (
+    "datasets",
+    "highspy",
+    "icu4py",
+    "jinja2",
+    "numpy",
+    "peft",
+    "polars",
+    "rjieba",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+def check_packages(path: Sequence[str] | None = None, prefix: str = sys.prefix) -> None:
+    """Check that no package from elsewhere hides another version of it in the environment.
+
+    ``PYTHONPATH``, as modules of a cluster set it, comes before an environment, and so does the folder of
+    ``pip install --user`` before one of conda.
+
+    Args:
+        path: folders that packages are looked for in, by default ``sys.path``.
+        prefix: folder of the environment.
+
+    Raises:
+        ValueError: one does.
+    """
+    for name in PACKAGES:
+        found = metadata.distributions(name=name, path=list(sys.path if path is None else path))
+        places = [(package.version, Path(str(package.locate_file("")))) for package in found]
+        own = [version for version, place in places if place.is_relative_to(prefix)]
+        if own and own[0] != places[0][0] and not places[0][1].is_relative_to(prefix):
+            version, place = places[0]
+            raise ValueError(
+                f"{name} {version} in {place} hides {name} {own[0]} of the environment {prefix}; unset "
+                "PYTHONPATH, or set PYTHONNOUSERSITE=1"
+            )
 
 
 def check_interpreter(

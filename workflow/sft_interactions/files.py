@@ -1,14 +1,36 @@
-"""Files that a user brought, by their content.
+"""Files that a user brought, by their content, and links to them.
 
 Imports the standard library only.
 """
 
+import errno
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+# What file systems without symbolic links answer.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def link(place: Path, target: str | Path) -> None:
+    """Make ``place`` a symbolic link to a file or folder.
+
+    Raises:
+        ValueError: the file system has no symbolic links.
+        OSError: it cannot be made for another reason.
+    """
+    try:
+        place.symlink_to(target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise ValueError(
+            f"{place}: no symbolic link can be made here ({error.strerror}), as on exFAT and some shares; "
+            "name a results folder on another file system"
+        ) from error
 
 
 def content_digest(files: Iterable[str | Path], cache: str | Path | None = None) -> str:

@@ -129,6 +129,21 @@ def test_a_part_of_a_word_can_be_named_by_its_place(file):
     ]
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "shown"),
+    [(5, 9, "lm w"), (3, 6, "fil"), (4, 8, "ilm "), (9, 13, "as w")],
+    ids=["UTF-16", "the end included", "from 1", "bytes"],
+)
+def test_places_that_are_counted_otherwise_are_refused(file, start, end, shown):
+    """As other programs count them: nothing but the cut word tells."""
+    text = "😀😀 film was wonderful"
+    assert spans(file(row(start=3, end=7), row("was")), 2, text=text)[0] == ("film", 3, 7)
+    path = file(row("wonderful"), row(start=start, end=end))
+    message = rf"row 2: characters {start} to {end} of a are '{shown}', a part of a word; count cha"
+    with pytest.raises(ValueError, match=message):
+        spans(path, 2, text=text)
+
+
 def test_words_of_a_script_without_blanks_have_letters_beside_them(file):
     path = file(row("支持"), row("银行"))
     assert spans(path, 2, text="法院支持银行。") == [("支持", 2, 4), ("银行", 4, 6)]

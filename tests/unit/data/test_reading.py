@@ -36,6 +36,24 @@ def test_every_file_format_reads_alike(tmp_path):
         assert load(f"path:{tmp_path}/t.{suffix}") == expected
 
 
+def test_other_braces_of_an_instruction_are_text(tmp_path):
+    rows = [{"prompt": "a", "label": "x"}]
+    source = write_jsonl(tmp_path / "t.jsonl", rows)
+    asked = 'Answer as {"label": "..."} with {reason}.\n{prompt}'
+    assert load(source, prompt="prompt", instruction=asked) == [("a", ["x"])]
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_categories_are_text(tmp_path, column):
+    """As pandas writes a column of its type category."""
+    rows = pl.DataFrame({"text": ["b", "a", "b"], "label": ["y", "x", "y"]})
+    name = rows.columns[column]
+    rows.cast({name: pl.Categorical}).write_parquet(tmp_path / "t.parquet")
+    assert pl.read_parquet(tmp_path / "t.parquet")[name].dtype == pl.Categorical
+    expected = [("b", ["y"]), ("a", ["x"]), ("b", ["y"])]
+    assert load(f"path:{tmp_path}/t.parquet") == expected
+
+
 def test_tsv_quotation_marks_are_text(tmp_path):
     (tmp_path / "t.tsv").write_text('"half a quote\t1\tid\nwhole "quote"\t0\tid\n')
     names = {"columns": ["text", "label", "id"]}
@@ -486,6 +504,18 @@ REFUSED = {
         "text,label\na,x\n",
         {"columns": ["text", "label"]},
         "t.csv: its first line holds the names of the columns .*; drop columns",
+    ),
+    "another column in the instruction": (
+        "t.csv",
+        "text,label,context\na,x,b\n",
+        {"instruction": "{context}\n\n{prompt}"},
+        r"instruction: \{context\} would stay as it is, .*; list 'context' under prompt, or drop it",
+    ),
+    "the prompt's column in the instruction": (
+        "t.jsonl",
+        '{"text": "a", "label": "x"}\n',
+        {"instruction": "{text} {prompt}"},
+        r"instruction: \{text\} would stay as it is",
     ),
     "a prompt of numbers": (
         "t.jsonl",

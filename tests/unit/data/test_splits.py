@@ -317,3 +317,33 @@ def test_prompts_that_look_the_same_are_the_same(tmp_path):
         "validation": {"b"},
         "analysis": {"c"},
     }
+
+
+def cleaned(tmp_path, given, **filters):
+    (frame,) = load_rows(block(write_jsonl(tmp_path / "t.jsonl", given))).values()
+    return clean(frame, filters, "d")
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+@pytest.mark.parametrize("cell", ["nan", "None", "<NA>", "NULL"])
+def test_cells_that_were_empty_once_are_told(tmp_path, caplog, column, cell):
+    """As ``astype(str)`` of pandas leaves them."""
+    assert len(cleaned(tmp_path, [{"text": "1 b", "label": "none"}])) == 1
+    assert not caplog.messages
+    given = [{"text": "1 b", "label": "x"}, {"text": "2 b", "label": "x", column: cell}]
+    assert len(cleaned(tmp_path, given)) == 2
+    assert caplog.messages == [
+        "d: 1 rows have a prompt or a response that programs write for an empty cell, such as "
+        f"{cell!r}; drop them from the file if it was one"
+    ]
+
+
+def test_responses_that_differ_in_case_alone_are_told(tmp_path, caplog):
+    given = [{"text": f"{i} b", "label": label} for i, label in enumerate(["no", "yes", "no"])]
+    cleaned(tmp_path, given)
+    assert not caplog.messages
+    cleaned(tmp_path, [*given, {"text": "4 b", "label": "Yes"}], targets=["yes"])
+    assert caplog.messages == [
+        "d: the responses 'Yes' and 'yes' differ in case alone and count as two; make them one in the "
+        "file if they are"
+    ]

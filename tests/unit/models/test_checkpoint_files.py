@@ -93,6 +93,11 @@ def test_half_precision_is_read_as_it_is(folder, tiny_models, dtype):
         assert torch.equal(weight, tiny_models["llama"].state_dict()[name].to(dtype).float())
 
 
+def test_a_byte_order_mark_of_other_texts_does_no_harm(folder):
+    (folder / "LICENSE.txt").write_text("MIT", "utf-8-sig")
+    check_model(folder)
+
+
 def test_the_files_that_count(folder):
     (folder / "optimizer.pt").touch()
     (folder / "training_args.bin").touch()
@@ -114,6 +119,16 @@ def sharded(change):
     def spoil(folder):
         shard(folder)
         change(folder)
+
+    return spoil
+
+
+def mark(name, codec="utf-8-sig"):
+    """Save a file again, as an editor does that writes a byte order mark."""
+
+    def spoil(folder):
+        path = folder / name
+        path.write_bytes(path.read_text("utf-8").encode(codec))
 
     return spoil
 
@@ -163,6 +178,19 @@ SPOILT_FILES = {
             (f / "config.json").read_text().rstrip()[:-1] + ', "rms_norm_eps": 0.5}'
         ),
         r"config\.json: is not JSON \(the key 'rms_norm_eps' is there more than once\)",
+    ),
+    "a byte order mark": (
+        mark("config.json"),
+        r"config\.json: begins with a byte order mark, .*; save it as UTF-8 without one$",
+    ),
+    "a byte order mark of UTF-16": (
+        mark("config.json", "utf-16"),
+        r"config\.json: begins with a byte order mark",
+    ),
+    "a marked tokenizer": (mark("tokenizer.json"), r"tokenizer\.json: begins with a byte order"),
+    "a marked template": (
+        mark("chat_template.jinja"),
+        r"template\.jinja: begins with a byte order",
     ),
     "a list for a config": (write("config.json", "[]"), r"config\.json: holds no JSON object"),
     "no weights": (unlink("model.safetensors"), r"the weights are missing"),
@@ -253,6 +281,14 @@ SPOILT_FILES = {
     "an adapter beside": (
         write("adapter_config.json", "{}"),
         r"adapter_config\.json lies beside config\.json",
+    ),
+    "a padding token beyond the last": (
+        lambda f: reconfigure(f, pad_token_id=320),
+        r"config\.json: pad_token_id is 320, but the model has 320 embeddings .*; set it to null",
+    ),
+    "a padding token beyond the last of the language model": (
+        lambda f: reconfigure(f, text_config={"vocab_size": 64}, pad_token_id=64),
+        r"pad_token_id is 64, but the model has 64 embeddings",
     ),
     "a classifier": (
         lambda f: reconfigure(f, architectures=["LlamaForSequenceClassification"]),
@@ -483,6 +519,23 @@ def test_a_folder_of_another_kind(tmp_path):
         check_checkpoint(tmp_path)
 
 
+def test_settings_of_an_adapter_with_a_byte_order_mark_are_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}", "utf-8-sig")
+    with pytest.raises(ValueError, match=r"adapter_config\.json: begins with a byte order mark"):
+        check_checkpoint(tmp_path)
+
+
+def test_the_folder_of_a_models_cache(folder, tmp_path):
+    """As the hub's client makes it."""
+    cache = tmp_path / "models--org--name"
+    (cache / "snapshots").mkdir(parents=True)
+    inner = folder.rename(cache / "snapshots" / "0123abcd")
+    check_model(inner)
+    for check in (check_model, check_checkpoint):
+        with pytest.raises(ValueError, match=rf"^{cache}: .*; name {inner}$"):
+            check(cache)
+
+
 def test_an_adapter_without_its_weights(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(ValueError, match=r"weights are missing \(adapter_model\.safetensors"):
@@ -532,6 +585,26 @@ def test_two_chat_templates_in_one_folder_are_refused(folder):
     check_own_tokenizer(folder, reads_template=False)
     with pytest.raises(
         ValueError, match=r"tokenizer_config\.json: chat_template is not that of .*; remove one of"
+    ):
+        check_own_tokenizer(folder, reads_template=True)
+
+
+def test_the_chat_template_of_a_processor(model_folders, folder):
+    """As older versions of transformers write it for models of images and text."""
+    file, separate = folder / "chat_template.json", folder / "chat_template.jinja"
+    own = separate.read_text()
+    file.write_text(json.dumps({"chat_template": own}))
+    check_tokenizer(folder, model_folders["llama"], compare_template=True)
+    file.write_text(json.dumps({"chat_template": own + "!"}))
+    check_own_tokenizer(folder, reads_template=False)
+    with pytest.raises(
+        ValueError, match=r"chat_template\.json: chat_template is not that of chat_template\.jinja"
+    ):
+        check_tokenizer(folder, model_folders["llama"], compare_template=True)
+    separate.unlink()
+    with pytest.raises(
+        ValueError,
+        match=r"chat_template\.json: .* tokenizers do not read it; write it into chat_tem",
     ):
         check_own_tokenizer(folder, reads_template=True)
 

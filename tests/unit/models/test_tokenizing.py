@@ -1,13 +1,15 @@
 import copy
+import json
 import re
 
 import pytest
 from tiny_models import SPECIAL, build_digit_splitter
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sft_interactions.models.prompts import encode
 from sft_interactions.models.templates import make_frame
+from sft_interactions.models.tokenizing import load_tokenizer
 
 CONTROLS = ["<|im_end|>", "<|im_start|>", "</s>", "<pad>", "<unk>", "<|im_end|>\n<|im_start|>user"]
 
@@ -106,3 +108,61 @@ def test_characters_that_a_tokenizer_does_not_know_are_its_unknown_token(splitte
     frame = make_frame(splitter, "plain", "{prompt}")
     whole = splitter(frame.render("film Жd"), add_special_tokens=False)["input_ids"]
     assert encode(splitter, frame, "film Жd", "7", "s").prompt_ids == whole
+
+
+DIGITS = pre_tokenizers.Digits(individual_digits=True)
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
+RULES = {
+    "digits apart": pre_tokenizers.Sequence([DIGITS, BYTES]),
+    "a blank before the text": pre_tokenizers.ByteLevel(add_prefix_space=True),
+    "no words": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    "as the class has it": BYTES,
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+@pytest.mark.parametrize(
+    ("model_type", "named"),
+    [
+        ("llama", "GPT2Tokenizer"),
+        ("llama", "LlamaTokenizerFast"),
+        ("qwen2", "PreTrainedTokenizerFast"),
+        ("gpt2", None),
+        ("gemma3_text", None),
+    ],
+)
+def test_texts_are_cut_as_the_file_says(tmp_path, caplog, case, model_type, named):
+    """Transformers takes the vocabulary alone for some classes and model types, and rules of its own."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "</s>", *letters, "12", "Ġ1", "sĠ"])}
+    merges = [("1", "2"), ("Ġ", "1"), ("s", "Ġ")]
+    written = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    written.pre_tokenizer, written.decoder = RULES[case], decoders.ByteLevel()
+    written.add_special_tokens(["<unk>", "</s>"])
+    written.save(str(tmp_path / "tokenizer.json"))
+    names = {"unk_token": "<unk>", "eos_token": "</s>"}
+    names |= {"tokenizer_class": named} if named else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    text = "is 12 1212</s>s 1"
+    tokenizer = load_tokenizer(tmp_path)
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    expected = written.encode(text, add_special_tokens=False)
+    assert found["input_ids"] == expected.ids
+    assert found["offset_mapping"] == expected.offsets
+    assert (tokenizer.unk_token_id, tokenizer.eos_token_id) == (0, 1)
+    cut = AutoTokenizer.from_pretrained(tmp_path)(text, add_special_tokens=False)["input_ids"]
+    assert cut == expected.ids or "they are cut as tokenizer.json says" in caplog.text
+
+
+def test_names_of_special_tokens_that_the_class_alone_knows_are_kept(tmp_path):
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*letters, "<|endoftext|>"])}
+    written = Tokenizer(models.BPE(vocabulary, []))
+    written.pre_tokenizer = RULES["digits apart"]
+    written.add_special_tokens(["<|endoftext|>"])
+    written.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.eos_token_id == tokenizer.unk_token_id == 256
+    assert len(tokenizer) == 257

@@ -24,7 +24,7 @@ class OwnPlayers:
 
     Columns: ``sample_id``, and ``word`` (as it stands in the text; a phrase may hold blanks),
     ``char_start`` and ``char_end`` (in characters of the user text), or all three; a word that occurs
-    once needs no place.
+    once needs no place, and a part of a word needs both.
     """
 
     def __init__(self, path: str | Path, n: int) -> None:
@@ -139,6 +139,12 @@ class OwnPlayers:
                 number,
                 f"{text[start:end]!r} of {sample_id} begins or ends inside a character, such as a letter "
                 "with its marks; take all of it",
+            )
+        if not word and any(is_inside_word(text, place) for place in (start, end)):
+            raise self._error(
+                number,
+                f"characters {start} to {end} of {sample_id} are {text[start:end]!r}, a part of a word; "
+                "count characters from 0, the end excluded, or give word too if a part is meant",
             )
         return Word(text[start:end], start, end)
 

@@ -45,6 +45,8 @@ BLANKS = "".join(
 # First lines of files of class names that are no class.
 _HEADERS = ("class", "classes", "label", "labels", "name", "names", "target", "target_names")
 _ID_BEFORE, _ID_AFTER = re.compile(r"(\d+)[\s,;:|=.)].+"), re.compile(r".+[,;:|=]\s*(\d+)")
+# Types of columns of text; a category of pandas is one, and a column that is all empty.
+_TEXT = (pl.String, pl.Null, pl.Categorical, pl.Enum)
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -307,6 +309,12 @@ def _present(columns: Collection[str], dataset: Mapping[str, Any]) -> list[str]:
                 f"{key}: there is no column {column!r}; name one of "
                 f"{', '.join(map(_visible, sorted(columns)))}"
             )
+    for column in columns:
+        if f"{{{column}}}" in dataset.get("instruction", "").replace("{prompt}", ""):
+            raise ValueError(
+                f"instruction: {{{column}}} would stay as it is, since {{prompt}} alone is filled in; list "
+                f"{column!r} under prompt, or drop it"
+            )
     return list(dict.fromkeys(column for _, column in used))
 
 
@@ -322,7 +330,7 @@ def _decode(
     frame = frame.select(_present(frame.columns, dataset))
     parts = []
     for column in _prompt_columns(dataset):
-        if frame[column].dtype not in (pl.String, pl.Null):
+        if frame[column].dtype not in _TEXT:
             raise ValueError(
                 f"prompt: column {column!r} is {frame[column].dtype}; name a column of text"
             )
@@ -343,7 +351,7 @@ def _decode(
 def _responses(cells: pl.Series, separator: str | None) -> pl.Series:
     """The responses of every row, as lists of text without blanks around it."""
     inner = cells.dtype.inner if isinstance(cells.dtype, pl.List) else cells.dtype
-    if not (inner.is_integer() or inner in (pl.String, pl.Null, pl.Categorical, pl.Enum)):
+    if not (inner.is_integer() or inner in _TEXT):
         raise ValueError(
             f"target: column {cells.name!r} is {cells.dtype}; name a column of text or class ids, and "
             "write numbers with a point, or true and false, as text"

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _DRAWING_ORDER = ("analysis", "validation", TEST, "train")
 # What text of Windows is, read as Latin-1, and what stands for bytes that were no text.
 _BROKEN = r"[\x{80}-\x{84}\x{86}-\x{9f}\x{fffd}]"
+# What programs write for a cell that is empty, where text is asked for.
+_EMPTY = ("nan", "NaN", "NaT", "None", "<NA>", "NULL", "null", "#N/A")
 _KNOWN = 20  # responses that a message lists
 
 
@@ -104,6 +106,7 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
     Raises:
         ValueError: ``filter.exclude_pattern`` is no regular expression.
     """
+    _tell_cases(frame["targets"], label)
     for reason, keep in _rules(filters):
         kept = frame.filter(keep)
         logger.info(
@@ -125,7 +128,28 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
             len(broken),
             min(broken["prompt"])[:60],
         )
+    empty = kept.filter(pl.any_horizontal(pl.col("prompt", "target").is_in(_EMPTY)))
+    if len(empty):
+        logger.warning(
+            "%s: %d rows have a prompt or a response that programs write for an empty cell, such as %r; "
+            "drop them from the file if it was one",
+            *(label, len(empty), next(text for text in empty.row(0) if text in _EMPTY)),
+        )
     return kept.insert_column(0, pl.Series("sample_id", ids, pl.String)).sort("sample_id")
+
+
+def _tell_cases(targets: pl.Series, label: str) -> None:
+    """Warn of responses that differ in case alone, one of which is hardly meant to be another."""
+    seen: dict[str, str] = {}
+    for response in sorted(set(targets.explode().drop_nulls())):
+        first = seen.setdefault(response.casefold(), response)
+        if first != response:
+            logger.warning(
+                "%s: the responses %r and %r differ in case alone and count as two; make them one in the "
+                "file if they are",
+                *(label, first[:60], response[:60]),
+            )
+            return
 
 
 def sample_id(prompt: str, target: str) -> str:

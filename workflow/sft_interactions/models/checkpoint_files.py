@@ -3,6 +3,7 @@
 Only headers and settings are read, never a weight. Imports the standard library only.
 """
 
+import codecs
 import json
 import math
 import re
@@ -99,6 +100,8 @@ DTYPE_BITS = {
     "F32": 32,
     "F64": 64,
 }
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_OF_PROCESSORS = "chat_template.json"
 NO_WEIGHTS = "copy or train it again"
 # What scales an adapter. PEFT always writes it, and takes a default where it is not there.
 SCALES = {
@@ -145,11 +148,18 @@ def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
         return "adapter"
     if (folder / "config.json").is_file() or full:
         return "full"
-    inner = sorted(folder.glob("*/adapter_config.json")) or sorted(folder.glob("*/config.json"))
-    fix = f"name {inner[0].parent}" if len(inner) == 1 else "name a checkpoint folder"
+    inner = _inner_folders(folder, "adapter_config.json") or _inner_folders(folder, "config.json")
+    fix = f"name {inner[0]}" if len(inner) == 1 else "name a checkpoint folder"
     raise ValueError(
         f"{folder}: neither adapter_config.json (PEFT adapter) nor config.json (full weights) is there; "
         f"{fix}"
+    )
+
+
+def _inner_folders(folder: Path, file: str) -> list[Path]:
+    """Folders below that hold a file; in the cache of the hub they are two levels below."""
+    return sorted(
+        path.parent for start in ("*", "snapshots/*") for path in folder.glob(f"{start}/{file}")
     )
 
 
@@ -185,8 +195,15 @@ def check_model(folder: str | Path) -> None:
         ValueError: something is missing, cut off, ambiguous, or of a kind that cannot be evaluated.
     """
     folder = Path(folder)
+    _check_encoding(folder)
+    inner = _inner_folders(folder, "config.json")
+    if inner and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
+        )
     config = read_json(folder / "config.json")
     _check_causal(folder / "config.json", config)
+    _check_padding(folder / "config.json", config)
     _check_rotary_base(folder / "config.json", config)
     quantisation = config.get("quantization_config")
     if quantisation:
@@ -206,6 +223,31 @@ def check_model(folder: str | Path) -> None:
         found |= _check_weights(file)
     _check_index(sets, found)
     _check_names(folder, found)
+
+
+def _check_encoding(folder: Path) -> None:
+    """Refuse texts with a byte order mark, which is no JSON, and would begin every prompt of a template."""
+    for file in files_of(folder):
+        if file.suffix not in (".json", ".jinja"):
+            continue
+        with file.open("rb") as opened:
+            begin = opened.read(3)
+        if begin.startswith(_BYTE_ORDER_MARKS):
+            raise ValueError(
+                f"{file}: begins with a byte order mark, as some editors write it; save it as UTF-8 "
+                "without one"
+            )
+
+
+def _check_padding(path: Path, config: Json) -> None:
+    """Refuse a padding token that has no embedding."""
+    text = _text_config(config)
+    padding, size = text.get("pad_token_id", config.get("pad_token_id")), text.get("vocab_size")
+    if isinstance(padding, int) and isinstance(size, int) and padding >= size:
+        raise ValueError(
+            f"{path}: pad_token_id is {padding}, but the model has {size} embeddings (vocab_size), the "
+            f"last of token {size - 1}; set it to null, or to the token that the training padded with"
+        )
 
 
 def _check_causal(path: Path, config: Json) -> None:
@@ -316,6 +358,7 @@ def _check_names(folder: Path, names: Mapping[str, object]) -> None:
 
 
 def _check_adapter(folder: Path) -> None:
+    _check_encoding(folder)
     settings = read_json(folder / "adapter_config.json")
     where = folder / "adapter_config.json"
     for other in sorted(folder.glob("*/adapter_config.json")):
@@ -430,10 +473,11 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
         reads_template: whether prompts are rendered by the chat template.
 
     Raises:
-        ValueError: the tokenizer cuts words by chance, or two chat templates differ.
+        ValueError: the tokenizer cuts words by chance, two chat templates differ, or the only one is that
+            of a processor, which tokenizers do not read.
     """
     folder = Path(folder)
-    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    file = folder / "tokenizer.json"
     if file.is_file():
         dropout = (read_json(file).get("model") or {}).get("dropout")
         if dropout:
@@ -441,14 +485,23 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
                 f"{file}: dropout is {dropout}, so that words are cut by chance, as in the training of a "
                 "tokenizer; set it to null"
             )
-    separate = folder / "chat_template.jinja"
-    if not (reads_template and separate.is_file() and settings.is_file()):
-        return
-    other = _chosen_template(read_json(settings).get("chat_template"))
-    if other is not None and other.strip() != separate.read_text("utf-8").strip():
+    if reads_template:
+        _check_one_template(folder)
+
+
+def _check_one_template(folder: Path) -> None:
+    templates = _chat_templates(folder)
+    for name, template in templates.items():
+        used = next(iter(templates))
+        if template.strip() != templates[used].strip():
+            raise ValueError(
+                f"{folder / name}: chat_template is not that of {used} beside it, and would be ignored; "
+                "remove one of the two"
+            )
+    if list(templates) == [_OF_PROCESSORS]:
         raise ValueError(
-            f"{settings}: chat_template is not that of {separate.name} beside it, and would be ignored; "
-            "remove one of the two"
+            f"{folder / _OF_PROCESSORS}: the chat template is where processors of images and text have it, "
+            "and tokenizers do not read it; write it into chat_template.jinja beside it"
         )
 
 
@@ -471,13 +524,22 @@ def _vocabulary(tokenizer: Json) -> dict[str, object]:
 
 
 def _chat_template(folder: Path) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text("utf-8")
-    settings = folder / "tokenizer_config.json"
-    if not settings.is_file():
-        return None
-    return _chosen_template(read_json(settings).get("chat_template"))
+    return next(iter(_chat_templates(folder).values()), None)
+
+
+def _chat_templates(folder: Path) -> dict[str, str]:
+    """Chat templates of a folder by the file that holds them; transformers takes the first."""
+    found = {}
+    separate = folder / "chat_template.jinja"
+    if separate.is_file():
+        found[separate.name] = separate.read_text("utf-8")
+    for name in ("tokenizer_config.json", _OF_PROCESSORS):
+        settings = folder / name
+        if settings.is_file():
+            template = _chosen_template(read_json(settings).get("chat_template"))
+            if template is not None:
+                found[name] = template
+    return found
 
 
 def base_named_otherwise(folder: str | Path, names: Iterable[str]) -> str | None:

@@ -24,6 +24,7 @@ from transformers import (
     set_seed,
 )
 
+from sft_interactions.files import link
 from sft_interactions.models.adapters import targets_ends, untie_if
 from sft_interactions.models.examples import Example, ResponseCollator
 from sft_interactions.models.loading import load_base, multiply_head_once
@@ -194,7 +195,7 @@ def finetune(
         temporary = checkpoints_dir / f".step-{step}.partial"
         shutil.rmtree(temporary, ignore_errors=True)
         if is_full and step == 0:
-            target.symlink_to(os.path.relpath(model_dir, checkpoints_dir), target_is_directory=True)
+            link(target, os.path.relpath(model_dir, checkpoints_dir))
             return
         if is_full:
             model.save_pretrained(str(temporary))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sft_interactions.files import content_digest
 from sft_interactions.models.adapters import adds_nothing, names_of
@@ -21,6 +21,7 @@ from sft_interactions.models.checkpoint_files import (
 )
 from sft_interactions.models.loading import check_fit
 from sft_interactions.models.templates import make_frame
+from sft_interactions.models.tokenizing import load_tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -112,7 +113,7 @@ def _check_tokens(folder: Path, model_dir: Path, template: str) -> None:
     if not own or content_digest(own) == content_digest(other):
         return
     try:
-        tokenizers = [AutoTokenizer.from_pretrained(place) for place in (folder, model_dir)]
+        tokenizers = [load_tokenizer(place) for place in (folder, model_dir)]
     except Exception as error:  # what fails depends on the tokenizer
         raise ValueError(
             f"{own[0]}: transformers cannot load this tokenizer; remove it, if the checkpoint was trained "

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from sft_interactions.data.sources import Source, download_hub_model
+from sft_interactions.files import link
 from sft_interactions.models.checkpoint_files import (
     check_model,
     check_own_tokenizer,
@@ -32,6 +33,7 @@ from sft_interactions.models.checkpoint_files import (
 )
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
+from sft_interactions.models.tokenizing import load_tokenizer
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -103,7 +105,7 @@ def _check_folder(origin: Path, name: str) -> None:
 
 def _link_folder(origin: Path, folder: Path) -> None:
     for file in files_of(origin):
-        (folder / file.name).symlink_to(file.resolve())
+        link(folder / file.name, file.resolve())
 
 
 def _is_multimodal(origin: Path) -> bool:
@@ -114,7 +116,7 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
     """Save the language model inside a model for images and text, which is what SFT on text is about."""
     try:
         model = load_strictly(origin, dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(origin)
+        tokenizer = load_tokenizer(origin)
         language_model = model.base_model.get_submodule("language_model")
         weights = {f"model.{key}": value for key, value in language_model.state_dict().items()}
         weights["lm_head.weight"] = output_head(model).weight
@@ -188,7 +190,7 @@ def _without_storage(config: PreTrainedConfig, **options: torch.dtype) -> PreTra
 def _verify(folder: Path, name: str, source: Source) -> None:
     try:
         config = AutoConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
             f"models.{name}: transformers cannot load config and tokenizer of {source}; put "

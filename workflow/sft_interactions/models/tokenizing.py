@@ -1,15 +1,18 @@
-"""Tokens of texts in which the names of special tokens are text, or tokens, by who wrote them.
+"""Tokenizers, and tokens of texts in which names of special tokens are text, or tokens, by who wrote them.
 
 Imports transformers only.
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _SEPARATOR = "\ue000SEPARATOR\ue001"  # a token that no text has, which begins a stretch of text
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -17,6 +20,41 @@ _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 Offsets = list[tuple[int, int]]
 Parts = Sequence[tuple[str, bool]]
 """Pieces of a text, each with whether it is a user's."""
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, which cuts texts as its ``tokenizer.json`` says.
+
+    Of that file transformers takes for some classes and model types the vocabulary alone, and cuts texts by
+    rules of its own: digits that the file sets apart are joined, for one.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    file = Path(folder) / "tokenizer.json"
+    if not file.is_file() or not tokenizer.is_fast:
+        return tokenizer
+    written = json.loads(file.read_text("utf-8"))
+    if _rules(json.loads(tokenizer.backend_tokenizer.to_str())) == _rules(written):
+        return tokenizer
+    logging.getLogger(__name__).warning(
+        "%s: transformers would cut texts by the rules of %s; they are cut as tokenizer.json says",
+        *(folder, type(tokenizer).__name__),
+    )
+    plain: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
+    # The class may know names of special tokens that the files do not give.
+    vocabulary, names = plain.get_vocab(), tokenizer.special_tokens_map
+    known = {key: name for key, name in names.items() if name in vocabulary}
+    plain.add_special_tokens({**known, **plain.special_tokens_map})
+    return plain
+
+
+def _rules(description: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """How a tokenizer cuts texts, by the content of its file: in one form, and without the vocabulary."""
+    parts = {key: description.get(key) for key in ("normalizer", "pre_tokenizer")}
+    small = {"type": "WordLevel", "vocab": {"": 0}, "unk_token": ""}
+    form = Tokenizer.from_str(json.dumps({**parts, "added_tokens": [], "model": small})).to_str()
+    model = description["model"]
+    options = {key: model[key] for key in model if key not in ("vocab", "merges") and model[key]}
+    return form, options
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, parts: Parts) -> tuple[list[int], Offsets]:
