@@ -61,7 +61,7 @@ def by_sample(frame, column):
 
 SENSITIVITY_JOBS = {
     "own_extraction": ["own"],
-    "reading": ["reading-certain", "reading-joint"],
+    "reading": ["reading-canonical", "reading-certain"],
     "extraction": ["noise-ratio-0.02", "tie-break-hash-1", "mask-embedding-zero"],
 }
 SIZE = pl.col("effect").abs().sum()
@@ -91,9 +91,6 @@ def test_every_table_has_its_columns_and_metadata(results):
             folder / "stability.parquet": (tables.STABILITY, "stability"),
             folder / "metrics.parquet": (tables.METRICS, "metrics"),
             folder / "sensitivity.parquet": (tables.SENSITIVITY, "sensitivity"),
-            folder / "joint.parquet": (tables.JOINT, "joint"),
-            folder / "joint_change.parquet": (tables.JOINT_CHANGE, "joint"),
-            folder / "readings.parquet": (tables.READINGS, "readings"),
             folder / "unchanged_interactions.parquet": (
                 tables.UNCHANGED_INTERACTIONS,
                 "stability",
@@ -119,6 +116,7 @@ def test_every_table_has_its_columns_and_metadata(results):
                 stem.with_suffix(".parquet"): (tables.INTERACTIONS, "interactions"),
                 stem.with_suffix(".solve.parquet"): (tables.SOLVE, "interactions"),
                 folder / "ranges" / f"step-{step}.parquet": (tables.RANGES, "ranges"),
+                folder / "joint" / f"step-{step}.parquet": (tables.INTERACTIONS, "joint_of_step"),
             }
     assert set(results.rglob("*.parquet")) == set(expected)
     hashes = set()
@@ -656,7 +654,7 @@ def test_the_number_of_threads_changes_nothing(own_study):
             "unchanged_interactions.solve.parquet",
         ],
         "readings": ["readings.parquet"],
-        "sensitivity_of_reading": ["sensitivity/reading-joint.parquet"],
+        "sensitivity_of_reading": ["sensitivity/reading-certain.parquet"],
         "sensitivity_of_extraction": ["sensitivity/tie-break-hash-1.parquet"],
     }
     paths = [run / name for names in made.values() for name in names]
