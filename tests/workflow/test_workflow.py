@@ -61,7 +61,7 @@ def by_sample(frame, column):
 
 SENSITIVITY_JOBS = {
     "own_extraction": ["own"],
-    "reading": ["reading-canonical", "reading-certain"],
+    "reading": ["reading-single", "reading-certain"],
     "extraction": ["noise-ratio-0.02", "tie-break-hash-1", "mask-embedding-zero"],
 }
 SIZE = pl.col("effect").abs().sum()
@@ -327,7 +327,7 @@ def test_other_readings_are_as_sparse_and_change_less(results, run):
     readings = read(folder / "readings.parquet", tables.READINGS)
     metrics = read(folder / "metrics.parquet", tables.METRICS)
     n_samples = CONFIG["datasets"]["lines"]["analysis"]
-    for name in ("certain", "joint"):
+    for name in ("certain", "single"):
         counts = metrics.filter(metric=f"count_{name}")
         assert len(counts) == 3 * len(steps) - 2
         for step, label, value in counts.select("step", "class", "value").rows():
