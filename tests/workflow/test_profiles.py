@@ -108,5 +108,5 @@ def test_a_large_study_is_submitted_in_few_pieces():
     # finetune, inference, stability, joint and the two readings of the sensitivity; and the models
     long_jobs = n_runs * (1 + n_steps + 2 + 2) + 5
     assert len(alone) == long_jobs
-    assert len(groups) <= 3 * n_runs + 5
+    assert len(groups) <= 4 * n_runs + 5
     assert jobs > 1.8 * (len(alone) + len(groups))
