@@ -31,7 +31,7 @@ from sft_interactions.figures.style import (
 )
 
 # All lengths in inches.
-HEADER, FOOTER = 0.24, 0.28
+HEADER, FOOTER = 0.4, 0.28
 BLOCK = 4.14
 ROW, ROW_GAP = 0.64, 0.09
 ROWS_TOP = 0.37  # from the top of a block to its first row
@@ -66,7 +66,7 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
         loc="upper center",
         bbox_to_anchor=(0.5, 1 - 0.02 / height),
-        ncols=5,
+        ncols=3,
         columnspacing=1.2,
         handlelength=3.2,
         handletextpad=0.5,
