@@ -53,6 +53,9 @@ with progress_bar(snakemake, total, "extraction") as bar, Workers(snakemake.thre
         draws=settings["draws"],
         **common,
     )
+    classes = unchanged_run.classify(
+        salience, params.optima["reading"], params.optima["l1_tolerance"]
+    )
 tables.write(measured, snakemake.output.stability, tables.STABILITY, **provenance)
 interactions, solve = unchanged_run.to_tables()
 tables.write(
@@ -67,8 +70,6 @@ paths = snakemake.input.reference
 reference = read_salient(*paths, salience) if paths else None
 unchanged = [
     add_generalizability(rows, reference, params.n_players).with_columns(draw=pl.lit(draw))
-    for draw, rows in enumerate(
-        unchanged_run.classify(salience, params.optima["reading"], params.optima["l1_tolerance"])
-    )
+    for draw, rows in enumerate(classes)
 ]
 tables.write(pl.concat(unchanged), snakemake.output.unchanged, tables.UNCHANGED, **provenance)
