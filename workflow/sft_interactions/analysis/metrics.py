@@ -122,7 +122,7 @@ def compute_metrics(
     - ``churn_floor``, ``gamma_churn_floor``, ``rho_churn_floor``: what count, gamma and rho would be if
       nothing but noise had changed since the first checkpoint; means over draws and samples.
 
-    - ``count_certain``, ``count_joint`` and so on, for the metrics of :data:`READ`: the same under another
+    - ``count_certain``, ``count_joint`` and so on, for the metrics of ``READ``: the same under another
       reading of the tables, see :mod:`~sft_interactions.analysis.readings`.
 
     Emerged and removed do not apply to the first checkpoint; their values there are null.

@@ -80,7 +80,7 @@ class RunReader:
         """Salient interactions of every checkpoint.
 
         Args:
-            reading: one of :data:`~sft_interactions.analysis.choices.READINGS`.
+            reading: one of ``choices.READINGS``.
             salience: rule and threshold.
 
         Returns:

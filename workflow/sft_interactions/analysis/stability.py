@@ -375,7 +375,7 @@ class UnchangedRun:
 
         Args:
             salience: rule and threshold.
-            reading: one of :data:`~sft_interactions.analysis.readings.READINGS`.
+            reading: one of ``choices.READINGS``.
             tolerance: see :func:`~sft_interactions.analysis.readings.RunReader`.
         """
 
