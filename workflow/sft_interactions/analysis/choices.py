@@ -36,7 +36,7 @@ class Choice:
         reference_model: ``before SFT``, or ``tuned``, at its last checkpoint.
         mask_embedding: embedding of a masked word, see
             :func:`~sft_interactions.masking.mask_embedding.make_mask_embedding`.
-        reading: one of :data:`READINGS`.
+        reading: one of ``READINGS``.
     """
 
     salience: "Salience"

@@ -37,7 +37,7 @@ def add_ranges(
             interactions are null.
         tolerance: see :func:`~sft_interactions.extraction.ranges.effect_ranges`.
         progress: called with the number of samples that have just been solved.
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Returns:
         The rows with the columns effect_low, effect_high (log-odds) and sign_certain.

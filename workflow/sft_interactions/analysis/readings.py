@@ -60,7 +60,7 @@ class RunReader:
         solved: step to what :func:`~sft_interactions.extraction.program.extract` gives for it.
         samples: (B,) sample ids.
         tolerance: by what relative part the L1 norm of an optimum may exceed the least one.
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
     """
 
     def __init__(

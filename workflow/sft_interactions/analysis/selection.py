@@ -77,7 +77,7 @@ class Selector:
         salience: what counts as salient in each; ``stable`` counts as the rule that it starts from.
         seed: seed of the noise.
         noise_scale: see :func:`~sft_interactions.extraction.program.noise_bounds`.
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
     """
 
     selection: Selection

@@ -144,7 +144,7 @@ def extract_run(
         selection: perturbed extractions, for a choice with the salience rule ``stable``.
         progress: called with the number of extractions that have just been made, of
             :func:`count_extractions`; the perturbed ones are not counted.
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Raises:
         ValueError: the choice has the salience rule ``stable`` and there is no ``selection``, or an

@@ -202,7 +202,7 @@ def measure(
         add_shares: a :class:`~sft_interactions.analysis.selection.Selector`, if salience needs shares.
         progress: called with the number of extractions that have just been made, of
             samples · checkpoints · (1 + perturbations).
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Returns:
         Rows (sample_id, step, perturbation, jaccard, sign_agreement, rel_l1_distance); the last is
@@ -280,7 +280,7 @@ class UnchangedRun:
         solved: what :meth:`to_tables` gave for the same run, so that nothing is extracted.
         progress: called with the number of extractions that have just been made, of
             samples · (1 + draws · (checkpoints − 1)).
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Raises:
         ValueError: ``solved`` is of other draws, checkpoints, samples or log-odds.

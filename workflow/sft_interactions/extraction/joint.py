@@ -63,7 +63,7 @@ def extract_joint(
         tolerance: by what part Σ|I| + |J| of a checkpoint may exceed that of its given solution.
         tie_break: whose weights l1 has.
         progress: called with the number of samples that have just been solved.
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Raises:
         ValueError: there are no checkpoints, they differ in their shapes, or a negative tolerance.

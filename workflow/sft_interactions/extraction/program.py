@@ -167,7 +167,7 @@ def extract(
             From n = 13 on the gap that is reached may be larger: see `l1_lower_bound`.
         solver: "interior-point" (ours), or "simplex" or "ipm" of HiGHS.
         progress: called with the number of problems that have just been solved.
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Returns:
         The solutions, in the order of the rows of v.

@@ -49,7 +49,7 @@ def effect_ranges(
         wanted: bool (B, 2, 2^n), the effects to bound, AND then OR.
         tolerance: relative, of the L1 norm; at least 0.
         progress: called with the number of problems that have just been solved.
-        mapped: shares the work out, see :mod:`sft_interactions.parallel`.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Raises:
         ValueError: shapes do not agree, or a negative tolerance.
