@@ -332,6 +332,14 @@ def test_what_a_run_lacks_is_named(values):
         vary_findings(replace(run, checkpoints=fewer), {"a": OWN}, **TESTED)
 
 
+@pytest.mark.parametrize("reading", ["single", "joint"])
+def test_a_run_without_a_reference_model(values, reading):
+    own = replace(OWN, reading=reading)
+    run = extract_run(own, values, {}, SAMPLES, stability=FLOOR, seed=0)
+    assert run.references == {}
+    assert sorted(run.checkpoints) == sorted(values)
+
+
 @pytest.mark.slow
 def test_a_study_that_reads_its_checkpoints_together_does_so_under_every_choice(values):
     own = replace(OWN, reading="joint", noise_ratio=0.1, tie_break="high_order")

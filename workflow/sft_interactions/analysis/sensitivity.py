@@ -158,6 +158,8 @@ def extract_run(
     def extracted(
         run: str, of_steps: Mapping[int, NDArray[np.float64]], measured: Mapping[int, float] | None
     ) -> dict[int, Checkpoint]:
+        if not of_steps:
+            return {}
         solved = {
             step: extract(
                 v,
