@@ -1,7 +1,6 @@
 """Parts of a batch in several processes."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parts_of_work import fail_at_three, kill_itself, own_process, square, threads
 
 from sft_interactions.extraction import extract
 from sft_interactions.extraction.joint import extract_joint
@@ -16,20 +16,6 @@ from sft_interactions.extraction.ranges import effect_ranges
 from sft_interactions.parallel import Workers, in_turn
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
-
-
-def square(number):
-    return number * number
-
-
-def fail_at_three(number):
-    if number == 3:
-        raise ValueError(f"part {number}: not this one")
-    return number
-
-
-def kill_itself(number):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +26,16 @@ def two():
 
 def test_one_process_is_this_one():
     with Workers(1) as workers:
-        assert set(workers.map(_own_process, range(3))) == {os.getpid()}
+        assert set(workers.map(own_process, range(3))) == {os.getpid()}
     assert list(in_turn(square, range(4))) == [0, 1, 4, 9]
     with pytest.raises(ValueError, match="workers: 0 processes; ask for at least one"):
         Workers(0)
 
 
-def _own_process(_):
-    return os.getpid()
-
-
 @pytest.mark.slow
 def test_results_come_in_the_order_of_the_parts(two):
     assert list(two.map(square, range(50))) == [number**2 for number in range(50)]
-    assert os.getpid() not in set(two.map(_own_process, range(4)))
-
-
-def _threads(_):
-    return os.environ["OMP_NUM_THREADS"], os.environ["POLARS_MAX_THREADS"]
+    assert os.getpid() not in set(two.map(own_process, range(4)))
 
 
 @pytest.mark.slow
@@ -65,7 +43,7 @@ def test_a_process_has_one_thread_and_the_others_keep_theirs(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
     with Workers(2) as workers:
-        assert set(workers.map(_threads, range(3))) == {("1", "1")}
+        assert set(workers.map(threads, range(3))) == {("1", "1")}
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "POLARS_MAX_THREADS" not in os.environ
 
