@@ -46,11 +46,6 @@ def load(n: int) -> NDArray[np.float64]:
     return v
 
 
-def effects_of(solved: Extraction) -> NDArray[np.float64]:
-    """float64 (B, 2, 2^n)."""
-    return np.stack([solved.and_effects, solved.or_effects], axis=1)
-
-
 def block(
     v: NDArray[np.float64], bound: float, norm: float
 ) -> tuple[sp.csc_array[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -96,7 +91,7 @@ def compare_ranges(n: int, n_tables: int, n_cold: int) -> dict[str, Any]:
     """Times of the ranges of some tables, and how far the two ways differ."""
     v = load(n)[:n_tables]
     solved = extract(v)
-    effects = effects_of(solved)
+    effects = solved.effects
     wanted = np.abs(effects) >= TAU * np.abs(effects).max(axis=(1, 2), keepdims=True)
     start = time.process_time()
     found = effect_ranges(v, solved, wanted, tolerance=TOLERANCE)

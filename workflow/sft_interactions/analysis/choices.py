@@ -6,7 +6,7 @@ the standard library.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sft_interactions.analysis.salience import Salience
@@ -79,22 +79,17 @@ def choices(
         if (rule["rule"], rule["threshold"]) != (own.salience["rule"], own.salience["threshold"]):
             name = f"salience: {rule['rule']} {_shown(rule['threshold'])}"
             found[name] = replace(own, salience=rule)
-    for ratio in noise_ratios:
-        if ratio != own.noise_ratio:
-            found[f"noise bound ζ: {_shown(ratio)}"] = replace(own, noise_ratio=ratio)
-    for scale in noise_scales:
-        if scale != own.noise_scale:
-            found[f"noise scale: {scale}"] = replace(own, noise_scale=scale)
-    for tie_break in tie_breaks:
-        if tie_break != own.tie_break:
-            found[f"tie-break: {tie_break}"] = replace(own, tie_break=tie_break)
-    if has_readings:
-        for reading in READINGS:
-            if reading != own.reading:
-                found[f"reading: {reading}"] = replace(own, reading=reading)
-    for mask_embedding in mask_embeddings:
-        if mask_embedding != own.mask_embedding:
-            found[f"mask embedding: {mask_embedding}"] = replace(own, mask_embedding=mask_embedding)
+    varied: list[tuple[str, str, Sequence[Any]]] = [
+        ("noise bound ζ", "noise_ratio", noise_ratios),
+        ("noise scale", "noise_scale", noise_scales),
+        ("tie-break", "tie_break", tie_breaks),
+        ("reading", "reading", READINGS if has_readings else ()),
+        ("mask embedding", "mask_embedding", mask_embeddings),
+    ]
+    for label, setting, values in varied:
+        for value in values:
+            if value != getattr(own, setting):
+                found[f"{label}: {_shown(value)}"] = replace(own, **{setting: value})
     found["removed effect: last present"] = replace(own, removed_effect="last_present")
     if has_reference:
         found["γ: by count"] = replace(own, gamma="gamma_by_count")

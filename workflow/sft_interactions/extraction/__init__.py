@@ -23,6 +23,9 @@ Modules, each of which imports only from those above it:
     iteration     the interior point
     highs         the same program by HiGHS
     program       `extract`: checks, scaling, choice of the solver, retries
+    optima        the set of all optima of a table
+    ranges        how far an effect can move among them
+    joint         the optima of several checkpoints that change least
     interactions  tables of interactions
 
 Of a subset of n players bit k of its mask says whether player k is in it. Arrays of effects have

@@ -150,6 +150,7 @@ class Walk:
         no_cost = np.zeros(matrix.shape[1])
         _pass(self._solver, _program(matrix, rows, column_lower, no_cost))
         self._matrix, self._rows, self._free = matrix, rows, np.isneginf(column_lower)
+        self._dual = np.zeros(matrix.shape[0])
         if basic.sum() + (row_side == 0).sum() != matrix.shape[0]:
             return
         status = highspy.HighsBasisStatus
@@ -171,8 +172,11 @@ class Walk:
         status = self._solver.getModelStatus()
         if status != highspy.HighsModelStatus.kOptimal:
             raise RuntimeError(f"HiGHS ends with {status}")
+        # Before the objective is taken back, which need not leave the solution as it is.
+        solution = self._solver.getSolution()
+        x, self._dual = np.asarray(solution.col_value), np.asarray(solution.row_dual)
         self._solver.changeColsCost(len(columns), columns.astype(np.int32), np.zeros(len(columns)))
-        return np.asarray(self._solver.getSolution().col_value)
+        return x
 
     def lower_bound(self, cost: NDArray[np.float64], column_upper: NDArray[np.float64]) -> float:
         """A bound of cost·x from the duals of the last solve, valid whatever their origin.
@@ -181,7 +185,7 @@ class Walk:
             cost: (k,), the objective.
             column_upper: (k,) what |x| does not exceed.
         """
-        y = np.asarray(self._solver.getSolution().row_dual)
+        y = self._dual
         least, largest = self._rows
         # A dual of a side that does not exist is rounding.
         y = np.where((y > 0) & np.isneginf(least) | (y < 0) & np.isposinf(largest), 0.0, y)

@@ -34,7 +34,7 @@ class JointExtraction:
 
     Attributes:
         checkpoints: the T solutions, of B problems each. Their l1, which is not the objective here, has
-            the weights of a tie-break; l1_lower_bound is that of the given solutions.
+            the weights of the canonical tie-break; l1_lower_bound is that of the given solutions.
         change: float64 (B,) Σ_t |x_t − x_{t−1}|₁.
         change_lower_bound: float64 (B,) certified lower bound of it (a dual point).
         given_change: float64 (B,) the same sum of the solutions that were given.
@@ -51,7 +51,6 @@ def extract_joint(
     solved: Sequence[Extraction],
     *,
     tolerance: float = 1e-6,
-    tie_break: str = "canonical",
     progress: Callable[[int], None] = lambda _: None,
     mapped: Mapped = in_turn,
 ) -> JointExtraction:
@@ -61,7 +60,6 @@ def extract_joint(
         values: T arrays (B, 2^n) of log-odds of the same samples, in the order of the checkpoints.
         solved: what `extract` gives for each.
         tolerance: by what part Σ|I| + |J| of a checkpoint may exceed that of its given solution.
-        tie_break: whose weights l1 has.
         progress: called with the number of samples that have just been solved.
         mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
@@ -77,8 +75,8 @@ def extract_joint(
         )
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be finite and not negative: {tolerance}")
-    effects = np.stack([_effects(one) for one in solved])
-    constants = np.stack([_constants(one) for one in solved])
+    effects = np.stack([one.effects for one in solved])
+    constants = np.stack([one.constant for one in solved])
     given_change = _change(effects)
     lower = np.zeros(len(given_change))
     parts = [
@@ -93,20 +91,10 @@ def extract_joint(
         effects[:, i], constants[:, i], lower[i] = found
         progress(1)
     checkpoints = [
-        _measured(v, one, effects[t], constants[t], tie_break)
+        _measured(v, one, effects[t], constants[t])
         for t, (v, one) in enumerate(zip(values, solved, strict=True))
     ]
     return JointExtraction(checkpoints, _change(effects), np.maximum(lower, 0.0), given_change)
-
-
-def _effects(solved: Extraction) -> NDArray[np.float64]:
-    """float64 (B, 2, 2^n), I and J."""
-    return np.stack([solved.and_effects, solved.or_effects], axis=1)
-
-
-def _constants(solved: Extraction) -> NDArray[np.float64]:
-    """float64 (B,), c = b + ΣJ."""
-    return np.asarray(solved.bias + solved.or_effects.sum(axis=1))
 
 
 def _change(effects: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -205,8 +193,8 @@ class _Sample(NamedTuple):
 
 def _solve_sample(sample: _Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Effects (T, 2, 2^n) and constants (T,) of the solution, and a lower bound of its change."""
-    effects = np.concatenate([_effects(one) for one in sample.solved])
-    constants = np.concatenate([_constants(one) for one in sample.solved])
+    effects = np.concatenate([one.effects for one in sample.solved])
+    constants = np.concatenate([one.constant for one in sample.solved])
     sets = [
         next(optimal_sets(v[None], one, sample.tolerance))
         for v, one in zip(sample.v, sample.solved, strict=True)
@@ -246,11 +234,10 @@ def _measured(
     given: Extraction,
     effects: NDArray[np.float64],
     constants: NDArray[np.float64],
-    tie_break: str,
 ) -> Extraction:
     """The solutions of one checkpoint, (B, 2, 2^n), with their norms and residuals."""
     size = np.abs(effects)
-    weights = np.stack(tie_break_weights(n_players(v.shape[1]), tie_break))
+    weights = np.stack(tie_break_weights(n_players(v.shape[1]), "canonical"))
     bias = constants - effects[:, 1].sum(axis=1)
     residual = reconstruct(bias, effects[:, 0], effects[:, 1]) - v
     return replace(

@@ -115,10 +115,10 @@ def optimal_sets(
     """
     unit = np.where(np.ptp(v, axis=1) > 0, np.ptp(v, axis=1), 1.0)
     centre = v.mean(axis=1)
-    effects = np.stack([solved.and_effects, solved.or_effects], axis=1)
+    effects = solved.effects
     scaled = (v - centre[:, None]) / unit[:, None]
     bound = solved.noise_bound / unit
-    constant = (solved.bias + solved.or_effects.sum(axis=1) - centre) / unit
+    constant = (solved.constant - centre) / unit
     weights = np.ones(effects.shape[1:])
     step = part_size(v.shape[1])
     for start in range(0, len(v), step):

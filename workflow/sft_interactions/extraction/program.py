@@ -67,6 +67,16 @@ class Extraction:
     max_residual: NDArray[np.float64]
     iterations: NDArray[np.int64]
 
+    @property
+    def effects(self) -> NDArray[np.float64]:
+        """float64 (B, 2, 2^n), I and J."""
+        return np.stack([self.and_effects, self.or_effects], axis=1)
+
+    @property
+    def constant(self) -> NDArray[np.float64]:
+        """float64 (B,), c = b + ΣJ."""
+        return np.asarray(self.bias + self.or_effects.sum(axis=1))
+
     def take(self, rows: slice | NDArray[np.intp]) -> Self:
         """The solutions of some of the problems."""
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))

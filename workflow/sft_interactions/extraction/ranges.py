@@ -56,7 +56,7 @@ def effect_ranges(
         RuntimeError: HiGHS does not solve a program.
     """
     values = np.asarray(v, dtype=np.float64)
-    effects = np.stack([solved.and_effects, solved.or_effects], axis=1)
+    effects = solved.effects
     if wanted.shape != effects.shape or values.shape != solved.and_effects.shape:
         raise ValueError(
             f"v {values.shape}, effects {effects.shape} and wanted {wanted.shape} do not fit together"

@@ -79,8 +79,11 @@ def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -
     values, low, high = values_by_group(run, metric)
     axes.bar(positions, values, 0.62, color=colors, edgecolor="black", linewidth=0.5)
     axes.vlines(positions, low, high, color="black", linewidth=0.7)
-    other = values_by_group(run, f"{metric}_{run.other_reading}")[0]
-    axes.plot(positions + 0.2, other, gid=f"{metric}_{run.other_reading}", **OTHER)
+    other = np.full(len(GROUPS), np.nan)
+    if run.other_reading is not None:
+        name = f"{metric}_{run.other_reading}"
+        other = values_by_group(run, name)[0]
+        axes.plot(positions + 0.2, other, gid=name, **OTHER)
     narrow = width < NARROW
     for position, value, top in zip(positions, values, high, strict=True):
         text = "n/a" if isnan(value) else "" if narrow else _short(value)
