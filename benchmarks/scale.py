@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from sft_interactions import tables  # noqa: E402
+from sft_interactions.analysis.choices import READINGS, SINGLE  # noqa: E402
 from sft_interactions.analysis.dynamics import add_generalizability, classify  # noqa: E402
 from sft_interactions.analysis.salience import read_salient  # noqa: E402
 from sft_interactions.config import resolve  # noqa: E402
@@ -147,6 +148,12 @@ def make_study(folder, n_samples):
     tables.write(
         unchanged, folder / "runs" / run / "unchanged.parquet", tables.UNCHANGED, **PROVENANCE
     )
+    readings = pl.concat(
+        [classes.with_columns(reading=pl.lit(name)) for name in READINGS if name != SINGLE]
+    )
+    tables.write(
+        readings, folder / "runs" / run / "readings.parquet", tables.READINGS, **PROVENANCE
+    )
     training = pl.DataFrame(
         {"step": steps, "train_loss": 1.0, "validation_loss": 1.0, "learning_rate": 0.0}
     )
@@ -163,6 +170,7 @@ def analyse(folder, n_samples):
     study = yaml.safe_load(STUDY.read_text())
     run = next(iter(study["runs"]))
     study["results"] = str(folder)
+    study["optima"] = {"reading": SINGLE}  # the random tables are of checkpoints by themselves
     keep = (run, study["runs"][run]["reference_run"])
     study["runs"] = {name: study["runs"][name] for name in keep}
     del study["runs"][keep[1]]["reference_run"]
