@@ -8,10 +8,12 @@ Needs torch, transformers, peft and numpy, and this checkout. Random-weight mode
 real ones; prompts have 60 tokens, as the tweets of the default study. A part that fails is reported and the
 others go on; a part that no time is left for is left out, and named.
 
-    errors    v of a prefix tree against whole prompts in float32, in float32, TF32 and bfloat16
+    errors    v of a prefix tree in float32, TF32 and bfloat16, and of whole prompts in float32, against
+              whole prompts in float64; whether a second evaluation gives the same bits
     speed     prompts a minute at n = 10, times the floor, memory, with the fastest batch of those tried.
-              The floor is the time of the bare matrix products in the shapes of the forward passes
-    training  LoRA steps a second, batch 8
+              The floor is the time of the bare matrix products in the shapes of the forward passes.
+              And the time of a tree whose levels decide on one player each
+    training  LoRA steps a second, batch 8; whether a second run gives the same losses
     sharing   two jobs on one device at once, and a third that is refused
     memory    out of memory on purpose: the batch is halved, and v stays what it was
 """
@@ -28,13 +30,19 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+
+# cuBLAS reads it when it starts; the study's jobs set it too.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from inference import Forwarded, Timer, bare_products, memory, random_prompt, reset_peak_memory
+from sft_interactions.masking import prefix_tree
 from sft_interactions.masking.devices import allow_tf32, pick_device, use_reproducible_float32
 from sft_interactions.masking.log_odds import masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
@@ -169,7 +177,7 @@ def evaluate(model, dtype, n, batch, method="prefix_tree"):
 
 
 def measure_errors(plan, clock, options):
-    """Rows of |Δv| against whole prompts in float32 on the same device."""
+    """Rows of |Δv| against whole prompts in float64 on the same device, and whether v repeats."""
     n = min(plan.players, 8)
     models = {
         f"{plan.smallest}, random weights": lambda: random_model(
@@ -178,20 +186,33 @@ def measure_errors(plan, clock, options):
     }
     if options.model:
         models[Path(options.model).name] = lambda: load_checkpoint(options.model, None, plan.device)
+    ways = [("whole prompts", "float32"), *(("prefix tree", dtype) for dtype in plan.dtypes)]
     rows = []
     for name, load in models.items():
+        exact = load().double()
+        exact.get_output_embeddings()._forward_pre_hooks.clear()  # they make its inputs float32
+        reference = evaluate(
+            exact, "float64", n, BatchSize.of_device(plan.device), "full_length"
+        ).astype(float)
+        del exact
         model = load()
-        reference = evaluate(model, "float32", n, BatchSize.of_device(plan.device), "full_length")
-        for dtype in plan.dtypes:
-            values = evaluate(in_dtype(model, dtype), dtype, n, BatchSize.of_device(plan.device))
-            error = np.abs(values.astype(float) - reference)
+        for way, dtype in ways:
+            method = "full_length" if way == "whole prompts" else "prefix_tree"
+            converted = in_dtype(model, dtype)
+            values, again = (
+                evaluate(converted, dtype, n, BatchSize.of_device(plan.device), method)
+                for _ in range(2)
+            )
+            error = np.abs(values - reference)
             rows.append(
                 {
                     "model": name,
+                    "way": way,
                     "dtype": dtype,
                     "max_error": float(error.max()),
                     "rms_error": float(np.sqrt(np.mean(error**2))),
                     "range_of_v": float(np.ptp(reference)),
+                    "repeats_to_the_bit": bool(np.array_equal(values, again)),
                 }
             )
     return rows
@@ -219,30 +240,33 @@ def measure_speed(plan, clock, options):
 def speed_of(plan, model, dtype):
     timer = Timer(plan, plan.device)
     room = BatchSize.of_device(plan.device).memory
-    seconds = {}
-    few = max(2, plan.players - 2)
+    measured = {}
     for tokens in plan.batches:
-        evaluate(model, dtype, few, BatchSize(tokens, room))  # kernels are chosen at the first call
+        evaluate(model, dtype, plan.players, BatchSize(tokens, room))  # kernels are chosen now
+        reset_peak_memory(plan.device)
+        before = memory(plan.device, "VmRSS")
         with timer:
-            evaluate(model, dtype, few, BatchSize(tokens, room))
-        seconds[tokens] = timer.seconds
-    best = min(seconds, key=seconds.get)
-    reset_peak_memory(plan.device)
-    before = memory(plan.device, "VmRSS")
-    with timer:
+            evaluate(model, dtype, plan.players, BatchSize(tokens, room))
+        measured[tokens] = timer.seconds, memory(plan.device, "VmHWM") - before
+    best = min(measured, key=lambda tokens: measured[tokens][0])
+    taken, peak = measured[best]
+    with patch.object(prefix_tree, "launch_tokens", lambda model: 0.0):
         evaluate(model, dtype, plan.players, BatchSize(best, room))
-    taken = timer.seconds
-    peak = memory(plan.device, "VmHWM") - before
+        with timer:
+            evaluate(model, dtype, plan.players, BatchSize(best, room))
+    one_player = timer.seconds
     forwarded = Forwarded(model)
     evaluate(model, dtype, plan.players, BatchSize(best, room))
     forwarded.remove()
     allow_tf32(dtype == "tf32")
-    floor = min(bare_products(model, forwarded, timer) for _ in range(2))
+    floor = min(bare_products(model, forwarded, timer) for _ in range(3))
     allow_tf32(False)
     return {
         "players": plan.players,
         "batch_tokens": best,
         "seconds": taken,
+        "seconds_of_batches": {tokens: seconds for tokens, (seconds, _) in measured.items()},
+        "seconds_with_levels_of_one_player": one_player,
         "prompts_per_minute": 60 / taken,
         "times_the_floor": taken / floor,
         "memory_mib": peak,
@@ -250,31 +274,43 @@ def speed_of(plan, model, dtype):
 
 
 def measure_training(plan, clock, options):
+    """One row: LoRA steps a second, and whether a second run with the same seed has the same losses."""
     rng = np.random.default_rng(0)
     shape = plan.shapes[plan.smallest]
     examples = [
         {"prompt_ids": rng.integers(4, shape["vocab_size"], 60).tolist(), "response_ids": [5, 6]}
         for _ in range(64)
     ]
-    times = []
+    times, losses = [], []
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(shape, torch.device("cpu"))
         model.save_pretrained(folder)
         settings = {**FINETUNE, "steps": plan.steps, "checkpoints": [0, plan.steps]}
-        finetune(
-            folder,
-            examples,
-            examples[:8],
-            settings,
-            Path(folder) / "checkpoints",
-            pad_id=0,
-            seed=0,
-            device=plan.device,
-            progress=lambda _: times.append(time.perf_counter()),
-        )
+        for number in range(2):
+            times.append([])
+            rows = finetune(
+                folder,
+                examples,
+                examples[:8],
+                settings,
+                Path(folder) / f"checkpoints-{number}",
+                pad_id=0,
+                seed=0,
+                device=plan.device,
+                progress=lambda _: times[-1].append(time.perf_counter()),
+            )
+            losses.append([(row["train_loss"], row["validation_loss"]) for row in rows])
+    times = times[-1]
     first = len(times) // 4  # the first steps choose kernels
     rate = (len(times) - 1 - first) / (times[-1] - times[first])
-    return [{"model": plan.smallest, "batch_size": 8, "steps_per_second": rate}]
+    return [
+        {
+            "model": plan.smallest,
+            "batch_size": 8,
+            "steps_per_second": rate,
+            "repeats_to_the_bit": losses[0] == losses[1],
+        }
+    ]
 
 
 def measure_sharing(plan, clock, options):
@@ -286,21 +322,18 @@ def measure_sharing(plan, clock, options):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": names}
     command = [sys.executable, __file__, "--job", "--device", plan.device.type]
     command += ["--tiny"] if plan.tiny else []
+    free(plan.device)
+    (alone,) = run_jobs([start_job(command, environment)])
     jobs = [start_job(command, environment) for _ in range(2)]
-    for job in jobs:
-        job.stdout.readline()  # it has its GPU
     third = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    for job in jobs:
-        job.stdin.close()
-    together = [json.loads(job.stdout.readline()) for job in jobs]
-    for job in jobs:
-        job.wait(timeout=120)
+    together = run_jobs(jobs)
     refusal = third.stderr.strip().splitlines()[-1] if third.stderr.strip() else ""
     return [
         {
             "both_ran": all(job.returncode == 0 for job in jobs),
-            "same_v": together[0]["v"] == together[1]["v"],
-            "seconds_each": [job["seconds"] for job in together],
+            "same_v": alone["v"] == together[0]["v"] == together[1]["v"],
+            "prompts_per_minute_alone": alone["prompts_per_minute"],
+            "prompts_per_minute_each": [job["prompts_per_minute"] for job in together],
             "third_refused": third.returncode != 0 and "claimed by other jobs" in refusal,
             "message": refusal,
         }
@@ -308,20 +341,42 @@ def measure_sharing(plan, clock, options):
 
 
 def start_job(command, environment):
+    """A job that has its GPU and waits to be told to go on."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+    job = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+    job.stdout.readline()
+    return job
+
+
+def run_jobs(jobs):
+    """Let jobs load their models, then evaluate at the same time; what they found."""
+    for message in ("load", "evaluate"):
+        for job in jobs:
+            job.stdin.write(f"{message}\n")
+            job.stdin.flush()
+        answers = [job.stdout.readline() for job in jobs]
+    for job in jobs:
+        job.stdin.close()
+        job.wait(timeout=120)
+    return [json.loads(answer) for answer in answers]
 
 
 def be_a_job(plan):
-    """Take a GPU, say so, wait to be told, evaluate a prompt."""
+    """Take a GPU and say so; load a model when told to; evaluate prompts when told to."""
     device = pick_device("auto" if plan.device.type == "cpu" else "cuda")
-    print("ready", flush=True)
-    sys.stdin.read()
+    print("has its device", flush=True)
+    sys.stdin.readline()
     use_reproducible_float32(1)
     model = random_model(plan.shapes[plan.smallest], device)
+    evaluate(model, "float32", plan.players, BatchSize.of_device(device))
+    print("has its model", flush=True)
+    sys.stdin.readline()
+    prompts = 2 if plan.tiny else 8
     start = time.perf_counter()
-    values = evaluate(model, "float32", min(plan.players, 8), BatchSize.of_device(device))
-    print(json.dumps({"seconds": time.perf_counter() - start, "v": values.tolist()}), flush=True)
+    for _ in range(prompts):
+        values = evaluate(model, "float32", plan.players, BatchSize.of_device(device))
+    rate = 60 * prompts / (time.perf_counter() - start)
+    print(json.dumps({"prompts_per_minute": rate, "v": values.tolist()}), flush=True)
 
 
 def measure_memory(plan, clock, options):
@@ -348,10 +403,12 @@ def measure_memory(plan, clock, options):
 def exhausted(plan, model):
     """Little memory: a GPU is filled but for 160 MiB; on a CPU larger passes raise the same error."""
     if plan.device.type == "cuda":
+        free(plan.device)  # what earlier evaluations left in torch's cache would be used first
         left = torch.cuda.mem_get_info(plan.device)[0] - 160 * 2**20
         filler = torch.empty(max(0, left), dtype=torch.uint8, device=plan.device)
         yield
         del filler
+        free(plan.device)  # torch keeps it for itself else, and other processes have none
         return
 
     def refuse(_, args, kwargs):
@@ -401,7 +458,7 @@ def main():
         torch.device(options.device),
         options.tiny,
         players=5 if options.tiny else 10,
-        batches=(64, 256) if options.tiny else (4096, 8192, 16384, 32768),
+        batches=(64, 256) if options.tiny else (2048, 4096, 8192, 16384),
         steps=8 if options.tiny else 40,
     )
     if options.job:

@@ -36,7 +36,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from sft_interactions.data.words import find_words  # noqa: E402
 from sft_interactions.masking.devices import (  # noqa: E402
     allow_tf32,
     pick_device,
@@ -54,8 +53,6 @@ from sft_interactions.models.loading import (  # noqa: E402
     multiply_head_once,
 )
 from sft_interactions.models.packed_linear import PackedLinear, pack_linear_layers  # noqa: E402
-from sft_interactions.models.prompts import make_prompt, mask_token_id  # noqa: E402
-from sft_interactions.models.templates import make_frame  # noqa: E402
 
 INSTRUCTION = "Sentiment: positive, negative or neutral?\n{prompt}"
 BATCHES = (8, 16, 32)
@@ -107,6 +104,11 @@ def load_model(name, device):
 
 
 def real_prompt(tokenizer, n, number):
+    # Random prompts, all that gpu.py needs of this file, do without what these import.
+    from sft_interactions.data.words import find_words
+    from sft_interactions.models.prompts import make_prompt, mask_token_id
+    from sft_interactions.models.templates import make_frame
+
     lines = (Path(__file__).with_name("inference_prompts.jsonl")).read_text().splitlines()
     row = json.loads(lines[number])
     template = "chat" if tokenizer.chat_template else "plain"

@@ -1,4 +1,5 @@
 import types
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from transformers import (
     MambaForCausalLM,
 )
 
+from sft_interactions.masking import prefix_tree
 from sft_interactions.masking.prefix_tree import (
     ATTENTION,
     NotBranchableError,
@@ -42,6 +44,72 @@ def test_more_players_than_rows_fit(model):
     np.testing.assert_allclose(tree, whole, atol=ROUNDING)
     assert max(len(rows) for rows in inputs) == 8
     assert sum(rows.shape[0] * rows.shape[1] for rows in inputs) < 0.5 * 64 * len(owners)
+
+
+@pytest.mark.parametrize("launch", [2.0, 40.0, 1e6])
+@pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
+def test_levels_of_several_players_are_the_full_forward(tiny_models, monkeypatch, owners, launch):
+    """As a GPU has them, where launching a forward pass takes as long as many tokens."""
+    model = tiny_models["gemma3"]
+    whole = evaluate(model, owners, [17, 90], method="full_length")
+    monkeypatch.setattr(prefix_tree, "launch_tokens", lambda model: launch)
+    for tokens in (8, 40, 1024):
+        with Seen(model) as inputs:
+            tree = evaluate(model, owners, [17, 90], batch=batch(tokens))
+        np.testing.assert_allclose(tree, whole, atol=ROUNDING)
+    assert len(inputs) == 1 if launch == 1e6 else len(inputs) > 0
+
+
+def test_levels_of_several_players_in_many_passes(model, monkeypatch):
+    owners = [-1, 0, 1, -1, 2, 3, 3, 4, 5, -1]
+    whole = evaluate(model, owners, [17], method="full_length")
+    passes = {}
+    for launch in (0.0, 5.0, 20.0, 1e6):
+        monkeypatch.setattr(prefix_tree, "launch_tokens", lambda model, launch=launch: launch)
+        with Seen(model) as inputs:
+            tree = evaluate(model, owners, [17], batch=batch(64))
+        np.testing.assert_allclose(tree, whole, atol=ROUNDING)
+        passes[launch] = len(inputs)
+    assert sorted(passes.values(), reverse=True) == list(passes.values())
+    assert passes[1e6] < passes[0.0]
+
+
+def cost(levels, launch, batch_tokens):
+    """Token positions of (start, stop, decided) levels, and of the launches of their forward passes."""
+    total = 0.0
+    for start, stop, decided in levels:
+        fitting = 2 ** int(np.log2(max(1, batch_tokens // max(1, stop - start))))
+        rows = min(fitting, max(2, batch_tokens // 4), 2**decided)
+        total += 2**decided * (stop - start + launch / rows)
+    return total
+
+
+def all_levels(cuts, most):
+    """All ways to cut the players into levels, of at most ``most`` children but for the last."""
+    n = len(cuts) - 1
+    for chosen in product([False, True], repeat=n):
+        ends = [*(d for d in range(n) if chosen[d]), n]
+        if all(2**step <= most for step in np.diff([0, *ends])[:-1]):
+            starts = [0, *(cuts[d] for d in ends)]
+            yield [(start, cuts[d], d) for start, d in zip(starts, ends, strict=False)]
+
+
+@pytest.mark.parametrize("batch_tokens", [16, 64, 1024])
+def test_levels_take_the_least_time_of_all_ways_to_cut(batch_tokens):
+    rng = np.random.default_rng(0)
+    for launch in (1.0, 10.0, 60.0, 300.0):
+        cuts = [*np.sort(rng.choice(30, 6, replace=False)).tolist(), 34]
+        found = prefix_tree.segments(cuts, batch_tokens, launch)
+        options = list(all_levels(cuts, max(2, batch_tokens // 4)))
+        assert found in options
+        least = min(cost(levels, launch, batch_tokens) for levels in options)
+        assert cost(found, launch, batch_tokens) == pytest.approx(least)
+
+
+def test_a_level_for_each_player_where_launching_costs_nothing(tiny_models):
+    assert prefix_tree.launch_tokens(tiny_models["llama"]) == 0
+    levels = prefix_tree.segments([2, 3, 7], 64, 0.0)
+    assert levels == [(0, 2, 0), (2, 3, 1), (3, 7, 2)]
 
 
 def test_the_model_is_left_as_it_was(model):

@@ -125,9 +125,11 @@ def masked_log_odds(
     order = torch.arange(2**prompt.n) if masks is None else torch.tensor(list(masks))
     values = torch.empty(len(order), dtype=torch.float32, device=model.device)
 
+    # On a CPU a few rows at a time: copies of a whole batch of logits would leave every cache.
+    few = 16 if model.device.type == "cpu" else 256
+
     def record(places: torch.Tensor, logits: torch.Tensor) -> None:
-        # A few rows at a time: copies of a whole batch of logits would leave every cache.
-        for some, part in zip(torch.split(places, 16), torch.split(logits, 16), strict=True):
+        for some, part in zip(torch.split(places, few), torch.split(logits, few), strict=True):
             scores = log_odds(part, inputs.targets.expand(len(some), -1))
             values[some] = scores.double().sum(-1).float()
         progress(len(places))

@@ -1,9 +1,10 @@
 """All maskings of a prompt as a prefix tree: what maskings share is forwarded once.
 
-The prompt is cut at the first token of each player. A node of depth d is a masking of the first d
-players and holds the tokens up to the next cut; its two children keep and mask player d. A node's
-keys and values are stored once and read by all its descendants, in attention, through transformers'
-``AttentionInterface``; nothing is copied when states branch.
+The prompt is cut at the first token of each player. A level of the tree decides whether the next player,
+or the next few, are kept: a node is a masking of the players so far and holds the tokens up to the next
+cut; its children are the maskings of the next level's players. A node's keys and values are stored once
+and read by all its descendants, in attention, through transformers' ``AttentionInterface``; nothing is
+copied when states branch.
 """
 
 import inspect
@@ -21,6 +22,11 @@ ATTENTION = "prefix_tree"  # our attention function's name among those of transf
 # in smaller passes, which costs little, and fewer states wait for their descendants.
 TOKENS_PER_ROW = 4
 BRANCHABLE_LAYERS = {"full_attention", "sliding_attention"}
+# A GPU waits while a forward pass is launched. In that time, for each layer, it could do about this many
+# multiplications: at a rate of 5e13 operations a second for half a millisecond, and ten times as many
+# where its units for low precision do them (docs/inference.md, measured on an H100). Fixed numbers, since
+# the levels of the tree, and with them the rounding, are not to depend on what else a machine does.
+LAUNCH_PRODUCTS = {False: 1.5e10, True: 1.5e11}
 # Further arguments that layers hand to attention functions, with the value that asks for nothing.
 NEUTRAL_ARGUMENTS = {
     "dropout": 0.0,
@@ -36,11 +42,69 @@ class NotBranchableError(ValueError):
     """The model's attention cannot be evaluated as a prefix tree."""
 
 
+class Segment(NamedTuple):
+    """What a level of the tree forwards: tokens start..stop, under all maskings of some players.
+
+    Attributes:
+        decided: number of players, in the order of the prompt, that a node of the level has decided on.
+    """
+
+    start: int
+    stop: int
+    decided: int
+
+    @property
+    def n_nodes(self) -> int:
+        """Maskings of the players that are decided on."""
+        return 1 << self.decided
+
+
+def segments(
+    cuts: Sequence[int], batch_tokens: int = 1, launch_tokens: float = 0.0
+) -> list[Segment]:
+    """Levels of a tree in which forward passes take the least time.
+
+    A level for every player forwards the fewest tokens, and the most often. Where launching a forward pass
+    takes as long as some tokens do, levels that decide on several players at once can be faster.
+
+    Args:
+        cuts: (n + 1,) places of the players' first tokens, in order, and the length of the prompt.
+        batch_tokens: largest number of token positions of one forward pass, if a row fits in it.
+        launch_tokens: token positions that take as long as the launch of a forward pass. With 0, a level
+            decides on one player.
+
+    Returns:
+        The levels, from the root on; the last has decided on all n players.
+    """
+    n = len(cuts) - 1
+    one_each = [Segment(a, b, d) for d, (a, b) in enumerate(pairwise([0, *cuts]))]
+    if launch_tokens <= 0:
+        return one_each
+    # best[d]: least cost of levels that decide on d players, and the last of them.
+    best: list[tuple[float, Segment]] = []
+    for decided in range(n + 1):
+        options = []
+        for before in range(-1, decided):
+            level = Segment(0 if before < 0 else cuts[before], cuts[decided], decided)
+            children = 1 << (decided - max(0, before))
+            if decided < n and children > _live_rows(batch_tokens):
+                continue
+            rows = min(_rows_of_pass(level, batch_tokens), level.n_nodes)
+            cost = level.n_nodes * (level.stop - level.start + launch_tokens / rows)
+            options.append((cost + (best[before][0] if before >= 0 else 0.0), before, level))
+        cost, _, level = min(options, key=lambda option: option[0])
+        best.append((cost, level))
+    chosen = [best[n][1]]
+    while chosen[0].start > 0:
+        chosen.insert(0, best[cuts.index(chosen[0].start)][1])
+    return chosen
+
+
 class _Level:
     """Keys and values of the live nodes of one depth, layer by layer."""
 
-    def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop = start, stop
+    def __init__(self, segment: Segment) -> None:
+        self.start, self.stop, self.decided = segment
         self.open(0, 0)
 
     def open(self, first: int, rows: int) -> None:
@@ -58,7 +122,8 @@ class _Level:
 class PrefixTree:
     """Depth-first evaluation of all maskings of one prompt.
 
-    The shapes of the forward passes, and with them the rounding, follow from ``batch_tokens`` alone.
+    The shapes of the forward passes, and with them the rounding, follow from ``batch_tokens``, the model,
+    its number format and the kind of its device alone.
 
     Args:
         model: a causal LM of transformers.
@@ -88,9 +153,11 @@ class PrefixTree:
         self.n, self.n_targets, self.batch_tokens = len(first_tokens), n_targets, batch_tokens
         self.order = sorted(range(self.n), key=first_tokens.__getitem__)
         cuts = [*(first_tokens[player] for player in self.order), length]
-        self.levels = [_Level(start, stop) for start, stop in pairwise([0, *cuts])]
+        parts = segments(cuts, batch_tokens, launch_tokens(model))
+        self.levels = [_Level(segment) for segment in parts]
+        self.last = len(parts) - 1
         self.live_rows = _live_rows(batch_tokens)
-        self.batch_rows = _batch_rows(cuts, batch_tokens)
+        self.batch_rows = [_rows_of_pass(segment, batch_tokens) for segment in parts]
         self.done = 0
         self.n_layers = _config(model).num_hidden_layers
 
@@ -106,26 +173,26 @@ class PrefixTree:
         self.done = done
         with _attention_implementation(self.model, ATTENTION):
             try:
-                self._evaluate(0, 0, 1)
-                self._descend(0, 0, 1)
+                n_roots = 1 << self.levels[0].decided
+                self._evaluate(0, 0, n_roots)
+                self._descend(0, 0, n_roots)
             finally:
                 for level in self.levels:
                     level.open(0, 0)
 
     def _descend(self, depth: int, first: int, stop: int) -> None:
         """Evaluate all descendants of the nodes first..stop of a depth, whose states are stored."""
-        if depth == self.n or self._is_done(depth, stop):
+        if depth == self.last or self._is_done(depth, stop):
             return
-        blocks = [(first, stop)]
-        if 2 * (stop - first) > self.live_rows:
-            middle = (first + stop) // 2
-            blocks = [(first, middle), (middle, stop)]
-        for begin, end in blocks:
-            self._evaluate(depth + 1, 2 * begin, 2 * end)
-            self._descend(depth + 1, 2 * begin, 2 * end)
+        children = 1 << (self.levels[depth + 1].decided - self.levels[depth].decided)
+        parents = min(stop - first, max(1, self.live_rows // children))
+        for begin in range(first, stop, parents):
+            below = children * begin, children * (begin + parents)
+            self._evaluate(depth + 1, *below)
+            self._descend(depth + 1, *below)
 
     def _is_done(self, depth: int, stop: int) -> bool:
-        return stop << (self.n - depth) <= self.done
+        return stop << (self.n - self.levels[depth].decided) <= self.done
 
     def _evaluate(self, depth: int, first: int, stop: int) -> None:
         level = self.levels[depth]
@@ -166,8 +233,9 @@ class PrefixTree:
         """Bit masks (rows,) int64 of nodes first..first + rows; players further down are masked."""
         nodes = torch.arange(first, first + rows, device=self.model.device)
         masks = torch.zeros_like(nodes)
-        for place, player in enumerate(self.order[:depth]):
-            masks |= ((nodes >> (depth - 1 - place)) & 1) << player
+        decided = self.levels[depth].decided
+        for place, player in enumerate(self.order[:decided]):
+            masks |= ((nodes >> (decided - 1 - place)) & 1) << player
         return masks
 
 
@@ -176,7 +244,7 @@ class _Branch:
 
     def __init__(self, tree: PrefixTree, depth: int, first: int, rows: int) -> None:
         self.levels, self.depth, self.first, self.rows = tree.levels, depth, first, rows
-        self.is_leaf = depth == tree.n
+        self.is_leaf = depth == tree.last
         self.model_name = type(tree.model).__name__
         self.layers_seen: set[int] = set()
         self.biases: dict[int, torch.Tensor | None] = {}
@@ -197,9 +265,9 @@ class _Branch:
         if level.start == 0:
             return key, value
         keys, values = (x.new_empty(*x.shape[:2], level.stop, x.shape[3]) for x in (key, value))
-        for depth, ancestor in self._ancestors():
+        for ancestor in self._ancestors():
             # 2^shift rows that follow each other have one ancestor.
-            shift = self.depth - depth
+            shift = level.decided - ancestor.decided
             n_ancestors = max(1, self.rows >> shift)
             begin = (self.first >> shift) - ancestor.first
             for whole, stored in zip((keys, values), ancestor.states[layer], strict=True):
@@ -210,10 +278,10 @@ class _Branch:
         values[:, :, level.start :] = value
         return keys, values
 
-    def _ancestors(self) -> Iterator[tuple[int, _Level]]:
-        for depth, level in enumerate(self.levels[: self.depth]):
+    def _ancestors(self) -> Iterator[_Level]:
+        for level in self.levels[: self.depth]:
             if level.start < level.stop:
-                yield depth, level
+                yield level
 
     def bias(self, queries: torch.Tensor, groups: int, window: int | None) -> torch.Tensor | None:
         """Additive mask (groups * length, positions so far) of causal or sliding-window attention."""
@@ -348,19 +416,41 @@ def peak_bytes(
     token = 6 * config.hidden_size + max(
         4 * layer.n_heads * layer.head + 3 * layer.intermediate for layer in layers
     )
-    last = len(cuts) - 1
-    rows = _batch_rows(cuts, batch_tokens)
     stored = passing = 0
-    for depth, (start, stop) in enumerate(pairwise([0, *cuts])):
-        length, n_nodes = stop - start, 2**depth
-        if depth < last:
-            live = min(n_nodes, _live_rows(batch_tokens))
+    levels = segments(cuts, batch_tokens, launch_tokens(model))
+    for level in levels:
+        length, rows = level.stop - level.start, _rows_of_pass(level, batch_tokens)
+        if level.decided < len(cuts) - 1:
+            live = min(level.n_nodes, _live_rows(batch_tokens))
             stored += live * length * states
-        row = length * token + stop * state + n_heads * length * stop
-        passing = max(passing, min(rows[depth], n_nodes) * row)
-    logits = min(rows[last], 2**last) * n_targets * config.vocab_size
+        row = length * token + level.stop * state + n_heads * length * level.stop
+        passing = max(passing, min(rows, level.n_nodes) * row)
+    last = levels[-1]
+    rows = min(_rows_of_pass(last, batch_tokens), last.n_nodes)
+    logits = rows * n_targets * config.vocab_size
     needed: int = (stored + passing + 2 * logits) * model.dtype.itemsize
     return needed
+
+
+def launch_tokens(model: PreTrainedModel) -> float:
+    """Token positions that a model's device forwards in the time that it takes to launch a forward pass.
+
+    0 for a CPU, which computes while it launches.
+
+    Raises:
+        NotBranchableError: the model has layers other than full or sliding-window attention.
+    """
+    if model.device.type == "cpu":
+        return 0.0
+    config = _config(model)
+    layers = [_layer_sizes(layer) for layer in config.per_layer_config]
+    products: float = sum(
+        2 * config.hidden_size * layer.head * (layer.n_heads + layer.n_key_heads)
+        + 3 * config.hidden_size * layer.intermediate
+        for layer in layers
+    ) / len(layers)
+    is_fast = model.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
+    return LAUNCH_PRODUCTS[is_fast] / products
 
 
 class _LayerSizes(NamedTuple):
@@ -403,12 +493,10 @@ def _live_rows(batch_tokens: int) -> int:
     return max(2, _power_of_two(batch_tokens // TOKENS_PER_ROW))
 
 
-def _batch_rows(cuts: Sequence[int], batch_tokens: int) -> list[int]:
-    """Nodes of one forward pass, by depth: powers of two, so that passes are whole subtrees."""
-    return [
-        min(_live_rows(batch_tokens), _power_of_two(batch_tokens // max(1, stop - start)))
-        for start, stop in pairwise([0, *cuts])
-    ]
+def _rows_of_pass(level: Segment, batch_tokens: int) -> int:
+    """Nodes of one forward pass: a power of two, so that passes are whole subtrees."""
+    fitting = _power_of_two(batch_tokens // max(1, level.stop - level.start))
+    return min(_live_rows(batch_tokens), fitting)
 
 
 def _power_of_two(number: int) -> int:

@@ -5,13 +5,15 @@ Imports transformers only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from sft_interactions.data.words import Word
 from sft_interactions.models.templates import Frame, check_rendering
 from sft_interactions.models.tokenizing import Offsets, text_of, tokenize
+
+if TYPE_CHECKING:  # rules for words are no part of reading a prompt
+    from sft_interactions.data.words import Word
 
 _SHOWN = 70  # characters of a response in a message
 
@@ -117,7 +119,7 @@ def encode(
 
 
 def locate_players(
-    offsets: Sequence[tuple[int, int]], words: Sequence[Word], shift: int, sample_id: str
+    offsets: Sequence[tuple[int, int]], words: Sequence["Word"], shift: int, sample_id: str
 ) -> list[int]:
     """Player of every token: the number of the word that it overlaps, -1 where it overlaps none.
 
@@ -157,7 +159,7 @@ def make_prompt(
     sample_id: str,
     text: str,
     target: str,
-    words: Sequence[Word],
+    words: Sequence["Word"],
     target_tokens: int | Literal["all"] = 1,
 ) -> TokenizedPrompt:
     """Tokenize one prompt and find the tokens of its players.
@@ -214,7 +216,7 @@ def _have_content(tokenizer: PreTrainedTokenizerBase, pair: EncodedPair) -> list
 
 
 def _wide_players(
-    pair: EncodedPair, owner: Sequence[int], words: Sequence[Word], shift: int
+    pair: EncodedPair, owner: Sequence[int], words: Sequence["Word"], shift: int
 ) -> list[int]:
     """Players with a token that holds letters or digits of other words too."""
     wide = set()
