@@ -124,3 +124,33 @@ def test_results_are_the_same_to_the_bit(two):
     assert same(ranges, effect_ranges(few[0], both[0], wanted, mapped=two.map))
     chains = [one[:6] for one in few], [one.take(slice(6)) for one in both]
     assert same(extract_joint(*chains), extract_joint(*chains, mapped=two.map))
+
+
+THREADS = """
+import numpy as np
+from threadpoolctl import threadpool_info
+from sft_interactions.parallel import in_turn
+
+def threads(_=None):
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+before = threads()
+inside = list(in_turn(threads, range(3)))
+print(before, inside, threads(), sep="\\n")
+"""
+
+
+def test_a_part_has_one_thread_of_linear_algebra_whatever_the_shell_says():
+    environment = {**os.environ, "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=WORKFLOW,
+        env=environment,
+    )
+    before, inside, after = done.stdout.splitlines()
+    assert before == after
+    assert before != "{1}" or os.cpu_count() == 1
+    assert inside == "[{1}, {1}, {1}]"

@@ -107,6 +107,17 @@ use rule metrics_table as sensitivity_table with:
         "Tabulating the findings under other choices"
 
 
+use rule sensitivity_table as verdicts_table with:
+    output:
+        **table_files("verdicts"),
+    log:
+        "logs/tables/verdicts.log",
+    benchmark:
+        "logs/benchmarks/tables/verdicts.tsv"
+    message:
+        "Tabulating which verdicts the data determine"
+
+
 use rule metrics_table as seeds_table with:
     input:
         dynamics=[
@@ -159,6 +170,7 @@ rule tables:
         rules.faithfulness_table.output,
         rules.sparsity_table.output,
         rules.sensitivity_table.output,
+        rules.verdicts_table.output,
         rules.paper_table.output,
         branch(bool(REPEATED), then=list(rules.seeds_table.output)),
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),

@@ -2,7 +2,7 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.analysis import carriers, faithfulness, sparsity, stages
+from sft_interactions.analysis import carriers, faithfulness, sparsity, stages, verdicts
 from sft_interactions.analysis.metrics import compute_metrics_over_seeds
 from sft_interactions.analysis.paper import compare
 from sft_interactions.analysis.runs import (
@@ -49,8 +49,11 @@ match snakemake.rule:
             checkpoints, params.n_players, params.salience, seed=params.seed, **params.bootstrap
         )
     case "sensitivity_table":
-        verdicts = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
-        table = concat_runs(params.runs, verdicts).drop("position", "statement", "threshold")
+        tested = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
+        table = concat_runs(params.runs, tested).drop("position", "statement", "threshold")
+    case "verdicts_table":
+        tested = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
+        table = concat_runs(params.runs, [verdicts.tabulate(one) for one in tested])
     case "seeds_table":
         parts, dynamics = [], iter(files.dynamics)
         for (name, runs), steps, solve in zip(

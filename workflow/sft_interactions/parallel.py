@@ -17,9 +17,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import connection, get_context, parent_process
 from types import ModuleType, TracebackType
 from typing import Protocol, Self, TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
@@ -43,8 +46,21 @@ class Mapped(Protocol):
 
 
 def in_turn(function: Callable[[_Part], _Result], parts: Iterable[_Part], /) -> Iterator[_Result]:
-    """One part after the other, in this process."""
-    return map(function, parts)
+    """One part after the other, in this process and one thread of its linear algebra.
+
+    The matrices are small: threads would wait for each other longer than they work, and add in another
+    order.
+    """
+    for part in parts:
+        with _libraries().limit(limits=1):
+            result = function(part)
+        yield result
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The libraries of linear algebra that this process has loaded."""
+    return ThreadpoolController()
 
 
 class Workers:

@@ -16,6 +16,8 @@ SINGLE, CERTAIN, JOINT = READINGS = ("single", "certain", "joint")
 # The two models that a reference run has to offer; figures and tables show these names.
 BEFORE_SFT, TUNED = "before SFT", "tuned"
 OWN_JOB = "own"
+# Labels of two kinds of choices.
+TIE_BREAK, READING = "tie-break", "reading"
 # What an extraction depends on, and the reading, which costs as much.
 _COSTLY = ("noise_ratio", "noise_scale", "tie_break", "reading", "mask_embedding")
 
@@ -82,8 +84,8 @@ def choices(
     varied: list[tuple[str, str, Sequence[Any]]] = [
         ("noise bound ζ", "noise_ratio", noise_ratios),
         ("noise scale", "noise_scale", noise_scales),
-        ("tie-break", "tie_break", tie_breaks),
-        ("reading", "reading", READINGS if has_readings else ()),
+        (TIE_BREAK, "tie_break", tie_breaks),
+        (READING, "reading", READINGS if has_readings else ()),
         ("mask embedding", "mask_embedding", mask_embeddings),
     ]
     for label, setting, values in varied:

@@ -6,6 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from sft_interactions.analysis.verdicts import determined
 from sft_interactions.figures import panels
 from sft_interactions.figures.style import GREY, LARGE, MEDIUM, SMALL, TEXT_WIDTH, plain_style
 
@@ -16,7 +17,7 @@ VERDICTS = {
     "contradicted": ("#c27ba0", "black", "✗"),
 }
 # Inches.
-LEFT, RIGHT, TOP, BOTTOM = 1.85, 0.1, 0.72, 0.32
+LEFT, RIGHT, TOP, BOTTOM = 1.85, 0.1, 0.72, 0.45
 ROW = 0.19
 GAP = 0.25
 
@@ -44,7 +45,8 @@ def draw(runs: Mapping[str, pl.DataFrame], *, level: float) -> Figure:
     figure.text(
         0.5,
         0.05 / height,
-        f"Columns: findings 1 to 5. In a cell: supported parts / all; {panels.interval_name(level)}s.",
+        f"Columns: findings 1 to 5. In a cell: supported parts / all; {panels.interval_name(level)}s.\n"
+        "* The verdict changes with tie-break or reading, among answers that fit the data equally well.",
         ha="center",
         fontsize=SMALL,
         color=GREY,
@@ -76,7 +78,9 @@ def _draw_run(
     axes.axhline(0.5, color="black", linewidth=0.8)  # under the study's own choice
     axes.set_xlim(-0.5, len(findings) - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)
-    axes.set_xticks(range(len(findings)), findings, fontsize=MEDIUM)
+    answers = determined(frame)
+    marked = [f"{one}*" if answers[one] is False else str(one) for one in findings]
+    axes.set_xticks(range(len(findings)), marked, fontsize=MEDIUM)
     axes.xaxis.tick_top()
     # Runs without a reference model have fewer choices; the others' names then stand beside them.
     axes.set_yticks(range(len(names)), names, fontsize=MEDIUM)
