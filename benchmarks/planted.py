@@ -1,10 +1,12 @@
 """How much of a known run is found again: planted AND-OR models, and readings of their log-odds.
 
-    python benchmarks/planted.py              all three parts; half an hour of one core
+    python benchmarks/planted.py              all parts; an hour of one core
     python benchmarks/planted.py --quick      the same with few players and samples; under a minute
     python benchmarks/planted.py grid         one part: the readings that compete
     python benchmarks/planted.py readings     one part: more about some readings
     python benchmarks/planted.py scenarios    one part: runs in which a class is missing
+    python benchmarks/planted.py verdicts     one part: how often findings are supported, and should not be
+    python benchmarks/planted.py coverage     one part: how often intervals hold the truth
 
 A reading is a way from log-odds to salient interactions: noise bound, tie-break, salience rule, and what is
 kept of them. docs/validity.md says what is planted, by which rule the best reading is chosen, and what came
@@ -15,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -28,11 +31,14 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
+from sft_interactions.analysis.choices import Choice  # noqa: E402
 from sft_interactions.analysis.dynamics import (  # noqa: E402
     CLASSES,
     add_generalizability,
     classify,
 )
+from sft_interactions.analysis.findings import Part, conclude  # noqa: E402
+from sft_interactions.analysis.metrics import Bootstrap, bootstrap_weights  # noqa: E402
 from sft_interactions.analysis.planted import (  # noqa: E402
     SCENARIOS,
     PlantedRun,
@@ -41,8 +47,13 @@ from sft_interactions.analysis.planted import (  # noqa: E402
     plant,
     score,
 )
+from sft_interactions.analysis.protocol import PARTS as PARTS_OF_PROTOCOL  # noqa: E402
+from sft_interactions.analysis.protocol import Quantities, examine  # noqa: E402
 from sft_interactions.analysis.salience import Salience, select_salient  # noqa: E402
 from sft_interactions.analysis.selection import Selector  # noqa: E402
+from sft_interactions.analysis.sensitivity import extract_run, vary_findings  # noqa: E402
+from sft_interactions.analysis.stability import ChurnFloor  # noqa: E402
+from sft_interactions.analysis.turnover import Stage, interval  # noqa: E402
 from sft_interactions.extraction import Extraction, extract  # noqa: E402
 from sft_interactions.extraction.interactions import from_extraction  # noqa: E402
 from sft_interactions.extraction.joint import extract_joint  # noqa: E402
@@ -253,6 +264,7 @@ class Setting:
         background: weak interactions, in parts of the number before SFT.
         scenario: a name of `SCENARIOS`.
         n_checkpoints: checkpoints.
+        seed: of the draw.
     """
 
     n_players: int
@@ -261,6 +273,7 @@ class Setting:
     background: float = 0.0
     scenario: str = "mixed"
     n_checkpoints: int = 6
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -275,6 +288,7 @@ class Setting:
             n_checkpoints=self.n_checkpoints,
             noise=self.noise,
             background=self.background,
+            seed=self.seed,
         )
 
 
@@ -534,6 +548,171 @@ def run_scenarios(
     return records
 
 
+# Runs in which findings must not be supported, or whose stages are planted, and what is planted.
+NULLS: Mapping[str, Sequence[int]] = {
+    "unchanged": (1, 2, 3, 4, 5),
+    "drift": (1, 2, 3, 4, 5),
+    "independent": (1, 2, 3, 4, 5),
+    "interpolation": (1, 2, 3, 4, 5),
+    "overfitting": (1, 3, 4, 5),
+    "denoising": (2,),
+    "two_stages": (),
+    "mixed": (),
+}
+FLOOR: ChurnFloor = {"samples": 8, "churn_noise": 1e-3, "draws": 2}
+BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
+
+
+def run_verdicts(
+    settings: Sequence[Setting], reading: Reading, n_runs: int
+) -> list[dict[str, Any]]:
+    """Print how often each finding is supported and contradicted, by the protocol and as published."""
+    choice = Choice(reading.salience, reading.noise_ratio, reading.noise_scale, reading.tie_break)
+    records = []
+    for setting in settings:
+        tried = {"protocol": Counter(), "published": Counter()}  # type: dict[str, Counter[Any]]
+        answers: Counter[str] = Counter()
+        for number in range(n_runs):
+            run = replace(setting, seed=1000 + number).plant()
+            extracted = extract_run(
+                choice,
+                run.values,
+                {run.steps[0]: run.reference_values},
+                list(run.samples),
+                stability=FLOOR,
+                seed=number,
+            )
+            published = vary_findings(
+                extracted, {"own": choice}, bootstrap=BOOTSTRAP, removed_share=0.9, seed=number
+            )
+            (reference,) = extracted.references.values()
+            dynamics = add_generalizability(
+                classify(
+                    {
+                        step: select_salient(*pair, **reading.salience)
+                        for step, pair in extracted.checkpoints.items()
+                    }
+                ),
+                select_salient(*reference, **reading.salience),
+                run.n_players,
+            )
+            tested = examine(
+                dynamics, list(run.samples), run.steps, run.n_players, level=BOOTSTRAP["level"]
+            )
+            answers[tested.stage.answer] += 1
+            rows = conclude(tested.parts.with_columns(run=pl.lit("")))
+            for name, verdicts in (("protocol", rows), ("published", published)):
+                tried[name].update(verdicts.select("finding", "verdict").iter_rows())
+        print(f"verdicts: {setting.scenario}, {setting.name}", file=sys.stderr, flush=True)
+        records.append(
+            {
+                "scenario": setting.scenario,
+                "players": setting.n_players,
+                "samples": setting.n_samples,
+                "noise": setting.noise,
+                "runs": n_runs,
+                "stage": dict(answers),
+                **{
+                    f"{name} {finding} {verdict}": counted[finding, verdict]
+                    for name, counted in tried.items()
+                    for finding in range(1, 6)
+                    for verdict in ("supported", "contradicted")
+                },
+            }
+        )
+    print_table(
+        [
+            "scenario",
+            "samples",
+            "noise",
+            "end of denoising",
+            *(f"finding {k}" for k in range(1, 6)),
+        ],
+        [
+            [
+                row["scenario"],
+                row["samples"],
+                f"{100 * row['noise']:g} %",
+                ", ".join(f"{a} {n}" for a, n in sorted(row["stage"].items(), key=lambda x: -x[1])),
+                *(
+                    f"{row[f'protocol {k} supported']} / {row[f'published {k} supported']}"
+                    + (" *" if k in NULLS[row["scenario"]] else "")
+                    for k in range(1, 6)
+                ),
+            ]
+            for row in records
+        ],
+    )
+    return records
+
+
+def run_coverage(
+    setting: Setting, reading: Reading, blocks: Sequence[int], boundary: int
+) -> list[dict[str, Any]]:
+    """Print how often the intervals of the protocol's statistics hold the value of all samples."""
+    run = setting.plant()
+    dynamics, samples = Reader(run).dynamics(reading), list(run.samples)
+    stage = Stage(str(boundary), boundary, boundary, boundary, (0.0, 0.0, 0.0))
+    parts = [part for part in PARTS_OF_PROTOCOL if not part.has_own_interval]
+
+    def quantities(chosen: Sequence[str]) -> Quantities:
+        rows = dynamics.filter(pl.col("sample_id").is_in(chosen))
+        return Quantities(rows, chosen, run.steps, stage, run.n_players)
+
+    whole = quantities(samples)
+    truth = [float(part.compute(whole)[0]) for part in parts]
+    records = []
+    for block in blocks:
+        held = {name: np.zeros((len(parts), 2)) for name in ("jackknife", "bootstrap")}
+        for start in range(0, len(samples) - block + 1, block):
+            some = quantities(samples[start : start + block])
+            for place, (part, value) in enumerate(zip(parts, truth, strict=True)):
+                values = part.compute(some)
+                low, high = interval(values, BOOTSTRAP["level"])[1:]
+                if low is not None and high is not None:
+                    held["jackknife"][place] += [low <= value <= high, 1]
+                    drawn = resampled(some, part, block)
+                    low, high = np.nanquantile(drawn, [0.025, 0.975])
+                    held["bootstrap"][place] += [low <= value <= high, 1]
+        for place, part in enumerate(parts):
+            records.append(
+                {
+                    "samples": block,
+                    "part": part.name,
+                    "value": truth[place],
+                    "blocks": int(held["jackknife"][place, 1]),
+                    **{name: float(np.divide(*counts[place])) for name, counts in held.items()},
+                }
+            )
+    print_table(
+        ["samples", "part", "value of all", "blocks", "jackknife holds it", "bootstrap does"],
+        [
+            [
+                row["samples"],
+                row["part"],
+                f"{row['value']:.2f}",
+                row["blocks"],
+                f"{100 * row['jackknife']:.0f} %",
+                f"{100 * row['bootstrap']:.0f} %",
+            ]
+            for row in records
+        ],
+    )
+    return records
+
+
+def resampled(some: Quantities, part: Part[Quantities], n_samples: int) -> NDArray[np.float64]:
+    """A statistic of resamples of some samples, (resamples,)."""
+    usual = some._weights
+    drawn = bootstrap_weights(n_samples, BOOTSTRAP["resamples"], 0)
+    some._weights = np.concatenate([usual[:1], drawn])
+    try:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return part.compute(some)[1:]
+    finally:
+        some._weights = usual
+
+
 @dataclass(frozen=True)
 class Size:
     """What is run.
@@ -545,6 +724,10 @@ class Size:
         blocks: numbers of samples of the latter.
         scenarios: setting of the scenarios, but for scenario and noise.
         noises: of the scenarios.
+        tested: settings in which findings are tested.
+        runs: runs of each of them.
+        coverage: setting whose samples are cut into blocks, numbers of samples of a block, and the
+            checkpoint that is taken for the end of the denoising stage.
     """
 
     competition: Sequence[Setting]
@@ -553,6 +736,9 @@ class Size:
     blocks: Sequence[int]
     scenarios: Setting
     noises: Sequence[float]
+    tested: Sequence[Setting]
+    runs: int
+    coverage: tuple[Setting, Sequence[int], int]
 
 
 NOISES = 0.002, 0.01, 0.02
@@ -566,6 +752,13 @@ FULL = Size(
     blocks=(8, 20, 50),
     scenarios=Setting(8, 20, 0.0),
     noises=NOISES,
+    tested=[
+        *(Setting(8, 8, noise, scenario="unchanged") for noise in NOISES),
+        *(Setting(8, 8, NOISES[1], scenario=name) for name in NULLS if name != "unchanged"),
+        *(Setting(8, 20, NOISES[1], scenario=name) for name in ("two_stages", "denoising")),
+    ],
+    runs=40,
+    coverage=(Setting(6, 1600, NOISES[1], scenario="two_stages"), (8, 16, 32), 2),
 )
 QUICK = Size(
     competition=[Setting(5, 3, noise, n_checkpoints=3) for noise in NOISES[:2]],
@@ -574,8 +767,11 @@ QUICK = Size(
     blocks=(2,),
     scenarios=Setting(5, 3, 0.0, n_checkpoints=3),
     noises=NOISES[:1],
+    tested=[Setting(5, 8, NOISES[1], scenario=name) for name in ("unchanged", "two_stages")],
+    runs=4,
+    coverage=(Setting(5, 32, NOISES[1], scenario="two_stages"), (8,), 2),
 )
-PARTS = "grid", "readings", "scenarios"
+PARTS = "grid", "readings", "scenarios", "verdicts", "coverage"
 
 
 def main() -> int:
@@ -602,6 +798,11 @@ def main() -> int:
         found["readings"] += run_readings(size.compared, compared, size.blocks)
     if "scenarios" in parts:
         found["scenarios"] = run_scenarios(size.scenarios, compared, size.noises)
+    if "verdicts" in parts:
+        found["verdicts"] = run_verdicts(size.tested, chosen, size.runs)
+    if "coverage" in parts:
+        setting, blocks, boundary = size.coverage
+        found["coverage"] = run_coverage(setting, chosen, blocks, boundary)
     print(f"{time.process_time() - start:.0f} s of CPU")
     if options.output:
         options.output.write_text(json.dumps(found, indent=1))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import polars as pl
@@ -160,8 +160,11 @@ class Quantities:
             return np.where(bottom > 0, (self._weights @ numerator) / bottom, np.nan)
 
 
+_Quantities = TypeVar("_Quantities")
+
+
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[_Quantities]):
     """One part of a finding.
 
     Attributes:
@@ -171,8 +174,8 @@ class Part:
         statistic: what is measured, in words.
         side: side of the threshold on which the paper claims the value to lie, ``>`` or ``<``.
         threshold: what it is compared with.
-        compute: the statistic from the quantities, float64 (1 + resamples,), the first entry over all
-            samples.
+        compute: the statistic from the quantities, float64 (1 + resamples,) here and (1 + samples,) in
+            `protocol`, the first entry over all samples.
         needs: stages that must have a checkpoint for the part to be defined.
         has_own_interval: ``compute`` gives (3,) the value and the ends of its interval instead.
     """
@@ -183,7 +186,7 @@ class Part:
     statistic: str
     side: Literal[">", "<"]
     threshold: float
-    compute: Callable[[Quantities], NDArray[np.float64]]
+    compute: Callable[[_Quantities], NDArray[np.float64]]
     needs: tuple[str, ...] = ()
     has_own_interval: bool = False
 
@@ -200,7 +203,7 @@ def _above_the_others(
     return quantity(PRESERVED, step) - np.maximum(quantity(EMERGED, step), quantity(REMOVED, step))
 
 
-PARTS = (
+PARTS: tuple[Part[Quantities], ...] = (
     Part(1, 1, "few", "count of E_d / count of Ω_0", "<", 0.5,
          lambda q: q.count(EMERGED, q.boundary) / q.count(PRESERVED, FIRST),
          needs=(DENOISING,)),
@@ -267,7 +270,7 @@ PARTS = (
 )  # fmt: skip
 
 
-def verdict_of(part: Part, low: float | None, high: float | None, n_samples: int) -> str:
+def verdict_of(part: Part[Any], low: float | None, high: float | None, n_samples: int) -> str:
     """Verdict of a part: where its whole interval lies, on enough samples.
 
     Args:

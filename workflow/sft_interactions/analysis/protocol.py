@@ -1,0 +1,229 @@
+"""The five findings by tests that say no where nothing happens (docs/protocol.md, before any result)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sft_interactions.analysis.findings import Part, verdict_of
+from sft_interactions.analysis.metrics import Cells, ratios
+from sft_interactions.analysis.turnover import (
+    KEPT,
+    LOST,
+    NEW,
+    NONE,
+    Stage,
+    detect,
+    find_changes,
+    interval,
+    preserved_with_sign,
+)
+
+# Where a quantity is looked at: before SFT, and in or at the end of one of the two stages.
+BEFORE, DENOISING, OVERFITTING = 0, 1, 2
+# Sets beside what is lost, new and kept: the salient ones before SFT, those of them that are kept up to the
+# end of a stage, and those that are not.
+SALIENT, PRESERVED, GONE = "salient", "preserved", "gone"
+
+
+class Quantities:
+    """What the parts are made of, for all samples and without each.
+
+    Every method that takes a set and a stage returns float64 (1 + samples,), the first entry over all
+    samples; NaN where undefined.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        samples: all analysed samples, also those without a salient interaction.
+        steps: analysed checkpoints.
+        stage: where the denoising stage ends; it must be a checkpoint.
+        n_players: number of players of a prompt.
+    """
+
+    def __init__(
+        self,
+        dynamics: pl.DataFrame,
+        samples: Sequence[str],
+        steps: Sequence[int],
+        stage: Stage,
+        n_players: int,
+    ) -> None:
+        steps = sorted(steps)
+        assert stage.step is not None
+        end = steps.index(stage.step)
+        changes = find_changes(dynamics, steps)
+        in_first = pl.when(pl.col("step") <= end).then(DENOISING).otherwise(OVERFITTING)
+        chain = preserved_with_sign(dynamics, steps)
+        gone = chain[0].join(chain[-1], on=["sample_id", "kind", "pattern"], how="anti")
+        pools = [changes.with_columns(in_first.cast(pl.Int64).alias("step"))]
+        for label, at, rows in (
+            (SALIENT, BEFORE, chain[0]),
+            (PRESERVED, DENOISING, chain[end]),
+            (PRESERVED, OVERFITTING, chain[-1]),
+            (GONE, OVERFITTING, gone),
+        ):
+            pools.append(
+                rows.with_columns(pl.lit(at, pl.Int64).alias("step"), pl.lit(label).alias("class"))
+            )
+        self.stage, self.steps = stage, steps
+        self._samples, self._n_players = len(samples), n_players
+        self._cells = Cells(pl.concat(pools), samples)
+        self._weights = np.concatenate(
+            [np.ones((1, len(samples))), 1.0 - np.eye(len(samples))], dtype=np.float64
+        )
+        self.fewest_samples = len(samples)
+
+    def count(self, label: str, stage: int) -> NDArray[np.float64]:
+        """Number of interactions a sample."""
+        return self._mean("count", label, stage)
+
+    def order(self, label: str, stage: int) -> NDArray[np.float64]:
+        """Mean order."""
+        return self._mean("mean_order", label, stage)
+
+    def gamma(self, label: str, stage: int) -> NDArray[np.float64]:
+        """γ (Eq. 9)."""
+        return self._mean("gamma", label, stage)
+
+    def gamma_above_chance(self, label: str, stage: int) -> NDArray[np.float64]:
+        """γ less its chance level."""
+        return self.gamma(label, stage) - self._mean("gamma_chance", label, stage)
+
+    def rho_above_chance(self, label: str, stage: int) -> NDArray[np.float64]:
+        """ρ (Eq. 10) less its chance level."""
+        return self._mean("rho", label, stage) - self._mean("rho_chance", label, stage)
+
+    def share_of_training(self) -> NDArray[np.float64]:
+        """End of the denoising stage as a share of the steps, and the ends of its interval, (3,)."""
+        found = [self.stage.step, self.stage.low, self.stage.high]
+        return np.array(found, dtype=np.float64) / self.steps[-1]
+
+    def _mean(self, metric: str, label: str, stage: int) -> NDArray[np.float64]:
+        rows = self._cells.rows(stage, label)
+        for ratio in ratios(rows, "both", self._samples, self._n_players):
+            if ratio.order is None and ratio.metric == metric:
+                used = int((ratio.denominator > 0).sum())
+                self.fewest_samples = min(self.fewest_samples, used)
+                bottom = self._weights @ ratio.denominator
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    means = (self._weights @ ratio.numerator) / bottom
+                return np.where(bottom > 0, means, np.nan)
+        raise KeyError(metric)
+
+
+def _difference(
+    quantity: Callable[[str, int], NDArray[np.float64]],
+    one: str,
+    first: int,
+    other: str,
+    second: int,
+) -> NDArray[np.float64]:
+    return quantity(one, first) - quantity(other, second)
+
+
+def _growth(q: Quantities, stage: int) -> NDArray[np.float64]:
+    return (q.count(NEW, stage) - q.count(LOST, stage)) / q.count(SALIENT, BEFORE)
+
+
+D, O = DENOISING, OVERFITTING  # noqa: E741
+PARTS: tuple[Part[Quantities], ...] = (
+    Part(1, 1, "few", "(N₁ − L₁) / Ω_0", "<", 0, lambda q: _growth(q, D)),
+    Part(1, 2, "low order", "mean order: L₁ − N₁", ">", 0,
+         lambda q: _difference(q.order, LOST, D, NEW, D)),
+    Part(1, 3, "high γ", "γ above chance: N₁ − L₁", ">", 0,
+         lambda q: _difference(q.gamma_above_chance, NEW, D, LOST, D)),
+    Part(1, 4, "high ρ", "ρ above chance: N₁ − L₁", ">", 0,
+         lambda q: _difference(q.rho_above_chance, NEW, D, LOST, D)),
+    Part(2, 1, "many", "(N₂ − L₂) / Ω_0", ">", 0, lambda q: _growth(q, O)),
+    Part(2, 2, "high order", "mean order: N₂ − N₁", ">", 0,
+         lambda q: _difference(q.order, NEW, O, NEW, D)),
+    Part(2, 3, "low γ", "γ above chance: N₁ − N₂", ">", 0,
+         lambda q: _difference(q.gamma_above_chance, NEW, D, NEW, O)),
+    Part(2, 4, "low ρ", "ρ above chance: N₁ − N₂", ">", 0,
+         lambda q: _difference(q.rho_above_chance, NEW, D, NEW, O)),
+    Part(3, 1, "falls", "fall of the loss rate at d", ">", 0,
+         lambda q: np.array(q.stage.fall), has_own_interval=True),
+    Part(3, 2, "most", "L₁ / (L₁ + L₂)", ">", 0.5,
+         lambda q: q.count(LOST, D) / (q.count(LOST, D) + q.count(LOST, O))),
+    Part(3, 3, "short", "d / T in training steps", "<", 0.5,
+         lambda q: q.share_of_training(), has_own_interval=True),
+    Part(4, 1, "high order", "mean order: (L₁ − K₁) − (L₂ − K₂)", ">", 0,
+         lambda q: _difference(q.order, LOST, D, KEPT, D) - _difference(q.order, LOST, O, KEPT, O)),
+    Part(4, 2, "γ ≈ 0", "γ above chance of L₁", "<", 0.1, lambda q: q.gamma_above_chance(LOST, D)),
+    Part(4, 3, "ρ ≈ 0", "ρ above chance of L₁", "<", 0.1, lambda q: q.rho_above_chance(LOST, D)),
+    Part(5, 1, "stable", "(preserved to d − preserved to T) / Ω_0", "<", 0.1,
+         lambda q: (q.count(PRESERVED, D) - q.count(PRESERVED, O)) / q.count(SALIENT, BEFORE)),
+    Part(5, 2, "low order", "mean order: lost from Ω_0 − preserved", ">", 0,
+         lambda q: _difference(q.order, GONE, O, PRESERVED, O)),
+    Part(5, 3, "γ > 1/2", "γ of the preserved", ">", 0.5, lambda q: q.gamma(PRESERVED, O)),
+    Part(5, 4, "highest γ", "γ above chance: preserved − larger of N₂, L₁", ">", 0,
+         lambda q: q.gamma_above_chance(PRESERVED, O)
+         - np.maximum(q.gamma_above_chance(NEW, O), q.gamma_above_chance(LOST, D))),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A run by the protocol.
+
+    Attributes:
+        stage: where its denoising stage ends.
+        parts: rows of the ``finding_parts`` table without ``run``.
+    """
+
+    stage: Stage
+    parts: pl.DataFrame
+
+
+def examine(
+    dynamics: pl.DataFrame,
+    samples: Sequence[str],
+    steps: Sequence[int],
+    n_players: int,
+    *,
+    level: float,
+) -> Tested:
+    """Test every part of every finding on one run.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        samples: all analysed samples, also those without a salient interaction.
+        steps: analysed checkpoints.
+        n_players: number of players of a prompt.
+        level: confidence level of the intervals, between 0 and 1.
+    """
+    stage = detect(dynamics, samples, steps, level)
+    quantities = None
+    if stage.step is not None:
+        quantities = Quantities(dynamics, samples, steps, stage, n_players)
+    records = []
+    for part in PARTS:
+        value = low = high = None
+        n_samples = 0
+        if quantities is not None:
+            quantities.fewest_samples = len(samples)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values = part.compute(quantities)
+            n_samples = quantities.fewest_samples
+            value, low, high = values.tolist() if part.has_own_interval else interval(values, level)
+        verdict = verdict_of(part, low, high, n_samples)
+        if stage.answer == NONE and part.finding == 3 and part.number == 1:
+            verdict = "contradicted"
+        records.append(
+            {
+                "finding": part.finding,
+                "part": part.name,
+                "statistic": part.statistic,
+                "claim": f"{part.side} {part.threshold:g}",
+                "threshold": float(part.threshold),
+                "value": value,
+                "ci_low": low,
+                "ci_high": high,
+                "n_samples": n_samples,
+                "verdict": verdict,
+            }
+        )
+    optional = dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64)
+    return Tested(stage, pl.DataFrame(records, schema_overrides=optional))

@@ -1,0 +1,262 @@
+"""What is lost, new and kept between neighbouring checkpoints, and where the denoising stage ends.
+
+The classes of `dynamics` hold every checkpoint against the first, so that any churn looks like an early
+removal. Here each interval stands for itself (docs/protocol.md, written before any result).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from sft_interactions.analysis.dynamics import EMERGED, KEY, PRESERVED
+
+LOST, NEW, KEPT = CHANGES = ("lost", "new", "kept")
+# Answers of the detector other than a checkpoint.
+LAST, NONE, UNKNOWN = "last", "none", "cannot be told"
+FEWEST_SAMPLES = 5
+# A loss rate that falls by less than this is one that does not fall.
+MARGIN = 0.1
+_SIGNED_KEY = [*KEY, "positive"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the denoising stage ends.
+
+    Attributes:
+        answer: a checkpoint as text, ``last``, ``none`` or ``cannot be told``.
+        step: the checkpoint, or None.
+        low: the first checkpoint that could be it, or None.
+        high: the last one.
+        fall: fall of the loss rate there, with its bounds; NaN where there is no checkpoint.
+    """
+
+    answer: str
+    step: int | None = None
+    low: int | None = None
+    high: int | None = None
+    fall: tuple[float, float, float] = (float("nan"),) * 3
+
+
+def omega(dynamics: pl.DataFrame, step: int) -> pl.DataFrame:
+    """Salient interactions of a checkpoint, rows of a ``dynamics`` table with the column positive."""
+    present = pl.col("class").is_in([PRESERVED, EMERGED])
+    return dynamics.filter(present, pl.col("step") == step).with_columns(
+        positive=pl.col("effect") > 0
+    )
+
+
+def find_changes(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
+    """What is lost, new and kept in every interval.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        steps: analysed checkpoints.
+
+    Returns:
+        Rows of the table with the number of the interval, from 1, as ``step``, and one of
+        ``CHANGES`` as ``class``. The effect of what is lost is that at the interval's start.
+    """
+    steps = sorted(steps)
+    sets = [omega(dynamics, step) for step in steps]
+    parts = []
+    for number, (before, after) in enumerate(pairwise(sets), 1):
+        for label, rows in (
+            (LOST, before.join(after, on=_SIGNED_KEY, how="anti")),
+            (NEW, after.join(before, on=_SIGNED_KEY, how="anti")),
+            (KEPT, after.join(before, on=_SIGNED_KEY, how="semi")),
+        ):
+            parts.append(
+                rows.with_columns(
+                    pl.lit(number, pl.Int64).alias("step"), pl.lit(label).alias("class")
+                )
+            )
+    return pl.concat(parts)
+
+
+def preserved_with_sign(dynamics: pl.DataFrame, steps: Sequence[int]) -> list[pl.DataFrame]:
+    """Interactions of the first checkpoint that are kept up to each, with their sign."""
+    steps = sorted(steps)
+    chain = [omega(dynamics, steps[0])]
+    for step in steps[1:]:
+        chain.append(omega(dynamics, step).join(chain[-1], on=_SIGNED_KEY, how="semi"))
+    return chain
+
+
+def count(rows: pl.DataFrame, samples: Sequence[str]) -> NDArray[np.float64]:
+    """Number of rows of each sample, (samples,)."""
+    counted = dict(rows.group_by("sample_id").len().iter_rows())
+    return np.array([counted.get(sample, 0) for sample in samples], dtype=np.float64)
+
+
+def kept_by_chance(before: pl.DataFrame, after: pl.DataFrame, n_samples: int) -> float:
+    """How many would be kept, a sample, if each sample met the later interactions of another one.
+
+    The mean over all shifts of the samples against each other.
+
+    Args:
+        before: rows of :func:`omega`.
+        after: those of the next checkpoint.
+        n_samples: number of analysed samples; with one there is no other, and the result is NaN.
+    """
+    if n_samples < 2:
+        return float("nan")
+    what = ["kind", "pattern", "positive"]
+    pairs = (
+        before.group_by(what)
+        .len("a")
+        .join(after.group_by(what).len("b"), on=what)
+        .select((pl.col("a").cast(pl.Int64) * pl.col("b").cast(pl.Int64)).sum())
+        .item()
+    )
+    own = len(before.join(after, on=_SIGNED_KEY, how="semi"))
+    return float((pairs - own) / (n_samples - 1) / n_samples)
+
+
+def tabulate(
+    dynamics: pl.DataFrame, samples: Sequence[str], steps: Sequence[int], level: float
+) -> pl.DataFrame:
+    """Turnover of every interval.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        samples: all analysed samples.
+        steps: analysed checkpoints.
+        level: confidence level of the intervals, between 0 and 1.
+
+    Returns:
+        Rows (step, next_step, salient, kept, lost, new, kept_by_chance, loss_rate, ci_low, ci_high): means
+        a sample, and the loss rate with its jackknife interval, null where it is undefined.
+    """
+    steps = sorted(steps)
+    lost, new, before = _counts(dynamics, samples, steps)
+    records = []
+    for i, (step, following) in enumerate(pairwise(steps)):
+        value, low, high = _rate(lost[:, i], before[:, i], level)
+        chance = kept_by_chance(omega(dynamics, step), omega(dynamics, following), len(samples))
+        records.append(
+            {
+                "step": step,
+                "next_step": following,
+                "salient": before[:, i].mean(),
+                "kept": (before[:, i] - lost[:, i]).mean(),
+                "lost": lost[:, i].mean(),
+                "new": new[:, i].mean(),
+                "kept_by_chance": chance,
+                "loss_rate": value,
+                "ci_low": low,
+                "ci_high": high,
+            }
+        )
+    optional = dict.fromkeys(("loss_rate", "ci_low", "ci_high"), pl.Float64)
+    return pl.DataFrame(records, schema_overrides=optional)
+
+
+def detect(
+    dynamics: pl.DataFrame, samples: Sequence[str], steps: Sequence[int], level: float
+) -> Stage:
+    """Where the denoising stage ends, by docs/protocol.md.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        samples: all analysed samples.
+        steps: analysed checkpoints.
+        level: confidence level of the bounds, between 0 and 1.
+    """
+    steps = sorted(steps)
+    n_cuts = len(steps) - 2
+    if len(samples) < FEWEST_SAMPLES or n_cuts < 1:
+        return Stage(UNKNOWN)
+    lost, new, before = _counts(dynamics, samples, steps)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = leave_one_out(lost) / leave_one_out(before)
+        net = leave_one_out(lost - new) / leave_one_out(before)
+    if not np.isfinite(rates).all():
+        return Stage(UNKNOWN)
+    falls = np.stack(
+        [rates[:, :d].mean(axis=1) - rates[:, d:].mean(axis=1) for d in range(1, n_cuts + 1)],
+        axis=1,
+    )
+    low, high = bounds(falls, level, n_cuts)
+    if (low > 0).any():
+        errors = np.maximum(jackknife_error(falls), np.finfo(float).tiny)
+        cut = int(np.argmax(np.where(low > 0, falls[0] / errors, -np.inf)))
+        lead, _ = bounds(falls[:, [cut]] - falls, level, n_cuts)
+        possible = np.flatnonzero((low > 0) & (lead <= 0))
+        return Stage(
+            str(steps[cut + 1]),
+            steps[cut + 1],
+            steps[min(possible[0], cut) + 1],
+            steps[max(possible[-1], cut) + 1],
+            (float(falls[0, cut]), float(low[cut]), float(high[cut])),
+        )
+    if (bounds(net, level, n_cuts + 1)[0] > 0).all():
+        return Stage(LAST)
+    return Stage(NONE if (high < MARGIN).all() else UNKNOWN)
+
+
+def leave_one_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums over samples, (1 + samples, ...): of all, then without each."""
+    whole = values.sum(axis=0, keepdims=True)
+    return np.concatenate([whole, whole - values])
+
+
+def jackknife_error(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard error of a statistic (1 + samples, ...): of all samples, then without each."""
+    without = values[1:]
+    n = len(without)
+    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+    error: NDArray[np.float64] = np.sqrt((n - 1) / n * spread)
+    return error
+
+
+def bounds(
+    values: NDArray[np.float64], level: float, n_statements: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of the jackknife interval of a statistic, for so many statements at once (Bonferroni).
+
+    Args:
+        values: as for :func:`jackknife_error`.
+        level: confidence level, between 0 and 1.
+        n_statements: how many statements the level is to hold for together.
+    """
+    tail = (1 - level) / 2 / n_statements
+    reach = stats.t.ppf(1 - tail, len(values) - 2) * jackknife_error(values)
+    return values[0] - reach, values[0] + reach
+
+
+def interval(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
+    """Value and interval of a statistic (1 + samples,); None where undefined or on too few samples."""
+    if not np.isfinite(values[0]):
+        return None, None, None
+    if len(values) - 1 < FEWEST_SAMPLES or not np.isfinite(values).all():
+        return float(values[0]), None, None
+    low, high = bounds(values, level)
+    return float(values[0]), float(low), float(high)
+
+
+def _rate(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], level: float
+) -> tuple[float | None, ...]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return interval(leave_one_out(numerator) / leave_one_out(denominator), level)
+
+
+def _counts(
+    dynamics: pl.DataFrame, samples: Sequence[str], steps: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Lost, new and salient at the start, (samples, intervals) each."""
+    changes = find_changes(dynamics, steps).partition_by("step", "class", as_dict=True)
+    nothing = dynamics.clear()
+    numbers = range(1, len(steps))
+    lost, new = (
+        np.stack([count(changes.get((i, label), nothing), samples) for i in numbers], axis=1)
+        for label in (LOST, NEW)
+    )
+    before = np.stack([count(omega(dynamics, step), samples) for step in steps[:-1]], axis=1)
+    return lost, new, before
