@@ -76,6 +76,9 @@ def test_every_table_has_its_columns_and_metadata(results):
     expected |= {
         results / "findings.parquet": (tables.FINDINGS, "findings"),
         results / "finding_parts.parquet": (tables.FINDING_PARTS, "findings"),
+        results / "protocol.parquet": (tables.PROTOCOL, "protocol"),
+        results / "protocol_parts.parquet": (tables.FINDING_PARTS, "protocol"),
+        results / "turnover.parquet": (tables.TURNOVER, "protocol"),
     }
     for run, steps in STEPS.items():
         folder = results / "runs" / run

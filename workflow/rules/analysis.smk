@@ -345,3 +345,39 @@ rule findings:
         "Testing the five findings"
     script:
         "../scripts/findings.py"
+
+
+rule protocol:
+    input:
+        dynamics=every_run("dynamics.parquet"),
+        solve=[first_solve(run) for run in RUNS],
+        findings=rules.findings.output.findings,
+    output:
+        protocol=f"{RESULTS}/protocol.parquet",
+        protocol_csv=f"{RESULTS}/tables/protocol.csv",
+        protocol_md=report_table("protocol"),
+        parts=f"{RESULTS}/protocol_parts.parquet",
+        parts_csv=f"{RESULTS}/tables/protocol-parts.csv",
+        parts_md=report_table("protocol-parts"),
+        turnover=f"{RESULTS}/turnover.parquet",
+        turnover_csv=f"{RESULTS}/tables/turnover.csv",
+        turnover_md=report_table("turnover"),
+    log:
+        "logs/protocol.log",
+    benchmark:
+        "logs/benchmarks/protocol.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        runs=list(RUNS),
+        steps=steps_of(RUNS),
+        level=config["bootstrap"]["level"],
+        n_players=config["players"]["n"],
+    message:
+        "Testing the five findings by the protocol that can say no"
+    script:
+        "../scripts/protocol.py"

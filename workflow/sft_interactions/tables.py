@@ -239,7 +239,37 @@ FINDINGS = Table(
     ("run", "finding"),
     FINDING_PARTS.nullable,
 )
-
+PROTOCOL = Table(
+    {
+        "run": pl.String,
+        "finding": pl.UInt8,
+        "statement": pl.String,
+        "denoising_ends": pl.String,
+        "verdict": VERDICT,
+        "parts_supported": pl.UInt8,
+        "parts_contradicted": pl.UInt8,
+        "parts": pl.UInt8,
+        "as_published": VERDICT,
+    },
+    ("run", "finding"),
+)
+TURNOVER = Table(
+    {
+        "run": pl.String,
+        "step": pl.Int64,
+        "next_step": pl.Int64,
+        "salient": pl.Float64,
+        "kept": pl.Float64,
+        "lost": pl.Float64,
+        "new": pl.Float64,
+        "kept_by_chance": pl.Float64,
+        "loss_rate": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+    },
+    ("run", "step"),
+    frozenset({"kept_by_chance", "loss_rate", "ci_low", "ci_high"}),
+)
 SENSITIVITY = Table(
     {
         "position": pl.UInt16,

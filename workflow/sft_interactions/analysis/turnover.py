@@ -94,7 +94,7 @@ def count(rows: pl.DataFrame, samples: Sequence[str]) -> NDArray[np.float64]:
     return np.array([counted.get(sample, 0) for sample in samples], dtype=np.float64)
 
 
-def kept_by_chance(before: pl.DataFrame, after: pl.DataFrame, n_samples: int) -> float:
+def kept_by_chance(before: pl.DataFrame, after: pl.DataFrame, n_samples: int) -> float | None:
     """How many would be kept, a sample, if each sample met the later interactions of another one.
 
     The mean over all shifts of the samples against each other.
@@ -102,10 +102,10 @@ def kept_by_chance(before: pl.DataFrame, after: pl.DataFrame, n_samples: int) ->
     Args:
         before: rows of :func:`omega`.
         after: those of the next checkpoint.
-        n_samples: number of analysed samples; with one there is no other, and the result is NaN.
+        n_samples: number of analysed samples; with one there is no other, and the result is None.
     """
     if n_samples < 2:
-        return float("nan")
+        return None
     what = ["kind", "pattern", "positive"]
     pairs = (
         before.group_by(what)
@@ -153,7 +153,7 @@ def tabulate(
                 "ci_high": high,
             }
         )
-    optional = dict.fromkeys(("loss_rate", "ci_low", "ci_high"), pl.Float64)
+    optional = dict.fromkeys(("kept_by_chance", "loss_rate", "ci_low", "ci_high"), pl.Float64)
     return pl.DataFrame(records, schema_overrides=optional)
 
 
@@ -184,8 +184,7 @@ def detect(
     )
     low, high = bounds(falls, level, n_cuts)
     if (low > 0).any():
-        errors = np.maximum(jackknife_error(falls), np.finfo(float).tiny)
-        cut = int(np.argmax(np.where(low > 0, falls[0] / errors, -np.inf)))
+        cut = int(np.argmax(np.where(low > 0, falls[0], -np.inf)))
         lead, _ = bounds(falls[:, [cut]] - falls, level, n_cuts)
         possible = np.flatnonzero((low > 0) & (lead <= 0))
         return Stage(

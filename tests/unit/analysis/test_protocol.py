@@ -1,0 +1,133 @@
+"""The five findings by tests that can say no."""
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sft_interactions import tables
+from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.findings import conclude
+from sft_interactions.analysis.planted import SCENARIOS, plant
+from sft_interactions.analysis.protocol import PARTS, examine
+
+N = 4
+SAMPLES = [f"s{i}" for i in range(8)]
+STEPS = [0, 10, 20, 30, 40]
+SCHEMA = {
+    "sample_id": pl.String,
+    "kind": tables.KIND,
+    "pattern": pl.UInt32,
+    "order": pl.UInt8,
+    "effect": pl.Float64,
+}
+KEPT = ((1, 2.0), (2, 1.5))
+NOISE = ((7, 1.0), (11, -1.0), (13, 1.0), (14, -1.0), (15, 1.0), (3, -1.0))
+EARLY = ((4, 1.0), (12, 0.5))
+LATE = ((7, 0.5), (11, -0.5), (13, 0.5), (14, -0.6), (10, 0.5), (5, -0.5), (9, 0.5), (6, -0.5))
+MANY = (*EARLY, *LATE[4:], (8, 0.5))
+STORY = (
+    KEPT + NOISE,
+    KEPT + EARLY,
+    KEPT + EARLY + LATE[:2],
+    KEPT + EARLY[:1] + LATE[:5],
+    KEPT + EARLY[:1] + LATE,
+)
+
+
+def salient(interactions):
+    """The same in every sample, and none to two more that never change, so that samples differ."""
+    rows = [
+        (sample, kind, pattern, pattern.bit_count(), effect)
+        for number, sample in enumerate(SAMPLES)
+        for kind, part in (("and", interactions), ("or", [(3, 0.5), (5, 0.5)][: number % 3]))
+        for pattern, effect in part
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def examined(story=STORY, reference=KEPT + EARLY):
+    classes = classify({step: salient(part) for step, part in zip(STEPS, story, strict=True)})
+    dynamics = add_generalizability(classes, reference and salient(reference), N)
+    return examine(dynamics, SAMPLES, STEPS, N, level=0.95)
+
+
+def findings_of(tested):
+    rows = conclude(tested.parts.with_columns(run=pl.lit("r")))
+    return dict(rows.select("finding", "verdict").rows())
+
+
+def parts_of(tested, verdict):
+    return tested.parts.filter(pl.col("verdict") == verdict)["part"].to_list()
+
+
+def test_a_run_that_does_what_the_paper_says_supports_every_finding():
+    tested = examined()
+    assert tested.stage.step == 10
+    assert parts_of(tested, "supported") == [part.name for part in PARTS]
+    assert findings_of(tested) == dict.fromkeys(range(1, 6), "supported")
+    table = tables.check(
+        tested.parts.with_columns(run=pl.lit("r")), tables.FINDING_PARTS, "protocol_parts"
+    )
+    values = dict(table.select("part", "value").iter_rows())
+    before = 8 + 7 / 8
+    assert values["1.1 few"] == pytest.approx((2 - 6) / before)
+    assert values["2.1 many"] == pytest.approx((8 - 1) / before)
+    assert values["3.2 most"] == pytest.approx(6 / 7)
+    assert values["3.3 short"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("changed", "contradicted"),
+    [
+        ({"story": (STORY[0], *[KEPT + MANY] * 2, *[KEPT + MANY + LATE[:2]] * 2)}, ["1.1 few"]),
+        ({"story": (*STORY[:2], *[KEPT + EARLY] * 3)}, []),
+        ({"reference": NOISE}, ["1.3 high γ", "4.2 γ ≈ 0", "5.3 γ > 1/2", "5.4 highest γ"]),
+    ],
+    ids=["many come early", "nothing comes later", "what goes is shared"],
+)
+def test_what_is_not_so_is_not_supported(changed, contradicted):
+    tested = examined(**changed)
+    assert set(contradicted) <= set(parts_of(tested, "contradicted"))
+    assert findings_of(tested)[2 if not contradicted else int(contradicted[0][0])] != "supported"
+
+
+def test_without_a_reference_model_γ_is_undefined():
+    tested = examined(reference=None)
+    undefined = tested.parts.filter(pl.col("value").is_null())["part"].to_list()
+    assert undefined == [part.name for part in PARTS if "γ" in part.name]
+    assert findings_of(tested)[3] == "supported"
+
+
+def test_where_there_is_no_stage_finding_3_is_contradicted_and_nothing_is_said_of_the_others():
+    tested = examined(story=[KEPT + NOISE] * 5)
+    assert tested.stage.answer == "none"
+    assert tested.parts["value"].null_count() == len(PARTS)
+    assert findings_of(tested) == {
+        3: "contradicted",
+        **dict.fromkeys((1, 2, 4, 5), "inconclusive"),
+    }
+
+
+def test_docs_name_every_part_with_its_claim():
+    text = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
+    for part in PARTS:
+        row = next(line for line in text.splitlines() if line.startswith(f"| {part.name} |"))
+        assert row.endswith(f"| {part.side} {part.threshold:g} |")
+    assert len(re.findall(r"^\| [1-5]\.\d ", text, re.MULTILINE)) == len(PARTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["unchanged", "independent", "two_stages"])
+def test_the_truth_of_planted_runs(scenario):
+    """Without noise: no stage is found where there is none, and the planted one where there is."""
+    assert scenario in SCENARIOS
+    run = plant(scenario, 5, 20)
+    salience = {"rule": "max_effect", "threshold": 0.05}
+    dynamics = add_generalizability(
+        classify(run.salient(salience)), run.reference_salient(salience), run.n_players
+    )
+    tested = examine(dynamics, list(run.samples), run.steps, run.n_players, level=0.95)
+    assert tested.stage.step == (2 if scenario == "two_stages" else None)
+    assert findings_of(tested)[3] == ("supported" if scenario == "two_stages" else "contradicted")

@@ -1,0 +1,197 @@
+"""What is lost, new and kept, and where the denoising stage ends."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from sft_interactions import tables
+from sft_interactions.analysis import turnover
+from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.turnover import (
+    KEPT,
+    LAST,
+    LOST,
+    NEW,
+    NONE,
+    UNKNOWN,
+    bounds,
+    detect,
+    find_changes,
+    kept_by_chance,
+    leave_one_out,
+    omega,
+    preserved_with_sign,
+    tabulate,
+)
+
+N = 5
+SCHEMA = {
+    "sample_id": pl.String,
+    "kind": tables.KIND,
+    "pattern": pl.UInt32,
+    "order": pl.UInt8,
+    "effect": pl.Float64,
+}
+
+
+def dynamics_of(*checkpoints):
+    """Rows of a dynamics table from sample id to effects by pattern, for the steps 0, 10, 20, ..."""
+    salient = {}
+    for number, samples in enumerate(checkpoints):
+        rows = [
+            (sample, "and", pattern, pattern.bit_count(), effect)
+            for sample, effects in samples.items()
+            for pattern, effect in effects.items()
+        ]
+        salient[10 * number] = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return add_generalizability(classify(salient), None, N)
+
+
+def test_an_interaction_that_changes_its_sign_is_lost_and_new():
+    dynamics = dynamics_of({"a": {1: 1.0, 2: 1.0, 3: 0.5}}, {"a": {1: 2.0, 2: -1.0, 4: 1.0}})
+    changes = find_changes(dynamics, [0, 10])
+    found = {
+        label: sorted(changes.filter(pl.col("class") == label).select("pattern", "effect").rows())
+        for label in (LOST, NEW, KEPT)
+    }
+    assert found == {LOST: [(2, 1.0), (3, 0.5)], NEW: [(2, -1.0), (4, 1.0)], KEPT: [(1, 2.0)]}
+    assert changes["step"].unique().to_list() == [1]
+
+
+def test_every_interval_is_held_against_its_own_start():
+    dynamics = dynamics_of({"a": {1: 1.0}}, {"a": {2: 1.0}}, {"a": {1: 1.0, 2: 1.0}})
+    counts = find_changes(dynamics, [0, 10, 20]).group_by("step", "class").len()
+    assert {row[:2]: row[2] for row in counts.rows()} == {
+        (1, LOST): 1,
+        (1, NEW): 1,
+        (2, NEW): 1,
+        (2, KEPT): 1,
+    }
+
+
+def test_preserved_keep_their_sign_all_along():
+    dynamics = dynamics_of(
+        {"a": {1: 1.0, 2: 1.0, 3: 1.0}},
+        {"a": {1: 1.0, 2: -1.0, 3: 1.0}},
+        {"a": {1: 1.0, 2: 1.0}},
+    )
+    chain = preserved_with_sign(dynamics, [0, 10, 20])
+    assert [sorted(rows["pattern"]) for rows in chain] == [[1, 2, 3], [1, 3], [1]]
+
+
+def test_what_is_kept_by_chance_is_the_mean_over_all_pairs_of_samples():
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return {
+            sample: {int(p): float(rng.choice([-1, 1])) for p in rng.choice(16, 7, replace=False)}
+            for sample in "abcd"
+        }
+
+    one, two = draw(), draw()
+    expected = np.mean(
+        [
+            sum(one[a].get(pattern) == effect for pattern, effect in two[b].items())
+            for a in "abcd"
+            for b in "abcd"
+            if a != b
+        ]
+    )
+    dynamics = dynamics_of(one, two)
+    found = kept_by_chance(omega(dynamics, 0), omega(dynamics, 10), 4)
+    assert found == pytest.approx(expected)
+    assert found > 0
+    assert kept_by_chance(omega(dynamics, 0), omega(dynamics, 10), 1) is None
+
+
+def run_of(rates, n_samples=12, gains=None, seed=0, size=24):
+    """A run whose interactions are lost at the given rates, and replaced or not."""
+    rng = np.random.default_rng(seed)
+    gains = rates if gains is None else gains
+    fresh = iter(range(10**6))
+    now = {f"s{i:02d}": [next(fresh) for _ in range(size)] for i in range(n_samples)}
+    checkpoints = [now]
+    for rate, gain in zip(rates, gains, strict=True):
+        now = {
+            sample: [one for one in patterns if rng.random() > rate]
+            + [next(fresh) for _ in range(rng.binomial(size, gain))]
+            for sample, patterns in now.items()
+        }
+        checkpoints.append(now)
+    return dynamics_of(*({s: dict.fromkeys(p, 1.0) for s, p in c.items()} for c in checkpoints))
+
+
+def answer(dynamics, n_samples=12, n_intervals=5):
+    steps = [10 * number for number in range(n_intervals + 1)]
+    return detect(dynamics, [f"s{i:02d}" for i in range(n_samples)], steps, 0.95)
+
+
+@pytest.mark.parametrize("end", [1, 2, 3, 4])
+def test_a_loss_rate_that_falls_ends_the_denoising_stage(end):
+    stage = answer(run_of([0.6] * end + [0.1] * (5 - end)))
+    assert stage.step == 10 * end
+    assert stage.answer == str(stage.step)
+    assert stage.low <= stage.step <= stage.high
+    value, low, high = stage.fall
+    assert 0 < low < value < high
+    assert value == pytest.approx(0.5, abs=0.1)
+
+
+def test_there_is_no_stage_where_the_loss_rate_does_not_fall():
+    assert answer(run_of([0.3] * 5, size=200)).answer == NONE
+    assert answer(run_of([0.1, 0.1, 0.3, 0.5, 0.5])).answer == NONE
+
+
+def test_the_run_ends_in_its_denoising_stage_where_more_goes_than_comes_all_along():
+    assert answer(run_of([0.3] * 5, gains=[0.02] * 5, size=100)).answer == LAST
+
+
+def test_it_cannot_be_told_from_few_or_noisy_samples():
+    assert answer(run_of([0.6, 0.1, 0.1, 0.1, 0.1], n_samples=4), 4).answer == UNKNOWN
+    assert answer(run_of([0.5] * 5, size=4)).answer == UNKNOWN
+    two = dynamics_of({"a": {1: 1.0}}, {"a": {1: 1.0}})
+    assert answer(two, n_intervals=1).answer == UNKNOWN
+    nothing = run_of([1.0, 0.0, 0.0, 0.0, 0.0], gains=[0.0] * 5)
+    assert answer(nothing).answer == UNKNOWN
+
+
+@pytest.mark.slow
+def test_a_stage_is_found_where_there_is_none_in_at_most_a_twentieth_of_runs():
+    found = [answer(run_of([0.4] * 5, n_samples=8, seed=s), 8).step for s in range(200)]
+    assert sum(step is not None for step in found) <= 10
+
+
+def test_bounds_of_a_mean_are_those_of_students_t():
+    values = np.random.default_rng(0).normal(size=9)
+    means = leave_one_out(values) / leave_one_out(np.ones(9))
+    low, high = bounds(means, 0.95)
+    expected = stats.t.interval(0.95, 8, values.mean(), stats.sem(values))
+    np.testing.assert_allclose([low, high], expected)
+    wide = bounds(means, 0.95, 5)
+    expected = stats.t.interval(0.99, 8, values.mean(), stats.sem(values))
+    np.testing.assert_allclose(wide, expected)
+
+
+def test_the_table_of_turnover():
+    samples = [f"s{i}" for i in range(6)]
+    first = {sample: {1: 1.0, 2: 1.0} for sample in samples}
+    second = {sample: {1: 1.0, 4 + i: 1.0} for i, sample in enumerate(samples)}
+    table = tabulate(dynamics_of(first, second), samples, [0, 10], 0.95)
+    assert table.row(0, named=True) == {
+        "step": 0,
+        "next_step": 10,
+        "salient": 2.0,
+        "kept": 1.0,
+        "lost": 1.0,
+        "new": 1.0,
+        "kept_by_chance": 1.0,
+        "loss_rate": 0.5,
+        "ci_low": 0.5,
+        "ci_high": 0.5,
+    }
+    alone = tabulate(dynamics_of(first, second), samples[:1], [0, 10], 0.95)
+    assert alone["ci_low"].to_list() == [None]
+    checked = tables.check(table.with_columns(run=pl.lit("r")), tables.TURNOVER, "turnover")
+    assert checked.columns == list(tables.TURNOVER.columns)
+    assert turnover.MARGIN == 0.1
