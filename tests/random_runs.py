@@ -60,6 +60,21 @@ def make_run(
     return Run(label, metrics, stages)
 
 
+def with_training(run: Run, warm_up: int = 3) -> Run:
+    """The run with a training table: a loss at every step, validation at the checkpoints."""
+    steps = range(run.steps[-1] + 1)
+    rates = [0.0] + [min(step / warm_up, 1.0) * (1 - step / 1000) for step in steps[1:]]
+    training = pl.DataFrame(
+        {
+            "step": steps,
+            "train_loss": [4.0 / (1 + step) for step in steps],
+            "validation_loss": [5.0 / (1 + s) if s in run.steps else None for s in steps],
+            "learning_rate": rates,
+        }
+    )
+    return replace(run, training=tables.check(training, tables.TRAINING, "test"))
+
+
 def make_sensitivity(choices: Sequence[str] = CHOICES) -> pl.DataFrame:
     """As much of a ``sensitivity`` table as the figure reads."""
     cells = [

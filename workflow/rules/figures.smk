@@ -7,6 +7,7 @@ rule fig2:
     input:
         metrics=every_run("metrics.parquet", MAIN_RUNS),
         stages=every_run("stages.json", MAIN_RUNS),
+        training=every_run("training.parquet", [run for run in MAIN_RUNS if run in TUNED_RUNS]),
     output:
         **figure_files("fig2"),
     log:
@@ -21,6 +22,7 @@ rule fig2:
         runtime=growing(10),
     params:
         labels=labels_of(MAIN_RUNS),
+        tuned=[run in TUNED_RUNS for run in MAIN_RUNS],
         level=config["bootstrap"]["level"],
     message:
         f"Drawing {FIGURES['fig2'].title}"
@@ -132,6 +134,7 @@ use rule fig2 as fig7 with:
     input:
         metrics=every_run("metrics.parquet", OTHER_RUNS),
         stages=every_run("stages.json", OTHER_RUNS),
+        training=every_run("training.parquet", [run for run in OTHER_RUNS if run in TUNED_RUNS]),
     output:
         **figure_files("fig7"),
     log:
@@ -140,6 +143,7 @@ use rule fig2 as fig7 with:
         "logs/benchmarks/figures/fig7.tsv"
     params:
         labels=labels_of(OTHER_RUNS),
+        tuned=[run in TUNED_RUNS for run in OTHER_RUNS],
     message:
         f"Drawing {FIGURES['fig7'].title}"
 

@@ -44,7 +44,9 @@ match FIGURES[snakemake.rule].subject:
         model = read_logical_model(best, prompt.sample_id, params.salience)
         figure = interactions.draw(run, dynamics, model, prompt)
     case "evolution":
-        runs = read_runs(params.labels, files.metrics, files.stages)
+        courses = iter(files.training)
+        training = [next(courses) if tuned else None for tuned in params.tuned]
+        runs = read_runs(params.labels, files.metrics, files.stages, training)
         figure = evolution.draw(runs, level=params.level)
     case "quality":
         runs = read_runs(params.labels, files.metrics, files.stages)

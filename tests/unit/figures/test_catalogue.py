@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_runs import make_run, make_sensitivity
+from random_runs import make_run, make_sensitivity, with_training
 from sample_tables import SAMPLES, STEPS, N
 
 from sft_interactions.analysis.faithfulness import Faithfulness, LogOdds
@@ -49,7 +49,8 @@ def draw_examples(subject, dynamics, model, prompt):
                 run = make_run(steps=STEPS, n=N)
                 yield interactions.draw(run, dynamics, model, prompt)
             case "evolution":
-                of_runs = ([small], many_runs(1), [plain, make_run("Another model on data")], [])
+                other = with_training(make_run("Another model on data"))
+                of_runs = ([small], many_runs(1), [plain, other], [])
                 yield from (evolution.draw(runs, level=LEVEL) for runs in of_runs)
             case "quality":
                 yield from (quality.draw(runs, level=LEVEL) for runs in ([plain], many_runs(5), []))

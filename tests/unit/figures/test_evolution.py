@@ -13,6 +13,7 @@ from random_runs import (
     texts,
     with_churn_floor,
     with_reading,
+    with_training,
 )
 
 from sft_interactions.figures import evolution
@@ -130,3 +131,27 @@ def test_a_churn_floor_is_drawn_where_there_is_one():
 def test_without_runs_it_says_so():
     (text,) = texts(evolution.draw([], level=0.95))
     assert "No runs remain" in text
+
+
+def test_losses_stand_under_the_counts_where_they_are_known():
+    run = with_training(make_run(), warm_up=4)
+    figure = evolution.draw([run, make_run("Tuned elsewhere")], level=0.95)
+    axes = panel(figure, f"{run.label}:losses")
+    drawn = {line.get_gid(): line for line in axes.get_lines()}
+    counts = panel(figure, f"{run.label}:counts")
+    places = counts.get_lines()[-1].get_xdata()
+    validation = drawn["validation loss"]
+    np.testing.assert_allclose(validation.get_xdata(), places)
+    assert validation.get_ydata().tolist() == pytest.approx([5 / (1 + step) for step in STEPS])
+    assert len(drawn["training loss"].get_xdata()) == STEPS[-1] + 1
+    assert axes.get_ylim()[1] > 5
+    expected = np.interp(4, STEPS, places)
+    assert drawn["warm-up"].get_xdata()[0] == pytest.approx(expected)
+    assert "warm-up ends" in [text.get_text() for text in axes.texts]
+    assert not any(one.get_label() == "Tuned elsewhere:losses" for one in figure.axes)
+
+
+def test_without_a_warm_up_none_is_marked():
+    figure = evolution.draw([with_training(make_run(), warm_up=1)], level=0.95)
+    axes = panel(figure, "A model on data:losses")
+    assert "warm-up" not in [line.get_gid() for line in axes.get_lines()]

@@ -22,11 +22,13 @@ class Run:
         label: title of the run.
         metrics: rows of its ``metrics`` table.
         stages: content of its ``stages.json``.
+        training: rows of its ``training`` table; None where it was tuned elsewhere, or is not shown.
     """
 
     label: str
     metrics: pl.DataFrame
     stages: Mapping[str, Any]
+    training: pl.DataFrame | None = None
 
     @property
     def steps(self) -> list[int]:
@@ -95,19 +97,31 @@ class Run:
 
 
 def read_runs(
-    labels: Sequence[str], metrics: Sequence[str | Path], stages: Sequence[str | Path]
+    labels: Sequence[str],
+    metrics: Sequence[str | Path],
+    stages: Sequence[str | Path],
+    training: Sequence[str | Path | None] | None = None,
 ) -> list[Run]:
     """Read runs from their ``metrics`` tables and their ``stages.json``.
 
     Args:
         labels: titles of the runs, in the order of the files.
+        metrics: their tables.
+        stages: their files.
+        training: their ``training`` tables, None for a run without one; by default none is read.
 
     Raises:
         ValueError: a table does not have the columns of ``metrics``, or the lengths differ.
     """
+    courses = [None] * len(labels) if training is None else training
     return [
-        Run(label, tables.read(table, tables.METRICS), read_stages(file))
-        for label, table, file in zip(labels, metrics, stages, strict=True)
+        Run(
+            label,
+            tables.read(table, tables.METRICS),
+            read_stages(file),
+            None if course is None else tables.read(course, tables.TRAINING),
+        )
+        for label, table, file, course in zip(labels, metrics, stages, courses, strict=True)
     ]
 
 

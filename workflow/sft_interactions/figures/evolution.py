@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,11 +37,17 @@ BLOCK = 4.14
 ROW, ROW_GAP = 0.64, 0.09
 ROWS_TOP = 0.37  # from the top of a block to its first row
 COUNTS_TOP, COUNTS = 2.95, 0.78
+LOSSES_GAP, LOSSES = 0.12, 0.52  # under the counts, where the run's losses are known
 NARROW = 0.5  # width of a histogram below which its labels shrink
 LEFT, RIGHT = 0.62, 0.06
 TICK_GAP = 0.30  # between the panel at t = 0 and the others, which share a scale
 PANEL_GAP = 0.06
 TOTALS_GAP, TOTALS = 0.44, 1.05
+# Name of a loss to how its line looks.
+LOSS_LINES: dict[str, dict[str, Any]] = {
+    "training loss": {"color": "#9a9a9a", "linewidth": 0.7},
+    "validation loss": {"color": "black", "linewidth": 1.0, "marker": "o", "markersize": 3},
+}
 
 
 @plain_style()
@@ -53,10 +60,11 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """
     if not runs:
         return panels.draw_no_runs()
-    height = HEADER + BLOCK * len(runs) + FOOTER
+    blocks = [BLOCK + (0 if run.training is None else LOSSES_GAP + LOSSES) for run in runs]
+    height = HEADER + sum(blocks) + FOOTER
     figure = Figure(figsize=(TEXT_WIDTH, height))
     for index, run in enumerate(runs):
-        _Block(figure, run, top=HEADER + BLOCK * index).draw()
+        _Block(figure, run, top=HEADER + sum(blocks[:index])).draw()
     entries = _legend_entries(level, any(run.has_churn_floor for run in runs))
     if name := panels.other_reading_name(runs):
         entries[name] = panels.other_reading_handle(name)
@@ -111,6 +119,8 @@ class _Block:
         for row, label in enumerate(CLASSES):
             self._draw_row(label, ROWS_TOP + row * (ROW + ROW_GAP), bottom=row == len(CLASSES) - 1)
         self._draw_counts()
+        if self.run.training is not None:
+            self._draw_losses(self.run.training)
         self._write_boundary()
 
     def _draw_row(self, label: str, top: float, bottom: bool) -> None:
@@ -208,7 +218,10 @@ class _Block:
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(axis="y")
         panels.label_steps(axes, self.run.steps, positions, width)
-        axes.set_xlabel("training steps", fontsize=SMALL, labelpad=1)
+        if self.run.training is None:
+            axes.set_xlabel("training steps", fontsize=SMALL, labelpad=1)
+        else:
+            axes.tick_params(axis="x", labelbottom=False)
         middle = COUNTS_TOP + COUNTS / 2
         self._text(
             0.22,
@@ -226,6 +239,48 @@ class _Block:
             self._text(start, above, "Denoising stage", ha="left", color=DENOISING[1], **name)
         if self.run.boundary < len(self.run.steps) - 1:
             self._text(end, above, "Overfitting stage", ha="right", color=OVERFITTING[1], **name)
+
+    def _draw_losses(self, training: pl.DataFrame) -> None:
+        """The losses of training and validation, and where the learning rate is at its peak."""
+        top = COUNTS_TOP + COUNTS + LOSSES_GAP
+        width = self.lefts[-1] + self.width - LEFT
+        axes = self._axes(LEFT, top, width, LOSSES, "losses")
+        positions = self.lefts - LEFT + self.width / 2
+        axes.set_xlim(0, width)
+        panels.shade_stages(axes, self.run, positions)
+        shown = training.filter(pl.col("step") <= self.run.steps[-1])
+        for name, style in LOSS_LINES.items():
+            known = shown.drop_nulls(_column(name))
+            places = np.interp(known["step"], self.run.steps, positions)
+            axes.plot(places, known[_column(name)], label=name, gid=name, clip_on=False, **style)
+        losses = shown.select(map(_column, LOSS_LINES)).to_numpy()
+        axes.set_ylim(0, _headroom(float(np.nanmax(losses))))
+        peak = _peak_of_learning_rate(training)
+        if peak is not None and peak <= self.run.steps[-1]:
+            place = float(np.interp(peak, self.run.steps, positions))
+            axes.axvline(place, color="black", linestyle=(0, (1, 1)), linewidth=0.6, gid="warm-up")
+            axes.text(
+                place + 0.03,
+                axes.get_ylim()[1],
+                "warm-up ends",
+                va="top",
+                fontsize=SMALL,
+                color=GREY,
+            )
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.grid(axis="y")
+        panels.label_steps(axes, self.run.steps, positions, width)
+        axes.set_xlabel("training steps", fontsize=SMALL, labelpad=1)
+        middle = top + LOSSES / 2
+        self._text(0.22, middle, "Loss\n(nats)", rotation=90, ha="center", va="center")
+        legend = axes.legend(
+            loc="center left",
+            bbox_to_anchor=(1.02, 0.5),
+            fontsize=SMALL,
+            handlelength=1.8,
+            borderpad=0,
+        )
+        legend.set_in_layout(False)
 
     def _write_boundary(self) -> None:
         stages = self.run.stages
@@ -251,6 +306,20 @@ class _Block:
         whole = self.figure.get_figheight()
         style = {"fontsize": MEDIUM, **style}
         self.figure.text(left / TEXT_WIDTH, 1 - (self.top + top) / whole, text, **style)
+
+
+def _column(name: str) -> str:
+    """Column of the ``training`` table that a line shows."""
+    return name.replace("training", "train").replace(" ", "_")
+
+
+def _peak_of_learning_rate(training: pl.DataFrame) -> int | None:
+    """The step at which a warm-up ends; None without one."""
+    taken = training.sort("step").filter(pl.col("step") > 0)
+    if taken.is_empty():
+        return None
+    peak = int(taken["step"][int(taken["learning_rate"].arg_max() or 0)])
+    return peak if peak > taken["step"][0] else None
 
 
 def _headroom(top: float) -> float:
