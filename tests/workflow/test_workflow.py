@@ -394,7 +394,9 @@ def test_the_report_is_of_the_whole_config_and_the_end_names_the_checkpoints(stu
     assert not (folder / "nowhere").exists()
     for run in STEPS:
         stages = json.loads((folder / "results" / "runs" / run / "stages.json").read_text())
-        assert f"{run}: the denoising stage ends at step {stages['boundary_step']} " in done.stdout
+        lowest = stages["evidence"]["lowest_validation_loss_step"] or "unknown"
+        assert f"{run}: lowest validation loss: step {lowest}. End of the denoising" in done.stdout
+        assert f" by docs/protocol.md, step {stages['boundary_step']} as published" in done.stdout
 
 
 def test_nothing_is_left_to_do(study):

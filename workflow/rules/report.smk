@@ -27,15 +27,20 @@ rule report:
 
 onsuccess:
     # What an engineer asks first, without a file to open.
-    table = Path(RESULTS) / "tables" / "stages.csv"
-    if table.exists():
-        with table.open(encoding="utf-8", newline="") as file:
+    folder = Path(RESULTS) / "tables"
+    stages, protocol = folder / "stages.csv", folder / "protocol.csv"
+    if stages.exists() and protocol.exists():
+        with protocol.open(encoding="utf-8", newline="") as file:
+            ends = {row["run"]: row["denoising_ends"] for row in csv.DictReader(file)}
+        with stages.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
+                end = ends.get(row["run"], "unknown")
                 print(
-                    f"{row['run']}: the denoising stage ends at step {row['boundary_step']} (interval "
-                    f"{row['ci_low_step']} to {row['ci_high_step']}), the best checkpoint is step "
+                    f"{row['run']}: lowest validation loss: step "
+                    f"{row['lowest_validation_loss_step'] or 'unknown'}. End of the denoising stage: "
+                    f"{'step ' if end.isdigit() else ''}{end} by docs/protocol.md, step "
+                    f"{row['boundary_step']} as published. Interactions emerge faster after step "
                     f"{row['best_checkpoint_step']} ({row['best_ci_low_step']} to "
-                    f"{row['best_ci_high_step']}); lowest validation loss at step "
-                    f"{row['lowest_validation_loss_step'] or 'unknown'}"
+                    f"{row['best_ci_high_step']}); it has not been shown that this is the checkpoint to keep."
                 )
-        print(f"More in {table.parent} and {table.parents[1] / 'figures'}.")
+        print(f"More in {folder} and {folder.parent / 'figures'}.")

@@ -1,0 +1,149 @@
+"""The numbers of README.md are those of the committed tables."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "results" / "reference"
+NAMES = {"smollm2": "SmolLM2", "gemma3": "Gemma"}
+
+
+@pytest.fixture(scope="module")
+def readme():
+    return " ".join((ROOT / "README.md").read_text("utf-8").split())
+
+
+def folder(study, model):
+    (found,) = (REFERENCE / study / "runs").glob(f"{model}-*")
+    return found
+
+
+def metric(study, model, name, label, step):
+    """A metric over all orders, AND and OR together."""
+    table = pl.read_parquet(folder(study, model) / "metrics.parquet")
+    return table.row(
+        by_predicate=(pl.col("step") == step)
+        & (pl.col("class") == label)
+        & (pl.col("kind") == "both")
+        & pl.col("order").is_null()
+        & (pl.col("metric") == name),
+        named=True,
+    )["value"]
+
+
+def both(study, name, label, *steps):
+    """A metric of both models, each at its step, or both at one."""
+    return [
+        metric(study, model, name, label, step)
+        for model, step in zip(NAMES, steps * (2 // len(steps)), strict=True)
+    ]
+
+
+def test_verdicts(readme):
+    table = pl.read_parquet(REFERENCE / "small" / "findings.parquet")
+    for finding in range(1, 6):
+        cells = []
+        for model in NAMES:
+            row = table.row(
+                by_predicate=(pl.col("finding") == finding) & pl.col("run").str.starts_with(model),
+                named=True,
+            )
+            cells.append(f"{row['verdict']} ({row['parts_supported']} of {row['parts']})")
+        line = next(part for part in readme.split("| ") if part.startswith(f"{finding}. "))
+        assert f"{line}| {' | '.join(cells)} |" in readme
+
+
+def test_what_happens(readme):
+    gone = both("small", "count", "removed", 60)
+    before = both("small", "count", "preserved", 0)
+    assert (
+        f"After 60 steps, {gone[0]:.0f} of {before[0]:.0f} interactions a prompt (SmolLM2) and "
+        f"{gone[1]:.0f} of {before[1]:.0f} (Gemma)" in readme
+    )
+    for floor in both("small", "churn_floor", "removed", 60):
+        assert f"Noise of the inference alone would remove {floor:.0f}." in readme
+    kept = both("small", "count", "preserved", 2000)
+    order = both("small", "mean_order", "preserved", 2000)
+    assert (
+        f"Few are preserved to the end: {kept[0]:.1f} and {kept[1]:.1f} a prompt, of mean order "
+        f"{order[0]:.1f} and {order[1]:.1f}." in readme
+    )
+    early, late = (
+        both("small", "count", "emerged", 60, 200),
+        both("small", "count", "emerged", 2000),
+    )
+    assert (
+        f"from {early[0]:.0f} (step 60) to {late[0]:.0f} a prompt in SmolLM2, from {early[1]:.0f} "
+        f"(step 200) to {late[1]:.0f} in Gemma" in readme
+    )
+    for name, text in (
+        ("rho", "ρ falls from {:.2f} to {:.2f} in SmolLM2 and from {:.2f} to {:.2f} in Gemma"),
+        ("rho_chance", "falls too, from {:.2f} to {:.2f} and from {:.2f} to {:.2f}."),
+    ):
+        early, late = both("small", name, "emerged", 60, 200), both("small", name, "emerged", 2000)
+        assert text.format(early[0], late[0], early[1], late[1]) in readme
+    gamma = metric("small", "smollm2", "gamma", "preserved", 2000)
+    chance = metric("small", "smollm2", "gamma_chance", "preserved", 2000)
+    assert f"({gamma:.2f} against {chance:.2f} in SmolLM2)" in readme
+
+
+def test_what_the_data_determine(readme):
+    certain = both("tweets", "count_certain", "preserved", 0)
+    single = both("tweets", "count_single", "preserved", 0)
+    shares = [100 * one / all_ for one, all_ in zip(certain, single, strict=True)]
+    assert f"have {shares[0]:.0f} % in SmolLM2 and {shares[1]:.0f} % in Gemma" in readme
+    least = []
+    for model in NAMES:
+        change = pl.read_parquet(folder("tweets", model) / "joint_change.parquet")
+        least.append(100 * change["change"].sum() / change["single_change"].sum())
+    assert (
+        f"SmolLM2's need change no more than {least[0]:.0f} % of what they do if each checkpoint is "
+        f"looked at by itself, Gemma's {least[1]:.0f} %" in readme
+    )
+
+
+def test_which_checkpoint(readme):
+    losses, best, lowest = {}, {}, {}
+    for study in ("small", "tweets"):
+        for model in NAMES:
+            table = pl.read_parquet(folder(study, model) / "training.parquet")
+            known = table.drop_nulls("validation_loss").select("step", "validation_loss")
+            losses[study, model] = dict(known.iter_rows())
+            stages = json.loads((folder(study, model) / "stages.json").read_text("utf-8"))
+            best[study, model] = stages["best_checkpoint_step"]
+            lowest[study, model] = min(losses[study, model], key=losses[study, model].get)
+    assert best["small", "smollm2"] == best["small", "gemma3"] == 1200
+    assert "The interactions choose step 1200 for both." in readme
+    smollm2, gemma3 = losses["small", "smollm2"], losses["small", "gemma3"]
+    assert (lowest["small", "smollm2"], lowest["small", "gemma3"]) == (1200, 600)
+    assert (
+        f"The validation loss is lowest at step 1200 (SmolLM2, {smollm2[1200]:.3f}) and 600 (Gemma: "
+        f"{gemma3[600]:.3f}, and {gemma3[1200]:.3f} at step 1200)." in readme
+    )
+    assert (
+        f"the loss is {smollm2[60]:.2f} at step 60 of SmolLM2 and {gemma3[20]:.2f} at step 20 of Gemma"
+        in readme
+    )
+    assert best["tweets", "smollm2"] == best["tweets", "gemma3"] == 18
+    assert lowest["tweets", "smollm2"] == lowest["tweets", "gemma3"] == 36
+    assert "choose step 18, while the validation loss falls until step 36" in readme
+
+
+def test_planted_runs(readme):
+    """Against the row of the default reading in docs/validity.md, made by benchmarks/planted.py."""
+    text = (ROOT / "docs" / "validity.md").read_text("utf-8")
+    row = next(
+        line
+        for line in text.splitlines()
+        if line.startswith("| ζ 0.04, of mean, high_order, τ 0.05, joint | 0.9")
+    )
+    preserved, emerged, removed = (cell.split(" / ") for cell in row.split(" | ")[1:4])
+    percent = [f"{100 * float(one):.0f} %" for one in (*preserved, emerged[0], removed[0])]
+    assert (
+        f"{percent[0]} of what is called preserved is, {percent[2]} of what is called emerged, and "
+        f"{percent[3]} of what is called removed; of what is preserved, {percent[1]} is found"
+        in readme
+    )
