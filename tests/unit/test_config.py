@@ -319,6 +319,23 @@ BAD = {
         "at least 1 entries",
     ),
     "a file for a folder": ({"results": __file__}, "results", "is a file; name a folder"),
+    "results in the project": ({"results": str(ROOT)}, "results: /", "the project's own folder"),
+    "results among its code": (
+        {"results": f"{ROOT}/workflow"},
+        "results: /",
+        "name a folder of its",
+    ),
+    "results below its code": (
+        {"results": f"{ROOT}/config/x"},
+        "results: /",
+        "name a folder of it",
+    ),
+    "results in the root": ({"results": "/"}, "results: /", "or the root of the file system; name"),
+    "downloads in the project": (
+        {"downloads": f"{ROOT}/"},
+        "downloads: /",
+        "the project's own fold",
+    ),
     "n too small": ({"players.n": 1}, "players.n", "must be at least 2"),
     "n too large": ({"players.n": 17}, "players.n", "must be at most 16"),
     "not a choice": ({"salience.rule": "best"}, "salience.rule", "must be one of max_effect"),

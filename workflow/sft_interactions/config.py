@@ -49,6 +49,19 @@ EXPECTED = {
     "oneOf": "has none of the allowed forms",
 }
 
+# Folders of a checkout in which no study is written.
+PROJECT_FOLDERS = (
+    ".git",
+    ".snakemake",
+    "benchmarks",
+    "config",
+    "docs",
+    "envs",
+    "profiles",
+    "tests",
+    "workflow",
+)
+
 # JSON Schema takes 1.0 for an integer. As a seed it gives other draws than 1, as a step other file names.
 _Validator = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema's stubs lack its types
     Draft202012Validator,
@@ -300,6 +313,11 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     for key in ("results", "downloads"):
         if Path(config[key]).is_file():
             yield f"{key}: {config[key]} is a file; name a folder"
+        elif _is_of_the_project(Path(config[key])):
+            yield (
+                f"{key}: {config[key]} is the project's own folder, or the root of the file system; name a "
+                "folder of its own, as results/mine"
+            )
     shards = config["inference"]["shards"]
     fewest = min(dataset["analysis"] for dataset in config["datasets"].values())
     if shards > fewest:
@@ -379,6 +397,13 @@ def _check_places(config: Mapping[str, Any]) -> Iterator[str]:
                 f"{where}: {path} lies where this study writes (results is {config['results']}), and would "
                 "be removed; move it, or name another results folder"
             )
+
+
+def _is_of_the_project(folder: Path) -> bool:
+    """Whether a folder is the root, that of the project, or one that came with the project."""
+    place, project = folder.resolve(), SCHEMA_PATH.parents[2]
+    kept = [project / name for name in PROJECT_FOLDERS]
+    return place in (Path(place.anchor), project) or any(map(place.is_relative_to, kept))
 
 
 def _given_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -182,6 +182,16 @@ def test_target_names_as_list_or_file(tmp_path):
         load(source, target_names="features")
 
 
+@pytest.mark.parametrize(("ids", "tells"), [([1, 2], True), ([2, 0], False), ([1, 0], False)])
+def test_ids_that_may_count_from_one_are_told(tmp_path, caplog, ids, tells):
+    source = write_jsonl(tmp_path / "t.jsonl", [{"text": "a", "label": i} for i in ids])
+    names = ["no", "maybe", "yes"]
+    assert [response for _, response in load(source, target_names=names)] == [
+        [names[i]] for i in ids
+    ]
+    assert ("no row has the class id 0, 'no'; if ids count from 1" in caplog.text) == tells
+
+
 def test_target_separator(tmp_path):
     cells = ["0", "0,1", " 1 ", "", None]
     source = write_jsonl(tmp_path / "t.jsonl", [{"text": "a", "label": c} for c in cells])

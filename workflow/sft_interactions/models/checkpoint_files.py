@@ -83,6 +83,8 @@ PARTS_OF_TRAINING = {
     "*.distcp": "run `accelerate merge-weights`",
     "mp_rank_*": "export it to the format of transformers",
 }
+# Ways to compute attention that torch has itself, in every precision.
+WAYS_OF_ATTENTION = ("eager", "sdpa", "flex_attention")
 # Wrappers that put their name before or into the names of weights.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
 DTYPE_BITS = {
@@ -205,6 +207,7 @@ def check_model(folder: str | Path) -> None:
     _check_causal(folder / "config.json", config)
     _check_padding(folder / "config.json", config)
     _check_rotary_base(folder / "config.json", config)
+    _check_attention(folder / "config.json", config)
     quantisation = config.get("quantization_config")
     if quantisation:
         method = dict(quantisation).get("quant_method", "?")
@@ -272,6 +275,18 @@ def _check_rotary_base(path: Path, config: Json) -> None:
                 f"{path}: rope_theta is {given}, and {used} in rope_parameters, which alone is read; drop "
                 "rope_theta, or correct the other one"
             )
+
+
+def _check_attention(path: Path, config: Json) -> None:
+    """Refuse a way to compute attention that needs a further package, and half precision."""
+    for part in (config, config.get("text_config") or {}):
+        for key in ("attn_implementation", "_attn_implementation"):
+            name = part.get(key)
+            if isinstance(name, str) and name not in WAYS_OF_ATTENTION:
+                raise ValueError(
+                    f"{path}: {key} is {name}, as a training left it, which does not compute in float32; "
+                    "drop that key, or write sdpa"
+                )
 
 
 def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
