@@ -31,6 +31,7 @@ from sft_interactions.models.checkpoint_files import (
     check_own_tokenizer,
     files_of,
 )
+from sft_interactions.models.gguf_files import check_all_is_read
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
 from sft_interactions.models.tokenizing import load_tokenizer
@@ -135,15 +136,20 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
 
 def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
     folder_of_file, file_name = gguf_file.parent, gguf_file.name
-    try:
-        with _parsing_gguf_once():
+    with _parsing_gguf_once():
+        try:
             model = load_strictly(folder_of_file, gguf_file=file_name)
             tokenizer = AutoTokenizer.from_pretrained(folder_of_file, gguf_file=file_name)
-    except Exception as error:  # what a broken file raises depends on where it is broken
-        raise ValueError(
-            f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
-            f"architecture that it knows, or a safetensors folder by path: or hub: ({on_one_line(error)})"
-        ) from error
+        except Exception as error:  # what a broken file raises depends on where it is broken
+            raise ValueError(
+                f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
+                "architecture that it knows, or a safetensors folder by path: or hub: "
+                f"({on_one_line(error)})"
+            ) from error
+        try:
+            check_all_is_read(gguf_file, model)
+        except ValueError as error:
+            raise ValueError(f"models.{name}: {error}") from error
     _unquantized(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
