@@ -704,13 +704,25 @@ def test_a_bad_config_starts_no_job(tmp_path, model_folders):
     assert not (tmp_path / "logs").exists()
 
 
-def test_tables_of_another_config_are_not_taken_for_done(tmp_path, model_folders):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--rerun-triggers", "mtime"],
+            "--rerun-triggers: without params and input tables of an old",
+        ),
+        (["--touch"], "--touch: tables of an older config or of other files would be taken for"),
+        (["--drop-metadata"], "--drop-metadata: tables of this config would later be taken for"),
+    ],
+    ids=["mtime", "touch", "no metadata"],
+)
+def test_tables_of_another_config_are_not_taken_for_done(tmp_path, model_folders, options, message):
     config = copy.deepcopy(CONFIG)
     for name, model in config["models"].items():
         model["source"] = f"path:{model_folders[name]}"
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     table = "results/data/lines/analysis.parquet"
-    bad = snakemake(tmp_path, config, table, "--rerun-triggers", "mtime")
+    bad = snakemake(tmp_path, config, table, *options)
     assert bad.returncode != 0
-    assert "--rerun-triggers: without params and input tables of an older config" in bad.stdout
+    assert message in bad.stdout
     assert not (tmp_path / "results").exists()
