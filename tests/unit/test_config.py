@@ -616,6 +616,21 @@ def test_braces_in_a_path_are_refused(key, tmp_path, monkeypatch):
     assert re.search(rf"{key}: .*x[{{]5[}}].* has braces, .*; rename it", error_of(changes[key]))
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("train-*.parquet", "a split is one file, so join those of the pattern into one$"),
+        ("train[:80%]", "a split is one file; to divide one table, leave out splits$"),
+        ("train.csv", "correct it$"),
+    ],
+)
+def test_a_split_that_is_no_file_is_answered_with_what_it_may_be(tmp_path, name, fix):
+    (tmp_path / "rows.csv").touch()
+    splits = {"train": name, "validation": "rows.csv", "analysis": "rows.csv"}
+    message = error_of({"datasets.d.source": f"path:{tmp_path}", "datasets.d.splits": splits})
+    assert re.search(rf"^datasets\.d\.splits\.train: .* does not exist; {fix}", message)
+
+
 @pytest.mark.parametrize("key", ["results", "downloads"])
 @pytest.mark.parametrize("below", ["", "/mine"])
 def test_a_link_that_leads_nowhere_is_refused(tmp_path, key, below):

@@ -497,7 +497,7 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         for split, file in dataset["splits"].items():
             yield from _check_braces(f"{where}.splits.{split}", file)
             if not saved and not (Path(rest) / file).exists():
-                yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; correct it"
+                yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; {_split_fix(file)}"
     if "splits" in dataset and ("test" in dataset) != ("test" in dataset["splits"]):
         missing = "test" if "test" in dataset["splits"] else "splits.test"
         yield f"{where}.{missing}: missing; a test split needs test and splits.test"
@@ -515,6 +515,15 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.filter.exclude_pattern: no regular expression ({error}); correct it"
     if limits.get("min_words", 1) > limits.get("max_words", float("inf")):
         yield f"{where}.filter: min_words is greater than max_words; swap them"
+
+
+def _split_fix(file: str) -> str:
+    """What to do about a file of a split that is not there."""
+    if "*" in file or "?" in file:
+        return "a split is one file, so join those of the pattern into one"
+    if "[" in file or "+" in file:
+        return "a split is one file; to divide one table, leave out splits"
+    return "correct it"
 
 
 def _check_players(config: Mapping[str, Any]) -> Iterator[str]:
