@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sft_interactions import config as study_config
+from sft_interactions.data.sources import on_one_line
 from sft_interactions.environment import check_packages, clear_environment
 
 # Libraries that a script imports next read some of them when they are imported.
@@ -26,6 +27,16 @@ CLEARED = clear_environment(os.environ)
 
 # Libraries in Rust give errors of their own kinds with these texts.
 _DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
+
+
+# What Python, torch, the C library, C++ and CUDA say where memory is used up or limited.
+_MEMORY_FULL = (
+    os.strerror(errno.ENOMEM),
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not spawn threads",
+)
 
 
 class _Lines:
@@ -86,6 +97,13 @@ def start(snakemake: Any) -> dict[str, str]:
             print(
                 f"{snakemake.rule}: the disk is full, or a quota is used up ({error}); make room for the "
                 "folders of results, logs and temporary files, and start again",
+                file=sys.stderr,
+            )
+        elif isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_FULL):
+            print(
+                f"{snakemake.rule}: memory is used up, or limited for this job (ulimit -v, a scheduler, "
+                f"the GPU; {on_one_line(error)}); give it more, or lower inference.memory_gb or "
+                "finetune.batch_size",
                 file=sys.stderr,
             )
         else:
