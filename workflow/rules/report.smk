@@ -26,7 +26,8 @@ rule report:
 
 
 onsuccess:
-    # What an engineer asks first, without a file to open.
+    # What an engineer asks first, without a file to open. Not to standard output, where a letter that its
+    # encoding lacks (PYTHONIOENCODING) is an error.
     table = Path(RESULTS) / "tables" / "stages.csv"
     if table.exists():
         with table.open(encoding="utf-8", newline="") as file:
@@ -36,6 +37,8 @@ onsuccess:
                     f"{row['ci_low_step']} to {row['ci_high_step']}), the best checkpoint is step "
                     f"{row['best_checkpoint_step']} ({row['best_ci_low_step']} to "
                     f"{row['best_ci_high_step']}); lowest validation loss at step "
-                    f"{row['lowest_validation_loss_step'] or 'unknown'}"
+                    f"{row['lowest_validation_loss_step'] or 'unknown'}",
+                    file=sys.stderr,
                 )
-        print(f"More in {table.parent} and {table.parents[1] / 'figures'}.")
+        more = f"More in {table.parent} and {table.parents[1] / 'figures'}."
+        print(more, file=sys.stderr)
