@@ -21,6 +21,7 @@ from transformers import (
 from sft_interactions.data.sources import Source, parse_source
 from sft_interactions.models import preparing as models_module
 from sft_interactions.models.preparing import _unquantized, prepare_model
+from sft_interactions.models.tokenizing import load_tokenizer
 
 WORDS = ["<unk>", "<s>", "</s>", "the", "cat", "sat"]
 
@@ -215,7 +216,7 @@ def gguf_name(name):
     return f"blk.{layer}.{GGUF_TENSORS_OF_LAYERS[part]}.{kind}"
 
 
-def write_gguf(path, model, tokenizer, add=lambda writer: None):
+def write_gguf(path, model, tokenizer, add=lambda writer: None, rules="qwen2"):
     """A Qwen2 as llama.cpp keeps it, matrices in float16; ``add`` may write further entries."""
     config = model.config
     writer = gguf.GGUFWriter(path, "qwen2")
@@ -232,7 +233,8 @@ def write_gguf(path, model, tokenizer, add=lambda writer: None):
     backend = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     tokens = sorted(backend["vocab"], key=backend["vocab"].__getitem__)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    if rules:
+        writer.add_tokenizer_pre(rules)
     writer.add_token_list(tokens)
     writer.add_token_merges([" ".join(pair) for pair in backend["merges"]])
     add(writer)
@@ -316,6 +318,33 @@ def test_what_transformers_does_not_read_of_a_gguf_is_refused(tmp_path, add, mes
     with pytest.raises(ValueError, match=rf"^models\.tiny: .*{message}") as error:
         prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "pieces"),
+    [
+        ("gpt-2", ["a", "Ċ", "Ċ", "512", "Ġb"]),
+        ("smollm", ["a", "ĊĊ", "5", "1", "2", "Ġb"]),
+        ("starcoder", ["a", "ĊĊ", "5", "1", "2", "Ġb"]),
+        ("llama-bpe", ["a", "ĊĊ", "512", "Ġb"]),
+        ("deepseek-llm", None),
+        (None, None),
+    ],
+)
+def test_texts_are_cut_as_a_gguf_says(tmp_path, rules, pieces):
+    """Transformers takes the rules of GPT-2 for all that it does not know."""
+    tokenizer = build_tokenizer(300, chat=False, bos=False)
+    model = build_model("qwen2", len(tokenizer))
+    write_gguf(tmp_path / "tiny.gguf", model, tokenizer, rules=rules)
+    if pieces is None:
+        with pytest.raises(
+            ValueError, match=rf"tokenizer\.ggml\.pre is {rules}, rules .*; name the saf"
+        ):
+            prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
+        return
+    prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
+    cutting = load_tokenizer(tmp_path / "tiny").backend_tokenizer.pre_tokenizer
+    assert [piece for piece, _ in cutting.pre_tokenize_str("a\n\n512 b")] == pieces
 
 
 def test_broken_gguf_is_named(tmp_path):

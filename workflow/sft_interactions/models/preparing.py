@@ -31,7 +31,7 @@ from sft_interactions.models.checkpoint_files import (
     check_own_tokenizer,
     files_of,
 )
-from sft_interactions.models.gguf_files import check_all_is_read
+from sft_interactions.models.gguf_files import check_all_is_read, cut_as_the_file_says
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
 from sft_interactions.models.tokenizing import load_tokenizer
@@ -148,6 +148,7 @@ def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
             ) from error
         try:
             check_all_is_read(gguf_file, model)
+            cut_as_the_file_says(gguf_file, tokenizer)
         except ValueError as error:
             raise ValueError(f"models.{name}: {error}") from error
     _unquantized(model).save_pretrained(folder)
