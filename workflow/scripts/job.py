@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sft_interactions import config as study_config
-from sft_interactions.data.sources import on_one_line
 from sft_interactions.environment import check_packages, clear_environment
 
 # Libraries that a script imports next read some of them when they are imported.
@@ -100,9 +99,10 @@ def start(snakemake: Any) -> dict[str, str]:
                 file=sys.stderr,
             )
         elif isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_FULL):
+            first = str(error).partition("\n")[0]
             print(
                 f"{snakemake.rule}: memory is used up, or limited for this job (ulimit -v, a scheduler, "
-                f"the GPU; {on_one_line(error)}); give it more, or lower inference.memory_gb or "
+                f"the GPU; {first}); give it more, or lower inference.memory_gb or "
                 "finetune.batch_size",
                 file=sys.stderr,
             )

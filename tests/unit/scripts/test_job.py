@@ -93,7 +93,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, write):
     "error",
     [
         "MemoryError()",
-        "RuntimeError('[enforce fail] DefaultCPUAllocator: can\\'t allocate memory: you tried')",
+        "RuntimeError('[enforce fail] DefaultCPUAllocator: can\\'t allocate memory: you tried\\n.')",
         "RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB.')",
         "OSError(12, 'Cannot allocate memory')",
         "BaseException('could not spawn threads: ThreadPoolBuildError')",  # a panic of Rust
