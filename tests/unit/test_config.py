@@ -319,6 +319,65 @@ BAD = {
         "at least 1 entries",
     ),
     "a file for a folder": ({"results": __file__}, "results", "is a file; name a folder"),
+    "a variable in results": ({"results": "$SCRATCH/x"}, "results", r"nor \$VARIABLE is filled in"),
+    "a variable in downloads": (
+        {"downloads": "${TMP}/x"},
+        "downloads",
+        r"nor \$VARIABLE is filled in",
+    ),
+    "a variable in a model": (
+        {"models.a.source": "path:$HOME/x"},
+        "models.a.source: $HOME/x does not exist",
+        r"write the path itself, since neither ~ nor \$VARIABLE is filled in",
+    ),
+    "a variable in braces": (
+        {"datasets.d.source": "path:${HOME}/x"},
+        "datasets.d.source: ${HOME}/x does not exist",
+        "write the path itself",
+    ),
+    "a variable in players": (
+        {"players.choice": "path:$HOME/x"},
+        "players.choice: $HOME/x does not exist",
+        "write the path itself",
+    ),
+    "a variable in class names": (
+        {"datasets.d.target_names": "path:$HOME/x"},
+        "datasets.d.target_names: $HOME/x does not exist",
+        "write the path itself",
+    ),
+    "the home folder in a checkpoint": (
+        {"runs.b-d.checkpoints": {"0": "base", "5": "~/x"}},
+        "runs.b-d.checkpoints.5: ~/x does not exist",
+        "write the path itself",
+    ),
+    "a checkpoint that is not there": (
+        {"runs.b-d.checkpoints": {"0": "base", "5": "x"}},
+        "runs.b-d.checkpoints.5: x does not exist",
+        "correct the path",
+    ),
+    "a block without keys": (
+        {"datasets.d.filter": None},
+        "datasets.d.filter: nothing stands there",
+        "give it a value, or remove the key",
+    ),
+    "a run that is taken out": ({"runs.b-d": None}, "runs.b-d: nothing stands", "remove the key$"),
+    "results in the project": ({"results": str(ROOT)}, "results: /", "the project's own folder"),
+    "results among its code": (
+        {"results": f"{ROOT}/workflow"},
+        "results: /",
+        "name a folder of its",
+    ),
+    "results below its code": (
+        {"results": f"{ROOT}/config/x"},
+        "results: /",
+        "name a folder of it",
+    ),
+    "results in the root": ({"results": "/"}, "results: /", "or the root of the file system; name"),
+    "downloads in the project": (
+        {"downloads": f"{ROOT}/"},
+        "downloads: /",
+        "the project's own fold",
+    ),
     "n too small": ({"players.n": 1}, "players.n", "must be at least 2"),
     "n too large": ({"players.n": 17}, "players.n", "must be at most 16"),
     "not a choice": ({"salience.rule": "best"}, "salience.rule", "must be one of max_effect"),
@@ -555,6 +614,34 @@ def test_braces_in_a_path_are_refused(key, tmp_path, monkeypatch):
     }
     (tmp_path / "x").touch()
     assert re.search(rf"{key}: .*x[{{]5[}}].* has braces, .*; rename it", error_of(changes[key]))
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("train-*.parquet", "a split is one file, so join those of the pattern into one$"),
+        ("train[:80%]", "a split is one file; to divide one table, leave out splits$"),
+        ("train.csv", "correct it$"),
+    ],
+)
+def test_a_split_that_is_no_file_is_answered_with_what_it_may_be(tmp_path, name, fix):
+    (tmp_path / "rows.csv").touch()
+    splits = {"train": name, "validation": "rows.csv", "analysis": "rows.csv"}
+    message = error_of({"datasets.d.source": f"path:{tmp_path}", "datasets.d.splits": splits})
+    assert re.search(rf"^datasets\.d\.splits\.train: .* does not exist; {fix}", message)
+
+
+@pytest.mark.parametrize("key", ["results", "downloads"])
+@pytest.mark.parametrize("below", ["", "/mine"])
+def test_a_link_that_leads_nowhere_is_refused(tmp_path, key, below):
+    """As to a scratch disk that was purged."""
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    message = (
+        rf"^{key}: {tmp_path}/link is a link to {tmp_path}/gone, .* not there; make that folder"
+    )
+    assert re.search(message, error_of({key: f"{tmp_path}/link{below}"}))
+    (tmp_path / "gone").mkdir()
+    resolve(changed({key: f"{tmp_path}/link{below}"}))
 
 
 @pytest.mark.parametrize("results", [".", "absolute", "a link"])

@@ -7,6 +7,7 @@ import yaml
 
 from sft_interactions.config import ConfigError, find_place, resolve
 from sft_interactions.config_file import (
+    check_bookkeeping,
     check_command_line,
     check_profiles,
     check_rerun_triggers,
@@ -51,13 +52,36 @@ def write(folder, text, name="my.yaml"):
         ("{a: {b: 2}}", {"a": {"b": 2}}),
         ("नमस्ते", "नमस्ते"),
         ('"a\\tb"', "a\tb"),
-        ("|\n  two\n  lines\n", "two\nlines\n"),
+        ("|-\n  two\n  lines\n", "two\nlines"),
+        (">-\n  one\n  line\n", "one line"),
+        ('"a line\\n"', "a line\n"),
+        ("'\u201cquoted\u201d'", "\u201cquoted\u201d"),
+        ("a \u201cb\u201d", "a \u201cb\u201d"),
+        ('"\u00a0"', "\u00a0"),
+        ("a\u00a0b", "a\u00a0b"),
     ],
 )
 def test_a_value_is_what_it_looks_like(tmp_path, text, value):
     config, _ = read([write(tmp_path, f"key: {text}\n")])
     assert config == {"key": value}
     assert type(config["key"]) is type(value)
+
+
+LINE_END = (
+    "ends with a line end, as | and > keep it; write |- or >-, or the text between double quotes with \\n "
+    "if it is meant"
+)
+TYPOGRAPHIC = (
+    "are a part of the text, as programs for writing set them; write straight quotation marks"
+)
+UNSEEN = (
+    "begins or ends with a character that cannot be seen; remove it, or put the text between straight "
+    "quotation marks if it is meant"
+)
+PASTED = (
+    "not YAML: a blank at its beginning or after its colon is none of YAML's, as web pages have them; "
+    "write plain blanks"
+)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +110,22 @@ def test_a_value_is_what_it_looks_like(tmp_path, text, value):
             "line 2: a.b.1: between double quotes \\b is the character '\\x08'; use single quotes, or "
             "write \\\\b",
         ),
+        ("a:\n  b: |\n    x\n", f"line 2: a.b: {LINE_END}"),
+        ("a: >\n  x\n", f"line 1: a: {LINE_END}"),
+        (
+            "a: 1\nb: \u201cx\u201d\n",
+            f"line 2: b: the quotation marks of \u201cx\u201d {TYPOGRAPHIC}",
+        ),
+        (
+            "b: [\u201ex\u201c]\n",
+            f"line 1: b.0: the quotation marks of \u201ex\u201c {TYPOGRAPHIC}",
+        ),
+        ("a: x\u00a0\n", f"line 1: a: 'x\\xa0' {UNSEEN}"),
+        ("a: \u200bx\n", f"line 1: a: '\\u200bx' {UNSEEN}"),
+        ("\u00a0a: 1\n", f"line 1: a key: '\\xa0a' {UNSEEN}"),
+        ("a:\n\u00a0 b: 1\n", f"line 2: a key: '\\xa0 b' {UNSEEN}"),
+        ("a: 1\nb:\n\u00a0 - 1\nc: 2\n", f"line 3: {PASTED}"),
+        ("a: 1\nb:\u00a05\n", f"line 2: {PASTED}"),
         ("true: 1\n", "line 1: the key true is not a text; put it in quotes"),
         ("1.5: 1\n", "line 1: the key 1.5 is not a text; put it in quotes"),
         ("a: 1\nb: \xe9t\xe9\n".encode("latin-1"), "line 2: not UTF-8; save the file as UTF-8"),
@@ -191,6 +231,19 @@ def test_a_change_of_the_config_is_not_overlooked(triggers, missing):
         ConfigError, match=rf"^--rerun-triggers: without {missing} tables of an older config .*drop"
     ):
         check_rerun_triggers(triggers)
+
+
+@pytest.mark.parametrize(
+    ("is_touching", "keeps_metadata", "message"),
+    [
+        (True, True, "^--touch: .*; drop the option"),
+        (False, False, "^--drop-metadata: .*; drop the op"),
+    ],
+)
+def test_what_a_table_was_made_of_is_kept(is_touching, keeps_metadata, message):
+    check_bookkeeping(is_touching=False, keeps_metadata=True)
+    with pytest.raises(ConfigError, match=message):
+        check_bookkeeping(is_touching=is_touching, keeps_metadata=keeps_metadata)
 
 
 def test_the_innermost_known_place():

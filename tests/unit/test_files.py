@@ -56,6 +56,23 @@ def test_an_older_folder_in_its_place_is_seen(digest, folder, tmp_path):
     assert digest(older) != before
 
 
+@pytest.mark.parametrize("given", ["folders", "files", "links"])
+def test_folders_that_change_places_are_seen(digest, tmp_path, given):
+    """As two checkpoints do, whose files have the same names."""
+    for name in ("one", "two"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "weights").write_text(name)
+        (tmp_path / f"best-{name}").symlink_to(tmp_path / "runs" / name)
+    root = tmp_path if given == "links" else tmp_path / "runs"
+    names = ["best-one", "best-two"] if given == "links" else ["one", "two"]
+    ending = "weights" if given == "files" else ""
+    before = digest(*(root / name / ending for name in names))
+    (root / names[0]).rename(root / "aside")
+    (root / names[1]).rename(root / names[0])
+    (root / "aside").rename(root / names[1])
+    assert digest(*(root / name / ending for name in names)) != before
+
+
 def test_links_are_what_they_lead_to(digest, folder, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(folder / "config")

@@ -709,13 +709,41 @@ def test_a_bad_config_starts_no_job(tmp_path, model_folders):
     assert not (tmp_path / "logs").exists()
 
 
-def test_tables_of_another_config_are_not_taken_for_done(tmp_path, model_folders):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--rerun-triggers", "mtime"],
+            "--rerun-triggers: without params and input tables of an old",
+        ),
+        (["--touch"], "--touch: tables of an older config or of other files would be taken for"),
+        (["--drop-metadata"], "--drop-metadata: tables of this config would later be taken for"),
+    ],
+    ids=["mtime", "touch", "no metadata"],
+)
+def test_tables_of_another_config_are_not_taken_for_done(tmp_path, model_folders, options, message):
     config = copy.deepcopy(CONFIG)
     for name, model in config["models"].items():
         model["source"] = f"path:{model_folders[name]}"
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     table = "results/data/lines/analysis.parquet"
-    bad = snakemake(tmp_path, config, table, "--rerun-triggers", "mtime")
+    bad = snakemake(tmp_path, config, table, *options)
     assert bad.returncode != 0
-    assert "--rerun-triggers: without params and input tables of an older config" in bad.stdout
+    assert message in bad.stdout
     assert not (tmp_path / "results").exists()
+
+
+def test_the_encoding_of_the_terminal_stops_nothing(tmp_path, model_folders, monkeypatch):
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    config["results"] = "L\u00e4ufe \u4e2d"
+    config["datasets"]["lines"]["instruction"] = "\u6b63\u9762\uff1f {prompt}"
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    tables_folder = tmp_path / config["results"] / "tables"
+    tables_folder.mkdir(parents=True)
+    (tables_folder / "stages.csv").write_text("run\n")  # so that the end has something to say
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = snakemake(tmp_path, config, f"{config['results']}/data/lines/train.parquet")
+    assert done.returncode == 0, done.stdout
+    assert "ufe \\u4e2d/tables and L" in done.stdout

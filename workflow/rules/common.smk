@@ -77,6 +77,10 @@ def local_source_of(entry):
     config_file.check_rerun_triggers(
         [trigger.item_to_choice() for trigger in workflow.dag_settings.rerun_triggers]
     )
+    execution = workflow.execution_settings  # none where nothing is run, as with --summary
+    config_file.check_bookkeeping(
+        is_touching=workflow.touch, keeps_metadata=execution is None or execution.keep_metadata
+    )
     scheme, _, path = entry["source"].partition(":")
     if scheme != "path":
         return []

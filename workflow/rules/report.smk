@@ -26,7 +26,8 @@ rule report:
 
 
 onsuccess:
-    # What an engineer asks first, without a file to open.
+    # What an engineer asks first, without a file to open. Not to standard output, where a letter that its
+    # encoding lacks (PYTHONIOENCODING) is an error.
     folder = Path(RESULTS) / "tables"
     stages, protocol = folder / "stages.csv", folder / "protocol.csv"
     if stages.exists() and protocol.exists():
@@ -41,6 +42,8 @@ onsuccess:
                     f"{'step ' if end.isdigit() else ''}{end} by docs/protocol.md, step "
                     f"{row['boundary_step']} as published. Interactions emerge faster after step "
                     f"{row['best_checkpoint_step']} ({row['best_ci_low_step']} to "
-                    f"{row['best_ci_high_step']}); it has not been shown that this is the checkpoint to keep."
+                    f"{row['best_ci_high_step']}); it has not been shown that this is the checkpoint to keep.",
+                    file=sys.stderr,
                 )
-        print(f"More in {folder} and {folder.parent / 'figures'}.")
+        more = f"More in {folder} and {folder.parent / 'figures'}."
+        print(more, file=sys.stderr)

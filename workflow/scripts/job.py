@@ -28,6 +28,16 @@ CLEARED = clear_environment(os.environ)
 _DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 
 
+# What Python, torch, the C library, C++ and CUDA say where memory is used up or limited.
+_MEMORY_FULL = (
+    os.strerror(errno.ENOMEM),
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not spawn threads",
+)
+
+
 class _Lines:
     """Stream for a progress bar that puts every refresh on a line of its own, also in the log.
 
@@ -86,6 +96,14 @@ def start(snakemake: Any) -> dict[str, str]:
             print(
                 f"{snakemake.rule}: the disk is full, or a quota is used up ({error}); make room for the "
                 "folders of results, logs and temporary files, and start again",
+                file=sys.stderr,
+            )
+        elif isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_FULL):
+            first = str(error).partition("\n")[0]
+            print(
+                f"{snakemake.rule}: memory is used up, or limited for this job (ulimit -v, a scheduler, "
+                f"the GPU; {first}); give it more, or lower inference.memory_gb or "
+                "finetune.batch_size",
                 file=sys.stderr,
             )
         else:

@@ -16,7 +16,7 @@ from sft_interactions.models.prompts import (
     mask_token_id,
     text_offsets,
 )
-from sft_interactions.models.templates import make_frame
+from sft_interactions.models.templates import describe_rendered, make_frame
 from sft_interactions.models.tokenizing import load_tokenizer
 
 provenance = start(snakemake)
@@ -27,7 +27,7 @@ frame = make_frame(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]
 )
 limit = read_position_limit(snakemake.input.model)
-prompts, targets, skipped = [], [], Counter()
+prompts, texts, targets, skipped = [], [], [], Counter()
 for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=True):
     offsets = text_offsets(tokenizer, frame, row["prompt"])
     try:
@@ -48,6 +48,7 @@ for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=Tr
     n_tokens = len(prompt.token_ids) + len(prompt.target_token_ids) - 1
     check_length(n_tokens, limit, f"sample {row['sample_id']}")
     prompts.append(prompt)
+    texts.append(row["prompt"])
     targets.append(row["target"])
 
 for reason, count in sorted(skipped.items()):
@@ -55,7 +56,7 @@ for reason, count in sorted(skipped.items()):
 if not prompts:
     raise ValueError(f"no sample can give its players ({dict(skipped)}); lower players.n")
 scored = describe_scored_tokens(prompts, targets)
-for note in scored.notes:
+for note in [*scored.notes, *describe_rendered(frame, texts, targets)]:
     logging.warning(note)
 metadata = {
     "mask_embedding": inference["mask_embedding"],

@@ -49,6 +49,19 @@ EXPECTED = {
     "oneOf": "has none of the allowed forms",
 }
 
+# Folders of a checkout in which no study is written.
+PROJECT_FOLDERS = (
+    ".git",
+    ".snakemake",
+    "benchmarks",
+    "config",
+    "docs",
+    "envs",
+    "profiles",
+    "tests",
+    "workflow",
+)
+
 # JSON Schema takes 1.0 for an integer. As a seed it gives other draws than 1, as a step other file names.
 _Validator = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema's stubs lack its types
     Draft202012Validator,
@@ -226,6 +239,9 @@ def _describe(error: ValidationError) -> Iterator[str]:
     if error.validator == "enum" and isinstance(value, str) and RENAMED_VALUES.get(value) in limit:
         yield f"{where}: {value} is now called {RENAMED_VALUES[value]}; rename it"
         return
+    if value is None:
+        yield f"{where}: nothing stands there; give it a value, or remove the key"
+        return
     shown = json.dumps(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     if "propertyNames" in error.schema_path:
@@ -298,8 +314,7 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_run(name, run, config)
     yield from _check_places(config)
     for key in ("results", "downloads"):
-        if Path(config[key]).is_file():
-            yield f"{key}: {config[key]} is a file; name a folder"
+        yield from _check_folder(key, Path(config[key]))
     shards = config["inference"]["shards"]
     fewest = min(dataset["analysis"] for dataset in config["datasets"].values())
     if shards > fewest:
@@ -356,13 +371,23 @@ def _check_source(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if scheme == "path":
         yield from _check_braces(f"{where}.source", rest)
     if scheme == "path" and not Path(rest).exists():
-        yield f"{where}.source: {rest} does not exist; correct the path (relative to the working directory)"
+        yield (
+            f"{where}.source: {rest} does not exist; {_correction(rest)} (relative to the working "
+            "directory)"
+        )
 
 
 def _check_braces(where: str, path: str) -> Iterator[str]:
     """Check that Snakemake takes a path for one; what stands between braces is a wildcard to it."""
-    if "{" in path or "}" in path:
+    if ("{" in path or "}" in path) and "${" not in path:
         yield f"{where}: {path} has braces, which are wildcards to Snakemake; rename it, or name a link"
+
+
+def _correction(path: str) -> str:
+    """What to do about a path that is not there."""
+    if path.startswith("~") or "$" in path:
+        return "write the path itself, since neither ~ nor $VARIABLE is filled in"
+    return "correct the path"
 
 
 def _check_places(config: Mapping[str, Any]) -> Iterator[str]:
@@ -379,6 +404,38 @@ def _check_places(config: Mapping[str, Any]) -> Iterator[str]:
                 f"{where}: {path} lies where this study writes (results is {config['results']}), and would "
                 "be removed; move it, or name another results folder"
             )
+
+
+def _check_folder(key: str, folder: Path) -> Iterator[str]:
+    """Check that a folder can be written, and that nothing of the project lies in it."""
+    broken = _broken_link(folder)
+    if folder.is_file():
+        yield f"{key}: {folder} is a file; name a folder"
+    elif broken:
+        yield (
+            f"{key}: {broken} is a link to {broken.readlink()}, which is not there; make that folder "
+            "again, or correct the link"
+        )
+    elif _is_of_the_project(folder):
+        yield (
+            f"{key}: {folder} is the project's own folder, or the root of the file system; name a folder "
+            "of its own, as results/mine"
+        )
+
+
+def _broken_link(folder: Path) -> Path | None:
+    """The link on the way to a folder that leads nowhere, if there is one."""
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            return place
+    return None
+
+
+def _is_of_the_project(folder: Path) -> bool:
+    """Whether a folder is the root, that of the project, or one that came with the project."""
+    place, project = folder.resolve(), SCHEMA_PATH.parents[2]
+    kept = [project / name for name in PROJECT_FOLDERS]
+    return place in (Path(place.anchor), project) or any(map(place.is_relative_to, kept))
 
 
 def _given_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -432,7 +489,7 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     scheme, _, rest = dataset["source"].partition(":")
     names = dataset.get("target_names")
     if isinstance(names, str) and names.startswith("path:") and not Path(names[5:]).is_file():
-        yield f"{where}.target_names: {names[5:]} does not exist; correct the path"
+        yield f"{where}.target_names: {names[5:]} does not exist; {_correction(names[5:])}"
     if names == "features" and scheme == "pypi":
         yield f"{where}.target_names: a pypi: source carries no features; list the names"
     if scheme == "path" and "splits" in dataset and Path(rest).is_dir():
@@ -440,7 +497,7 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         for split, file in dataset["splits"].items():
             yield from _check_braces(f"{where}.splits.{split}", file)
             if not saved and not (Path(rest) / file).exists():
-                yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; correct it"
+                yield f"{where}.splits.{split}: {Path(rest) / file} does not exist; {_split_fix(file)}"
     if "splits" in dataset and ("test" in dataset) != ("test" in dataset["splits"]):
         missing = "test" if "test" in dataset["splits"] else "splits.test"
         yield f"{where}.{missing}: missing; a test split needs test and splits.test"
@@ -460,13 +517,22 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.filter: min_words is greater than max_words; swap them"
 
 
+def _split_fix(file: str) -> str:
+    """What to do about a file of a split that is not there."""
+    if "*" in file or "?" in file:
+        return "a split is one file, so join those of the pattern into one"
+    if "[" in file or "+" in file:
+        return "a split is one file; to divide one table, leave out splits"
+    return "correct it"
+
+
 def _check_players(config: Mapping[str, Any]) -> Iterator[str]:
     players = config["players"]
     scheme, _, path = players["choice"].partition(":")
     if scheme == "path":
         yield from _check_braces("players.choice", path)
     if scheme == "path" and not Path(path).is_file():
-        yield f"players.choice: {path} does not exist; correct the path"
+        yield f"players.choice: {path} does not exist; {_correction(path)}"
     if scheme == "path" and players["unit"] != "word":
         yield f"players.unit: {players['unit']} is not for a file of players; drop it"
     for name, run in config["runs"].items():
@@ -550,6 +616,9 @@ def _check_own_checkpoints(
                 yield f"{where}.checkpoints.{step}: base is the model before SFT, at step 0; name a folder"
             continue
         yield from _check_braces(f"{where}.checkpoints.{step}", folder)
+        if not Path(folder).exists():
+            yield f"{where}.checkpoints.{step}: {folder} does not exist; {_correction(folder)}"
+            continue
         base = _model_folder(model) if model else None
         try:
             check_checkpoint(folder, base)

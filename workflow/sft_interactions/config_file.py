@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ _PROFILES = ("--profile", "--workflow-profile")
 _NEEDED_TRIGGERS = ("mtime", "params", "input")
 # What YAML makes of escapes that mean something else in a regular expression or a path, as in "\\bno\\b".
 _ESCAPES = {"\a": "a", "\b": "b", "\v": "v", "\f": "f", "\x1b": "e"}
+# Pairs of quotation marks that are text to YAML.
+_TYPOGRAPHIC = frozenset(
+    itertools.product("\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb", repeat=2)
+)
+_UNSEEN = {"Zs", "Zl", "Zp", "Cf"}  # categories of Unicode
+# Blanks of web pages and word processors where YAML needs its own.
+_PASTED = re.compile(
+    r"(?:^ *|: *)[\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]", re.MULTILINE
+)
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_WORDS = (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
@@ -119,6 +129,28 @@ def check_rerun_triggers(triggers: Collection[str]) -> None:
         )
 
 
+def check_bookkeeping(*, is_touching: bool, keeps_metadata: bool) -> None:
+    """Check that Snakemake keeps, and does not overwrite, what it knows of the config that a table is of.
+
+    Args:
+        is_touching: whether files only get a new time (``--touch``).
+        keeps_metadata: whether Snakemake notes what a file was made of; not with ``--drop-metadata``.
+
+    Raises:
+        ConfigError: a change of the config would not be seen, now or later.
+    """
+    if is_touching:
+        raise ConfigError(
+            "--touch: tables of an older config or of other files would be taken for those of this one; "
+            "drop the option, which nothing here needs: what is as it was is not made anew"
+        )
+    if not keeps_metadata:
+        raise ConfigError(
+            "--drop-metadata: tables of this config would later be taken for those of another one; drop "
+            "the option, which may be in a profile"
+        )
+
+
 def read(
     paths: Sequence[str | Path], overrides: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -175,6 +207,13 @@ class _File:
         try:
             node = yaml.compose(self._text(), _Loader)
         except yaml.MarkedYAMLError as error:
+            pasted = _PASTED.search(self._text())
+            if pasted:
+                line = self._text().count("\n", 0, pasted.end()) + 1
+                raise ConfigError(
+                    f"{self.name}, line {line}: not YAML: a blank at its beginning or after its colon is "
+                    "none of YAML's, as web pages have them; write plain blanks"
+                ) from error
             mark = error.problem_mark or error.context_mark
             place = f"{self.name}, line {mark.line + 1}" if mark else self.name
             raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from error
@@ -281,6 +320,13 @@ class _File:
 
     def _checked(self, node: yaml.ScalarNode, where: str) -> str:
         text: str = node.value
+        if node.style in ("|", ">") and text.endswith("\n"):
+            raise ConfigError(
+                f"{self._line(node)}: {where}: ends with a line end, as | and > keep it; write |- or >-, "
+                "or the text between double quotes with \\n if it is meant"
+            )
+        if node.style is None:
+            self._check_ends(node, where)
         for character, written in _ESCAPES.items():
             if character in text:
                 raise ConfigError(
@@ -288,3 +334,17 @@ class _File:
                     f"{character!a}; use single quotes, or write \\\\{written}"
                 )
         return text
+
+    def _check_ends(self, node: yaml.ScalarNode, where: str) -> None:
+        """Check that a text that stands between no quotation marks is meant as it stands."""
+        text: str = node.value
+        if (text[0], text[-1]) in _TYPOGRAPHIC:
+            raise ConfigError(
+                f"{self._line(node)}: {where}: the quotation marks of {text} are a part of the text, as "
+                "programs for writing set them; write straight quotation marks"
+            )
+        if {unicodedata.category(text[0]), unicodedata.category(text[-1])} & _UNSEEN:
+            raise ConfigError(
+                f"{self._line(node)}: {where}: {text!a} begins or ends with a character that cannot be "
+                "seen; remove it, or put the text between straight quotation marks if it is meant"
+            )

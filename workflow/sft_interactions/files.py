@@ -37,7 +37,8 @@ def content_digest(files: Iterable[str | Path], cache: str | Path | None = None)
     """Digest of the names and the contents of some files, whatever their times say.
 
     A copy that keeps its times, or an older folder moved to the place of a newer one, has another digest if
-    one byte differs.
+    one byte differs; and so have two folders that changed places. Where all of them lie makes no
+    difference.
 
     Args:
         files: files in any order; folders stand for all files below them.
@@ -64,13 +65,15 @@ def content_digest(files: Iterable[str | Path], cache: str | Path | None = None)
 
 
 def _named(files: Iterable[str | Path]) -> Iterable[tuple[str, Path]]:
-    for path in map(Path, files):
-        if path.is_dir():
-            for file in path.rglob("*"):
-                if file.is_file():
-                    yield file.relative_to(path).as_posix(), file
-        else:
-            yield path.name, path
+    """Files, and their names below the innermost folder that holds all that is given."""
+    given = [Path(os.path.abspath(path)) for path in files]
+    if not given:
+        return
+    common = os.path.commonpath([path if path.is_dir() else path.parent for path in given])
+    for path in given:
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            if path == file or file.is_file():
+                yield file.relative_to(common).as_posix(), file
 
 
 def _digest(path: Path, known: dict[str, list[object]], found: dict[str, list[object]]) -> str:

@@ -1,5 +1,8 @@
+import bz2
 import datetime
+import gzip
 import json
+import lzma
 
 import datasets
 import polars as pl
@@ -180,6 +183,16 @@ def test_target_names_as_list_or_file(tmp_path):
         load(source, target_names="path:absent.txt")
     with pytest.raises(ValueError, match="source carries no class names"):
         load(source, target_names="features")
+
+
+@pytest.mark.parametrize(("ids", "tells"), [([1, 2], True), ([2, 0], False), ([1, 0], False)])
+def test_ids_that_may_count_from_one_are_told(tmp_path, caplog, ids, tells):
+    source = write_jsonl(tmp_path / "t.jsonl", [{"text": "a", "label": i} for i in ids])
+    names = ["no", "maybe", "yes"]
+    assert [response for _, response in load(source, target_names=names)] == [
+        [names[i]] for i in ids
+    ]
+    assert ("no row has the class id 0, 'no'; if ids count from 1" in caplog.text) == tells
 
 
 def test_target_separator(tmp_path):
@@ -533,6 +546,51 @@ def test_a_mistake_in_a_file_is_refused_in_one_line(tmp_path, name, text, keys, 
     with pytest.raises(ValueError, match=message) as error:
         load(f"path:{tmp_path / name}", **keys)
     assert "\n" not in str(error.value)
+
+
+PACKED = {
+    "gzip": (
+        gzip.compress(b"text,label\na,x\n"),
+        "compressed by gzip; unpack it, and name the file",
+    ),
+    "bzip2": (bz2.compress(b"text,label\na,x\n"), "compressed by bzip2; unpack it"),
+    "xz": (lzma.compress(b"text,label\na,x\n"), "compressed by xz; unpack it"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04\x00", "compressed by zstd; unpack it"),
+    "Excel": (
+        b"PK\x03\x04\x14\x00",
+        "a zip archive or an Excel workbook; unpack it, or save the she",
+    ),
+    "old Excel": (b"\xd0\xcf\x11\xe0\xa1", "a workbook of an old Excel; save the sheet as csv"),
+}
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"format": "jsonl"}, {"format": "csv", "encoding": "latin-1"}]
+)
+@pytest.mark.parametrize(("raw", "message"), PACKED.values(), ids=PACKED)
+def test_a_packed_file_is_refused_as_what_it_is(tmp_path, raw, message, keys):
+    (tmp_path / "t.csv.x").write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"t\.csv\.x is {message}"):
+        load(f"path:{tmp_path}/t.csv.x", **keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "tells"),
+    [("train-00000-of-00002", True), ("train-00000-of-00001", False), ("train-00000", False)],
+)
+def test_one_of_several_files_is_told(tmp_path, caplog, name, tells):
+    pl.DataFrame({"text": ["a"], "label": ["x"]}).write_parquet(tmp_path / f"{name}.parquet")
+    assert load(f"path:{tmp_path}/{name}.parquet") == [("a", ["x"])]
+    assert ("is one of 2 files, and the others are not read; join them" in caplog.text) == tells
+
+
+@pytest.mark.parametrize(
+    ("text", "tells"), [(r"a\nb", True), (r"a\tb", True), (r"C:\data", False), ("a", False)]
+)
+def test_line_ends_of_a_database_are_told(tmp_path, caplog, text, tells):
+    (tmp_path / "t.tsv").write_text(f"text\tlabel\n{text}\tx\n")
+    assert load(f"path:{tmp_path}/t.tsv") == [(text, ["x"])]
+    assert (r"1 cells hold \n or \t as two characters, and keep them" in caplog.text) == tells
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "gb18030", "big5"])

@@ -325,7 +325,7 @@ def cleaned(tmp_path, given, **filters):
 
 
 @pytest.mark.parametrize("column", ["text", "label"])
-@pytest.mark.parametrize("cell", ["nan", "None", "<NA>", "NULL"])
+@pytest.mark.parametrize("cell", ["nan", "None", "<NA>", "NULL", r"\N"])
 def test_cells_that_were_empty_once_are_told(tmp_path, caplog, column, cell):
     """As ``astype(str)`` of pandas leaves them."""
     assert len(cleaned(tmp_path, [{"text": "1 b", "label": "none"}])) == 1

@@ -290,6 +290,18 @@ SPOILT_FILES = {
         lambda f: reconfigure(f, text_config={"vocab_size": 64}, pad_token_id=64),
         r"pad_token_id is 64, but the model has 64 embeddings",
     ),
+    "attention of another package": (
+        lambda f: reconfigure(f, _attn_implementation="flash_attention_2"),
+        r"config\.json: _attn_implementation is flash_attention_2, .*; drop that key, or write sdpa$",
+    ),
+    "attention of the hub": (
+        lambda f: reconfigure(f, attn_implementation="kernels-community/flash-attn2"),
+        r"attn_implementation is kernels-community/flash-attn2, .* float32; drop that key",
+    ),
+    "attention of another package, of the language model": (
+        lambda f: reconfigure(f, text_config={"attn_implementation": "flash_attention_3"}),
+        r"attn_implementation is flash_attention_3, .*; drop that key",
+    ),
     "a classifier": (
         lambda f: reconfigure(f, architectures=["LlamaForSequenceClassification"]),
         r"LlamaForSequenceClassification is not a causal LM",
@@ -630,3 +642,38 @@ def test_another_chat_template_is_refused(model_folders, folder):
 def test_shapes_are_those_of_the_tensors(model_folders):
     path = model_folders["llama"] / "model.safetensors"
     assert read_shapes(path) == {name: tuple(w.shape) for name, w in load_file(path).items()}
+
+
+def rename(folder, name):
+    """Leave the weights alone, under a name of their authors."""
+    (folder / "model.safetensors").rename(folder / name)
+    (folder / "params.json").write_text("{}")
+
+
+@pytest.mark.parametrize("name", ["consolidated.safetensors", "consolidated.00.pth"])
+@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize("check", [check_model, check_checkpoint])
+def test_weights_in_the_format_of_their_authors_are_refused(folder, name, with_config, check):
+    rename(folder, name)
+    if not with_config:
+        (folder / "config.json").unlink()
+    with pytest.raises(
+        ValueError, match=f"{name} is in the format of its authors, .*; take the files"
+    ):
+        check(folder)
+
+
+def test_files_of_their_authors_do_no_harm_beside_those_of_transformers(folder, tiny_models):
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    (folder / "params.json").write_text("{}")
+    check_model(folder)
+    assert have_equal_weights(load_base(folder), tiny_models["llama"])
+
+
+def test_adapters_with_names_of_their_own_are_named(tmp_path):
+    """PEFT saves each into a folder of its name."""
+    for name in ("mine", "reference"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"; name {tmp_path}/mine or {tmp_path}/reference$"):
+        check_checkpoint(tmp_path)

@@ -3,6 +3,7 @@ import re
 from importlib.metadata import version
 
 import gguf
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -20,6 +21,7 @@ from transformers import (
 from sft_interactions.data.sources import Source, parse_source
 from sft_interactions.models import preparing as models_module
 from sft_interactions.models.preparing import _unquantized, prepare_model
+from sft_interactions.models.tokenizing import load_tokenizer
 
 WORDS = ["<unk>", "<s>", "</s>", "the", "cat", "sat"]
 
@@ -214,8 +216,8 @@ def gguf_name(name):
     return f"blk.{layer}.{GGUF_TENSORS_OF_LAYERS[part]}.{kind}"
 
 
-def write_gguf(path, model, tokenizer):
-    """A Qwen2 as llama.cpp keeps it, matrices in float16."""
+def write_gguf(path, model, tokenizer, add=lambda writer: None, rules="qwen2"):
+    """A Qwen2 as llama.cpp keeps it, matrices in float16; ``add`` may write further entries."""
     config = model.config
     writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_name("tiny")
@@ -231,9 +233,11 @@ def write_gguf(path, model, tokenizer):
     backend = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     tokens = sorted(backend["vocab"], key=backend["vocab"].__getitem__)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    if rules:
+        writer.add_tokenizer_pre(rules)
     writer.add_token_list(tokens)
     writer.add_token_merges([" ".join(pair) for pair in backend["merges"]])
+    add(writer)
     for name, tensor in model.state_dict().items():
         writer.add_tensor(gguf_name(name), tensor.numpy())
     writer.write_header_to_file()
@@ -269,6 +273,78 @@ def test_gguf_is_parsed_once_and_saved_in_float32(tmp_path, monkeypatch):
     found = AutoTokenizer.from_pretrained(tmp_path / "tiny")
     assert found.is_fast
     assert found(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+UNREAD = {
+    "factors of rotary positions": (
+        lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(4, np.float32)),
+        r"tiny\.gguf: rope_freqs\.weight, factors of rotary positions, would be left out; name the saf",
+    ),
+    "scaled rotary positions": (
+        lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN),
+        r"tiny\.gguf: qwen2\.rope\.scaling\.type is yarn, which would be left out; name the saf",
+    ),
+    "a factor": (
+        lambda writer: writer.add_rope_scaling_factor(4.0),
+        r"qwen2\.rope\.scaling\.factor is 4\.0, which",
+    ),
+    "scaled logits": (
+        lambda writer: writer.add_logit_scale(0.5),
+        r"qwen2\.logit_scale is 0\.5, which would be left out",
+    ),
+    "a further tensor": (
+        lambda writer: writer.add_tensor("blk.0.attn_q_norm.weight", np.ones(8, np.float32)),
+        r"holds (\d+) numbers, of which a Qwen2ForCausalLM takes \d+; name the safetensors",
+    ),
+    "what changes nothing": (
+        lambda writer: (
+            writer.add_rope_scaling_type(gguf.RopeScalingType.NONE),
+            writer.add_rope_scaling_factor(1.0),
+            writer.add_key_length(8),
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("add", "message"), UNREAD.values(), ids=UNREAD)
+def test_what_transformers_does_not_read_of_a_gguf_is_refused(tmp_path, add, message):
+    """Such as the rotary positions of Llama 3.1, of which it takes the default."""
+    tokenizer = build_tokenizer(300, chat=False, bos=False)
+    write_gguf(tmp_path / "tiny.gguf", build_model("qwen2", len(tokenizer)), tokenizer, add)
+    if message is None:
+        prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
+        return
+    with pytest.raises(ValueError, match=rf"^models\.tiny: .*{message}") as error:
+        prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "pieces"),
+    [
+        ("gpt-2", ["a", "Ċ", "Ċ", "512", "Ġb"]),
+        ("smollm", ["a", "ĊĊ", "5", "1", "2", "Ġb"]),
+        ("starcoder", ["a", "ĊĊ", "5", "1", "2", "Ġb"]),
+        ("llama-bpe", ["a", "ĊĊ", "512", "Ġb"]),
+        ("deepseek-llm", None),
+        (None, None),
+    ],
+)
+def test_texts_are_cut_as_a_gguf_says(tmp_path, rules, pieces):
+    """Transformers takes the rules of GPT-2 for all that it does not know."""
+    tokenizer = build_tokenizer(300, chat=False, bos=False)
+    model = build_model("qwen2", len(tokenizer))
+    write_gguf(tmp_path / "tiny.gguf", model, tokenizer, rules=rules)
+    if pieces is None:
+        with pytest.raises(
+            ValueError, match=rf"tokenizer\.ggml\.pre is {rules}, rules .*; name the saf"
+        ):
+            prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
+        return
+    prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
+    cutting = load_tokenizer(tmp_path / "tiny").backend_tokenizer.pre_tokenizer
+    assert [piece for piece, _ in cutting.pre_tokenize_str("a\n\n512 b")] == pieces
 
 
 def test_broken_gguf_is_named(tmp_path):

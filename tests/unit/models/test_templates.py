@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from sft_interactions.config import SCHEMA_PATH
 from sft_interactions.models.prompts import encode
-from sft_interactions.models.templates import TEMPLATE_DATE, make_frame
+from sft_interactions.models.templates import TEMPLATE_DATE, describe_rendered, make_frame
 
 
 def test_plain_template(plain_tokenizer):
@@ -197,3 +197,37 @@ def test_a_template_may_ignore_the_generation_prompt(chat_tokenizer):
         for tokenizer, frame in ((chat_tokenizer, with_prompt), (bare, without))
     ]
     assert pairs[0] == pairs[1]
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "target", "note"),
+    [
+        (
+            "chat",
+            "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n",
+            "b",
+            "prompts.*assistant'",
+        ),
+        (
+            "chat",
+            "<|im_start|>user\na<|im_end|>",
+            "b",
+            r"prompts end with '<\|im_end\|>', which the tem",
+        ),
+        (
+            "chat",
+            "a",
+            "b<|im_end|>",
+            r"^1 of 2 responses end with '<\|im_end\|>', .*; if the data are",
+        ),
+        ("plain", "a\nAnswer: ", "b", "prompts end with 'Answer:'"),
+        ("plain", "a", "b</s>", "responses end with '</s>'"),
+        ("chat", "the <|im_end|> of a turn", "the <|im_start|> of one", None),
+        ("plain", "Answer: what?", "no", None),
+    ],
+)
+def test_texts_that_are_rendered_already_are_told(chat_tokenizer, template, prompt, target, note):
+    frame = make_frame(chat_tokenizer, template, "{prompt}")
+    notes = describe_rendered(frame, [prompt, "x"], [target, "y"])
+    assert len(notes) == (note is not None)
+    assert not notes or re.search(note, notes[0])

@@ -87,3 +87,21 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, write):
     assert "Traceback" in log
     assert "Traceback" not in done.stderr
     assert "\nrule: the disk is full, or a quota is used up (" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "MemoryError()",
+        "RuntimeError('[enforce fail] DefaultCPUAllocator: can\\'t allocate memory: you tried\\n.')",
+        "RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB.')",
+        "OSError(12, 'Cannot allocate memory')",
+        "BaseException('could not spawn threads: ThreadPoolBuildError')",  # a panic of Rust
+    ],
+)
+def test_too_little_memory_is_told_in_one_line(tmp_path, error):
+    done, log = run(tmp_path, then=f"raise {error}")
+    assert done.returncode == 1
+    assert "Traceback" in log
+    assert "Traceback" not in done.stderr
+    assert "\nrule: memory is used up, or limited for this job (" in done.stderr

@@ -15,7 +15,32 @@ from typing import Any
 _UTF_8 = "utf-8-sig"
 _LONGEST_FIELD = 2**31 - 1
 
+# First bytes of files that hold others.
+_UNPACK = "unpack it, and name the file that comes of it"
+_PACKED = {
+    b"\x1f\x8b": ("compressed by gzip", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", _UNPACK),
+    b"\xfd7zXZ\0": ("compressed by xz", _UNPACK),
+    b"BZh": ("compressed by bzip2", _UNPACK),
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as csv"),
+    b"\xd0\xcf\x11\xe0": ("a workbook of an old Excel", "save the sheet as csv"),
+}
+
 Row = tuple[str, dict[str, Any]]
+
+
+def refuse_packed(path: Path) -> None:
+    """Refuse a file that is compressed, an archive or a workbook, whatever its name says.
+
+    Raises:
+        ValueError: it is one.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        begin = file.read(8)
+    for signature, (kind, fix) in _PACKED.items():
+        if begin.startswith(signature):
+            raise ValueError(f"{path} is {kind}; {fix}")
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:

@@ -20,8 +20,9 @@ from sft_interactions.data.files import (
     read_json_lines,
     read_separated,
     read_text,
+    refuse_packed,
 )
-from sft_interactions.data.sources import Source, parse_source
+from sft_interactions.data.sources import Source, on_one_line, parse_source
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ _HEADERS = ("class", "classes", "label", "labels", "name", "names", "target", "t
 _ID_BEFORE, _ID_AFTER = re.compile(r"(\d+)[\s,;:|=.)].+"), re.compile(r".+[,;:|=]\s*(\d+)")
 # Types of columns of text; a category of pandas is one, and a column that is all empty.
 _TEXT = (pl.String, pl.Null, pl.Categorical, pl.Enum)
+_PART = re.compile(r"-\d{5}-of-(\d{5})\b")
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -109,6 +111,8 @@ def _read_table(
 
 
 def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFrame:
+    refuse_packed(path)
+    _tell_part(path)
     file_format = dataset.get("format") or _FORMATS.get(suffix)
     if file_format not in ("csv", "tsv"):
         _refuse_keys_of_csv(path, dataset)
@@ -119,7 +123,7 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
             return rows.select(_present(rows.collect_schema(), dataset)).collect()
         except pl.exceptions.PolarsError as error:
             raise ValueError(
-                f"{path} cannot be read as parquet: {error}; correct format or the file"
+                f"{path} cannot be read as parquet: {on_one_line(error)}; correct format or the file"
             ) from error
     if file_format in _OBJECTS:
         return _from_objects(path, _OBJECTS[file_format](path), dataset)
@@ -128,6 +132,16 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
     raise ValueError(
         f"the format of {path} is not known; set format to one of " + ", ".join(_FORMATS.values())
     )
+
+
+def _tell_part(path: Path) -> None:
+    """Tell that a file is one of several, by its name as the hub's data sets have it."""
+    part = _PART.search(path.name)
+    if part and int(part[1]) > 1:
+        logger.warning(
+            "%s is one of %d files, and the others are not read; join them into one file if they are meant",
+            *(path, int(part[1])),
+        )
 
 
 def _refuse_keys_of_csv(path: Path, dataset: Mapping[str, Any]) -> None:
@@ -160,10 +174,23 @@ def _read_separated(path: Path, dataset: Mapping[str, Any], file_format: str) ->
     places = {column: find_column(path, names, column) for column in _present(names, dataset)}
     if columns is not None:
         _refuse_header(path, {column: rows[0][1][i] for column, i in places.items()})
+    if is_tsv:
+        _tell_escapes(path, (fields[i] for _, fields in rows for i in places.values()))
     return pl.DataFrame(
         {column: [fields[i] for _, fields in rows] for column, i in places.items()},
         schema=dict.fromkeys(places, pl.String),
     )
+
+
+def _tell_escapes(path: Path, cells: Iterable[str]) -> None:
+    """Tell that cells have line ends or tabs as two characters, as databases write them."""
+    written = [cell for cell in cells if r"\n" in cell or r"\t" in cell]
+    if written:
+        logger.warning(
+            r"%s: %d cells hold \n or \t as two characters, and keep them, such as %r; if they are line "
+            "ends and tabs of a database, write the file as jsonl",
+            *(path, len(written), written[0][:60]),
+        )
 
 
 def _refuse_header(path: Path, first: Mapping[str, str]) -> None:
@@ -250,8 +277,8 @@ def _read_hub(source: Source, dataset: Mapping[str, Any], split: str | None) -> 
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the hub did not give {source} (subset {dataset.get('subset')}, split {split}): "
-            f"{error}; check id, revision, subset, splits and the network, or download it and use "
-            "path:"
+            f"{on_one_line(error)}; check id, revision, subset, splits and the network, or download it and "
+            "use path:"
         ) from error
     return _from_datasets(_only_split(loaded, source), dataset)
 
@@ -263,7 +290,8 @@ def _read_saved(path: Path, dataset: Mapping[str, Any], split: str | None) -> _T
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a folder written by save_to_disk: {error}; correct source or format"
+            f"{path} is not a folder written by save_to_disk: {on_one_line(error)}; correct source or "
+            "format"
         ) from error
     if split is None:
         return _from_datasets(_only_split(loaded, path), dataset)
@@ -340,6 +368,8 @@ def _decode(
     targets = _responses(frame[dataset["target"]], dataset.get("target_separator"))
     names = _target_names(dataset.get("target_names"), class_names, dataset["target"])
     if names is not None:
+        if dataset["target_names"] != "features":
+            _tell_where_ids_begin(targets, names)
         named = [[_class_name(cell, names) for cell in cells] for cells in targets.to_list()]
         targets = pl.Series(named, dtype=pl.List(pl.String))
     elif class_names is not None:
@@ -478,6 +508,16 @@ def _class_name(cell: str, names: Sequence[str]) -> str:
             "target_separator"
         )
     return names[int(cell)]
+
+
+def _tell_where_ids_begin(ids: pl.Series, names: Sequence[str]) -> None:
+    """Tell that the first class has no row: ids that count from 1 look the same with a name too many."""
+    if "0" not in ids.explode():
+        logger.warning(
+            "target_names: no row has the class id 0, %r; if ids count from 1 here, every response is "
+            "the name after its own: put a name for 0 before the others",
+            names[0],
+        )
 
 
 def _numbers(cells: pl.Series) -> pl.Series:

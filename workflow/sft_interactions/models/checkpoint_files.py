@@ -83,6 +83,8 @@ PARTS_OF_TRAINING = {
     "*.distcp": "run `accelerate merge-weights`",
     "mp_rank_*": "export it to the format of transformers",
 }
+# Ways to compute attention that torch has itself, in every precision.
+WAYS_OF_ATTENTION = ("eager", "sdpa", "flex_attention")
 # Wrappers that put their name before or into the names of weights.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
 DTYPE_BITS = {
@@ -149,7 +151,8 @@ def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
     if (folder / "config.json").is_file() or full:
         return "full"
     inner = _inner_folders(folder, "adapter_config.json") or _inner_folders(folder, "config.json")
-    fix = f"name {inner[0]}" if len(inner) == 1 else "name a checkpoint folder"
+    fix = f"name {' or '.join(map(str, inner[:3]))}" if inner else "name a checkpoint folder"
+    _refuse_original_format(folder)
     raise ValueError(
         f"{folder}: neither adapter_config.json (PEFT adapter) nor config.json (full weights) is there; "
         f"{fix}"
@@ -201,10 +204,13 @@ def check_model(folder: str | Path) -> None:
         raise ValueError(
             f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
         )
+    if not (folder / "config.json").is_file():
+        _refuse_original_format(folder)
     config = read_json(folder / "config.json")
     _check_causal(folder / "config.json", config)
     _check_padding(folder / "config.json", config)
     _check_rotary_base(folder / "config.json", config)
+    _check_attention(folder / "config.json", config)
     quantisation = config.get("quantization_config")
     if quantisation:
         method = dict(quantisation).get("quant_method", "?")
@@ -274,6 +280,18 @@ def _check_rotary_base(path: Path, config: Json) -> None:
             )
 
 
+def _check_attention(path: Path, config: Json) -> None:
+    """Refuse a way to compute attention that needs a further package, and half precision."""
+    for part in (config, config.get("text_config") or {}):
+        for key in ("attn_implementation", "_attn_implementation"):
+            name = part.get(key)
+            if isinstance(name, str) and name not in WAYS_OF_ATTENTION:
+                raise ValueError(
+                    f"{path}: {key} is {name}, as a training left it, which does not compute in float32; "
+                    "drop that key, or write sdpa"
+                )
+
+
 def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
     found = [folder / name for name in names if (folder / name).exists()]
     if len(found) > 1:
@@ -283,6 +301,7 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
         )
     if found:
         return found[0]
+    _refuse_original_format(folder)
     for pattern, fix in PARTS_OF_TRAINING.items():
         for part in sorted(folder.glob(pattern)):
             raise ValueError(
@@ -290,6 +309,16 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
                 f"to make {names[0]}"
             )
     raise ValueError(f"{folder}: the weights are missing ({' or '.join(names)}); {NO_WEIGHTS}")
+
+
+def _refuse_original_format(folder: Path) -> None:
+    """Refuse weights as Llama and Mistral were published, with names of their own."""
+    for file in sorted(folder.glob("consolidated*")):
+        raise ValueError(
+            f"{folder}: {file.name} is in the format of its authors, which transformers does not read; "
+            "take the files of transformers of the same repository (config.json, model*.safetensors), or "
+            "convert it"
+        )
 
 
 def _weight_files(weights: Path) -> list[Path]:

@@ -24,13 +24,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sft_interactions.data.sources import Source, download_hub_model
+from sft_interactions.data.sources import Source, download_hub_model, on_one_line
 from sft_interactions.files import link
 from sft_interactions.models.checkpoint_files import (
     check_model,
     check_own_tokenizer,
     files_of,
 )
+from sft_interactions.models.gguf_files import check_all_is_read, cut_as_the_file_says
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
 from sft_interactions.models.tokenizing import load_tokenizer
@@ -125,7 +126,7 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
     except Exception as error:  # what fails depends on the architecture
         raise ValueError(
             f"models.{name}: cannot take the language model out of {origin}, a model for images and text; "
-            f"save it by itself and use path: ({_on_one_line(error)})"
+            f"save it by itself and use path: ({on_one_line(error)})"
         ) from error
     plain.tie_weights()
     plain.generation_config = model.generation_config
@@ -135,15 +136,21 @@ def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
 
 def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
     folder_of_file, file_name = gguf_file.parent, gguf_file.name
-    try:
-        with _parsing_gguf_once():
+    with _parsing_gguf_once():
+        try:
             model = load_strictly(folder_of_file, gguf_file=file_name)
             tokenizer = AutoTokenizer.from_pretrained(folder_of_file, gguf_file=file_name)
-    except Exception as error:  # what a broken file raises depends on where it is broken
-        raise ValueError(
-            f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
-            f"architecture that it knows, or a safetensors folder by path: or hub: ({_on_one_line(error)})"
-        ) from error
+        except Exception as error:  # what a broken file raises depends on where it is broken
+            raise ValueError(
+                f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
+                "architecture that it knows, or a safetensors folder by path: or hub: "
+                f"({on_one_line(error)})"
+            ) from error
+        try:
+            check_all_is_read(gguf_file, model)
+            cut_as_the_file_says(gguf_file, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"models.{name}: {error}") from error
     _unquantized(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -195,7 +202,7 @@ def _verify(folder: Path, name: str, source: Source) -> None:
         raise ValueError(
             f"models.{name}: transformers cannot load config and tokenizer of {source}; put "
             "config.json, tokenizer.json and tokenizer_config.json beside the weights "
-            f"({_on_one_line(error)})"
+            f"({on_one_line(error)})"
         ) from error
     if not tokenizer.is_fast:
         raise ValueError(
@@ -221,10 +228,6 @@ def _check_tokens_in_use(tokenizer: PreTrainedTokenizerBase, n_embeddings: int, 
                 f"{n_embeddings} embeddings; resize them as in the training (resize_token_embeddings), or "
                 "take the tokenizer that the model came with"
             )
-
-
-def _on_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Imports transformers only.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -101,6 +101,27 @@ def make_frame(
         )
     prefix, _, suffix = rendered.partition(_PROMPT)
     return Frame(prefix, suffix, response_prefix, response_suffix, turns)
+
+
+def describe_rendered(frame: Frame, prompts: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Notes on texts that end as the template ends them already, so that it stands there twice.
+
+    Args:
+        prompts: user texts.
+        targets: their responses.
+    """
+    ends = {frame.suffix.strip().rpartition("\n")[2], frame.response_suffix.strip()} - {""}
+    notes = []
+    for name, texts in (("prompts", prompts), ("responses", targets)):
+        for end in sorted(ends):
+            n_ending = sum(text.rstrip().endswith(end) for text in texts)
+            if n_ending:
+                notes.append(
+                    f"{n_ending} of {len(texts)} {name} end with {end!r}, which the template writes "
+                    "too, and are text as they stand; if the data are rendered already, name columns "
+                    "that are not"
+                )
+    return notes
 
 
 def _render_chat(tokenizer: PreTrainedTokenizerBase, user: str, today: str) -> tuple[str, str, str]:
