@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.findings import Part, verdict_of
-from sft_interactions.analysis.metrics import Cells, ratios
+from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.turnover import (
     KEPT,
     LOST,
@@ -73,6 +73,7 @@ class Quantities:
         self._weights = np.concatenate(
             [np.ones((1, len(samples))), 1.0 - np.eye(len(samples))], dtype=np.float64
         )
+        self._ratios: dict[tuple[str, int], dict[str, Ratio]] = {}
         self.fewest_samples = len(samples)
 
     def count(self, label: str, stage: int) -> NDArray[np.float64]:
@@ -101,16 +102,20 @@ class Quantities:
         return np.array(found, dtype=np.float64) / self.steps[-1]
 
     def _mean(self, metric: str, label: str, stage: int) -> NDArray[np.float64]:
-        rows = self._cells.rows(stage, label)
-        for ratio in ratios(rows, "both", self._samples, self._n_players):
-            if ratio.order is None and ratio.metric == metric:
-                used = int((ratio.denominator > 0).sum())
-                self.fewest_samples = min(self.fewest_samples, used)
-                bottom = self._weights @ ratio.denominator
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    means = (self._weights @ ratio.numerator) / bottom
-                return np.where(bottom > 0, means, np.nan)
-        raise KeyError(metric)
+        key = label, stage
+        if key not in self._ratios:
+            rows = self._cells.rows(stage, label)
+            self._ratios[key] = {
+                ratio.metric: ratio
+                for ratio in ratios(rows, "both", self._samples, self._n_players)
+                if ratio.order is None
+            }
+        ratio = self._ratios[key][metric]
+        self.fewest_samples = min(self.fewest_samples, int((ratio.denominator > 0).sum()))
+        bottom = self._weights @ ratio.denominator
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = (self._weights @ ratio.numerator) / bottom
+        return np.where(bottom > 0, means, np.nan)
 
 
 def _difference(
