@@ -193,12 +193,9 @@ class _Sample(NamedTuple):
 
 def _solve_sample(sample: _Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Effects (T, 2, 2^n) and constants (T,) of the solution, and a lower bound of its change."""
-    effects = np.concatenate([one.effects for one in sample.solved])
-    constants = np.concatenate([one.constant for one in sample.solved])
-    sets = [
-        next(optimal_sets(v[None], one, sample.tolerance))
-        for v, one in zip(sample.v, sample.solved, strict=True)
-    ]
+    solved = Extraction.join(sample.solved)
+    effects, constants = solved.effects, solved.constant
+    sets = list(optimal_sets(sample.v, solved, sample.tolerance))
     lower = _settle(_Chain(sets), effects, constants)
     return effects, constants, lower
 
