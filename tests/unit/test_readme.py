@@ -105,6 +105,23 @@ def test_what_the_data_determine(readme):
     )
 
 
+def test_the_protocol(readme):
+    table = pl.read_parquet(REFERENCE / "tweets" / "protocol.parquet")
+    assert table.filter(pl.col("verdict") == "supported").is_empty()
+    assert "Of the default study no finding is supported by it" in readme
+    third = table.filter(pl.col("finding") == 3)
+    ends = dict(third.select("run", "denoising_ends").iter_rows())
+    assert (
+        f"at step {ends['smollm2-tweets']} of 72 in SmolLM2, and at step {ends['gemma3-tweets']} of 72 "
+        "in Gemma" in readme
+    )
+    published = dict(third.select("run", "as_published").iter_rows())
+    assert published["gemma3-tweets"] == "supported"
+    stages = json.loads((folder("tweets", "gemma3") / "stages.json").read_text("utf-8"))
+    published_end = stages["boundary_step"]
+    assert f"(as published: step {published_end}, and finding 3 supported)" in readme
+
+
 def test_which_checkpoint(readme):
     losses, best, lowest = {}, {}, {}
     for study in ("small", "tweets"):
