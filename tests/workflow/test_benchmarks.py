@@ -100,6 +100,14 @@ def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
     for row in found["scenarios"]:
         for label in empty.get(row["scenario"], ()):
             assert row[f"{label} planted"] == 0
+    verdicts = {row["scenario"]: row for row in found["verdicts"]}
+    nothing = verdicts["unchanged"]
+    assert sum(nothing[f"protocol {finding} supported"] for finding in range(1, 6)) == 0
+    assert not any(answer.isdigit() for answer in nothing["stage"])
+    assert all(answer.isdigit() for answer in verdicts["two_stages"]["stage"])
+    for row in found["coverage"]:
+        assert 0 <= row["jackknife"] <= 1
+        assert row["blocks"] == 4
 
 
 @pytest.fixture(scope="module")
