@@ -288,6 +288,24 @@ def verdict_of(part: Part[Any], low: float | None, high: float | None, n_samples
     return "inconclusive"
 
 
+def row_of(
+    part: Part[Any], value: float | None, low: float | None, high: float | None, n_samples: int
+) -> dict[str, Any]:
+    """Row of the ``finding_parts`` table without ``run``, see :func:`verdict_of`."""
+    return {
+        "finding": part.finding,
+        "part": part.name,
+        "statistic": part.statistic,
+        "claim": f"{part.side} {part.threshold:g}",
+        "threshold": float(part.threshold),
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "n_samples": n_samples,
+        "verdict": verdict_of(part, low, high, n_samples),
+    }
+
+
 def measure_parts(
     dynamics: pl.DataFrame,
     unchanged: Sequence[pl.DataFrame],
@@ -341,20 +359,7 @@ def measure_parts(
             value, low, high = (
                 values.tolist() if part.has_own_interval else _interval(values, level)
             )
-        records.append(
-            {
-                "finding": part.finding,
-                "part": part.name,
-                "statistic": part.statistic,
-                "claim": f"{part.side} {part.threshold:g}",
-                "threshold": float(part.threshold),
-                "value": value,
-                "ci_low": low,
-                "ci_high": high,
-                "n_samples": n_samples,
-                "verdict": verdict_of(part, low, high, n_samples),
-            }
-        )
+        records.append(row_of(part, value, low, high, n_samples))
     return pl.DataFrame(records)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.findings import Part, verdict_of
+from sft_interactions.analysis.findings import Part, row_of
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.turnover import (
     KEPT,
@@ -167,6 +167,8 @@ PARTS: tuple[Part[Quantities], ...] = (
          lambda q: q.gamma_above_chance(PRESERVED, O)
          - np.maximum(q.gamma_above_chance(NEW, O), q.gamma_above_chance(LOST, D))),
 )  # fmt: skip
+# The part that says that there is a denoising stage.
+STAGE_FOUND = "3.1 falls"
 
 
 @dataclass(frozen=True)
@@ -213,22 +215,9 @@ def examine(
                 values = part.compute(quantities)
             n_samples = quantities.fewest_samples
             value, low, high = values.tolist() if part.has_own_interval else interval(values, level)
-        verdict = verdict_of(part, low, high, n_samples)
-        if stage.answer == NONE and part.finding == 3 and part.number == 1:
-            verdict = "contradicted"
-        records.append(
-            {
-                "finding": part.finding,
-                "part": part.name,
-                "statistic": part.statistic,
-                "claim": f"{part.side} {part.threshold:g}",
-                "threshold": float(part.threshold),
-                "value": value,
-                "ci_low": low,
-                "ci_high": high,
-                "n_samples": n_samples,
-                "verdict": verdict,
-            }
-        )
+        row = row_of(part, value, low, high, n_samples)
+        if stage.answer == NONE and part.name == STAGE_FOUND:
+            row["verdict"] = "contradicted"
+        records.append(row)
     optional = dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64)
     return Tested(stage, pl.DataFrame(records, schema_overrides=optional))
