@@ -10,7 +10,8 @@ from sft_interactions import tables
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.findings import conclude
 from sft_interactions.analysis.planted import SCENARIOS, plant
-from sft_interactions.analysis.protocol import PARTS, examine
+from sft_interactions.analysis.protocol import PARTS, Quantities, examine
+from sft_interactions.analysis.turnover import Stage
 
 N = 4
 SAMPLES = [f"s{i}" for i in range(8)]
@@ -108,6 +109,12 @@ def test_where_there_is_no_stage_finding_3_is_contradicted_and_nothing_is_said_o
         3: "contradicted",
         **dict.fromkeys((1, 2, 4, 5), "inconclusive"),
     }
+
+
+def test_a_stage_that_ends_at_no_checkpoint_is_refused():
+    dynamics = add_generalizability(classify({0: salient(KEPT), 10: salient(KEPT)}), None, N)
+    with pytest.raises(ValueError, match=r"stage: none is no checkpoint; give one of \[0, 10\]"):
+        Quantities(dynamics, SAMPLES, [0, 10], Stage("none"), N)
 
 
 def test_docs_name_every_part_with_its_claim():

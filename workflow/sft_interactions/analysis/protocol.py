@@ -38,8 +38,11 @@ class Quantities:
         dynamics: rows of a ``dynamics`` table.
         samples: all analysed samples, also those without a salient interaction.
         steps: analysed checkpoints.
-        stage: where the denoising stage ends; it must be a checkpoint.
+        stage: where the denoising stage ends.
         n_players: number of players of a prompt.
+
+    Raises:
+        ValueError: it does not end at one of the checkpoints.
     """
 
     def __init__(
@@ -51,7 +54,8 @@ class Quantities:
         n_players: int,
     ) -> None:
         steps = sorted(steps)
-        assert stage.step is not None
+        if stage.step not in steps:
+            raise ValueError(f"stage: {stage.answer} is no checkpoint; give one of {steps}")
         end = steps.index(stage.step)
         changes = find_changes(dynamics, steps)
         in_first = pl.when(pl.col("step") <= end).then(DENOISING).otherwise(OVERFITTING)
