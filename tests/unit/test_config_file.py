@@ -224,6 +224,31 @@ def test_keys_of_a_profile_are_not_dropped(tmp_path, form):
     assert str(e.value).startswith(f"{file}: ")
 
 
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("profiles/default/config.yaml", []),
+        ("profiles/mine/config.yaml", ["--workflow-profile", "mine"]),
+        ("mine/profile.v9+.yaml", ["--profile", "other", "mine"]),
+        ("mine/profile.yaml", ["--profile", "mine/profile.yaml"]),
+    ],
+    ids=["found by itself", "of the workflow", "the second of two", "a file"],
+)
+def test_a_profile_is_found_where_snakemake_finds_it(tmp_path, monkeypatch, place, named):
+    """Also from another folder, as with --directory."""
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("config:\n  - seed=7\n")
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(folder)
+        with pytest.raises(ConfigError, match=r"its config would be dropped"):
+            check_profiles(["snakemake", *named, "--config", "seed=5"], {"PWD": str(tmp_path)})
+    check_profiles(["snakemake", *named, "--config", "seed=5"], {})
+    if not named:
+        words = ["snakemake", "--workflow-profile", "none", "--config", "seed=5"]
+        check_profiles(words, {"PWD": str(tmp_path)})
+
+
 @pytest.mark.parametrize("key", ["configfile", "configfiles"])
 def test_config_files_of_a_profile_are_not_dropped(tmp_path, key):
     file = tmp_path / "config.yaml"

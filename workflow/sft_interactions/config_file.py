@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from sft_interactions.config import ConfigError
+from sft_interactions.config import SCHEMA_PATH, ConfigError
 
 COMMAND_LINE = "--config"
 # Snakemake's option by each of its names.
@@ -29,6 +29,7 @@ _OPTIONS = {
     "--configfiles": "--configfile",
 }
 _PROFILES = ("--profile", "--workflow-profile")
+_PROFILES_HERE = SCHEMA_PATH.parents[2] / "profiles"
 # By the key of a profile the option that takes its place.
 _OF_PROFILES = {"config": "--config", "configfile": "--configfile", "configfiles": "--configfile"}
 _KEY_OF_PROFILE = re.compile(rf"^({'|'.join(_OF_PROFILES)})\s*:", re.MULTILINE)
@@ -116,12 +117,9 @@ def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     given = {_OPTIONS[word] for word in words if word in _OPTIONS}
     if "--mode" in words or not given:
         return  # Snakemake itself gives the config to the jobs that it starts
-    names = [name for option, name in itertools.pairwise(words) if option in _PROFILES]
-    names.append(environment.get("SNAKEMAKE_PROFILE", "none"))
-    home = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
-    folders = [Path(root, name) for name in names for root in (".", f"{home}/snakemake")]
-    for folder in folders:
-        for file in sorted(folder.glob("config*.yaml")):
+    for place in _places_of_profiles(words, environment):
+        files = [*place.glob("config*.yaml"), *place.glob("profile*.yaml")]
+        for file in [place] if place.is_file() else sorted(files):
             for key in _KEY_OF_PROFILE.findall(file.read_text("utf-8")):
                 option = _OF_PROFILES[key]
                 if option in given:
@@ -129,6 +127,29 @@ def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> 
                         f"{file}: its {key} would be dropped, since {option} is on the command line too; "
                         f"{_TOGETHER[option]}"
                     )
+
+
+def _places_of_profiles(words: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
+    """Files and folders that may be the profiles of a command line, or hold them."""
+    names = [environment.get("SNAKEMAKE_PROFILE", "none")]
+    is_name = False
+    for word in words:
+        if word.startswith("-"):
+            is_name = word in _PROFILES
+        elif is_name:
+            names.append(word)
+    home = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
+    # Names are looked for from where the command was given, which --directory is not.
+    began = environment.get("PWD", ".")
+    roots = [".", "profiles", began, f"{began}/profiles", f"{home}/snakemake", str(_PROFILES_HERE)]
+    found = [Path(root, name) for name in names for root in roots]
+    if "--workflow-profile" not in words:
+        found += [
+            Path("profiles/default"),
+            Path(began, "profiles/default"),
+            _PROFILES_HERE / "default",
+        ]
+    return list(dict.fromkeys(found))
 
 
 def check_rerun_triggers(triggers: Collection[str]) -> None:
