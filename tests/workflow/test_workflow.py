@@ -749,6 +749,23 @@ def test_tables_of_another_config_are_not_taken_for_done(
     assert not list((tmp_path / ".snakemake/locks").glob("*"))
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="Linux has such a file")
+def test_what_cannot_be_read_stops_the_run_though_its_tables_are_there(tmp_path, model_folders):
+    """As a file without permission, which the super-user may read."""
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    (tmp_path / "lines.jsonl").symlink_to("/proc/self/mem")
+    (tmp_path / "results/models/llama").mkdir(parents=True)
+    (tmp_path / "results/data/lines").mkdir(parents=True)
+    for split in ("train", "validation", "analysis"):
+        (tmp_path / f"results/data/lines/{split}.parquet").touch()
+    bad = snakemake(tmp_path, config, "results/runs/llama-tiny/prompts.parquet", "-n")
+    assert bad.returncode != 0, bad.stdout
+    assert "cannot be read (" in bad.stdout
+    assert "Traceback" not in bad.stdout
+
+
 def test_the_encoding_of_the_terminal_stops_nothing(tmp_path, model_folders, monkeypatch):
     config = copy.deepcopy(CONFIG)
     for name, model in config["models"].items():
