@@ -1,4 +1,5 @@
 import copy
+import errno
 import json
 import re
 import subprocess
@@ -378,6 +379,26 @@ BAD = {
         "downloads: /",
         "the project's own fold",
     ),
+    "a title twice": (
+        {"runs.a-d.label": "A  tuned", "runs.b-d.label": "A tuned"},
+        "runs.b-d.label",
+        "'A tuned' is the title of 'a-d' too, .*; give each a label of its own",
+    ),
+    "a title that is the name of another run": (
+        {"runs.b-d.label": "c-d", "models.c": {"source": "hub:x/c"}, "runs.c-d": {"dataset": "d"}},
+        "runs.c-d.label",
+        "is the title of 'b-d' too",
+    ),
+    "one resample": (
+        {"bootstrap.resamples": 1},
+        "bootstrap.resamples",
+        "set at least 40, or 0 for",
+    ),
+    "too few resamples": (
+        {"bootstrap": {"resamples": 199, "level": 0.99}},
+        "bootstrap.resamples",
+        r"199 are too few .* level 0\.99; set at least 200",
+    ),
     "n too small": ({"players.n": 1}, "players.n", "must be at least 2"),
     "n too large": ({"players.n": 17}, "players.n", "must be at most 16"),
     "not a choice": ({"salience.rule": "best"}, "salience.rule", "must be one of max_effect"),
@@ -572,6 +593,26 @@ def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(
     message = error_of(changes)
     assert key in message
     assert re.search(fix, message)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("resamples", "level"), [(0, 0.95), (40, 0.95), (200, 0.99), (4, 0.5)])
+def test_resamples_enough_for_an_interval(resamples, level):
+    resolve(changed({"bootstrap": {"resamples": resamples, "level": level}}))
+
+
+def test_what_may_not_be_read_is_told_in_one_line(tmp_path, monkeypatch):
+    """As a colleague leaves it; the super-user may read all, so the error is made here."""
+    file = write_model(tmp_path / "tuned") / "config.json"
+
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr("sft_interactions.config.check_model", refuse)
+    message = error_of({"models.a.source": f"path:{tmp_path}/tuned"})
+    assert message.startswith(
+        f"{file}: may not be read (permission denied); ask its owner for `chmod"
+    )
     assert "\n" not in message
 
 

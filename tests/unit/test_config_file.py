@@ -196,6 +196,14 @@ def test_an_option_of_the_config_is_given_once(arguments, option):
         check_command_line(["snakemake", *arguments])
 
 
+@pytest.mark.parametrize("option", ["--cleanup-metadata", "--cm"])
+def test_what_a_table_was_made_of_is_not_forgotten(option):
+    with pytest.raises(
+        ConfigError, match=rf"^{option}: tables of an older config .*; drop the opt"
+    ):
+        check_command_line(["snakemake", "--cores", "1", option, "results/x.parquet"])
+
+
 @pytest.mark.parametrize("form", ["--profile NAME", "--workflow-profile=NAME", "shell", "home"])
 def test_keys_of_a_profile_are_not_dropped(tmp_path, form):
     """Snakemake takes the config of the command line in place of that of a profile."""
@@ -214,6 +222,44 @@ def test_keys_of_a_profile_are_not_dropped(tmp_path, form):
     with pytest.raises(ConfigError, match=r"its config would be dropped, .*; write all val") as e:
         check_profiles(["snakemake", *named, "--config", "results=x"], shell)
     assert str(e.value).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("profiles/default/config.yaml", []),
+        ("profiles/mine/config.yaml", ["--workflow-profile", "mine"]),
+        ("mine/profile.v9+.yaml", ["--profile", "other", "mine"]),
+        ("mine/profile.yaml", ["--profile", "mine/profile.yaml"]),
+    ],
+    ids=["found by itself", "of the workflow", "the second of two", "a file"],
+)
+def test_a_profile_is_found_where_snakemake_finds_it(tmp_path, monkeypatch, place, named):
+    """Also from another folder, as with --directory."""
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("config:\n  - seed=7\n")
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(folder)
+        with pytest.raises(ConfigError, match=r"its config would be dropped"):
+            check_profiles(["snakemake", *named, "--config", "seed=5"], {"PWD": str(tmp_path)})
+    check_profiles(["snakemake", *named, "--config", "seed=5"], {})
+    if not named:
+        words = ["snakemake", "--workflow-profile", "none", "--config", "seed=5"]
+        check_profiles(words, {"PWD": str(tmp_path)})
+
+
+@pytest.mark.parametrize("key", ["configfile", "configfiles"])
+def test_config_files_of_a_profile_are_not_dropped(tmp_path, key):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"cores: 2\n{key}:\n  - mine.yaml\n")
+    named = ["snakemake", "--profile", str(tmp_path)]
+    check_profiles(named, {})
+    check_profiles([*named, "--config", "seed=5"], {})
+    check_profiles([*named, "--mode", "remote", "--configfile", "a.yaml"], {})
+    for option in ("--configfile", "--configfiles"):
+        with pytest.raises(ConfigError, match=rf"its {key} would be dropped, .*; write all files"):
+            check_profiles([*named, option, "a.yaml"], {})
 
 
 @pytest.mark.parametrize(
@@ -244,6 +290,8 @@ def test_what_a_table_was_made_of_is_kept(is_touching, keeps_metadata, message):
     check_bookkeeping(is_touching=False, keeps_metadata=True)
     with pytest.raises(ConfigError, match=message):
         check_bookkeeping(is_touching=is_touching, keeps_metadata=keeps_metadata)
+    with pytest.raises(ConfigError, match=r"^--consider-ancient: .*; drop the option"):
+        check_bookkeeping(is_touching=False, keeps_metadata=True, has_ancient=True)
 
 
 def test_the_innermost_known_place():

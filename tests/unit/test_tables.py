@@ -193,3 +193,14 @@ def test_report_tables(tmp_path):
         "| emerged | 0.333 | 4 |",
         "| removed |  | 5 |",
     ]
+
+
+def test_a_bar_or_a_line_end_does_not_end_a_cell(tmp_path):
+    frame = pl.DataFrame({"SFT | lr\n1e-4": ["a|b"], "n": [4]})
+    tables.write_report_table(frame, tmp_path / "t.csv", tmp_path / "t.md")
+    assert pl.read_csv(tmp_path / "t.csv").equals(frame)
+    assert (tmp_path / "t.md").read_text().splitlines() == [
+        r"| SFT \| lr 1e-4 | n |",
+        "| --- | --- |",
+        r"| a\|b | 4 |",
+    ]

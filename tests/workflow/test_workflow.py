@@ -718,19 +718,52 @@ def test_a_bad_config_starts_no_job(tmp_path, model_folders):
         ),
         (["--touch"], "--touch: tables of an older config or of other files would be taken for"),
         (["--drop-metadata"], "--drop-metadata: tables of this config would later be taken for"),
+        (["--consider-ancient", "prompts=0"], "--consider-ancient: what is made of older files"),
+        (
+            ["--cleanup-metadata", "results/data/lines/analysis.parquet"],
+            "--cleanup-metadata: tables",
+        ),
     ],
-    ids=["mtime", "touch", "no metadata"],
+    ids=["mtime", "touch", "no metadata", "ancient", "metadata removed"],
 )
-def test_tables_of_another_config_are_not_taken_for_done(tmp_path, model_folders, options, message):
+@pytest.mark.parametrize("are_there", [False, True], ids=["no table yet", "tables are there"])
+def test_tables_of_another_config_are_not_taken_for_done(
+    tmp_path, model_folders, are_there, options, message
+):
+    """Nor where they are there: Snakemake forgives an error of an input function then."""
     config = copy.deepcopy(CONFIG)
     for name, model in config["models"].items():
         model["source"] = f"path:{model_folders[name]}"
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    table = "results/data/lines/analysis.parquet"
-    bad = snakemake(tmp_path, config, table, *options)
+    if are_there:
+        (tmp_path / "results/models/llama").mkdir(parents=True)
+        (tmp_path / "results/data/lines").mkdir(parents=True)
+        for split in ("train", "validation", "analysis"):
+            (tmp_path / f"results/data/lines/{split}.parquet").touch()
+    bad = snakemake(tmp_path, config, "results/runs/llama-tiny/prompts.parquet", *options)
     assert bad.returncode != 0
     assert message in bad.stdout
-    assert not (tmp_path / "results").exists()
+    assert "Traceback" not in bad.stdout
+    assert not (tmp_path / "results/runs").exists()
+    assert (tmp_path / "results").exists() == are_there
+    assert not list((tmp_path / ".snakemake/locks").glob("*"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="Linux has such a file")
+def test_what_cannot_be_read_stops_the_run_though_its_tables_are_there(tmp_path, model_folders):
+    """As a file without permission, which the super-user may read."""
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    (tmp_path / "lines.jsonl").symlink_to("/proc/self/mem")
+    (tmp_path / "results/models/llama").mkdir(parents=True)
+    (tmp_path / "results/data/lines").mkdir(parents=True)
+    for split in ("train", "validation", "analysis"):
+        (tmp_path / f"results/data/lines/{split}.parquet").touch()
+    bad = snakemake(tmp_path, config, "results/runs/llama-tiny/prompts.parquet", "-n")
+    assert bad.returncode != 0, bad.stdout
+    assert "cannot be read (" in bad.stdout
+    assert "Traceback" not in bad.stdout
 
 
 def test_the_encoding_of_the_terminal_stops_nothing(tmp_path, model_folders, monkeypatch):

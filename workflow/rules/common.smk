@@ -71,16 +71,30 @@ def wheels_of(entry):
     return expand(f"{DOWNLOADS}/{{requirement}}.whl", requirement=requirements)
 
 
+def stop(error):
+    """End the run: where an input function fails with an error, Snakemake takes what is there for done."""
+    sys.exit(f"The configuration is not valid:\n{error}")
+
+
+def check_settings():
+    """Check that Snakemake will see what is not of this config."""
+    execution = workflow.execution_settings  # none where nothing is run, as with --summary
+    try:
+        config_file.check_rerun_triggers(
+            [trigger.item_to_choice() for trigger in workflow.dag_settings.rerun_triggers]
+        )
+        config_file.check_bookkeeping(
+            is_touching=workflow.touch,
+            keeps_metadata=execution is None or execution.keep_metadata,
+            has_ancient=bool(workflow.workflow_settings.consider_ancient),
+        )
+    except ConfigError as error:
+        stop(error)
+
+
 def local_source_of(entry):
     """Files and folders that a ``path:`` source names, so that a change rebuilds what came of them."""
-    # Here, because Snakemake does not know its triggers while it reads the rules.
-    config_file.check_rerun_triggers(
-        [trigger.item_to_choice() for trigger in workflow.dag_settings.rerun_triggers]
-    )
-    execution = workflow.execution_settings  # none where nothing is run, as with --summary
-    config_file.check_bookkeeping(
-        is_touching=workflow.touch, keeps_metadata=execution is None or execution.keep_metadata
-    )
+    check_settings()  # here, because Snakemake does not know its triggers while it reads the rules
     scheme, _, path = entry["source"].partition(":")
     if scheme != "path":
         return []
@@ -95,7 +109,10 @@ def local_source_of(entry):
 
 def content_of(files):
     """Param: what some files hold, so that a change rebuilds what came of them, whatever their times say."""
-    return content_digest(files, cache=".snakemake/digests.json") if files else ""
+    try:
+        return content_digest(files, cache=".snakemake/digests.json") if files else ""
+    except ValueError as error:
+        stop(error)
 
 
 def own_checkpoint_files(wildcards):

@@ -92,6 +92,12 @@ def start(snakemake: Any) -> dict[str, str]:
             file.write("".join(traceback.format_exception(error_type, error, trace)))
         if isinstance(error, ValueError):
             print(f"{snakemake.rule}: {error}", file=sys.stderr)
+        elif isinstance(error, PermissionError):
+            print(
+                f"{snakemake.rule}: {error.filename} may not be read or written (permission denied); see "
+                "who owns it, or name another place",
+                file=sys.stderr,
+            )
         elif any(text in str(error) for text in _DISK_FULL):
             print(
                 f"{snakemake.rule}: the disk is full, or a quota is used up ({error}); make room for the "

@@ -5,6 +5,7 @@ import datetime
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -48,6 +49,11 @@ EXPECTED = {
     "pattern": "must match {}",
     "oneOf": "has none of the allowed forms",
 }
+
+NOT_PERMITTED = (
+    "may not be read (permission denied); ask its owner for `chmod -R a+rX` of it and of its folder, or "
+    "name a copy"
+)
 
 # Folders of a checkout in which no study is written.
 PROJECT_FOLDERS = (
@@ -120,10 +126,12 @@ def resolve(config: Mapping[str, Any], places: Mapping[str, str] | None = None) 
         places: where each key stands, for messages; see :func:`find_place`.
 
     Raises:
-        ConfigError: the config breaks the schema or names something that is not there.
+        ConfigError: the config breaks the schema, or names something that is not there or may not be read.
     """
     try:
         return _resolve(config)
+    except PermissionError as error:
+        raise ConfigError(f"{error.filename}: {NOT_PERMITTED}") from error
     except ConfigError as error:
         if not places:
             raise
@@ -312,6 +320,8 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _check_players(config)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
+    yield from _check_titles(config["runs"])
+    yield from _check_resamples(config["bootstrap"])
     yield from _check_places(config)
     for key in ("results", "downloads"):
         yield from _check_folder(key, Path(config[key]))
@@ -336,6 +346,30 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     for name in config["figures"].get("main_runs", []):
         if name not in config["runs"]:
             yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
+
+
+def _check_titles(runs: Mapping[str, Any]) -> Iterator[str]:
+    """Check that figures and tables can tell the runs apart, which they have by their titles."""
+    seen: dict[str, str] = {}
+    for name, run in runs.items():
+        title = " ".join(run.get("label", name).split())
+        first = seen.setdefault(title, name)
+        if first != name:
+            yield (
+                f"runs.{name}.label: {title!r} is the title of {first!r} too, and figures would take the "
+                "two for one; give each a label of its own"
+            )
+
+
+def _check_resamples(bootstrap: Mapping[str, Any]) -> Iterator[str]:
+    """Check that there is a resample beyond each end of an interval, or none at all."""
+    resamples, level = bootstrap["resamples"], bootstrap["level"]
+    fewest = math.ceil(round(2 / (1 - level), 6))
+    if 0 < resamples < fewest:
+        yield (
+            f"bootstrap.resamples: {resamples} are too few for intervals at the level {level}; set at "
+            f"least {fewest}, or 0 for no intervals"
+        )
 
 
 def _check_selection(selection: Mapping[str, Any]) -> Iterator[str]:

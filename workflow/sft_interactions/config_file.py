@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from sft_interactions.config import ConfigError
+from sft_interactions.config import SCHEMA_PATH, ConfigError
 
 COMMAND_LINE = "--config"
 # Snakemake's option by each of its names.
@@ -29,6 +29,16 @@ _OPTIONS = {
     "--configfiles": "--configfile",
 }
 _PROFILES = ("--profile", "--workflow-profile")
+_PROFILES_HERE = SCHEMA_PATH.parents[2] / "profiles"
+# By the key of a profile the option that takes its place.
+_OF_PROFILES = {"config": "--config", "configfile": "--configfile", "configfiles": "--configfile"}
+_KEY_OF_PROFILE = re.compile(rf"^({'|'.join(_OF_PROFILES)})\s*:", re.MULTILINE)
+_TOGETHER = {
+    "--config": "write all values after that --config, or into a config file",
+    "--configfile": "write all files after that --configfile",
+}
+# Options that make Snakemake forget what a table was made of.
+_FORGETTING = ("--cleanup-metadata", "--cm")
 # Code is left to the user: a new version may give the same tables.
 _NEEDED_TRIGGERS = ("mtime", "params", "input")
 # What YAML makes of escapes that mean something else in a regular expression or a path, as in "\\bno\\b".
@@ -69,13 +79,21 @@ for _name, _pattern, _first in _PLAIN_WORDS:
 def check_command_line(arguments: Sequence[str]) -> None:
     """Check that no option of the config is given twice, of which Snakemake drops the first.
 
+    Nor may one make Snakemake forget what a table was made of.
+
     Args:
         arguments: of the command line, as ``sys.argv`` has them.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one is, or does.
     """
     names = [argument.partition("=")[0] for argument in arguments]
+    for name in names:
+        if name in _FORGETTING:
+            raise ConfigError(
+                f"{name}: tables of an older config would be taken for those of this one; drop the option, "
+                "which nothing here needs: changed code makes no table anew, and a killed run goes on"
+            )
     given = [_OPTIONS[name] for name in names if name in _OPTIONS]
     for option in dict.fromkeys(given):
         if given.count(option) > 1:
@@ -86,7 +104,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
 
 
 def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Check that no profile sets keys of the config that ``--config`` of the command line would drop.
+    """Check that no profile gives a config that the command line would drop.
 
     Args:
         arguments: of the command line, as ``sys.argv`` has them.
@@ -96,19 +114,42 @@ def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         ConfigError: one does.
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
-    if "--mode" in words or not {"--config", "-C"} & set(words):
+    given = {_OPTIONS[word] for word in words if word in _OPTIONS}
+    if "--mode" in words or not given:
         return  # Snakemake itself gives the config to the jobs that it starts
-    names = [name for option, name in itertools.pairwise(words) if option in _PROFILES]
-    names.append(environment.get("SNAKEMAKE_PROFILE", "none"))
+    for place in _places_of_profiles(words, environment):
+        files = [*place.glob("config*.yaml"), *place.glob("profile*.yaml")]
+        for file in [place] if place.is_file() else sorted(files):
+            for key in _KEY_OF_PROFILE.findall(file.read_text("utf-8")):
+                option = _OF_PROFILES[key]
+                if option in given:
+                    raise ConfigError(
+                        f"{file}: its {key} would be dropped, since {option} is on the command line too; "
+                        f"{_TOGETHER[option]}"
+                    )
+
+
+def _places_of_profiles(words: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
+    """Files and folders that may be the profiles of a command line, or hold them."""
+    names = [environment.get("SNAKEMAKE_PROFILE", "none")]
+    is_name = False
+    for word in words:
+        if word.startswith("-"):
+            is_name = word in _PROFILES
+        elif is_name:
+            names.append(word)
     home = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
-    folders = [Path(root, name) for name in names for root in (".", f"{home}/snakemake")]
-    for folder in folders:
-        for file in sorted(folder.glob("config*.yaml")):
-            if re.search(r"^config\s*:", file.read_text("utf-8"), re.MULTILINE):
-                raise ConfigError(
-                    f"{file}: its config would be dropped, since --config is on the command line too; "
-                    "write all values after that --config, or into a config file"
-                )
+    # Names are looked for from where the command was given, which --directory is not.
+    began = environment.get("PWD", ".")
+    roots = [".", "profiles", began, f"{began}/profiles", f"{home}/snakemake", str(_PROFILES_HERE)]
+    found = [Path(root, name) for name in names for root in roots]
+    if "--workflow-profile" not in words:
+        found += [
+            Path("profiles/default"),
+            Path(began, "profiles/default"),
+            _PROFILES_HERE / "default",
+        ]
+    return list(dict.fromkeys(found))
 
 
 def check_rerun_triggers(triggers: Collection[str]) -> None:
@@ -129,12 +170,15 @@ def check_rerun_triggers(triggers: Collection[str]) -> None:
         )
 
 
-def check_bookkeeping(*, is_touching: bool, keeps_metadata: bool) -> None:
+def check_bookkeeping(
+    *, is_touching: bool, keeps_metadata: bool, has_ancient: bool = False
+) -> None:
     """Check that Snakemake keeps, and does not overwrite, what it knows of the config that a table is of.
 
     Args:
         is_touching: whether files only get a new time (``--touch``).
         keeps_metadata: whether Snakemake notes what a file was made of; not with ``--drop-metadata``.
+        has_ancient: whether some inputs count as older than what is made of them (``--consider-ancient``).
 
     Raises:
         ConfigError: a change of the config would not be seen, now or later.
@@ -143,6 +187,11 @@ def check_bookkeeping(*, is_touching: bool, keeps_metadata: bool) -> None:
         raise ConfigError(
             "--touch: tables of an older config or of other files would be taken for those of this one; "
             "drop the option, which nothing here needs: what is as it was is not made anew"
+        )
+    if has_ancient:
+        raise ConfigError(
+            "--consider-ancient: what is made of older files would be taken for done; drop the option, "
+            "which may be in a profile and which nothing here needs: a new date alone makes nothing anew"
         )
     if not keeps_metadata:
         raise ConfigError(

@@ -433,7 +433,7 @@ def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str |
     with replacing(csv_path) as temporary:
         frame.write_csv(temporary)
     rounded = frame.with_columns(pl.selectors.float().round(3))
-    lines = [frame.columns, ["---"] * frame.width]
+    lines = [list(map(_cell, frame.columns)), ["---"] * frame.width]
     lines += [[_cell(value) for value in row] for row in rounded.iter_rows()]
     with replacing(md_path) as temporary:
         temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines), "utf-8")
@@ -442,7 +442,11 @@ def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str |
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return " ".join(str(value).split()).replace(
+        "|", r"\|"
+    )  # a bar or a line end would end the cell
 
 
 def digest_of_modules(names: Iterable[str]) -> str:

@@ -6,6 +6,8 @@ import lzma
 
 import datasets
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny_datasets import block, write_jsonl
 
@@ -103,6 +105,33 @@ def test_saved_datasets_with_class_names(tmp_path):
         load_rows(block(source, splits=splits | {"train": "dev"}))
 
 
+def test_class_names_in_a_parquet_file(tmp_path, caplog):
+    """As the files of the hub's data sets have them."""
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    path = tmp_path / "rows[1].parquet"
+    rows.to_parquet(path)
+    assert load(f"path:{path}", target_names="features") == [("a", ["yes"]), ("b", ["no"])]
+    assert load(f"path:{path}", target_names=["n", "y"]) == [("a", ["y"]), ("b", ["n"])]
+    assert caplog.text == ""
+    assert load(f"path:{path}") == [("a", ["1"]), ("b", ["0"])]
+    assert "whose names are known (no, ...); set target_names: features" in caplog.text
+    caplog.clear()
+    classes().to_parquet(path)
+    assert load(f"path:{path}", target_names="features")[2] == ("c", ["no", "yes"])
+    # What another program has made text, with the notes left as they were.
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("label")
+    text = table.set_column(place, "label", pa.array(["x", "y", "z"]))
+    pq.write_table(text.replace_schema_metadata(table.schema.metadata), path)
+    assert load(f"path:{path}")[0] == ("a", ["x"])
+    assert caplog.text == ""
+    with pytest.raises(ValueError, match="the source carries no class names"):
+        load(f"path:{path}", target_names="features")
+
+
 def test_hub_asks_for_subset_revision_and_split(monkeypatch):
     asked = []
 
@@ -156,6 +185,19 @@ def test_an_array_of_objects(tmp_path):
         load(f"path:{path}")
     path.write_text('{"text": "a"}')
     with pytest.raises(ValueError, match=r"t\.json is not an array of objects"):
+        load(f"path:{path}")
+    for content, fix in (
+        (
+            '{"data": [{"text": "a"}]}',
+            "write the array that stands under 'data' into a file of its own",
+        ),
+        ('{"text": {"0": "a"}, "label": {"0": "x"}}', "write it row by row"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=rf"is not an array of objects; .*{fix}"):
+            load(f"path:{path}")
+    path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
+    with pytest.raises(ValueError, match=r"t\.json has an object a line, .*; set format to jsonl"):
         load(f"path:{path}")
     path.write_text("[")
     with pytest.raises(ValueError, match=r"t\.json is not JSON: .*or set format"):

@@ -75,6 +75,16 @@ def test_stop_words():
     assert eligible_words(decomposed.upper(), stop_words([composed])) == []
 
 
+def test_chinese_stop_words_are_those_of_both_ways_to_write():
+    simplified = "这个电影没有什么意思，但是我们喜欢它，因为音乐"
+    traditional = "這個電影沒有什麼意思，但是我們喜歡它，因為音樂"
+    for text, found in (
+        (simplified, ["电影", "没有", "意思", "喜欢", "音乐"]),
+        (traditional, ["電影", "沒有", "意思", "喜歡", "音樂"]),
+    ):
+        assert texts(eligible_words(text, stop_words("builtin"))) == found
+
+
 @pytest.mark.parametrize(
     ("entry", "fix"),
     [

@@ -393,6 +393,24 @@ def test_wrong_settings_are_refused(llama, folder, tmp_path, case):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        (
+            {"fine_tune_type": "lora", "lora_parameters": {"rank": 8}},
+            "full weights of it by mlx_lm",
+        ),
+        ({"r": 8}, "name an adapter of PEFT, or save the merged model as full weights"),
+    ],
+    ids=["MLX", "unknown"],
+)
+def test_an_adapter_that_is_not_of_peft_is_told(folder, tmp_path, settings, fix):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    (tmp_path / "adapters.safetensors").touch()
+    with pytest.raises(ValueError, match=rf"adapter_config\.json: is not of PEFT, .*; .*{fix}"):
+        check_fit(folder, tmp_path)
+
+
 def test_a_start_that_changes_the_base_is_noticed_whatever_its_name(
     llama, folder, tmp_path, monkeypatch
 ):

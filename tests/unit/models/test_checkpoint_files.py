@@ -170,6 +170,25 @@ def only_bin(folder):
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+
+def merged_into_four_bits(folder):
+    """What bitsandbytes leaves: numbers of four bits, and what scales them."""
+
+    def change(weights):
+        packed = {name: torch.zeros(8, dtype=torch.uint8) for name in weights if "q_proj" in name}
+        return {**weights, **packed, **{f"{name}.absmax": torch.ones(1) for name in packed}}
+
+    rewrite(folder, change)
+    reconfigure(folder, quantization_config=QUANTISED)
+
+
+def scaled(folder):
+    """Weights that something beside them scales, as of compressed-tensors or GPTQ."""
+    rewrite(folder, lambda weights: {**weights, "model.norm.weight_scale": torch.ones(1)})
+    reconfigure(folder, quantization_config={"quant_method": "compressed-tensors"})
+
+
 SPOILT_FILES = {
     "no config": (unlink("config.json"), r"config\.json: cannot be read"),
     "a config cut off": (write("config.json", '{"model_type'), r"config\.json: is not JSON"),
@@ -269,10 +288,14 @@ SPOILT_FILES = {
         lambda f: rewrite(f, lambda weights: {f"module.{n}": w for n, w in weights.items()}),
         r"names of the weights begin with module\.",
     ),
-    "4 bits": (lambda f: reconfigure(f, quantization_config=QUANTISED), r"quantised \(bitsandb"),
-    "GPTQ": (
-        lambda f: reconfigure(f, quantization_config={"quant_method": "gptq"}),
-        r"quantised \(gptq\); de-quantise them",
+    "4 bits": (
+        merged_into_four_bits,
+        r"the weights are quantised \(bitsandb.*\); de-quantise them",
+    ),
+    "scales": (scaled, r"the weights are quantised \(compressed-tensors\); de-quantise them"),
+    "whole weights of a base in 4 bits": (
+        lambda f: reconfigure(f, quantization_config=QUANTISED),
+        r"quantization_config says bitsandbytes, but the weights .* are not quantised.*; drop that key",
     ),
     "8 bits": (
         lambda f: rewrite(f, lambda ws: {n: w.to(torch.float8_e5m2) for n, w in ws.items()}),

@@ -124,6 +124,20 @@ def test_the_step_of_the_trainer_is_compared(check, adapter, caplog):
     assert "checkpoints.10: global_step is 5 in" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["checkpoint-100", "step_100", "global_step100"])
+def test_the_step_in_the_name_of_a_folder_is_compared(check, adapter, tmp_path, caplog, name):
+    """Where an adapter was copied without what the trainer says of it."""
+    folder = adapter.rename(tmp_path / name)
+    check({100: folder})
+    assert caplog.text == ""
+    check({1000: folder})
+    assert f"checkpoints.1000: the name of {folder} says step 100; see that" in caplog.text
+    caplog.clear()
+    (folder / "trainer_state.json").write_text('{"global_step": 1000}')
+    check({1000: folder})
+    assert caplog.text == ""
+
+
 def copy_tokenizer(model_folder, folder, name, **settings):
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(model_folder / file, folder)

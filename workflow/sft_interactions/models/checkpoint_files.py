@@ -211,13 +211,7 @@ def check_model(folder: str | Path) -> None:
     _check_padding(folder / "config.json", config)
     _check_rotary_base(folder / "config.json", config)
     _check_attention(folder / "config.json", config)
-    quantisation = config.get("quantization_config")
-    if quantisation:
-        method = dict(quantisation).get("quant_method", "?")
-        raise ValueError(
-            f"{folder / 'config.json'}: the weights are quantised ({method}); de-quantise them "
-            "(model.dequantize(), model.save_pretrained) or name the original model"
-        )
+    _check_quantisation(folder / "config.json", config)
     if (folder / "adapter_config.json").is_file():
         raise ValueError(
             f"{folder}: adapter_config.json lies beside config.json, and transformers would add the "
@@ -290,6 +284,36 @@ def _check_attention(path: Path, config: Json) -> None:
                     f"{path}: {key} is {name}, as a training left it, which does not compute in float32; "
                     "drop that key, or write sdpa"
                 )
+
+
+def _check_quantisation(path: Path, config: Json) -> None:
+    """Refuse quantised weights, and whole ones that transformers would quantise."""
+    quantisation = config.get("quantization_config")
+    if not quantisation:
+        return
+    method = dict(quantisation).get("quant_method", "?")
+    if _holds_plain_weights(path.parent):
+        raise ValueError(
+            f"{path}: quantization_config says {method}, but the weights beside it are not quantised, as "
+            "after merging an adapter; drop that key"
+        )
+    raise ValueError(
+        f"{path}: the weights are quantised ({method}); de-quantise them (model.dequantize(), "
+        "model.save_pretrained) or name the original model"
+    )
+
+
+def _holds_plain_weights(folder: Path) -> bool:
+    """Whether all tensors are weights and biases in numbers with a point, and nothing to scale them."""
+    try:
+        names = [
+            name
+            for file in _weight_files(_only_one_set(folder, FULL_WEIGHTS))
+            for name in _check_weights(file)
+        ]
+    except ValueError:  # a quantised format, or told below
+        return False
+    return bool(names) and all(name.endswith((".weight", ".bias")) for name in names)
 
 
 def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
@@ -396,6 +420,13 @@ def _check_adapter(folder: Path) -> None:
             "one that is meant alone"
         )
     peft_type = settings.get("peft_type")
+    if "peft_type" not in settings:
+        fix = (
+            "make full weights of it by mlx_lm.fuse, with a base that is not quantised"
+            if "fine_tune_type" in settings
+            else "name an adapter of PEFT, or save the merged model as full weights"
+        )
+        raise ValueError(f"{where}: is not of PEFT, since it has no peft_type; {fix}")
     if peft_type not in MERGED_ADAPTERS:
         raise ValueError(
             f"{where}: adapters of peft_type {peft_type} are not merged here ({', '.join(MERGED_ADAPTERS)} "

@@ -42,6 +42,8 @@ UNIMPORTANT = re.compile(
     r"^_|_token_id$|dropout|^(architectures|dtype|torch_dtype|transformers_version|use_cache|"
     r"initializer_range|return_dict|output_attentions|output_hidden_states|tie_word_embeddings|pretraining_tp)$"
 )
+# What trainers call the folder of a checkpoint, with its step.
+_NAMED_STEP = re.compile(r"(?:checkpoint|step|global_step)[-_]?(\d+)", re.IGNORECASE)
 
 
 def check_own_checkpoints(
@@ -94,15 +96,22 @@ def check_own_checkpoints(
 
 
 def _compare_step(folder: Path, step: int, where: str) -> None:
-    """Warn where the trainer of transformers says that a checkpoint is of another step."""
+    """Warn where the trainer of transformers, or its name of the folder, says another step."""
     file = folder / "trainer_state.json"
-    if not file.is_file():
+    log = logging.getLogger(__name__)
+    if file.is_file():
+        own = read_json(file).get("global_step")
+        if isinstance(own, int) and own != step:
+            log.warning(
+                "%s: global_step is %s in %s; see that the folder is the one that is meant",
+                *(where, own, file),
+            )
         return
-    own = read_json(file).get("global_step")
-    if isinstance(own, int) and own != step:
-        logging.getLogger(__name__).warning(
-            "%s: global_step is %s in %s; see that the folder is the one that is meant",
-            *(where, own, file),
+    named = _NAMED_STEP.fullmatch(folder.name)
+    if named and int(named[1]) != step:
+        log.warning(
+            "%s: the name of %s says step %s; see that the folder is the one that is meant",
+            *(where, folder, named[1]),
         )
 
 
