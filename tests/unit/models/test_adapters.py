@@ -504,6 +504,24 @@ def test_a_base_of_another_name(llama, tmp_path):
     assert base_named_otherwise(tmp_path, []) is None
 
 
+def test_the_last_adapter_beside_the_checkpoints_of_its_trainer(llama, folder, tmp_path):
+    """As transformers' Trainer and TRL leave an output folder."""
+    make_adapter(llama, tmp_path / "output", lora())
+    shutil.copytree(tmp_path / "output", tmp_path / "before")
+    shutil.copytree(tmp_path / "before", tmp_path / "output" / "checkpoint-100")
+    spoil(tmp_path / "output" / "checkpoint-100" / "adapter_model.safetensors")
+    check_fit(folder, tmp_path / "output")
+    alone, beside = (
+        load_checkpoint(folder, tmp_path / name, torch.device("cpu")).state_dict()
+        for name in ("before", "output")
+    )
+    assert all(torch.equal(alone[name], beside[name]) for name in alone)
+
+
+def spoil(weights):
+    save_file({name: one + 1 for name, one in load_file(weights).items()}, weights)
+
+
 def test_two_adapters_in_one_folder(llama, folder, tmp_path):
     make_adapter(llama, tmp_path, lora())
     shutil.copytree(tmp_path, tmp_path / "second")

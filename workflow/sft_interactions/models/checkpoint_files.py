@@ -415,6 +415,9 @@ def _check_adapter(folder: Path) -> None:
     settings = read_json(folder / "adapter_config.json")
     where = folder / "adapter_config.json"
     for other in sorted(folder.glob("*/adapter_config.json")):
+        # Trainers leave the last adapter beside the folders of their checkpoints.
+        if other.parent.name.startswith("checkpoint-"):
+            continue
         raise ValueError(
             f"{folder}: holds an adapter and another one in {other.parent.name}/; name a folder with the "
             "one that is meant alone"
