@@ -122,6 +122,22 @@ def test_the_protocol(readme):
     assert f"(as published: step {published_end}, and finding 3 supported)" in readme
 
 
+def test_seeds_and_shuffled_labels(readme):
+    table = pl.read_parquet(REFERENCE / "seeds" / "turnover.parquet").sort("step")
+    rates = {run: rows["loss_rate"] for (run,), rows in table.group_by("run")}
+    seeds = [rates[f"smollm2-tweets-seed{seed}"] for seed in range(3)]
+    first, last = ([f"{100 * one[place]:.0f}" for one in seeds] for place in (0, -1))
+    shuffled = rates["smollm2-shuffled-seed0"]
+    assert (
+        f"from {first[0]}, {first[1]} and {first[2]} % to {last[0]}, {last[1]} and {last[2]} % in the "
+        f"last quarter; with labels that cannot be learned from {100 * shuffled[0]:.0f} to "
+        f"{100 * shuffled[-1]:.0f} %" in readme
+    )
+    protocol = pl.read_parquet(REFERENCE / "seeds" / "protocol.parquet")
+    assert protocol["denoising_ends"].unique().to_list() == ["18"]
+    assert "in all four runs the loss rate falls at step 18 of 72" in readme
+
+
 def test_which_checkpoint(readme):
     losses, best, lowest = {}, {}, {}
     for study in ("small", "tweets"):
