@@ -30,9 +30,11 @@ onsuccess:
     # encoding lacks (PYTHONIOENCODING) is an error.
     folder = Path(RESULTS) / "tables"
     stages, protocol = folder / "stages.csv", folder / "protocol.csv"
-    if stages.exists() and protocol.exists():
-        with protocol.open(encoding="utf-8", newline="") as file:
-            ends = {row["run"]: row["denoising_ends"] for row in csv.DictReader(file)}
+    if stages.exists():
+        ends = {}
+        if protocol.exists():
+            with protocol.open(encoding="utf-8", newline="") as file:
+                ends = {row["run"]: row["denoising_ends"] for row in csv.DictReader(file)}
         with stages.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 end = ends.get(row["run"], "unknown")
