@@ -16,6 +16,14 @@ SALIENCE = {"rule": "max_effect", "threshold": 0.05}
 STEPS = (0, 5, 20, 300)
 BEST = 20
 SAMPLES = ["s0", "s1"]
+# As much of a salient interaction as classes are made of.
+SALIENT = {
+    "sample_id": pl.String,
+    "kind": tables.KIND,
+    "pattern": pl.UInt32,
+    "order": pl.UInt8,
+    "effect": pl.Float64,
+}
 WORDS = ["film", "truly", "wonderful", "friend"]
 TEXT = "The film was truly wonderful, friend!"
 N = len(WORDS)

@@ -105,6 +105,18 @@ def test_what_the_data_determine(readme):
     )
 
 
+def test_under_other_choices(readme):
+    lines = (REFERENCE / "small" / "tables" / "sensitivity.md").read_text("utf-8").splitlines()
+    header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    found = [dict(zip(header, row, strict=True)) for row in rows[1:]]
+    choices = {row["choice"] for row in found} - {"the study's own"}
+    assert f"Under {len(choices)} other choices of ours finding 3 stays supported" in readme
+    assert {row["verdict"] for row in found if row["finding"] == "3"} == {"supported"}
+    supported = {row["finding"] for row in found if row["verdict"] == "supported"}
+    assert supported == {"2", "3"}
+    assert "of the others only finding 2 is ever supported" in readme
+
+
 def test_the_protocol(readme):
     table = pl.read_parquet(REFERENCE / "tweets" / "protocol.parquet")
     assert table.filter(pl.col("verdict") == "supported").is_empty()

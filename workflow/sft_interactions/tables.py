@@ -444,9 +444,8 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:g}"
-    return " ".join(str(value).split()).replace(
-        "|", r"\|"
-    )  # a bar or a line end would end the cell
+    # A bar or a line end would end the cell.
+    return " ".join(str(value).split()).replace("|", r"\|")
 
 
 def digest_of_modules(names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from sample_tables import SALIENT
 
 from sft_interactions import tables
 from sft_interactions.analysis.dynamics import add_generalizability, classify
@@ -16,13 +17,6 @@ from sft_interactions.analysis.turnover import Stage
 N = 4
 SAMPLES = [f"s{i}" for i in range(8)]
 STEPS = [0, 10, 20, 30, 40]
-SCHEMA = {
-    "sample_id": pl.String,
-    "kind": tables.KIND,
-    "pattern": pl.UInt32,
-    "order": pl.UInt8,
-    "effect": pl.Float64,
-}
 KEPT = ((1, 2.0), (2, 1.5))
 NOISE = ((7, 1.0), (11, -1.0), (13, 1.0), (14, -1.0), (15, 1.0), (3, -1.0))
 EARLY = ((4, 1.0), (12, 0.5))
@@ -45,7 +39,7 @@ def salient(interactions):
         for kind, part in (("and", interactions), ("or", [(3, 0.5), (5, 0.5)][: number % 3]))
         for pattern, effect in part
     ]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=SALIENT, orient="row")
 
 
 def examined(story=STORY, reference=KEPT + EARLY):

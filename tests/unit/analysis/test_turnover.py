@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from sample_tables import SALIENT
 from scipy import stats
 
 from sft_interactions import tables
@@ -26,13 +27,6 @@ from sft_interactions.analysis.turnover import (
 )
 
 N = 5
-SCHEMA = {
-    "sample_id": pl.String,
-    "kind": tables.KIND,
-    "pattern": pl.UInt32,
-    "order": pl.UInt8,
-    "effect": pl.Float64,
-}
 
 
 def dynamics_of(*checkpoints):
@@ -44,7 +38,7 @@ def dynamics_of(*checkpoints):
             for sample, effects in samples.items()
             for pattern, effect in effects.items()
         ]
-        salient[10 * number] = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        salient[10 * number] = pl.DataFrame(rows, schema=SALIENT, orient="row")
     return add_generalizability(classify(salient), None, N)
 
 

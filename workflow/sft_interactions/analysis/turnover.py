@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sft_interactions.analysis.dynamics import EMERGED, KEY, PRESERVED
+from sft_interactions.analysis.findings import FEWEST_SAMPLES
 
 LOST, NEW, KEPT = CHANGES = ("lost", "new", "kept")
 # Answers of the detector other than a checkpoint.
 LAST, NONE, UNKNOWN = "last", "none", "cannot be told"
-FEWEST_SAMPLES = 5
 # A loss rate that falls by less than this is one that does not fall.
 MARGIN = 0.1
 _SIGNED_KEY = [*KEY, "positive"]

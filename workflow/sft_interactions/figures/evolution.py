@@ -43,10 +43,16 @@ LEFT, RIGHT = 0.62, 0.06
 TICK_GAP = 0.30  # between the panel at t = 0 and the others, which share a scale
 PANEL_GAP = 0.06
 TOTALS_GAP, TOTALS = 0.44, 1.05
-# Name of a loss to how its line looks.
+# Column of the ``training`` table to how its line looks.
 LOSS_LINES: dict[str, dict[str, Any]] = {
-    "training loss": {"color": "#9a9a9a", "linewidth": 0.7},
-    "validation loss": {"color": "black", "linewidth": 1.0, "marker": "o", "markersize": 3},
+    "train_loss": {"label": "training loss", "color": "#9a9a9a", "linewidth": 0.7},
+    "validation_loss": {
+        "label": "validation loss",
+        "color": "black",
+        "linewidth": 1.0,
+        "marker": "o",
+        "markersize": 3,
+    },
 }
 
 
@@ -249,11 +255,11 @@ class _Block:
         axes.set_xlim(0, width)
         panels.shade_stages(axes, self.run, positions)
         shown = training.filter(pl.col("step") <= self.run.steps[-1])
-        for name, style in LOSS_LINES.items():
-            known = shown.drop_nulls(_column(name))
+        for column, style in LOSS_LINES.items():
+            known = shown.drop_nulls(column)
             places = np.interp(known["step"], self.run.steps, positions)
-            axes.plot(places, known[_column(name)], label=name, gid=name, clip_on=False, **style)
-        losses = shown.select(map(_column, LOSS_LINES)).to_numpy()
+            axes.plot(places, known[column], gid=style["label"], clip_on=False, **style)
+        losses = shown.select(*LOSS_LINES).to_numpy()
         axes.set_ylim(0, _headroom(float(np.nanmax(losses))))
         peak = _peak_of_learning_rate(training)
         if peak is not None and peak <= self.run.steps[-1]:
@@ -273,14 +279,13 @@ class _Block:
         axes.set_xlabel("training steps", fontsize=SMALL, labelpad=1)
         middle = top + LOSSES / 2
         self._text(0.22, middle, "Loss\n(nats)", rotation=90, ha="center", va="center")
-        legend = axes.legend(
+        axes.legend(
             loc="center left",
             bbox_to_anchor=(1.02, 0.5),
             fontsize=SMALL,
             handlelength=1.8,
             borderpad=0,
         )
-        legend.set_in_layout(False)
 
     def _write_boundary(self) -> None:
         stages = self.run.stages
@@ -306,11 +311,6 @@ class _Block:
         whole = self.figure.get_figheight()
         style = {"fontsize": MEDIUM, **style}
         self.figure.text(left / TEXT_WIDTH, 1 - (self.top + top) / whole, text, **style)
-
-
-def _column(name: str) -> str:
-    """Column of the ``training`` table that a line shows."""
-    return name.replace("training", "train").replace(" ", "_")
 
 
 def _peak_of_learning_rate(training: pl.DataFrame) -> int | None:
