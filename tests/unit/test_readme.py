@@ -150,31 +150,68 @@ def test_seeds_and_shuffled_labels(readme):
     assert "in all four runs the loss rate falls at step 18 of 72" in readme
 
 
+STUDY = REFERENCE / "stopping" / "tables"
+WORDS = {0: "no", 16: "sixteen"}
+
+
 def test_which_checkpoint(readme):
-    losses, best, lowest = {}, {}, {}
-    for study in ("small", "tweets"):
-        for model in NAMES:
-            table = pl.read_parquet(folder(study, model) / "training.parquet")
-            known = table.drop_nulls("validation_loss").select("step", "validation_loss")
-            losses[study, model] = dict(known.iter_rows())
-            stages = json.loads((folder(study, model) / "stages.json").read_text("utf-8"))
-            best[study, model] = stages["best_checkpoint_step"]
-            lowest[study, model] = min(losses[study, model], key=losses[study, model].get)
-    assert best["small", "smollm2"] == best["small", "gemma3"] == 1200
-    assert "The interactions choose step 1200 for both." in readme
-    smollm2, gemma3 = losses["small", "smollm2"], losses["small", "gemma3"]
-    assert (lowest["small", "smollm2"], lowest["small", "gemma3"]) == (1200, 600)
-    assert (
-        f"The validation loss is lowest at step 1200 (SmolLM2, {smollm2[1200]:.3f}) and 600 (Gemma: "
-        f"{gemma3[600]:.3f}, and {gemma3[1200]:.3f} at step 1200)." in readme
-    )
-    assert (
-        f"the loss is {smollm2[60]:.2f} at step 60 of SmolLM2 and {gemma3[20]:.2f} at step 20 of Gemma"
-        in readme
-    )
-    assert best["tweets", "smollm2"] == best["tweets", "gemma3"] == 18
-    assert lowest["tweets", "smollm2"] == lowest["tweets", "gemma3"] == 36
-    assert "choose step 18, while the validation loss falls until step 36" in readme
+    arms = pl.read_csv(STUDY / "arms.csv")
+    regret = dict(arms.select("arm", "regret").iter_rows())
+    runs = pl.read_csv(STUDY / "choices.csv")["run"].n_unique()
+    assert f"36 runs, of which {runs} are finished" in readme
+    assert f"loses {regret['interactions, as released']:.3f} nats of test loss" in readme
+    assert f"may also give no advice {regret['interactions, mended']:.3f}," in readme
+    assert f"loss on the same sixteen prompts {regret['loss, same prompts']:.3f};" in readme
+    assert f"random checkpoint would be {regret['random']:.3f}." in readme
+    findings = pl.read_csv(STUDY / "findings.csv")
+    verdicts = findings.select(pl.selectors.starts_with("finding"))
+    assert "supported" not in verdicts.unpivot()["value"].to_list()
+    assert f"In none of the {WORDS[runs]} runs is a finding of the paper supported" in readme
+    assert findings["denoising_ends"].cast(pl.String).str.contains(r"^\d+$").all()
+    noise = pl.read_csv(STUDY / "noise.csv")
+    assert ((noise["ci_low"] <= 0) & (noise["ci_high"] >= 0)).all()
+
+
+def test_results_of_the_study_of_checkpoints():
+    """docs/stopping.md against the tables of benchmarks/stopping.py."""
+    text = (ROOT / "docs" / "stopping.md").read_text("utf-8").replace("−", "-").replace("**", "")
+    text = text[text.index("## Results") :]
+    choices = pl.read_csv(STUDY / "choices.csv")
+    runs = choices["run"].n_unique()
+    assert f"{runs} of 36 runs are finished" in text
+    differences = {row["arm"]: row for row in pl.read_csv(STUDY / "differences.csv").to_dicts()}
+    for row in pl.read_csv(STUDY / "arms.csv").to_dicts():
+        if (arm := row["arm"]) == "oracle":
+            continue
+        cells = [f"{row['regret']:.3f}", ""]
+        if arm in differences:
+            found = differences[arm]
+            cells[1] = (
+                f"{found['difference']:.3f} ({found['ci_low']:.3f} to {found['ci_high']:.3f})"
+            )
+        near = "" if row["near_oracle"] is None else f"{row['near_oracle'] * runs:.0f} of {runs}"
+        assert "| " + " | ".join([arm, *cells, near]).replace("|  |", "| |").rstrip() in text, arm
+    findings = pl.read_csv(STUDY / "findings.csv")
+    for number in range(1, 6):
+        verdicts = findings[f"finding {number}"].to_list()
+        counts = [verdicts.count(v) for v in ("supported", "contradicted", "inconclusive")]
+        assert f"| {number} | {' | '.join(map(str, counts))} |" in text
+    ends = findings["denoising_ends"].cast(pl.String).to_list()
+    assert f"ends at step 25 ({ends.count('25')} runs), 50 ({ends.count('50')})" in text
+    assert sorted(set(ends)) == ["25", "275", "50"]
+    last = choices.filter(pl.col("arm") == "last")["regret"]
+    assert f"all of them overfit, by {last.min():.2f} to {last.max():.2f} nats" in text
+    released = choices.filter(pl.col("arm") == "interactions, as released")["step"].to_list()
+    assert released.count(50) == 10
+    assert "names step 50, the third checkpoint, in ten of the sixteen runs" in text
+    noise = {row["quantity"]: row for row in pl.read_csv(STUDY / "noise.csv").to_dicts()}
+    both = [
+        50
+        * (noise[f"loss rate of the {part}"]["clean"] + noise[f"loss rate of the {part}"]["noisy"])
+        for part in ("first interval", "later half")
+    ]
+    assert f"{both[0]:.0f} % of the interactions are lost" in " ".join(text.split())
+    assert f"of the later half it is {both[1]:.0f} %" in " ".join(text.split())
 
 
 def test_planted_runs(readme):

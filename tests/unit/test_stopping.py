@@ -1,0 +1,175 @@
+"""The study of checkpoints: what each arm chooses, and how arms are compared."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from scipy import stats
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "stopping.py"
+spec = importlib.util.spec_from_file_location("stopping", PATH)
+stopping = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stopping)
+
+STEPS = [0, 25, 50, 75, 100]
+
+
+def run_of(task, seed, test, rate=2e-4, noise=0.0, analysis=None, validation=None):
+    flat = dict.fromkeys(range(1, 101), 1.0)
+    losses = {"test": test, "analysis": analysis or test, "validation": validation or test}
+    return stopping.Run(f"{task}-{seed}", task, rate, noise, seed, STEPS, losses, flat)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept"),
+    [
+        ([25, 50, 50], 50),  # at 100 as at 75; 50 is earlier than both
+        ([25, 25, 75], 25),
+        (
+            [50, 50, 75],
+            100,
+        ),  # at step 50 it was the newest one, so it was not chosen twice as an earlier one
+        ([0, 25, 75], 100),
+    ],
+)
+def test_online_stops_when_the_same_earlier_checkpoint_is_chosen_twice(chosen, kept):
+    seen = []
+
+    def rule(steps):
+        seen.append(len(steps))
+        return chosen[len(steps) - 3]
+
+    assert stopping.choose_as_they_arrive(STEPS, rule) == kept
+    assert seen[0] == stopping.LEAST_CHECKPOINTS
+
+
+def test_plateau_of_the_training_loss():
+    falling = {step: 0.9 ** ((step - 1) // 25) for step in range(1, 101)}
+    assert stopping.choose_at_plateau(STEPS, falling) == 100
+    slow = {step: (1.0, 0.96, 0.5, 0.4)[(step - 1) // 25] for step in range(1, 101)}
+    assert stopping.choose_at_plateau(STEPS, slow) == 50
+    just_enough = {step: (1.0, 0.94, 0.89, 0.88)[(step - 1) // 25] for step in range(1, 101)}
+    assert stopping.choose_at_plateau(STEPS, just_enough) == 100
+
+
+def test_regrets_of_the_arms():
+    runs = [
+        run_of("a", 0, [3.0, 2.0, 1.0, 1.5, 2.5], validation=[3.0, 0.9, 1.0, 1.5, 2.5]),
+        run_of("b", 0, [9.0, 8.0, 7.0, 5.0, 6.0]),
+        run_of("c", 0, [2.0, 1.0, 1.2, 1.1, 1.9]),
+    ]
+    by_interactions = [
+        {stopping.RELEASED: 25, stopping.MENDED: 100, stopping.ONLINE: 75} for _ in runs
+    ]
+    table = stopping.tabulate(runs, by_interactions)
+    of_a = {row["arm"]: row for row in table.filter(run="a-0").iter_rows(named=True)}
+    assert set(of_a) == set(stopping.ARMS)
+    assert {arm: row["step"] for arm, row in of_a.items()} == {
+        stopping.RELEASED: 25,
+        stopping.MENDED: 100,
+        stopping.ONLINE: 75,
+        stopping.SAME_PROMPTS: 50,
+        stopping.VALIDATION: 25,
+        stopping.FIXED: 75,  # of b and c: (5.0 + 1.1) / 2 is the lowest; a itself has no say
+        stopping.TRAINING: 50,
+        stopping.LAST_BUT_ONE: 75,
+        stopping.LAST: 100,
+        stopping.RANDOM: None,
+        stopping.ORACLE: 50,
+    }
+    assert of_a[stopping.RELEASED]["regret"] == pytest.approx(1.0)
+    assert of_a[stopping.RANDOM]["regret"] == pytest.approx((2.0 + 1.0 + 1.5 + 2.5) / 4 - 1.0)
+    assert of_a[stopping.ORACLE]["regret"] == 0
+
+
+def test_equal_losses_go_to_the_earlier_checkpoint():
+    chosen = stopping.choose_by_losses(run_of("a", 0, [3.0, 1.0, 1.0, 1.0, 2.0]), [])
+    assert chosen[stopping.ORACLE] == 25
+    assert stopping.FIXED not in chosen
+
+
+def test_the_interval_is_that_of_a_two_way_layout():
+    generator = np.random.default_rng(0)
+    table = generator.normal(size=(12, 3))
+    found = stopping.pool({(k,): row for k, row in enumerate(table)})
+    # One-way analysis of variance: residual mean square over the number of observations.
+    residual = (table - table.mean(1, keepdims=True)).ravel()
+    error = np.sqrt(residual @ residual / 24 / 36)
+    assert found.degrees == 24
+    assert found.mean == pytest.approx(table.mean())
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 24) * error)
+
+
+def test_the_interval_covers_what_it_should_with_unequal_cells():
+    generator = np.random.default_rng(1)
+    sizes = (2, 1, 3, 2)
+    truth = np.array([0.0, 5.0, -3.0, 2.0])
+    hits = 0
+    for _ in range(2000):
+        cells = {(k,): truth[k] + generator.normal(size=size) for k, size in enumerate(sizes)}
+        found = stopping.pool(cells)
+        hits += found.low <= truth.mean() <= found.high
+    assert 0.935 < hits / 2000 < 0.965
+
+
+def test_cells_of_one_seed_have_no_interval():
+    found = stopping.pool({("a",): [1.0], ("b",): [3.0]})
+    assert found.mean == 2.0
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (-0.2, -0.1, "better"),
+        (0.01, 0.02, "worse"),
+        (-0.1, 0.02, "not worse by more"),
+        (-0.1, 0.2, "cannot be told"),
+    ],
+)
+def test_verdict(low, high, says):
+    interval = stopping.Interval((low + high) / 2, low, high, 24)
+    assert says in stopping.verdict(interval, 36)
+    assert stopping.verdict(interval, 35).startswith("open")
+
+
+def test_noise_is_compared_by_pairs_of_runs():
+    runs, judged = [], []
+    for task, clean, noisy in (("a", 10.0, 12.0), ("b", 20.0, 23.0)):
+        for noise, value in ((0.0, clean), (0.3, noisy)):
+            runs.append(run_of(task, 0, [3.0, 1.0, 1.0, 1.0, 2.0], noise=noise))
+            judged.append(stopping.Judged({}, "none", {}, {"salient": value}))
+    runs.append(run_of("c", 0, [1.0] * 5))  # has no noisy partner
+    judged.append(stopping.Judged({}, "none", {}, {"salient": 1000.0}))
+    row = stopping.compare_noise(runs, judged).row(0, named=True)
+    assert row["quantity"] == "salient"
+    assert (row["clean"], row["noisy"], row["cells"]) == (15.0, 17.5, 2)
+    half = stats.t.ppf(0.975, 1) * 0.5  # the differences are 2 and 3
+    assert row["difference"] == pytest.approx(2.5)
+    assert (row["ci_low"], row["ci_high"]) == (pytest.approx(2.5 - half), pytest.approx(2.5 + half))
+
+
+@pytest.mark.slow
+def test_interactions_of_real_runs_are_judged(tmp_path):
+    """The command itself, on one committed run of each task."""
+    reference = PATH.parents[1] / "results" / "reference" / "stopping"
+    names = [f"smollm2-{task}-high-seed0" for task in ("tweets", "goemotions", "dolly")]
+    for name in names:
+        (tmp_path / name).symlink_to(reference / name)
+    command = [sys.executable, PATH, "--runs", tmp_path, "--output", tmp_path / "tables"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "3 of 36 runs are finished" in done.stdout
+    assert "open: 3 of 36" in done.stdout
+    made = pl.read_csv(tmp_path / "tables" / "choices.csv")
+    committed = pl.read_csv(reference / "tables" / "choices.csv").filter(pl.col("run").is_in(names))
+    key = ["run", "arm"]
+    fixed = pl.col("arm") != stopping.FIXED  # depends on the other runs
+    expected = committed.filter(fixed).sort(key)
+    assert len(expected) == 3 * (len(stopping.ARMS) - 1)
+    assert_frame_equal(made.filter(fixed).sort(key), expected)
