@@ -1,10 +1,12 @@
 import errno
 import json
 import os
+import shutil
+import subprocess
 
 import pytest
 
-from sft_interactions.files import content_digest, link
+from sft_interactions.files import CHECKSUMS, check_checksums, content_digest, link, write_checksums
 
 
 @pytest.fixture
@@ -114,3 +116,60 @@ def test_other_errors_of_links_are_what_they_are(tmp_path):
     assert (tmp_path / "x").resolve() == tmp_path
     with pytest.raises(FileExistsError):
         link(tmp_path / "x", tmp_path)
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """A checkpoint with checksums, beside a link to a file of a user."""
+    folder = tmp_path / "checkpoints" / "step-5"
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(bytes(range(256)))
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (tmp_path / "own.txt").write_text("of a user")
+    (folder / "own.txt").symlink_to(tmp_path / "own.txt")
+    write_checksums(folder)
+    return folder
+
+
+def test_what_was_written_is_taken(checked, tmp_path):
+    check_checksums(checked)
+    (tmp_path / "own.txt").write_text("changed: known by its content, as a param of the rule")
+    check_checksums(checked)
+    (checked / CHECKSUMS).unlink()
+    check_checksums(checked)
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum")
+def test_the_checksums_are_those_of_sha256sum(checked):
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", CHECKSUMS], cwd=checked, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == ["adapter_config.json: OK", "adapter_model.safetensors: OK"]
+
+
+def test_any_changed_bit_is_told(checked):
+    names = ["adapter_config.json", "adapter_model.safetensors", CHECKSUMS]
+    for name in names:
+        content = (checked / name).read_bytes()
+        for byte in range(len(content)):
+            flipped = bytes([content[byte] ^ 1 << byte % 8])
+            (checked / name).write_bytes(content[:byte] + flipped + content[byte + 1 :])
+            with pytest.raises(ValueError, match="this is not what was written") as error:
+                check_checksums(checked)
+            assert str(error.value).startswith(f"{checked}/")
+            assert f"delete {checked.parent} and run snakemake again" in str(error.value)
+        (checked / name).write_bytes(content)
+
+
+def test_a_missing_file_of_a_checkpoint_is_told(checked):
+    (checked / "adapter_config.json").unlink()
+    with pytest.raises(ValueError, match=r"adapter_config\.json: this is not what was written"):
+        check_checksums(checked)
+
+
+def test_weights_can_be_left_out(checked):
+    (checked / "adapter_model.safetensors").write_bytes(b"changed")
+    check_checksums(checked, leave_out=[".safetensors"])
+    with pytest.raises(ValueError, match="adapter_model"):
+        check_checksums(checked)

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "files": set(),
     "parallel": set(),
     "tables": {"version"},
+    "origin": {"tables"},
     "data": {"tables"},
     "models": {"data", "tables", "files"},
     "masking": {"models", "data", "tables", "files"},

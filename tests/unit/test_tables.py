@@ -3,6 +3,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from sft_interactions import tables
 from sft_interactions.version import __version__
@@ -32,7 +33,7 @@ def test_what_is_written_is_sorted_cast_and_zstd(tmp_path):
 def test_metadata(tmp_path):
     path = write(tmp_path / "t.parquet", metadata={"mask_embedding": "mean"})
     metadata = tables.read_metadata(path)
-    expected = {"schema_version": "2", "mask_embedding": "mean", **PROVENANCE}
+    expected = {"schema_version": "3", "mask_embedding": "mean", **PROVENANCE}
     assert expected.items() <= metadata.items()
     assert metadata["code_version"] == tables.code_version()
     assert metadata["code_version"].startswith(f"{__version__}+")
@@ -130,7 +131,7 @@ def test_a_file_of_another_schema_is_not_read(tmp_path):
     path = write(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=r"t\.parquet: column n_players is missing; rebuild"):
         tables.read(path, tables.SOLVE)
-    version = {"schema_version": tables.SCHEMA_VERSION}
+    version = {"schema_version": tables.WITHOUT_DIGEST}
     LOG_ODDS.write_parquet(path, metadata=version)
     with pytest.raises(ValueError, match=r"t\.parquet: column mask is Int64, expected UInt32"):
         tables.read(path, tables.LOG_ODDS)
@@ -149,7 +150,7 @@ def test_a_table_of_another_version_is_refused_in_one_line(tmp_path, monkeypatch
     monkeypatch.setattr(tables, "SCHEMA_VERSION", "1")
     write(path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="schema version 1, but version 2 is needed") as error:
+    with pytest.raises(ValueError, match="schema version 1, but version 3 is needed") as error:
         reader(path)
     assert str(error.value).startswith(f"{path}: ")
     assert str(error.value).endswith("delete the file and run snakemake again to rebuild it")
@@ -157,6 +158,82 @@ def test_a_table_of_another_version_is_refused_in_one_line(tmp_path, monkeypatch
     LOG_ODDS.write_parquet(path)
     with pytest.raises(ValueError, match="schema version unknown"):
         reader(path)
+
+
+def flipped(content, place):
+    """The file with one bit changed."""
+    byte, bit = divmod(place, 8)
+    return content[:byte] + bytes([content[byte] ^ 1 << bit]) + content[byte + 1 :]
+
+
+def spoilt(content):
+    """Copies of a file that are not what was written."""
+    for place in range(0, 8 * len(content), 7):
+        yield f"bit {place}", flipped(content, place)
+    for size in range(0, len(content), 97):
+        yield f"cut at {size}", content[:size]
+        yield f"zeros from {size}", content[:size].ljust(len(content), b"\0")
+        yield f"a byte more at {size}", content[:size] + b"x" + content[size:]
+
+
+def answer(reader, path):
+    """What a reader gives, or its message."""
+    try:
+        return reader(path)
+    except ValueError as error:
+        return str(error)
+
+
+def test_a_damaged_table_is_never_read(tmp_path):
+    path = write(tmp_path / "t.parquet", metadata={"mask_embedding": "mean"})
+    content = path.read_bytes()
+    message = (
+        f"{path}: this is not what was written (a damaged disk or copy, or a change by another "
+        "program); delete the file and run snakemake again to rebuild it"
+    )
+    for what, other in spoilt(content):
+        path.write_bytes(other)
+        for name, reader in READERS.items():
+            found = answer(reader, path)
+            assert isinstance(found, str), (what, name)
+            assert found == message
+
+
+def test_a_table_of_the_version_without_a_digest_is_read(tmp_path):
+    path = tmp_path / "t.parquet"
+    frame = tables.check(LOG_ODDS, tables.LOG_ODDS, "t")
+    frame.write_parquet(path, metadata={"schema_version": tables.WITHOUT_DIGEST})
+    assert_frame_equal(tables.read(path, tables.LOG_ODDS), frame)
+
+
+def test_the_digest_is_not_taken_away_with_the_version(tmp_path):
+    path = write(tmp_path / "t.parquet")
+    frame = tables.read(path, tables.LOG_ODDS)
+    frame.write_parquet(path, metadata={"schema_version": tables.SCHEMA_VERSION})
+    with pytest.raises(ValueError, match="this is not what was written"):
+        tables.read(path, tables.LOG_ODDS)
+
+
+def test_a_damaged_json_file_is_never_read(tmp_path):
+    path = tmp_path / "stages.json"
+    written = {"run": "a", "boundary_step": 18, "evidence": {"explained": 0.25, "losses": {}}}
+    tables.write_json(written, path)
+    assert tables.read_json(path) == written
+    content = path.read_bytes()
+    for what, other in spoilt(content):
+        path.write_bytes(other)
+        found = answer(tables.read_json, path)
+        # Else a blank more or less.
+        assert found == written or "this is not what was written" in found, what
+
+
+def test_a_json_file_without_a_digest_is_read(tmp_path):
+    path = tmp_path / "stages.json"
+    path.write_text('{"run": "a"}')
+    assert tables.read_json(path) == {"run": "a"}
+    path.write_text('["a"]')
+    with pytest.raises(ValueError, match="this is not what was written"):
+        tables.read_json(path)
 
 
 def test_every_table_of_the_workflow_is_read_by_this_module():

@@ -514,6 +514,69 @@ def test_a_checkpoint_that_does_not_fit_stops_before_inference(own_study):
     assert "Traceback" not in done.stdout
 
 
+def spoilt_log_odds(run):
+    path = run / "log_odds" / "step-1.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+    return path
+
+
+def log_odds_of_another_checkpoint(run):
+    path = run / "log_odds" / "step-1.parquet"
+    shutil.copyfile(run / "log_odds" / "step-0.parquet", path)
+    return path
+
+
+def log_odds_of_another_study(run):
+    path = run / "log_odds" / "step-1.parquet"
+    place = {"results": run.parents[1], "prompts": {run.name: "of another"}}
+    frame = tables.read(path, tables.LOG_ODDS)
+    by = {"created_by": "log_odds", "config_hash": "0"}
+    tables.write(frame, path, tables.LOG_ODDS, **place, **by)
+    return path
+
+
+def spoilt_adapter(run):
+    path = run / "checkpoints" / "step-1" / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1  # the least of differences
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "forced", "message"),
+    [
+        (spoilt_log_odds, "interactions", "this is not what was written"),
+        (
+            log_odds_of_another_checkpoint,
+            "interactions",
+            "was written as runs/{run}/log_odds/step-0",
+        ),
+        (log_odds_of_another_study, "stability", "comes of other prompts than"),
+        (spoilt_adapter, "inference", "this is not what was written"),
+    ],
+)
+def test_what_is_damaged_or_foreign_stops_the_run(own_study, change, forced, message):
+    folder, config = own_study
+    run = folder / "results" / "runs" / "llama-tiny"
+    target = {
+        "interactions": "interactions/step-1.parquet",
+        "stability": "stability.parquet",
+        "inference": "log_odds/step-1.parquet",
+    }[forced]
+    target = str((run / target).relative_to(folder))
+    path = change(run).relative_to(folder)
+    done = snakemake(folder, config, target, "--forcerun", forced)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
+    lines = [line for line in done.stdout.splitlines() if f"{forced}: {path}: " in line]
+    assert len(lines) == 1, done.stdout[-3000:]
+    assert message.format(run=run.name) in lines[0]
+    assert "and run snakemake again to rebuild it" in lines[0]
+
+
 def test_seeds_are_runs_and_have_a_table(own_study):
     folder, config = own_study
     results = folder / "results"

@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import polars as pl
 
 from job import start
@@ -25,7 +22,7 @@ for run, steps, dynamics, unchanged, solve, stages in zip(
         tables.read(unchanged, tables.UNCHANGED).partition_by("draw", include_key=False),
         tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
         steps,
-        json.loads(Path(stages).read_text("utf-8")),
+        tables.read_json(stages),
         params.n_players,
         unchanged_samples=params.unchanged_samples,
         seed=params.seed,

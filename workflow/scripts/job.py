@@ -53,11 +53,13 @@ class _Lines:
         pass
 
 
-def start(snakemake: Any) -> dict[str, str]:
-    """Send logging and errors to the job's log file and to the terminal, warnings to the log file alone.
+def start(snakemake: Any) -> dict[str, Any]:
+    """Send logging and errors to the job's log file and to the terminal, and look at the tables it reads.
+
+    Warnings go to the log file alone.
 
     Returns:
-        ``created_by`` and ``config_hash``, to be passed to ``tables.write``.
+        What is to be passed to ``tables.write``: where a table comes from.
     """
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,17 @@ def start(snakemake: Any) -> dict[str, str]:
 
     sys.excepthook = report
     check_packages()  # an environment of conda has others than Snakemake's
-    return {"created_by": snakemake.rule, "config_hash": study_config.digest(snakemake.config)}
+    from sft_interactions.origin import (
+        check_inputs,
+    )  # its libraries read settings that are cleared above
+
+    results = snakemake.config["results"]
+    return {
+        "created_by": snakemake.rule,
+        "config_hash": study_config.digest(snakemake.config),
+        "results": results,
+        "prompts": check_inputs(snakemake.input, results),
+    }
 
 
 def progress_bar(snakemake: Any, total: int, unit: str) -> "tqdm[NoReturn]":

@@ -18,6 +18,7 @@ from sft_interactions.models.prompts import (
 )
 from sft_interactions.models.templates import describe_rendered, make_frame
 from sft_interactions.models.tokenizing import load_tokenizer
+from sft_interactions.origin import digest_prompts
 
 provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference
@@ -66,13 +67,11 @@ metadata = {
 }
 if inference["mask_embedding"] in ("token", "learned") or inference.get("mask_token"):
     metadata["mask_token_id"] = str(mask_token_id(tokenizer, settings["mask_token"]))
-tables.write(
-    pl.DataFrame([asdict(prompt) for prompt in prompts]),
-    snakemake.output.prompts,
-    tables.PROMPTS,
-    metadata=metadata,
-    **provenance,
+rows = tables.check(
+    pl.DataFrame([asdict(prompt) for prompt in prompts]), tables.PROMPTS, snakemake.output.prompts
 )
+metadata[tables.PROMPTS_DIGEST] = digest_prompts(rows)
+tables.write(rows, snakemake.output.prompts, tables.PROMPTS, metadata=metadata, **provenance)
 tables.write(
     pl.DataFrame(
         [

@@ -1,5 +1,3 @@
-import json
-
 from job import start
 from sft_interactions import tables
 from sft_interactions.analysis.stages import detect_stages
@@ -16,7 +14,4 @@ stages = detect_stages(
     seed=params.seed,
     **params.bootstrap,
 )
-with tables.replacing(snakemake.output[0]) as temporary:
-    temporary.write_text(
-        json.dumps({"run": snakemake.wildcards.run, **stages}, indent=2) + "\n", "utf-8"
-    )
+tables.write_json({"run": snakemake.wildcards.run, **stages}, snakemake.output[0])

@@ -1,4 +1,4 @@
-"""Files that a user brought, by their content, and links to them.
+"""Files by their content: those that a user brought and those of a model folder; and links.
 
 Imports the standard library only.
 """
@@ -8,11 +8,54 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 # What file systems without symbolic links answer.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+# In the form of the command sha256sum, which can check it too.
+CHECKSUMS = "SHA256SUMS"
+
+
+def write_checksums(folder: str | Path) -> None:
+    """Write the file ``SHA256SUMS`` of the files in a folder, links and folders left out."""
+    folder = Path(folder)
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+    if lines := [f"{_sha256(path)}  {path.name}\n" for path in files]:
+        (folder / CHECKSUMS).write_text("".join(lines), "utf-8")
+
+
+def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None:
+    """Check that the files of a folder are what was written; without ``SHA256SUMS`` nothing is known.
+
+    Args:
+        folder: a model or a checkpoint.
+        leave_out: endings of files that are not looked at.
+
+    Raises:
+        ValueError: a file is another one, or missing.
+    """
+    folder = Path(folder)
+    if not (folder / CHECKSUMS).is_file():
+        return
+    for line in (folder / CHECKSUMS).read_bytes().decode("utf-8", "replace").splitlines():
+        digest, _, name = line.partition("  ")
+        file = folder / (name or CHECKSUMS)
+        if file.suffix in leave_out and file.is_file():
+            continue
+        if not (name and file.is_file() and _sha256(file) == digest):
+            output = folder.parent if folder.parent.name == "checkpoints" else folder
+            raise ValueError(
+                f"{file}: this is not what was written (a damaged disk or copy, or a change by another "
+                f"program); delete {output} and run snakemake again to rebuild it"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def link(place: Path, target: str | Path) -> None:
@@ -83,8 +126,7 @@ def _digest(path: Path, known: dict[str, list[object]], found: dict[str, list[ob
     key = str(path.resolve())
     if key in known and known[key][:-1] == state:
         return str(known[key][-1])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(path)
     found[key] = [*state, digest]
     return digest
 

@@ -1,13 +1,16 @@
 """The Parquet tables of a study: their columns, sorted, checked, written whole or not at all."""
 
 import hashlib
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -15,8 +18,19 @@ from sft_interactions.version import __version__
 
 # Raised when a column or a file gets another name or meaning, so that tables of an older version are
 # made anew and not misread. 2: log_odds_difference (was output_range), log_odds (was outputs),
-# mask_embedding (was masking_baseline) in the metadata of prompts.
-SCHEMA_VERSION = "2"
+# mask_embedding (was masking_baseline) in the metadata of prompts. 3: with the digest of the file.
+SCHEMA_VERSION = "3"
+WITHOUT_DIGEST = "2"
+# The digest of a file stands in its metadata, where it is this many zeros while it is computed.
+DIGEST_KEY, DIGEST_SIZE = "file_digest", 32
+# Key and value as the footer of a Parquet file holds them (Thrift's compact protocol).
+_DIGEST = re.compile(
+    DIGEST_KEY.encode() + b"\x18" + bytes([DIGEST_SIZE]) + b"([0-9a-f]{%d})" % DIGEST_SIZE
+)
+
+# Metadata: the path below the results folder that a table was written to, and the digest of the prompts
+# that it comes of.
+PLACE, PROMPTS_DIGEST = "place", "prompts_digest"
 
 DataType = pl.DataType | type[pl.DataType]
 
@@ -337,6 +351,8 @@ def write(
     *,
     created_by: str,
     config_hash: str,
+    results: str | Path | None = None,
+    prompts: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a table as zstd Parquet under a temporary name, then rename it.
@@ -344,24 +360,119 @@ def write(
     Args:
         created_by: name of the rule, kept in the file's metadata.
         config_hash: digest of the configuration, kept in the file's metadata.
+        results: the results folder; the metadata then have the place below it.
+        prompts: run to the digest of its prompts; the metadata then have that of the table's run.
         metadata: further file metadata.
 
     Raises:
         ValueError: the frame breaks the table's schema (see :func:`check`).
     """
     frame = check(frame, table, str(path))
+    place = None if results is None else place_below(path, results)
+    origin = {} if place is None else {PLACE: place}
+    if place is not None and (digest := (prompts or {}).get(run_of(place) or "")):
+        origin[PROMPTS_DIGEST] = digest
     with replacing(path) as temporary:
         frame.write_parquet(
             temporary,
             compression="zstd",
             metadata={
                 "schema_version": SCHEMA_VERSION,
+                DIGEST_KEY: "0" * DIGEST_SIZE,
                 "config_hash": config_hash,
                 "code_version": code_version(),
                 "created_by": created_by,
+                **origin,
                 **(metadata or {}),
             },
         )
+        _seal(temporary)
+
+
+def place_below(path: str | Path, root: str | Path) -> str | None:
+    """Path below a results folder, with slashes; None for one elsewhere."""
+    path, root = Path(path).absolute(), Path(root).absolute()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
+
+
+def run_of(place: str) -> str | None:
+    """Name of the run that a place below a results folder belongs to; None for one of no single run."""
+    folder, _, rest = place.partition("/")
+    return rest.partition("/")[0] if folder == "runs" else None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=DIGEST_SIZE // 2).hexdigest()
+
+
+def _find_digest(content: bytes) -> re.Match[bytes] | None:
+    found = list(_DIGEST.finditer(content))
+    return found[0] if len(found) == 1 else None
+
+
+def _seal(path: Path) -> None:
+    """Write the digest of a Parquet file into the place that its metadata keep for it."""
+    content = path.read_bytes()
+    place = _find_digest(content)
+    if place is None:
+        raise RuntimeError(f"{path}: its metadata do not hold {DIGEST_KEY} as expected")
+    with path.open("r+b") as file:
+        file.seek(place.start(1))
+        file.write(_digest(content).encode())
+
+
+def _is_sealed(path: str | Path) -> bool:
+    """Whether a Parquet file has the digest of its content.
+
+    Raises:
+        ValueError: it is not that of its content.
+    """
+    content = Path(path).read_bytes()
+    place = _find_digest(content)
+    if place is None:
+        return False
+    blank = content[: place.start(1)] + b"0" * DIGEST_SIZE + content[place.end(1) :]
+    if _digest(blank) != place.group(1).decode():
+        raise _damaged(path)
+    return True
+
+
+def _damaged(path: str | Path) -> ValueError:
+    return ValueError(
+        f"{path}: this is not what was written (a damaged disk or copy, or a change by another program); "
+        "delete the file and run snakemake again to rebuild it"
+    )
+
+
+def write_json(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write a JSON file of a study with its version and digest, under a temporary name first."""
+    versioned = {**content, "schema_version": SCHEMA_VERSION}
+    sealed = {**versioned, DIGEST_KEY: _digest_of_json(versioned)}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(sealed, indent=2) + "\n", "utf-8")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Content that :func:`write_json` was given.
+
+    Raises:
+        ValueError: the file is no JSON object, or not what was written. One of version 2 has no digest.
+    """
+    try:
+        content = dict(json.loads(Path(path).read_bytes()))
+    except (ValueError, TypeError):
+        raise _damaged(path) from None
+    written = content.pop(DIGEST_KEY, None)
+    if written is None and "schema_version" not in content:
+        return content
+    if written != _digest_of_json(content):
+        raise _damaged(path)
+    del content["schema_version"]
+    return content
+
+
+def _digest_of_json(content: Mapping[str, Any]) -> str:
+    return _digest(json.dumps(content, sort_keys=True).encode())
 
 
 @contextmanager
@@ -387,16 +498,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """File metadata of a Parquet table, as strings.
 
+    The content of the file is compared with the digest that it has since version 3.
+
     Raises:
-        ValueError: the file is of another version of the tables than ``SCHEMA_VERSION``.
+        ValueError: the file is no whole Parquet file, it is not what was written, or of another version of
+            the tables than ``SCHEMA_VERSION``.
     """
-    metadata = pl.read_parquet_metadata(path)
+    is_sealed = _is_sealed(path)
+    try:
+        metadata = pl.read_parquet_metadata(path)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise _damaged(path) from None
     version = metadata.get("schema_version", "unknown")
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, WITHOUT_DIGEST):
         raise ValueError(
             f"{path}: this table has schema version {version}, but version {SCHEMA_VERSION} is needed; "
             "delete the file and run snakemake again to rebuild it"
         )
+    if version == SCHEMA_VERSION and not is_sealed:
+        raise _damaged(path)
     return metadata
 
 
@@ -410,7 +530,10 @@ def scan(path: str | Path, table: Table) -> pl.LazyFrame:
     read_metadata(path)
     # A name with brackets is the name of this file, not a pattern that others match.
     rows = pl.scan_parquet(path, glob=False)
-    schema = rows.collect_schema()
+    try:
+        schema = rows.collect_schema()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise _damaged(path) from None
     for column, dtype in table.columns.items():
         if column not in schema:
             raise ValueError(f"{path}: column {column} is missing; rebuild this table")
@@ -425,7 +548,11 @@ def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -
     Raises:
         ValueError: as :func:`scan`.
     """
-    return scan(path, table).select(columns or list(table.columns)).collect()
+    rows = scan(path, table).select(columns or list(table.columns))
+    try:
+        return rows.collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise _damaged(path) from None
 
 
 def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str | Path) -> None:

@@ -13,7 +13,11 @@ from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 from job import progress_bar, start
 snakemake = SimpleNamespace(
-    log=[sys.argv[2]], rule="rule", config={"inference": {}}, wildcards=["run-a", 3]
+    log=[sys.argv[2]],
+    rule="rule",
+    config={"inference": {}, "results": "results"},
+    wildcards=["run-a", 3],
+    input=[],
 )
 print(start(snakemake)["created_by"])
 logging.info("as told")

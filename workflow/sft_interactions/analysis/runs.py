@@ -1,6 +1,5 @@
 """A run as figures and tables see it: its label, its metrics, its stages, the tables of its checkpoints."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +126,7 @@ def read_runs(
 
 def read_stages(path: str | Path) -> dict[str, Any]:
     """Content of a run's ``stages.json``."""
-    stages: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
-    return stages
+    return tables.read_json(path)
 
 
 def overall_metrics(metrics: pl.DataFrame) -> pl.DataFrame:

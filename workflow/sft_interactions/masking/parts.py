@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,7 @@ class Parts:
     checkpoints are divided into jobs.
     """
 
-    def __init__(self, folder: str | Path, **provenance: str) -> None:
+    def __init__(self, folder: str | Path, **provenance: Any) -> None:
         self.folder, self.provenance = Path(folder), provenance
 
     def _path(self, key: str) -> Path:

@@ -24,7 +24,7 @@ from transformers import (
     set_seed,
 )
 
-from sft_interactions.files import link
+from sft_interactions.files import link, write_checksums
 from sft_interactions.models.adapters import targets_ends, untie_if
 from sft_interactions.models.examples import Example, ResponseCollator
 from sft_interactions.models.loading import load_base, multiply_head_once
@@ -202,6 +202,7 @@ def finetune(
         else:
             # Embeddings are never trained; looking for their original would ask the hub.
             model.save_pretrained(str(temporary), save_embedding_layers=False)
+        write_checksums(temporary)
         temporary.replace(target)
 
     def validation_loss() -> float:

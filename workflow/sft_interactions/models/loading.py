@@ -13,6 +13,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from sft_interactions.files import check_checksums
 from sft_interactions.models.bin_files import check_bin_files
 from sft_interactions.models.checkpoint_files import (
     check_checkpoint,
@@ -50,9 +51,10 @@ def load_base(folder: str | Path) -> PreTrainedModel:
     """Load the model of a folder that transformers can load, with its weights in float32.
 
     Raises:
-        ValueError: a weight of the model is not in the folder, or one of the folder is not in the model; a
-            weight is not finite; or the model is not a causal LM.
+        ValueError: a file is not what was written; a weight of the model is not in the folder, or one of
+            the folder is not in the model; a weight is not finite; or the model is not a causal LM.
     """
+    check_checksums(folder)
     check_model(folder)
     model = load_strictly(folder)
     _check_finite(model.state_dict(), folder)
@@ -228,6 +230,7 @@ def load_checkpoint(
     """
     kind = None
     if checkpoint_dir is not None:
+        check_checksums(checkpoint_dir)
         kind = check_checkpoint(checkpoint_dir, model_dir)
     if checkpoint_dir is not None and kind == "full":
         model = load_base(checkpoint_dir)

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from sft_interactions.data.sources import Source, download_hub_model, on_one_line
-from sft_interactions.files import link
+from sft_interactions.files import link, write_checksums
 from sft_interactions.models.checkpoint_files import (
     check_model,
     check_own_tokenizer,
@@ -71,6 +71,7 @@ def prepare_model(source: Source, files: Sequence[Path], destination: Path, *, n
                 f"models.{name}: {origin} is neither a folder nor a GGUF file; correct its source"
             )
         _verify(folder, name, source)
+        write_checksums(folder)
 
 
 def _origin(source: Source, files: Sequence[Path], name: str) -> Path:

@@ -14,6 +14,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from sft_interactions.files import check_checksums
+
 _SEPARATOR = "\ue000SEPARATOR\ue001"  # a token that no text has, which begins a stretch of text
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -27,7 +29,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
     Of that file transformers takes for some classes and model types the vocabulary alone, and cuts texts by
     rules of its own: digits that the file sets apart are joined, for one.
+
+    Raises:
+        ValueError: a file of the folder, other than weights, is not what was written.
     """
+    check_checksums(folder, leave_out=(".safetensors", ".bin"))
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     file = Path(folder) / "tokenizer.json"
     if not file.is_file() or not tokenizer.is_fast:
