@@ -14,6 +14,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from sft_interactions.models.checkpoint_files import refuse_broken_links
+
 _SEPARATOR = "\ue000SEPARATOR\ue001"  # a token that no text has, which begins a stretch of text
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -27,7 +29,12 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
     Of that file transformers takes for some classes and model types the vocabulary alone, and cuts texts by
     rules of its own: digits that the file sets apart are joined, for one.
+
+    Raises:
+        ValueError: a file is a link that leads nowhere.
+        OSError, Exception: whatever transformers raises where it cannot load it.
     """
+    refuse_broken_links(folder)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     file = Path(folder) / "tokenizer.json"
     if not file.is_file() or not tokenizer.is_fast:
