@@ -356,6 +356,31 @@ BAD = {
         "runs.b-d.checkpoints.5: x does not exist",
         "correct the path",
     ),
+    "a checkpoint as a source": (
+        {"runs.b-d.checkpoints": {"0": "base", "5": "path:tuned"}},
+        "runs.b-d.checkpoints.5: path:tuned does not exist",
+        "write the folder without path: before it, tuned$",
+    ),
+    "a checkpoint on the hub": (
+        {"runs.b-d.checkpoints": {"0": "base", "5": "hub:x/y@main"}},
+        "runs.b-d.checkpoints.5: hub:x/y@main does not exist",
+        "download it and name its folder$",
+    ),
+    "a checkpoint by its id on the hub": (
+        {"runs.b-d.checkpoints": {"0": "base", "5": "x/y"}},
+        "runs.b-d.checkpoints.5: x/y does not exist",
+        "correct the path; .* download it and name its folder$",
+    ),
+    "a file of a checkpoint": (
+        {"runs.b-d.checkpoints": {"0": "base", "5": "tuned/model.safetensors"}},
+        "runs.b-d.checkpoints.5: tuned/model.safetensors is a file",
+        "name its folder, tuned$",
+    ),
+    "a number for a name": (
+        {"datasets.d.filter": {"targets": [0]}},
+        "datasets.d.filter.targets.0: 0 must be of type string",
+        'write "0", between quotation marks',
+    ),
     "a block without keys": (
         {"datasets.d.filter": None},
         "datasets.d.filter: nothing stands there",

@@ -6,7 +6,14 @@ import subprocess
 
 import pytest
 
-from sft_interactions.files import CHECKSUMS, check_checksums, content_digest, link, write_checksums
+from sft_interactions.files import (
+    CHECKSUMS,
+    check_checksums,
+    content_digest,
+    link,
+    link_as_given,
+    write_checksums,
+)
 
 
 @pytest.fixture
@@ -173,3 +180,37 @@ def test_weights_can_be_left_out(checked):
     check_checksums(checked, leave_out=[".safetensors"])
     with pytest.raises(ValueError, match="adapter_model"):
         check_checksums(checked)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The working folder, with a model of its own, and a model beside it."""
+    for folder in ("project/mine", "project/results", "beside"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "weights").write_text(folder)
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def test_a_project_that_is_copied_or_moved_leads_to_its_own_files(project, tmp_path):
+    link_as_given(project / "results" / "link", "mine")
+    copied = shutil.copytree(project, tmp_path / "deeper" / "copy", symlinks=True)
+    (copied / "mine" / "weights").write_text("of the copy")
+    assert (copied / "results" / "link" / "weights").read_text() == "of the copy"
+    assert (project / "results" / "link" / "weights").read_text() == "project/mine"
+
+
+@pytest.mark.parametrize("given", ["absolute", "beside", "a link", "results elsewhere"])
+def test_what_does_not_move_along_is_linked_to_by_its_place(project, tmp_path, given):
+    (project / "latest").symlink_to(tmp_path / "beside")
+    (tmp_path / "scratch").mkdir()
+    (project / "out").symlink_to(tmp_path / "scratch")
+    target = {"absolute": project / "mine", "beside": "../beside", "a link": "latest"}.get(
+        given, "mine"
+    )
+    place = project / ("out" if given == "results elsewhere" else "results") / "link"
+    expected = (project / target / "weights").read_text()
+    link_as_given(place, target)
+    assert os.path.isabs(os.readlink(place))
+    (project / "latest").unlink()  # as where a trainer points it to its next checkpoint
+    assert (place / "weights").read_text() == expected

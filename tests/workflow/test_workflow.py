@@ -399,6 +399,16 @@ def test_the_report_is_of_the_whole_config_and_the_end_names_the_checkpoints(stu
         assert f" by docs/protocol.md, step {stages['boundary_step']} as published" in done.stdout
 
 
+def test_the_end_of_a_run_says_nothing_of_tables_of_another_config(own_study):
+    """It was made of a part of the study, so that the tables of the rest are as they were."""
+    folder, config = own_study
+    config["seed"] = 2
+    done = snakemake(folder, config, "--until", "data")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "End of the denoising stage" not in done.stdout
+    assert "results/tables/stages.csv, is as it was, and may be of another config" in done.stdout
+
+
 def test_nothing_is_left_to_do(study):
     again = snakemake(*study, "--dry-run")
     assert again.returncode == 0
@@ -842,4 +852,4 @@ def test_the_encoding_of_the_terminal_stops_nothing(tmp_path, model_folders, mon
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = snakemake(tmp_path, config, f"{config['results']}/data/lines/train.parquet")
     assert done.returncode == 0, done.stdout
-    assert "ufe \\u4e2d/tables and L" in done.stdout
+    assert "ufe \\u4e2d/tables/stages.csv, is as it was" in done.stdout

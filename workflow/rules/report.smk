@@ -30,9 +30,11 @@ onsuccess:
     # encoding lacks (PYTHONIOENCODING) is an error.
     folder = Path(RESULTS) / "tables"
     stages, protocol = folder / "stages.csv", folder / "protocol.csv"
-    if stages.exists():
+    # A part of the study (--until, a file) may be made where these tables are of another config.
+    up_to_date = {Path(file) for job in workflow.dag.jobs for file in job.output}
+    if stages in up_to_date:
         ends = {}
-        if protocol.exists():
+        if protocol in up_to_date:
             with protocol.open(encoding="utf-8", newline="") as file:
                 ends = {row["run"]: row["denoising_ends"] for row in csv.DictReader(file)}
         with stages.open(encoding="utf-8", newline="") as file:
@@ -49,3 +51,9 @@ onsuccess:
                 )
         more = f"More in {folder} and {folder.parent / 'figures'}."
         print(more, file=sys.stderr)
+    elif stages.exists():
+        print(
+            f"What this run was not asked for, such as {stages}, is as it was, and may be of another config; "
+            "snakemake -n lists what is.",
+            file=sys.stderr,
+        )

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from job import start
-from sft_interactions.files import link
+from sft_interactions.files import link_as_given
 from sft_interactions.models.own_checkpoints import check_own_checkpoints
 
 start(snakemake)
@@ -17,5 +17,4 @@ check_own_checkpoints(
 target = Path(snakemake.output.checkpoints)
 target.mkdir(parents=True, exist_ok=True)
 for step, folder in folders.items():
-    place = base if str(folder) == "base" else folder
-    link(target / f"step-{step}", place.resolve())
+    link_as_given(target / f"step-{step}", base if str(folder) == "base" else folder)

@@ -260,6 +260,8 @@ def _describe(error: ValidationError) -> Iterator[str]:
     expected = error.message if known is None else known.format(limit)
     if limit == "integer" and isinstance(value, float) and value.is_integer():
         expected += f"; write {int(value)}"
+    if limit == "string" and isinstance(value, int | float) and not isinstance(value, bool):
+        expected += f'; write "{value}", between quotation marks'
     if limit == "boolean":
         expected += ", true or false"
     about = str(schema.get("description", "")).strip()
@@ -651,7 +653,11 @@ def _check_own_checkpoints(
             continue
         yield from _check_braces(f"{where}.checkpoints.{step}", folder)
         if not Path(folder).exists():
-            yield f"{where}.checkpoints.{step}: {folder} does not exist; {_correction(folder)}"
+            yield f"{where}.checkpoints.{step}: {folder} does not exist; {_checkpoint_fix(folder)}"
+            continue
+        if Path(folder).is_file():
+            parent = Path(folder).parent
+            yield f"{where}.checkpoints.{step}: {folder} is a file; name its folder, {parent}"
             continue
         base = _model_folder(model) if model else None
         try:
@@ -660,6 +666,16 @@ def _check_own_checkpoints(
                 check_tokenizer(folder, base, compare_template=model["template"] == "chat")
         except ValueError as error:
             yield f"{where}.checkpoints.{step}: {error}"
+
+
+def _checkpoint_fix(given: str) -> str:
+    """What to do about a checkpoint that is not there: it is given as a folder, not as a source is."""
+    scheme, _, rest = given.partition(":")
+    if scheme == "path":
+        return f"write the folder without path: before it, {rest}"
+    if scheme == "hub" or re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", given):
+        return "correct the path; of what is on the hub, download it and name its folder"
+    return _correction(given)
 
 
 def _check_schedule(where: str, finetune: Mapping[str, Any]) -> Iterator[str]:

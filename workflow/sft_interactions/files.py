@@ -76,6 +76,23 @@ def link(place: Path, target: str | Path) -> None:
         ) from error
 
 
+def link_as_given(place: Path, target: str | Path) -> None:
+    """Make ``place`` a symbolic link to a file or folder that is there, and which a config names.
+
+    What a relative path names below the working folder is linked to by a relative path: a project that is
+    moved or copied then leads to its own files, as its config does. All else is linked to by the place that
+    links on the way lead to now.
+
+    Raises:
+        ValueError, OSError: see :func:`link`.
+    """
+    real, folder = Path(target).resolve(), place.parent.resolve()
+    moves_along = not Path(target).is_absolute() and all(
+        path.is_relative_to(Path.cwd()) for path in (real, folder)
+    )
+    link(place, os.path.relpath(real, folder) if moves_along else real)
+
+
 def content_digest(files: Iterable[str | Path], cache: str | Path | None = None) -> str:
     """Digest of the names and the contents of some files, whatever their times say.
 

@@ -168,6 +168,25 @@ CSV = {
 }
 
 
+@pytest.mark.parametrize(
+    ("word", "text", "shown"),
+    [
+        ("don't", "I don’t know", '"don\'t"'),
+        ("café", "the cafe\u0301 is", r"'caf\xe9'"),
+        ("New\u00a0York", "in New York now", r"'New\xa0York'"),
+        ("new york", "in New York now", "'new york'"),
+        ("York ", "of York, now", "'York '"),
+    ],
+    ids=["apostrophe", "accent", "blank", "case", "blank at the end"],
+)
+def test_a_word_that_is_typed_otherwise_is_told(file, word, text, shown):
+    """It may look the same."""
+    with pytest.raises(ValueError, match=r"row 1: .* occurs 0 times in a; ") as caught:
+        spans(file(row(word), row("last")), 2, text=f"{text} last")
+    end = f"blank or case than in {shown}; copy it out of the prompt"
+    assert str(caught.value).endswith(f"; it stands there with another apostrophe, accent, {end}")
+
+
 @pytest.mark.parametrize("text", CSV.values(), ids=CSV)
 def test_csv_files(tmp_path, text):
     path = tmp_path / "players.csv"

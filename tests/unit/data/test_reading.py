@@ -530,6 +530,12 @@ REFUSED = {
         {"target_names": ["no", "yes"]},
         "target: '-1' is no class id from 0 to 1",
     ),
+    "a list of class ids as text": (
+        "t.csv",
+        "text,label\na,[1]\n",
+        {"target_names": ["no", "yes"]},
+        r"target: '\[1\]' is no class id from 0 to 1; write the ids without brackets, or as lists in a",
+    ),
     "names in place of class ids": (
         "t.csv",
         "text,label\na,yes\n",

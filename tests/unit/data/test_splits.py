@@ -347,3 +347,41 @@ def test_responses_that_differ_in_case_alone_are_told(tmp_path, caplog):
         "d: the responses 'Yes' and 'yes' differ in case alone and count as two; make them one in the "
         "file if they are"
     ]
+
+
+def told(tmp_path, caplog, rows):
+    """Warnings about rows of a prompt and a response."""
+    source = write_jsonl(tmp_path / "t.jsonl", [{"text": p, "label": r} for p, r in rows])
+    frame = load_rows({"source": source, "prompt": "text", "target": "label"})
+    caplog.clear()
+    clean(frame["all rows"], {}, "d")
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("mark", ["<br /><br />", "<BR>", "</p>", "&amp;", "&#39;", "&#x27;"])
+def test_marks_of_html_are_told(tmp_path, caplog, mark):
+    (line,) = told(tmp_path, caplog, [(f"A film.{mark}It was good", "yes"), ("a < b & c;", "no")])
+    assert line.startswith("d: 1 prompts hold marks of HTML, such as " + repr(mark[:6])[:4])
+    assert told(tmp_path, caplog, [("I <3 it & so on; 5 <b> 4", "yes")]) == []
+
+
+def test_prompts_that_hold_their_response_are_told(tmp_path, caplog):
+    """As where all of an instruction, its answer too, stands in one column."""
+    whole = [(f"### Instruction: {i}\n### Response: it is {i}", f"it is {i}") for i in range(3)]
+    (line,) = told(tmp_path, caplog, whole)
+    assert line == (
+        "d: 3 of 3 prompts end with their response, such as 'it is 0'; name a column without it, if the "
+        "model is to give it"
+    )
+    by_chance = [("the film was good", "good"), ("the film was bad", "no"), ("so so", "no")]
+    assert told(tmp_path, caplog, by_chance) == []
+
+
+@pytest.mark.parametrize("column", ["prompt", "response"])
+def test_lists_that_are_written_as_text_are_told(tmp_path, caplog, column):
+    """As pandas writes a column of lists into a csv."""
+    rows = [("['a', 'b']", "x"), ("['c']", "y")]
+    pairs = rows if column == "prompt" else [pair[::-1] for pair in rows]
+    (line,) = told(tmp_path, caplog, pairs)
+    assert line.startswith(f"d: every {column} is a list that is written as text, such as \"['")
+    assert told(tmp_path, caplog, [*pairs, ("a", "b")]) == []

@@ -1,3 +1,4 @@
+import pytest
 from matplotlib.figure import Figure
 from sample_tables import TEXT, WORDS
 
@@ -25,6 +26,17 @@ def test_a_long_prompt_is_cut_around_its_players():
     )
     drawn = "".join(piece for line in lay_out(prompt, 6) for _, piece, _ in line)
     assert drawn == "“… film and friend …”"
+
+
+def test_words_of_a_script_from_right_to_left_begin_at_the_right():
+    text = "הסרט היה נהדר"
+    first, middle, last = text.split()
+    prompt = AnalysedPrompt("s", text, "t", "t", [first, last], [(0, 4), (9, 13)])
+    ((line, *others), shown) = lay_out(prompt, 6), ["”", last, " ", middle, " ", first, "“"]
+    assert ([piece for _, piece, _ in line], others) == (shown, [])
+    assert [piece for _, piece, is_player in line if is_player] == [last, first]
+    widths = [text_width(piece, MEDIUM) for piece in shown]
+    assert [left for left, _, _ in line] == pytest.approx([sum(widths[:i]) for i in range(7)])
 
 
 def test_a_dollar_in_a_text_is_not_mathematics():

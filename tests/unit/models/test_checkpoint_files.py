@@ -26,6 +26,7 @@ from sft_interactions.models.checkpoint_files import (
     read_shapes,
 )
 from sft_interactions.models.loading import check_fit, load_base, load_checkpoint
+from sft_interactions.models.tokenizing import load_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -98,6 +99,25 @@ def test_a_byte_order_mark_of_other_texts_does_no_harm(folder):
     check_model(folder)
 
 
+def test_links_that_are_not_read_may_lead_nowhere(folder):
+    (folder / "README.md").symlink_to("../../blobs/2")
+    check_model(folder)
+    load_tokenizer(folder)
+
+
+def test_a_checkpoint_whose_folder_is_a_link_to_nothing_is_told(folder, tmp_path):
+    (tmp_path / "step-5").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"step-5: is a link to .*gone, which is not there; copy"):
+        check_checkpoint(tmp_path / "step-5", folder)
+
+
+def test_a_tokenizer_whose_file_is_a_link_to_nothing_is_told(folder):
+    """As in a model folder of a study, after the cache that it leads into was emptied."""
+    linked_to_nothing("tokenizer.json")(folder)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: is a link to .*; copy what it led to"):
+        load_tokenizer(folder)
+
+
 def test_the_files_that_count(folder):
     (folder / "optimizer.pt").touch()
     (folder / "training_args.bin").touch()
@@ -160,6 +180,16 @@ def training_state(name):
 
 def also_bin(folder):
     torch.save({}, folder / "pytorch_model.bin")
+
+
+def linked_to_nothing(name):
+    """As where a folder of the hub's cache was copied alone."""
+
+    def spoil(folder):
+        (folder / name).unlink()
+        (folder / name).symlink_to("../../blobs/1")
+
+    return spoil
 
 
 def only_bin(folder):
@@ -227,7 +257,7 @@ SPOILT_FILES = {
     ),
     "a link to nothing": (
         lambda f: (unlink("model.safetensors")(f), (f / "model.safetensors").symlink_to("nothing")),
-        r"the weights are missing",
+        r"model\.safetensors: is a link to nothing, which is not there; copy what it",
     ),
     "a bin shard missing": (
         lambda f: (
@@ -287,6 +317,26 @@ SPOILT_FILES = {
     "DDP": (
         lambda f: rewrite(f, lambda weights: {f"module.{n}": w for n, w in weights.items()}),
         r"names of the weights begin with module\.",
+    ),
+    "TRL's PPO": (
+        lambda f: rewrite(
+            f, lambda weights: {f"pretrained_model.{n}": w for n, w in weights.items()}
+        ),
+        r"names of the weights begin with pretrained_model\.",
+    ),
+    "a value head": (
+        lambda f: rewrite(
+            f, lambda weights: {**weights, "v_head.summary.weight": torch.ones(1, 32)}
+        ),
+        r"holds the value head of a training by PPO \(v_head\.summary\.weight\).*; save the policy alone",
+    ),
+    "a second copy of a browser": (
+        lambda f: (f / "model.safetensors").rename(f / "model (1).safetensors"),
+        r"the weights are missing .*; rename model \(1\)\.safetensors, if it holds them",
+    ),
+    "a link of the tokenizer to nothing": (
+        linked_to_nothing("tokenizer.json"),
+        r"tokenizer\.json: is a link to \.\./\.\./blobs/1, which is not there; copy what it",
     ),
     "4 bits": (
         merged_into_four_bits,

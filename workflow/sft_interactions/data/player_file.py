@@ -8,11 +8,13 @@ from typing import Any
 import polars as pl
 
 from sft_interactions.data.files import find_column, read_json_lines, read_separated
+from sft_interactions.data.reading import look_of
 from sft_interactions.data.words import (
     UnsuitableSampleError,
     Word,
     is_between_characters,
     is_inside_word,
+    plain_form,
 )
 
 _COLUMNS = {"sample_id": str, "word": str, "char_start": int, "char_end": int}
@@ -111,11 +113,8 @@ class OwnPlayers:
         if start is None:
             found = text.count(word)
             if found != 1:
-                raise self._error(
-                    number,
-                    f"{word!r} occurs {found} times in {sample_id}; "
-                    + ("give char_start" if found else "write it as it stands in the prompt"),
-                )
+                fix = "give char_start" if found else _spelling(word, text)
+                raise self._error(number, f"{word!r} occurs {found} times in {sample_id}; {fix}")
             start = text.index(word)
             if any(is_inside_word(text, place) for place in (start, start + len(word))):
                 raise self._error(
@@ -150,6 +149,16 @@ class OwnPlayers:
 
     def _error(self, number: int, message: str) -> ValueError:
         return ValueError(f"players.choice: {self.path}, row {number}: {message}")
+
+
+def _spelling(word: str, text: str) -> str:
+    """What to do about a word that does not stand in the prompt."""
+    if plain_form(look_of(word)) in plain_form(look_of(text)):
+        return (
+            f"it stands there with another apostrophe, accent, blank or case than in {word!a}; copy it out "
+            "of the prompt"
+        )
+    return "write it as it stands in the prompt"
 
 
 def _read_csv(path: Path) -> Iterable[dict[str, Any]]:

@@ -387,9 +387,9 @@ def _decode(
     targets = _responses(frame[dataset["target"]], dataset.get("target_separator"))
     names = _target_names(dataset.get("target_names"), class_names, dataset["target"])
     if names is not None:
+        named = [[_class_name(cell, names) for cell in cells] for cells in targets.to_list()]
         if dataset["target_names"] != "features":
             _tell_where_ids_begin(targets, names)
-        named = [[_class_name(cell, names) for cell in cells] for cells in targets.to_list()]
         targets = pl.Series(named, dtype=pl.List(pl.String))
     elif class_names is not None:
         logger.warning(
@@ -526,10 +526,13 @@ def look_of(text: str) -> str:
 
 def _class_name(cell: str, names: Sequence[str]) -> str:
     if not cell.isdecimal() or int(cell) >= len(names):
-        raise ValueError(
-            f"target: {cell!r} is no class id from 0 to {len(names) - 1}; correct target_names or "
-            "target_separator"
+        is_list = cell.startswith("[") and cell.endswith("]")
+        fix = (
+            "write the ids without brackets, or as lists in a jsonl or Parquet file"
+            if is_list
+            else "correct target_names or target_separator"
         )
+        raise ValueError(f"target: {cell!r} is no class id from 0 to {len(names) - 1}; {fix}")
     return names[int(cell)]
 
 

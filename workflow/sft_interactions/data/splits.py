@@ -29,6 +29,9 @@ _DRAWING_ORDER = ("analysis", "validation", TEST, "train")
 _BROKEN = r"[\x{80}-\x{84}\x{86}-\x{9f}\x{fffd}]"
 # What programs write for a cell that is empty, where text is asked for.
 _EMPTY = ("nan", "NaN", "NaT", "None", "<NA>", "NULL", "null", "#N/A", r"\N")
+# Marks of HTML, whose names would be words: a line break, the end of an element, a character.
+_HTML = r"(?i)<br ?/?>|</[a-z][a-z0-9]*>|&(?:amp|lt|gt|quot|apos|nbsp|#\d+|#x[0-9a-f]+);"
+_LIST = r"(?s)^\[.*\]$"
 _KNOWN = 20  # responses that a message lists
 
 
@@ -135,7 +138,38 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
             "drop them from the file if it was one",
             *(label, len(empty), next(text for text in empty.row(0) if text in _EMPTY)),
         )
+    _tell_other_forms(kept, label)
     return kept.insert_column(0, pl.Series("sample_id", ids, pl.String)).sort("sample_id")
+
+
+def _tell_other_forms(rows: pl.DataFrame, label: str) -> None:
+    """Warn of texts that are something else than a prompt or a response, by their form."""
+    marked = rows.filter(pl.col("prompt").str.contains(_HTML))["prompt"]
+    if len(marked):
+        logger.warning(
+            "%s: %d prompts hold marks of HTML, such as %r, which count as words or parts of them; drop "
+            "them from the file if they are not meant",
+            *(label, len(marked), _first_match(_HTML, marked[0])),
+        )
+    answered = rows.filter(pl.col("prompt").str.ends_with(pl.col("target")))
+    if 2 * len(answered) > len(rows):
+        logger.warning(
+            "%s: %d of %d prompts end with their response, such as %r; name a column without it, if the "
+            "model is to give it",
+            *(label, len(answered), len(rows), answered["target"][0][:60]),
+        )
+    for column in ("prompt", "target"):
+        if len(rows) and rows[column].str.contains(_LIST).all():
+            logger.warning(
+                "%s: every %s is a list that is written as text, such as %r, and is taken as it stands; "
+                "write what it holds, or keep lists in a jsonl or Parquet file",
+                *(label, {"target": "response"}.get(column, column), rows[column][0][:60]),
+            )
+
+
+def _first_match(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return found.group() if found else ""
 
 
 def _tell_cases(targets: pl.Series, label: str) -> None:

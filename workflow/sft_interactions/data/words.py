@@ -214,17 +214,17 @@ def stop_words(setting: str | Collection[str]) -> frozenset[str]:
                 f"players.stop_words: {entry!r} is not a word alone, as prompts are cut into words; write "
                 f"{', '.join(words) or 'a word'}"
             )
-    return frozenset(map(_plain, setting))
+    return frozenset(map(plain_form, setting))
 
 
-def _plain(word: str) -> str:
+def plain_form(word: str) -> str:
     """A word as stop-words are compared: case, kind of apostrophe and composition do not matter."""
     return unicodedata.normalize("NFC", word.casefold()).translate(_APOSTROPHES)
 
 
 def eligible_words(text: str, excluded: Collection[str]) -> list[Word]:
     """Words of ``text`` that may be players: those whose case-folded form is not ``excluded``."""
-    return [word for word in find_words(text) if _plain(word.text) not in excluded]
+    return [word for word in find_words(text) if plain_form(word.text) not in excluded]
 
 
 def choose_players(

@@ -16,6 +16,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextToPath
 
 from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel
+from sft_interactions.figures.directions import base_direction, is_one_way, visual_order
 from sft_interactions.figures.style import GREY, MEDIUM, SMALL
 
 CHIP = "#e4e4e4"
@@ -63,13 +64,15 @@ class Canvas:
         self.axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, **style))
 
 
-Lines = list[list[tuple[float, str, bool]]]
+Line = list[tuple[float, str, bool]]
+Lines = list[Line]
 
 
 def lay_out(prompt: AnalysedPrompt, width: float) -> Lines:
     """Break the user text into lines of so many inches.
 
-    Of a long text only what lies between the first and the last player is kept.
+    Of a long text only what lies between the first and the last player is kept. Lines with words that are
+    written from right to left have them in that order.
 
     Returns:
         for each line its pieces: inches from the left, text, whether it is a player.
@@ -83,7 +86,24 @@ def lay_out(prompt: AnalysedPrompt, width: float) -> Lines:
         if left or text.strip():
             lines[-1].append((left, text, is_player))
             left += text_width(text, MEDIUM)
-    return lines
+    base = base_direction(prompt.text)
+    return [_in_visual_order(line, base) for line in lines]
+
+
+def _in_visual_order(line: Line, base: str) -> Line:
+    if all(is_one_way(text) for _, text, _ in line):
+        return line
+    pieces = [
+        (part, is_player)
+        for _, text, is_player in line
+        for part in (text.rstrip(" "), text[len(text.rstrip(" ")) :])
+        if part
+    ]
+    left, ordered = 0.0, []
+    for place in visual_order([text for text, _ in pieces], base):
+        ordered.append((left, *pieces[place]))
+        left += text_width(pieces[place][0], MEDIUM)
+    return ordered
 
 
 def draw_prompt(canvas: Canvas, lines: Lines, x: float, y: float) -> None:

@@ -86,7 +86,15 @@ PARTS_OF_TRAINING = {
 # Ways to compute attention that torch has itself, in every precision.
 WAYS_OF_ATTENTION = ("eager", "sdpa", "flex_attention")
 # Wrappers that put their name before or into the names of weights.
-WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+WRAPPERS = (
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "module",
+    "pretrained_model",
+)
+# The head that PPO puts beside that of the LM.
+_VALUE_HEADS = ("v_head", "value_head")
 DTYPE_BITS = {
     "BOOL": 8,
     "U8": 8,
@@ -124,6 +132,23 @@ def files_of(folder: str | Path) -> list[Path]:
     )
 
 
+def refuse_broken_links(folder: str | Path) -> None:
+    """Refuse a folder of which, or of whose files that loading reads, links alone are left.
+
+    Raises:
+        ValueError: a link leads nowhere, as in a part of the hub's cache that was copied, or where a cache
+            was emptied or a model moved after a study was made of it.
+    """
+    folder = Path(folder)
+    files = sorted({path for pattern in READ for path in folder.glob(pattern)})
+    for place in (folder, *files):
+        if place.is_symlink() and not place.exists():
+            raise ValueError(
+                f"{place}: is a link to {place.readlink()}, which is not there; copy what it led to "
+                "(cp -L), or put it back (links that a study made may be removed; they are made anew)"
+            )
+
+
 def weight_files_of(folder: str | Path) -> list[Path]:
     """Files of a model or checkpoint that hold weights, in order of their names."""
     return [file for file in files_of(folder) if file.suffix in (".safetensors", ".bin")]
@@ -136,6 +161,7 @@ def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
         ValueError: neither, both, or more than one of a kind.
     """
     folder = Path(folder)
+    refuse_broken_links(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; correct the path")
     adapters = [file for file in ADAPTER_WEIGHTS if (folder / file).is_file()]
@@ -198,6 +224,7 @@ def check_model(folder: str | Path) -> None:
         ValueError: something is missing, cut off, ambiguous, or of a kind that cannot be evaluated.
     """
     folder = Path(folder)
+    refuse_broken_links(folder)
     _check_encoding(folder)
     inner = _inner_folders(folder, "config.json")
     if inner and not (folder / "config.json").is_file():
@@ -332,7 +359,10 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
                 f"{folder}: {part.name} is a part of a training state, whole weights are missing; {fix} "
                 f"to make {names[0]}"
             )
-    raise ValueError(f"{folder}: the weights are missing ({' or '.join(names)}); {NO_WEIGHTS}")
+    # A browser or a synchronised folder gives a second copy a name of its own: model (1).safetensors.
+    others = [file.name for file in folder.glob("*.safetensors") if "-of-" not in file.name]
+    fix = f"rename {others[0]}, if it holds them" if len(others) == 1 else NO_WEIGHTS
+    raise ValueError(f"{folder}: the weights are missing ({' or '.join(names)}); {fix}")
 
 
 def _refuse_original_format(folder: Path) -> None:
@@ -407,6 +437,11 @@ def _check_names(folder: Path, names: Mapping[str, object]) -> None:
             raise ValueError(
                 f"{folder}: the names of the weights begin with {first}. ({name}), as a wrapped model "
                 "leaves them; save the model that was wrapped"
+            )
+        if first in _VALUE_HEADS:
+            raise ValueError(
+                f"{folder}: holds the value head of a training by PPO ({name}), no part of the LM; save "
+                "the policy alone (in TRL: model.pretrained_model.save_pretrained)"
             )
 
 

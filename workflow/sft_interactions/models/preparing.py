@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from sft_interactions.data.sources import Source, download_hub_model, on_one_line
-from sft_interactions.files import link, write_checksums
+from sft_interactions.files import link_as_given, write_checksums
 from sft_interactions.models.checkpoint_files import (
     check_model,
     check_own_tokenizer,
@@ -107,7 +107,7 @@ def _check_folder(origin: Path, name: str) -> None:
 
 def _link_folder(origin: Path, folder: Path) -> None:
     for file in files_of(origin):
-        link(folder / file.name, file.resolve())
+        link_as_given(folder / file.name, file)
 
 
 def _is_multimodal(origin: Path) -> bool:

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sft_interactions.files import check_checksums
+from sft_interactions.models.checkpoint_files import refuse_broken_links
 
 _SEPARATOR = "\ue000SEPARATOR\ue001"  # a token that no text has, which begins a stretch of text
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -31,8 +32,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     rules of its own: digits that the file sets apart are joined, for one.
 
     Raises:
-        ValueError: a file of the folder, other than weights, is not what was written.
+        ValueError: a file is a link that leads nowhere, or, weights left out, not what was written.
+        OSError, Exception: whatever transformers raises where it cannot load it.
     """
+    refuse_broken_links(folder)
     check_checksums(folder, leave_out=(".safetensors", ".bin"))
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     file = Path(folder) / "tokenizer.json"
