@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -10,7 +11,7 @@ min_version("9.0")
 # The checkout's own package, whatever else is installed; scripts do the same in job.py.
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from sft_interactions import config_file
+from sft_interactions import config_file, processes
 from sft_interactions.config import ConfigError, resolve
 from sft_interactions.environment import check_interpreter, check_packages
 
@@ -20,6 +21,7 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error))
 
+is_run = workflow.is_main_process and not workflow.dryrun
 try:
     if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config
         GIVEN_CONFIG, places = config, {}
@@ -27,11 +29,11 @@ try:
         # Snakemake's own YAML takes 0500 for 320 and no for false.
         config_file.check_command_line(sys.argv)
         config_file.check_profiles(sys.argv, os.environ)
-        GIVEN_CONFIG, places = config_file.read(
-            workflow.overwrite_configfiles or ["config/config.yaml"],
-            workflow.config_settings.config,
-        )
+        configfiles = workflow.overwrite_configfiles or ["config/config.yaml"]
+        GIVEN_CONFIG, places = config_file.read(configfiles, workflow.config_settings.config)
     RESOLVED_CONFIG = resolve(GIVEN_CONFIG, places)
+    if not workflow.modifier.skip_configfile:
+        config_file.claim_results(RESOLVED_CONFIG["results"], configfiles, may_write=is_run)
 except ConfigError as error:
     raise WorkflowError(f"The configuration is not valid:\n{error}")
 
@@ -42,6 +44,9 @@ if not workflow.overwrite_configfiles:
 
 
 config = RESOLVED_CONFIG
+
+if note := processes.enter(".snakemake", may_unlock=is_run):
+    logger.warning(note)
 
 
 include: "workflow/rules/common.smk"

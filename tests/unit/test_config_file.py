@@ -11,6 +11,7 @@ from sft_interactions.config_file import (
     check_command_line,
     check_profiles,
     check_rerun_triggers,
+    claim_results,
     read,
 )
 
@@ -320,3 +321,50 @@ def test_what_was_wrong_with_yaml_1_1(tmp_path):
     text = "steps: 0500\nname: no\nrate: 5e-4\n"
     assert yaml.safe_load(text) == {"steps": 320, "name": False, "rate": "5e-4"}
     assert read([write(tmp_path, text)])[0] == {"steps": 500, "name": "no", "rate": 5e-4}
+
+
+@pytest.fixture
+def claimed(tmp_path, monkeypatch):
+    """Results of a study whose config is config/mine.yaml."""
+    monkeypatch.chdir(tmp_path)
+    claim_results("results", ["config/mine.yaml"], may_write=True)
+    (tmp_path / "results" / "runs").mkdir()
+    return tmp_path
+
+
+def test_a_study_goes_on_in_its_own_folder(claimed):
+    claim_results("results", ["config/mine.yaml"], may_write=True)
+    claim_results("results", [claimed / "config" / "mine.yaml"], may_write=False)
+    moved = claimed.rename(claimed.with_name("moved"))
+    claim_results(moved / "results", [moved / "config" / "mine.yaml"], may_write=True)
+
+
+@pytest.mark.parametrize("files", [["config/copy.yaml"], ["config/mine.yaml", "local.yaml"], []])
+@pytest.mark.parametrize("may_write", [True, False])
+def test_another_study_is_kept_out(claimed, files, may_write):
+    with pytest.raises(
+        ConfigError, match=r"that of config/mine\.yaml; name another folder"
+    ) as error:
+        claim_results("results", files, may_write=may_write)
+    assert str(error.value).startswith("results: results has the runs of another study")
+    (claimed / "results" / "made_by.json").unlink()
+    claim_results("results", files, may_write=may_write)
+
+
+def test_a_folder_without_runs_may_change_hands(claimed):
+    (claimed / "results" / "runs").rmdir()
+    claim_results("results", ["config/copy.yaml"], may_write=True)
+    (claimed / "results" / "runs").mkdir()
+    claim_results("results", ["config/copy.yaml"], may_write=True)
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    claim_results(tmp_path / "results", ["mine.yaml"], may_write=False)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"configfiles": 1}'])
+def test_a_broken_note_is_told(claimed, content):
+    (claimed / "results" / "made_by.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"made_by\.json: cannot be understood; delete it"):
+        claim_results("results", ["config/mine.yaml"], may_write=True)

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "config": {"limits", "models"},
     "config_file": {"config"},
     "files": set(),
+    "processes": set(),
     "parallel": set(),
     "tables": {"version"},
     "origin": {"tables"},

@@ -10,6 +10,7 @@ are replaced by those of the core schema of YAML 1.2 (section 10.3.2 of its spec
 import itertools
 import json
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -198,6 +199,41 @@ def check_bookkeeping(
             "--drop-metadata: tables of this config would later be taken for those of another one; drop "
             "the option, which may be in a profile"
         )
+
+
+def claim_results(
+    results: str | Path, configfiles: Sequence[str | Path], *, may_write: bool
+) -> None:
+    """Check that a results folder is of no other study, and note whose it is in ``made_by.json``.
+
+    A study is known by its config files, so one may be changed, but a copy of it needs a folder of its own.
+
+    Args:
+        results: the results folder.
+        configfiles: those of the study, in their order.
+        may_write: whether the note is made, if there is none yet.
+
+    Raises:
+        ConfigError: other config files made the runs that are there.
+    """
+    note = Path(results) / "made_by.json"
+    own = [os.path.relpath(file, results) for file in configfiles]
+    if note.is_file() and (Path(results) / "runs").is_dir():
+        try:
+            known = [str(file) for file in json.loads(note.read_bytes())["configfiles"]]
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{note}: cannot be understood; delete it") from None
+        if known != own:
+            others = " ".join(os.path.normpath(os.path.join(results, file)) for file in known)
+            raise ConfigError(
+                f"results: {results} has the runs of another study, that of {others}; name another "
+                f"folder, or delete {note} if the study goes on under another name"
+            )
+    elif may_write:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_name(f".made_by-{os.getpid()}.json")
+        temporary.write_text(json.dumps({"configfiles": own}) + "\n", "utf-8")
+        temporary.replace(note)
 
 
 def read(

@@ -1,0 +1,120 @@
+"""The lock of a run that was killed is known as such, and no other one is removed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sft_interactions import processes
+
+HERE = processes.socket.gethostname()
+ENTER = """
+import sys
+sys.path.insert(0, {package!r})
+from sft_interactions import processes
+print(processes.enter(sys.argv[1], may_unlock=True), flush=True)
+sys.stdin.readline()
+"""
+PACKAGE = str(Path(processes.__file__).parents[1])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "locks").mkdir()
+    for name in ("0.input.lock", "0.output.lock"):
+        (tmp_path / "locks" / name).write_text("results/a.parquet\n")
+    (tmp_path / "processes").mkdir()
+    return tmp_path
+
+
+def start(folder):
+    """A process that has entered the folder and waits, and what it was told."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENTER.format(package=PACKAGE), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return process, process.stdout.readline().strip()
+
+
+def kill(process):
+    process.kill()
+    process.communicate()
+
+
+def look(folder):
+    process, told = start(folder)
+    process.communicate("\n", timeout=60)
+    return told
+
+
+def is_locked(folder):
+    return any((folder / "locks").iterdir())
+
+
+def test_a_process_is_noted_until_it_ends(tmp_path):
+    process, told = start(tmp_path)
+    assert told == "None"
+    assert [note.name for note in (tmp_path / "processes").iterdir()] == [f"{process.pid}@{HERE}"]
+    process.communicate("\n", timeout=60)
+    assert not any((tmp_path / "processes").iterdir())
+
+
+def test_the_lock_of_a_killed_process_is_removed(folder):
+    process, _ = start(folder)
+    kill(process)
+    told = look(folder)
+    assert f"the lock of a run that was killed is removed (process {process.pid} has ended)" in told
+    assert not is_locked(folder)
+    assert not any((folder / "processes").iterdir())
+
+
+def test_the_lock_of_a_process_at_work_is_kept(folder):
+    killed, _ = start(folder)
+    alive, _ = start(folder)
+    kill(killed)
+    assert f"process {alive.pid} of this machine works in it" in look(folder)
+    assert is_locked(folder)
+    alive.communicate("\n", timeout=60)
+
+
+def test_another_process_that_got_the_number_is_not_that_run(folder):
+    note = folder / "processes" / f"{os.getpid()}@{HERE}"
+    note.write_text(repr(psutil.Process().create_time() - 60))
+    assert "the lock of a run that was killed is removed" in look(folder)
+    assert not is_locked(folder)
+
+
+def test_a_note_that_was_cut_off_is_that_of_a_process_if_there_is_one(folder):
+    (folder / "processes" / f"{os.getpid()}@{HERE}").write_text("")
+    assert "works in it" in look(folder)
+    assert is_locked(folder)
+
+
+def test_a_run_on_another_machine_may_be_at_work(folder):
+    (folder / "processes" / "17@elsewhere").write_text("1.0")
+    told = look(folder)
+    assert "a run was started on elsewhere; if it has ended, delete" in told
+    assert is_locked(folder)
+
+
+def test_a_lock_that_nothing_is_known_of_is_kept(folder):
+    assert look(folder) == "None"
+    assert is_locked(folder)
+
+
+def test_a_job_leaves_the_lock_of_its_run_alone(folder):
+    process, _ = start(folder)
+    kill(process)
+    assert processes.enter(folder, may_unlock=False) is None
+    assert is_locked(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_no_error(tmp_path):
+    tmp_path.chmod(0o500)
+    assert processes.enter(tmp_path / "books", may_unlock=True) is None
