@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import shutil
 from functools import partial
 from itertools import combinations
 
@@ -37,7 +38,7 @@ SETTINGS = {
 }
 
 
-def train(folder, checkpoints_dir, *, seed=0, **changes):
+def train(folder, checkpoints_dir, *, seed=0, state_dir=None, progress=None, **changes):
     checkpoints_dir.mkdir()
     return finetune(
         folder,
@@ -48,6 +49,8 @@ def train(folder, checkpoints_dir, *, seed=0, **changes):
         pad_id=PAD,
         seed=seed,
         device=CPU,
+        state_dir=state_dir,
+        progress=progress,
     )
 
 
@@ -245,6 +248,82 @@ def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
         device=CPU,
     )
     assert sorted(path.name for path in folder.iterdir()) == ["step-0", "step-1"]
+
+
+class KilledError(Exception):
+    pass
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def kill_at(step):
+    def progress(done):
+        if done == step:
+            raise KilledError
+
+    return progress
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("killed_at", [[1], [3], [4], [3, 4]])
+def test_a_training_that_was_killed_goes_on_to_the_bit(model_folders, tmp_path, method, killed_at):
+    settings = {"method": method, "lora_dropout": 0.2, "batch_size": 1, "steps": 5}
+    settings |= {"checkpoints": [0, 2, 3, 5]}
+    whole = tmp_path / "whole"
+    expected = train(model_folders["llama"], whole, **settings)
+    folder, state = tmp_path / "run", tmp_path / "state"
+    done = []
+    for step in killed_at:
+        with pytest.raises(KilledError):
+            train(
+                model_folders["llama"], folder, state_dir=state, progress=kill_at(step), **settings
+            )
+        shutil.rmtree(folder)  # as Snakemake does
+    rows = train(model_folders["llama"], folder, state_dir=state, progress=done.append, **settings)
+    first = 1 + max(step for step in [0, 2, 3] if step < killed_at[-1])
+    assert done == [*range(first, 6)]
+    assert rows == expected
+    assert files_of(folder) == files_of(whole)
+    assert not state.exists()
+
+
+@pytest.mark.slow
+def test_another_training_does_not_go_on_with_that_state(model_folders, tmp_path):
+    folder, state = tmp_path / "run", tmp_path / "state"
+    options = {"steps": 4, "checkpoints": [0, 2, 4], "state_dir": state}
+    for other in ({"learning_rate": 1e-3}, {"seed": 7}):
+        with pytest.raises(KilledError):
+            train(model_folders["llama"], folder, progress=kill_at(3), **options)
+        shutil.rmtree(folder)
+        done = []
+        train(model_folders["llama"], folder, progress=done.append, **{**options, **other})
+        assert done == [1, 2, 3, 4]
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_half_a_state_is_not_gone_on_with(model_folders, tmp_path):
+    folder, state = tmp_path / "run", tmp_path / "state"
+    options = {"steps": 4, "checkpoints": [0, 2, 4], "state_dir": state}
+    for spoilt in ("state.json", "checkpoint-2", "checkpoints/step-0"):
+        with pytest.raises(KilledError):
+            train(model_folders["llama"], folder, progress=kill_at(3), **options)
+        shutil.rmtree(folder)
+        part = state / spoilt
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.write_text(part.read_text()[:-5])
+        done = []
+        train(model_folders["llama"], folder, progress=done.append, **options)
+        assert done == [1, 2, 3, 4]
+        shutil.rmtree(folder)
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from sft_interactions.models.examples import Example, ResponseCollator
 from sft_interactions.models.loading import load_base, multiply_head_once
 from sft_interactions.models.losses import mean_response_loss
 from sft_interactions.models.packed_linear import PackedLinear, can_pack
+from sft_interactions.models.training_state import Rows, TrainingState, fingerprint
 
 
 class _Recorder(TrainerCallback):
@@ -41,12 +42,14 @@ class _Recorder(TrainerCallback):
         save: Callable[[int], None],
         validation_loss: Callable[[], float],
         progress: Callable[[int], None] | None,
+        state: TrainingState | None,
     ) -> None:
         self.steps = frozenset(steps)
         self.save = save
         self.validation_loss = validation_loss
         self.progress = progress
-        self.rows: dict[int, dict[str, float | None]] = {}
+        self.training_state = state
+        self.rows: Rows = {}
 
     def _measure(self, step: int) -> None:
         self.rows.setdefault(step, {})["validation_loss"] = self.validation_loss()
@@ -58,9 +61,10 @@ class _Recorder(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        self._measure(0)
-        if 0 in self.steps:
-            self.save(0)
+        if 0 not in self.rows:
+            self._measure(0)
+            if 0 in self.steps:
+                self.save(0)
 
     def on_step_end(
         self,
@@ -74,6 +78,19 @@ class _Recorder(TrainerCallback):
         if state.global_step in self.steps:
             self.save(state.global_step)
             self._measure(state.global_step)
+            control.should_save = (
+                self.training_state is not None and state.global_step < args.max_steps
+            )
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        if self.training_state is not None:
+            self.training_state.note(state.global_step, self.rows)
 
     def on_log(
         self,
@@ -88,6 +105,17 @@ class _Recorder(TrainerCallback):
         if "loss" in logs:
             row["train_loss"] = float(logs["loss"])
             row["learning_rate"] = float(logs["learning_rate"])
+
+
+class _Trainer(Trainer):
+    """Saves adapters as the checkpoints are saved."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if isinstance(self.model, PeftModel):
+            # Embeddings are never trained; looking for their original would ask the hub.
+            self.model.save_pretrained(str(output_dir), save_embedding_layers=False)
+        else:
+            super().save_model(output_dir, _internal_call)
 
 
 def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: str) -> PeftModel:
@@ -161,6 +189,7 @@ def finetune(
     pad_id: int,
     seed: int,
     device: torch.device,
+    state_dir: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, float | int | None]]:
     """Fine-tune on the response tokens and keep a checkpoint at every listed step.
@@ -172,6 +201,9 @@ def finetune(
     Args:
         settings: the config's ``finetune`` block.
         checkpoints_dir: gets one folder ``step-{step}`` per step of ``settings["checkpoints"]``.
+        state_dir: a folder that keeps the state of the training at its last checkpoint until it ends; the
+            same training, started again, goes on from there and gives the same weights to the bit. By
+            default none is kept.
         progress: called with the number of optimizer steps done.
 
     Returns:
@@ -181,6 +213,11 @@ def finetune(
     """
     set_seed(seed)
     checkpoints_dir = Path(checkpoints_dir)
+    state = None
+    if state_dir is not None:
+        key = fingerprint(model_dir, train, validation, settings, seed, device)
+        state = TrainingState(Path(state_dir), key)
+    resumed = state.restore(checkpoints_dir) if state else None
     base = load_base(model_dir)
     model: PreTrainedModel | PeftModel = base
     is_full = settings["method"] == "full"
@@ -196,6 +233,8 @@ def finetune(
         shutil.rmtree(temporary, ignore_errors=True)
         if is_full and step == 0:
             link(target, os.path.relpath(model_dir, checkpoints_dir))
+            if state:
+                state.keep(target, step)
             return
         if is_full:
             model.save_pretrained(str(temporary))
@@ -204,17 +243,21 @@ def finetune(
             model.save_pretrained(str(temporary), save_embedding_layers=False)
         write_checksums(temporary)
         temporary.replace(target)
+        if state:
+            state.keep(target, step)
 
     def validation_loss() -> float:
         return mean_response_loss(
             model, validation, pad_id=pad_id, batch_size=settings["batch_size"]
         )
 
-    recorder = _Recorder(settings["checkpoints"], save, validation_loss, progress)
-    trainer = Trainer(
+    recorder = _Recorder(settings["checkpoints"], save, validation_loss, progress, state)
+    if resumed:
+        recorder.rows = resumed[1]
+    trainer = _Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(checkpoints_dir),
+            output_dir=str(checkpoints_dir if state is None else state.folder),
             max_steps=settings["steps"],
             per_device_train_batch_size=settings["batch_size"],
             gradient_accumulation_steps=settings["gradient_accumulation"],
@@ -240,7 +283,9 @@ def finetune(
     )
     # Prints every log entry; they are kept in the table.
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(resumed[0]) if resumed else None)
+    if state:
+        state.remove()
     return _rows(recorder.rows)
 
 
