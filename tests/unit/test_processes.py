@@ -118,3 +118,30 @@ def test_a_job_leaves_the_lock_of_its_run_alone(folder):
 def test_a_folder_that_may_not_be_written_is_no_error(tmp_path):
     tmp_path.chmod(0o500)
     assert processes.enter(tmp_path / "books", may_unlock=True) is None
+
+
+PARENT = """
+import signal, subprocess, sys, time
+sys.path.insert(0, {package!r})
+from sft_interactions import processes
+signal.signal(signal.SIGTERM, lambda *_: print("and then as before", flush=True))
+processes.end_jobs_when_terminated()
+job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+print(job.pid, flush=True)
+print(job.wait(), flush=True)
+"""
+
+
+def test_a_signal_ends_the_jobs_and_then_does_what_it_did():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(package=PACKAGE)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    job = int(parent.stdout.readline())
+    parent.terminate()
+    told, errors = parent.communicate(timeout=600)
+    assert told.splitlines() == ["and then as before", "-15"]
+    assert errors == "stopped by a signal; the same command goes on from here\n"
+    assert not psutil.pid_exists(job)

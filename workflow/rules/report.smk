@@ -25,6 +25,11 @@ rule report:
         "../scripts/report.py"
 
 
+onstart:
+    # After Snakemake has set what the signal does.
+    processes.end_jobs_when_terminated()
+
+
 onsuccess:
     # What an engineer asks first, without a file to open. Not to standard output, where a letter that its
     # encoding lacks (PYTHONIOENCODING) is an error.

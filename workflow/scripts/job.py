@@ -94,6 +94,8 @@ def start(snakemake: Any) -> dict[str, Any]:
             file.write("".join(traceback.format_exception(error_type, error, trace)))
         if isinstance(error, ValueError):
             print(f"{snakemake.rule}: {error}", file=sys.stderr)
+        elif isinstance(error, KeyboardInterrupt):
+            print(f"{snakemake.rule}: stopped from the keyboard", file=sys.stderr)
         elif isinstance(error, PermissionError):
             print(
                 f"{snakemake.rule}: {error.filename} may not be read or written (permission denied); see "

@@ -1,4 +1,4 @@
-"""Which processes work in a folder, so that the lock of a run that was killed is known as such.
+"""The processes of a run: which ones work in a folder, and how a signal ends them.
 
 Imports the standard library and psutil only.
 """
@@ -6,8 +6,11 @@ Imports the standard library and psutil only.
 import atexit
 import contextlib
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
+from types import FrameType
 
 import psutil  # type: ignore[import-untyped]  # its stubs are one more package, for two calls
 
@@ -84,3 +87,23 @@ def _is_alive(process: int, note: Path) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def end_jobs_when_terminated() -> None:
+    """Make SIGTERM end the jobs of this process at once, and then do what it did until now.
+
+    Snakemake by itself waits for them, which for a fine-tuning can take days.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        print(
+            "stopped by a signal; the same command goes on from here", file=sys.stderr, flush=True
+        )
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, end)

@@ -58,6 +58,14 @@ def test_settings_of_the_shell_are_gone_before_other_imports(tmp_path, monkeypat
     assert "are left out: MPLBACKEND, WORLD_SIZE" in log
 
 
+def test_an_interrupt_is_told_in_one_line(tmp_path):
+    done, log = run(tmp_path, then="raise KeyboardInterrupt\n")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == "rule: stopped from the keyboard"
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in log
+
+
 def test_asked_for_warnings_as_errors_they_are(tmp_path):
     done, log = run(tmp_path, "-W", "error::FutureWarning")
     assert done.returncode == 1
