@@ -21,7 +21,7 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error))
 
-is_run = workflow.is_main_process and not workflow.dryrun
+configfiles = []
 try:
     if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config
         GIVEN_CONFIG, places = config, {}
@@ -32,8 +32,9 @@ try:
         configfiles = workflow.overwrite_configfiles or ["config/config.yaml"]
         GIVEN_CONFIG, places = config_file.read(configfiles, workflow.config_settings.config)
     RESOLVED_CONFIG = resolve(GIVEN_CONFIG, places)
-    if not workflow.modifier.skip_configfile:
-        config_file.claim_results(RESOLVED_CONFIG["results"], configfiles, may_write=is_run)
+    # Snakemake's own page is made from another file, of all that was given.
+    if configfiles and "--report" not in sys.argv:
+        config_file.check_owner(RESOLVED_CONFIG["results"], configfiles)
 except ConfigError as error:
     raise WorkflowError(f"The configuration is not valid:\n{error}")
 
@@ -45,6 +46,7 @@ if not workflow.overwrite_configfiles:
 
 config = RESOLVED_CONFIG
 
+is_run = workflow.is_main_process and not workflow.dryrun
 if note := processes.enter(".snakemake", may_unlock=is_run):
     logger.warning(note)
 

@@ -9,9 +9,10 @@ from sft_interactions.config import ConfigError, find_place, resolve
 from sft_interactions.config_file import (
     check_bookkeeping,
     check_command_line,
+    check_owner,
     check_profiles,
     check_rerun_triggers,
-    claim_results,
+    note_owner,
     read,
 )
 
@@ -324,47 +325,43 @@ def test_what_was_wrong_with_yaml_1_1(tmp_path):
 
 
 @pytest.fixture
-def claimed(tmp_path, monkeypatch):
+def owned(tmp_path, monkeypatch):
     """Results of a study whose config is config/mine.yaml."""
     monkeypatch.chdir(tmp_path)
-    claim_results("results", ["config/mine.yaml"], may_write=True)
+    note_owner("results", ["config/mine.yaml"])
     (tmp_path / "results" / "runs").mkdir()
     return tmp_path
 
 
-def test_a_study_goes_on_in_its_own_folder(claimed):
-    claim_results("results", ["config/mine.yaml"], may_write=True)
-    claim_results("results", [claimed / "config" / "mine.yaml"], may_write=False)
-    moved = claimed.rename(claimed.with_name("moved"))
-    claim_results(moved / "results", [moved / "config" / "mine.yaml"], may_write=True)
+def test_a_study_goes_on_in_its_own_folder(owned):
+    check_owner("results", ["config/mine.yaml"])
+    check_owner("results", [owned / "config" / "mine.yaml"])
+    moved = owned.rename(owned.with_name("moved"))
+    check_owner(moved / "results", [moved / "config" / "mine.yaml"])
+    assert [path.name for path in (moved / "results").iterdir()] == ["made_by.json", "runs"]
 
 
-@pytest.mark.parametrize("files", [["config/copy.yaml"], ["config/mine.yaml", "local.yaml"], []])
-@pytest.mark.parametrize("may_write", [True, False])
-def test_another_study_is_kept_out(claimed, files, may_write):
+@pytest.mark.parametrize("files", [["config/copy.yaml"], ["config/mine.yaml", "local.yaml"]])
+def test_another_study_is_kept_out(owned, files):
     with pytest.raises(
         ConfigError, match=r"that of config/mine\.yaml; name another folder"
     ) as error:
-        claim_results("results", files, may_write=may_write)
+        check_owner("results", files)
     assert str(error.value).startswith("results: results has the runs of another study")
-    (claimed / "results" / "made_by.json").unlink()
-    claim_results("results", files, may_write=may_write)
+    (owned / "results" / "made_by.json").unlink()
+    check_owner("results", files)
 
 
-def test_a_folder_without_runs_may_change_hands(claimed):
-    (claimed / "results" / "runs").rmdir()
-    claim_results("results", ["config/copy.yaml"], may_write=True)
-    (claimed / "results" / "runs").mkdir()
-    claim_results("results", ["config/copy.yaml"], may_write=True)
-
-
-def test_a_dry_run_writes_nothing(tmp_path):
-    claim_results(tmp_path / "results", ["mine.yaml"], may_write=False)
-    assert not (tmp_path / "results").exists()
+def test_a_folder_without_runs_may_change_hands(owned):
+    (owned / "results" / "runs").rmdir()
+    check_owner("results", ["config/copy.yaml"])
+    note_owner("results", ["config/copy.yaml"])
+    (owned / "results" / "runs").mkdir()
+    check_owner("results", ["config/copy.yaml"])
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"configfiles": 1}'])
-def test_a_broken_note_is_told(claimed, content):
-    (claimed / "results" / "made_by.json").write_text(content)
+def test_a_broken_note_is_told(owned, content):
+    (owned / "results" / "made_by.json").write_text(content)
     with pytest.raises(ConfigError, match=r"made_by\.json: cannot be understood; delete it"):
-        claim_results("results", ["config/mine.yaml"], may_write=True)
+        check_owner("results", ["config/mine.yaml"])

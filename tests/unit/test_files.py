@@ -169,6 +169,15 @@ def test_any_changed_bit_is_told(checked):
         (checked / name).write_bytes(content)
 
 
+def test_a_users_own_checkpoint_is_not_to_be_deleted(checked, tmp_path):
+    own = tmp_path / "own"
+    own.symlink_to(checked)
+    check_checksums(own)
+    (checked / "adapter_config.json").write_text("changed")
+    with pytest.raises(ValueError, match="; copy it again, or delete SHA256SUMS beside it if"):
+        check_checksums(own)
+
+
 def test_a_missing_file_of_a_checkpoint_is_told(checked):
     (checked / "adapter_config.json").unlink()
     with pytest.raises(ValueError, match=r"adapter_config\.json: this is not what was written"):

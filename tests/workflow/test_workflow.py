@@ -481,6 +481,7 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
     own = shutil.copytree(trained, folder / "own")
     older = shutil.copytree(trained, folder / "older")
     spoil(older / "adapter_model.safetensors", lambda weight: weight * 0.5)
+    (older / "SHA256SUMS").unlink()
     config["runs"]["gemma3-own"] = {"dataset": "lines", "checkpoints": {0: "base", 3: str(own)}}
     target = "results/runs/gemma3-own/log_odds/step-3.parquet"
 

@@ -26,6 +26,8 @@ rule report:
 
 
 onstart:
+    if configfiles:
+        config_file.note_owner(RESULTS, configfiles)
     # After Snakemake has set what the signal does.
     processes.end_jobs_when_terminated()
 

@@ -66,6 +66,8 @@ _PLAIN_WORDS = (
     ("merge", "<<", "<"),
 )
 
+_OWNER = "made_by.json"
+
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the plain words of YAML 1.2."""
@@ -201,39 +203,45 @@ def check_bookkeeping(
         )
 
 
-def claim_results(
-    results: str | Path, configfiles: Sequence[str | Path], *, may_write: bool
-) -> None:
-    """Check that a results folder is of no other study, and note whose it is in ``made_by.json``.
+def check_owner(results: str | Path, configfiles: Sequence[str | Path]) -> None:
+    """Check that a results folder has no runs of another study.
 
     A study is known by its config files, so one may be changed, but a copy of it needs a folder of its own.
 
     Args:
         results: the results folder.
         configfiles: those of the study, in their order.
-        may_write: whether the note is made, if there is none yet.
 
     Raises:
-        ConfigError: other config files made the runs that are there.
+        ConfigError: ``made_by.json`` there names others, or cannot be understood.
     """
-    note = Path(results) / "made_by.json"
-    own = [os.path.relpath(file, results) for file in configfiles]
-    if note.is_file() and (Path(results) / "runs").is_dir():
-        try:
-            known = [str(file) for file in json.loads(note.read_bytes())["configfiles"]]
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(f"{note}: cannot be understood; delete it") from None
-        if known != own:
-            others = " ".join(os.path.normpath(os.path.join(results, file)) for file in known)
-            raise ConfigError(
-                f"results: {results} has the runs of another study, that of {others}; name another "
-                f"folder, or delete {note} if the study goes on under another name"
-            )
-    elif may_write:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_name(f".made_by-{os.getpid()}.json")
-        temporary.write_text(json.dumps({"configfiles": own}) + "\n", "utf-8")
-        temporary.replace(note)
+    note = Path(results) / _OWNER
+    if not (note.is_file() and (Path(results) / "runs").is_dir()):
+        return
+    try:
+        known = [str(file) for file in json.loads(note.read_bytes())["configfiles"]]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{note}: cannot be understood; delete it") from None
+    if known != _seen_from(results, configfiles):
+        others = " ".join(os.path.normpath(os.path.join(results, file)) for file in known)
+        raise ConfigError(
+            f"results: {results} has the runs of another study, that of {others}; name another "
+            f"folder, or delete {note} if the study goes on under another name"
+        )
+
+
+def note_owner(results: str | Path, configfiles: Sequence[str | Path]) -> None:
+    """Note in a results folder of which study it is."""
+    note = Path(results) / _OWNER
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_name(f".{os.getpid()}-{_OWNER}")
+    content = {"configfiles": _seen_from(results, configfiles)}
+    temporary.write_text(json.dumps(content) + "\n", "utf-8")
+    temporary.replace(note)
+
+
+def _seen_from(results: str | Path, files: Sequence[str | Path]) -> list[str]:
+    return [os.path.relpath(file, results) for file in files]
 
 
 def read(

@@ -46,11 +46,17 @@ def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None
         if file.suffix in leave_out and file.is_file():
             continue
         if not (name and file.is_file() and _sha256(file) == digest):
-            output = folder.parent if folder.parent.name == "checkpoints" else folder
             raise ValueError(
                 f"{file}: this is not what was written (a damaged disk or copy, or a change by another "
-                f"program); delete {output} and run snakemake again to rebuild it"
+                f"program); {_mend(folder)}"
             )
+
+
+def _mend(folder: Path) -> str:
+    if folder.is_symlink():  # a user's own
+        return f"copy it again, or delete {CHECKSUMS} beside it if the change is meant"
+    output = folder.parent if folder.parent.name == "checkpoints" else folder
+    return f"delete {output} and run snakemake again to rebuild it"
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sft_interactions.data.files import find_column, read_json_lines, read_separated
-from sft_interactions.data.reading import look_of
+from sft_interactions.data.looks import look_of
 from sft_interactions.data.words import (
     UnsuitableSampleError,
     Word,

@@ -6,7 +6,6 @@ Imports polars only; the `datasets` package is imported where it is used.
 import json
 import logging
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sft_interactions.data.files import (
     read_text,
     refuse_packed,
 )
+from sft_interactions.data.looks import BLANKS, look_of
 from sft_interactions.data.sources import Source, on_one_line, parse_source
 
 logger = logging.getLogger(__name__)
@@ -31,18 +31,6 @@ TEST = "test"  # drawn only where it is asked for
 UNDIVIDED = "all rows"  # the one table of a source without splits of its own
 # By the end of a file's name.
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
-# Blanks, and what cannot be seen: zero-width spaces, direction marks, a byte order mark. At the ends of a
-# prompt or a response they are no part of it. Joiners are, of emoji and of words.
-BLANKS = "".join(
-    map(
-        chr,
-        [
-            *range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0xAD, 0x061C, 0x1680, 0x180E,
-            *range(0x2000, 0x200C), 0x200E, 0x200F, *range(0x2028, 0x2030), 0x205F,
-            *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0x3000, 0xFEFF,
-        ],
-    )
-)  # fmt: skip
 # First lines of files of class names that are no class.
 _HEADERS = ("class", "classes", "label", "labels", "name", "names", "target", "target_names")
 _ID_BEFORE, _ID_AFTER = re.compile(r"(\d+)[\s,;:|=.)].+"), re.compile(r".+[,;:|=]\s*(\d+)")
@@ -516,12 +504,6 @@ def find_twins(texts: Sequence[str]) -> tuple[int, int] | None:
         if first != place:
             return first, place
     return None
-
-
-def look_of(text: str) -> str:
-    """A text as it looks: blanks of any kind and number alike, letters and marks composed."""
-    words = re.split(f"[{re.escape(BLANKS)}]+", unicodedata.normalize("NFC", text))
-    return " ".join(word for word in words if word)
 
 
 def _class_name(cell: str, names: Sequence[str]) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 import polars as pl
 
 from sft_interactions.data.label_noise import add_label_noise
+from sft_interactions.data.looks import look_of
 from sft_interactions.data.reading import (
     SPLITS,
     TEST,
     UNDIVIDED,
     find_twins,
     load_rows,
-    look_of,
     value_column,
 )
 
