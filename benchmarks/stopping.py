@@ -2,7 +2,6 @@
 
     python benchmarks/stopping.py                    the runs under results/reference/stopping
     python benchmarks/stopping.py --runs FOLDER      runs somewhere else, such as results/stopping/runs
-    python benchmarks/stopping.py --jobs 2           two runs at a time
 
 A finished run has losses.parquet, training.parquet and log_odds/step-*.parquet of all its checkpoints.
 Interactions are extracted here, under the settings of config/stopping.yaml. The tables go to --output.
@@ -11,22 +10,18 @@ Interactions are extracted here, under the settings of config/stopping.yaml. The
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from sft_interactions import tables  # noqa: E402
+from sft_interactions import config_file, tables  # noqa: E402
 from sft_interactions.analysis.dynamics import add_generalizability, classify  # noqa: E402
 from sft_interactions.analysis.findings import conclude  # noqa: E402
 from sft_interactions.analysis.protocol import examine  # noqa: E402
@@ -67,7 +62,6 @@ class Run:
     """What is known of a run beside its interactions.
 
     Attributes:
-        cell: task, learning rate and noise, whose seeds are pooled.
         losses: split to the mean loss per response token at every checkpoint, in nats.
         train_loss: step to the loss of that step's batch.
     """
@@ -80,11 +74,6 @@ class Run:
     steps: Sequence[int]
     losses: Mapping[str, Sequence[float]]
     train_loss: Mapping[int, float]
-
-    @property
-    def cell(self) -> tuple[str, float, float]:
-        """What all seeds of it share."""
-        return self.task, self.rate, self.noise
 
 
 def read_run(folder: Path, name: str, settings: Mapping[str, Any], noise: float) -> Run:
@@ -465,11 +454,6 @@ def compare_noise(runs: Sequence[Run], judged: Sequence[Judged]) -> pl.DataFrame
     return pl.DataFrame(rows)
 
 
-def _judge(item: tuple[str, Mapping[str, Any]], root: Path, config: Mapping[str, Any]) -> Judged:
-    name, settings = item
-    return choose_by_interactions(root / name, settings["steps"], config)
-
-
 def is_finished(folder: Path, steps: Sequence[int]) -> bool:
     """Whether a run has all that the study asks for."""
     files = [
@@ -486,9 +470,8 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=reference, help="folder of the runs' folders")
     parser.add_argument("--output", type=Path, help="folder of the tables; RUNS/tables by default")
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "stopping.yaml")
-    parser.add_argument("--jobs", type=int, default=1, help="runs that are judged at a time")
     options = parser.parse_args()
-    config = resolve(yaml.safe_load(options.config.read_text("utf-8")))
+    config = resolve(*config_file.read([options.config]))
     finished = {
         name: settings
         for name, settings in config["runs"].items()
@@ -508,10 +491,7 @@ def main() -> int:
         )
         for name, settings in finished.items()
     ]
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as workers:
-        judged = list(
-            workers.map(partial(_judge, root=options.runs, config=config), finished.items())
-        )
+    judged = [choose_by_interactions(options.runs / run.name, run.steps, config) for run in runs]
     choices = tabulate(runs, [found.choices for found in judged])
     near = {}
     for run in runs:

@@ -167,7 +167,8 @@ def test_which_checkpoint(readme):
     verdicts = findings.select(pl.selectors.starts_with("finding"))
     assert "supported" not in verdicts.unpivot()["value"].to_list()
     assert f"In none of the {WORDS[runs]} runs is a finding of the paper supported" in readme
-    assert findings["denoising_ends"].cast(pl.String).str.contains(r"^\d+$").all()
+    early = findings["denoising_ends"].cast(pl.String).is_in(["25", "50"]).sum()
+    assert f"falls early in {early} of them" in readme
     noise = pl.read_csv(STUDY / "noise.csv")
     assert ((noise["ci_low"] <= 0) & (noise["ci_high"] >= 0)).all()
 

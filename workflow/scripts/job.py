@@ -121,9 +121,8 @@ def start(snakemake: Any) -> dict[str, Any]:
 
     sys.excepthook = report
     check_packages()  # an environment of conda has others than Snakemake's
-    from sft_interactions.origin import (
-        check_inputs,
-    )  # its libraries read settings that are cleared above
+    # Here, because its libraries read settings that are cleared above.
+    from sft_interactions.origin import check_inputs
 
     results = snakemake.config["results"]
     return {

@@ -13,8 +13,6 @@ from pathlib import Path
 
 # What file systems without symbolic links answer.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-
-
 # In the form of the command sha256sum, which can check it too.
 CHECKSUMS = "SHA256SUMS"
 

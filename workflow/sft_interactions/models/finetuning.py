@@ -108,14 +108,16 @@ class _Recorder(TrainerCallback):
 
 
 class _Trainer(Trainer):
-    """Saves adapters as the checkpoints are saved."""
+    """Saves weights as the checkpoints have them."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if isinstance(self.model, PeftModel):
-            # Embeddings are never trained; looking for their original would ask the hub.
-            self.model.save_pretrained(str(output_dir), save_embedding_layers=False)
-        else:
-            super().save_model(output_dir, _internal_call)
+        _save_weights(self.model, str(output_dir))
+
+
+def _save_weights(model: Any, folder: str) -> None:
+    # Embeddings are never trained; looking for their original would ask the hub.
+    of_adapters = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+    model.save_pretrained(folder, **of_adapters)
 
 
 def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: str) -> PeftModel:
@@ -233,16 +235,10 @@ def finetune(
         shutil.rmtree(temporary, ignore_errors=True)
         if is_full and step == 0:
             link(target, os.path.relpath(model_dir, checkpoints_dir))
-            if state:
-                state.keep(target, step)
-            return
-        if is_full:
-            model.save_pretrained(str(temporary))
         else:
-            # Embeddings are never trained; looking for their original would ask the hub.
-            model.save_pretrained(str(temporary), save_embedding_layers=False)
-        write_checksums(temporary)
-        temporary.replace(target)
+            _save_weights(model, str(temporary))
+            write_checksums(temporary)
+            temporary.replace(target)
         if state:
             state.keep(target, step)
 

@@ -230,7 +230,6 @@ def load_checkpoint(
     """
     kind = None
     if checkpoint_dir is not None:
-        check_checksums(checkpoint_dir)
         kind = check_checkpoint(checkpoint_dir, model_dir)
     if checkpoint_dir is not None and kind == "full":
         model = load_base(checkpoint_dir)
@@ -240,6 +239,7 @@ def load_checkpoint(
     else:
         model = load_base(model_dir)
     if checkpoint_dir is not None and kind == "adapter":
+        check_checksums(checkpoint_dir)
         model = _merged(model, checkpoint_dir)
     multiply_head_once(model)
     model.train(False)

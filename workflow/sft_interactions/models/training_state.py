@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def fingerprint(
         torch.get_num_threads(),
         *(library.__version__ for library in (torch, transformers, peft)),
     ]
-    text = json.dumps(depends_on, sort_keys=True, default=list)
+    text = json.dumps(depends_on, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -61,10 +61,10 @@ class TrainingState:
 
     folder: Path
     fingerprint: str
-    _kept: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._kept = self.folder / "checkpoints"
+    @property
+    def _kept(self) -> Path:
+        return self.folder / "checkpoints"
 
     def restore(self, checkpoints_dir: Path) -> tuple[Path, Rows] | None:
         """Put the checkpoints so far back, and tell where the trainer goes on.
