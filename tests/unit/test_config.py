@@ -441,7 +441,7 @@ BAD = {
         "must be one of token, mean",
     ),
     "no rate": ({"bootstrap.level": 1}, "bootstrap.level", "must be less than 1"),
-    "required": ({"datasets.d.prompt": DROP}, "datasets.d", "'prompt' is missing; add it"),
+    "required": ({"datasets.d.prompt": DROP}, "datasets.d", "prompt: missing; name its column"),
     "no runs": ({"runs": {}}, "runs", "at least 1 entries"),
     "form": ({"inference.target_tokens": "two"}, "inference.target_tokens", "allowed forms"),
     "too few tokens": ({"inference.batch_tokens": 4}, "inference.batch_tokens", "allowed forms"),
@@ -594,6 +594,31 @@ BAD = {
         {"runs.b-d.checkpoints": {0: "base", 5: "/no"}},
         "runs.b-d.checkpoints.5: /no",
         "correct the path",
+    ),
+    "tokenizer, no folder": (
+        {"models.b.tokenizer": "path:/no"},
+        "models.b.tokenizer: /no holds no tokenizer.json",
+        "name a folder that does",
+    ),
+    "template, no file": (
+        {"models.b.template": "path:/no.jinja"},
+        "models.b.template: there is no file /no.jinja",
+        "correct the path",
+    ),
+    "turns and a prompt": (
+        {"datasets.d.turns": "messages", "datasets.d.target": DROP},
+        "datasets.d.prompt: turns hold prompt and response",
+        "drop one of the two keys",
+    ),
+    "system is the prompt": (
+        {"datasets.d.system": "text"},
+        "datasets.d.system: 'text' is a column of the prompt too",
+        "name another one",
+    ),
+    "train alone": (
+        {"datasets.d.validation": DROP},
+        "datasets.d.validation: missing",
+        "set both train and validation, or neither",
     ),
     "own, no number": (
         {"runs.b-d.checkpoints": {0: "base", "last": "base"}},

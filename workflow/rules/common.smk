@@ -8,7 +8,7 @@ from sft_interactions.analysis.choices import (
 )
 from sft_interactions.figures.catalogue import FIGURES, FORMATS
 from sft_interactions.files import content_digest
-from sft_interactions.models.checkpoint_files import files_of
+from sft_interactions.models.checkpoint_files import TEMPLATE_FILES, TOKENIZER_FILES, files_of
 
 RESULTS = config["results"]
 DOWNLOADS = config["downloads"]
@@ -26,6 +26,8 @@ IS_JOINT = config["optima"]["reading"] == "joint"
 INTERACTIONS = "joint" if IS_JOINT else SINGLE
 UNSELECTED = "joint" if IS_JOINT else "interactions"
 SPLITS = ("train", "validation", "analysis")
+# Of a data set that no model is trained on, only the analysed samples may be drawn.
+HELD_OUT = [name for name in DATASETS if "train" not in DATASETS[name]]
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
 MAIN_RUNS = config["figures"]["main_runs"]
@@ -105,6 +107,19 @@ def local_source_of(entry):
     elif Path(path).is_dir() and "template" in entry:
         return [str(file) for file in files_of(path)]
     return [path]
+
+
+def own_tokenizer_of(model):
+    """Files of the tokenizer that a model is given in place of its own."""
+    folder = Path(model.get("tokenizer", "").removeprefix("path:"))
+    names = (*TOKENIZER_FILES, *TEMPLATE_FILES) if "tokenizer" in model else ()
+    return [str(folder / name) for name in names if (folder / name).is_file()]
+
+
+def own_template_of(model):
+    """File of the chat template that a model is given in place of its own."""
+    scheme, _, path = model["template"].partition(":")
+    return [path] if scheme == "path" else []
 
 
 def content_of(files):
@@ -221,9 +236,8 @@ def data_of_run(split):
 def held_out_of_run(wildcards):
     """The splits of the data set of the job's run that are not trained on."""
     run = wildcards.run
-    splits = ["analysis", "validation", "test"]
-    asked = splits if "test" in DATASETS[RUNS[run]["dataset"]] else splits[:-1]
-    return [data_table(run, split) for split in asked]
+    splits = ("analysis", "validation", "test")
+    return [data_table(run, split) for split in splits if split in DATASETS[RUNS[run]["dataset"]]]
 
 
 def run_settings(*keys):

@@ -12,7 +12,7 @@ rule data:
     benchmark:
         "logs/benchmarks/data/{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of(DATASETS),
+        dataset=one_of(name for name in DATASETS if name not in HELD_OUT),
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -45,11 +45,27 @@ use rule data as test_data with:
         "Drawing the test samples of {wildcards.dataset}"
 
 
+use rule data as held_out_data with:
+    output:
+        analysis=f"{RESULTS}/data/{{dataset}}/analysis.parquet",
+    log:
+        "logs/held_out_data/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/held_out_data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(HELD_OUT),
+    message:
+        "Filtering and drawing the analysed samples of {wildcards.dataset}"
+
+
 rule download:
     input:
         expand(f"{RESULTS}/models/{{model}}", model=used("model")),
-        expand(
-            f"{RESULTS}/data/{{dataset}}/{{split}}.parquet", dataset=used("dataset"), split=SPLITS
-        ),
+        [
+            f"{RESULTS}/data/{dataset}/{split}.parquet"
+            for dataset in used("dataset")
+            for split in SPLITS
+            if split in DATASETS[dataset]
+        ],
     message:
         "All that needs the network is there"

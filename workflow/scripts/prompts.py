@@ -16,7 +16,7 @@ from sft_interactions.models.prompts import (
     mask_token_id,
     text_offsets,
 )
-from sft_interactions.models.templates import describe_rendered, make_frame
+from sft_interactions.models.templates import describe_rendered, frames_of
 from sft_interactions.models.tokenizing import load_tokenizer
 from sft_interactions.origin import digest_prompts
 
@@ -24,12 +24,13 @@ provenance = start(snakemake)
 settings, inference = snakemake.params.settings, snakemake.params.inference
 choose = make_chooser(snakemake.params.players, snakemake.params.seed)
 tokenizer = load_tokenizer(snakemake.input.model)
-frame = make_frame(
+frame_of = frames_of(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]
 )
 limit = read_position_limit(snakemake.input.model)
 prompts, texts, targets, skipped = [], [], [], Counter()
-for row in tables.read(snakemake.input.analysis, tables.DATA).iter_rows(named=True):
+for row in tables.read_samples(snakemake.input.analysis).iter_rows(named=True):
+    frame = frame_of(row["earlier"])
     offsets = text_offsets(tokenizer, frame, row["prompt"])
     try:
         words = choose(row["sample_id"], row["prompt"], offsets)

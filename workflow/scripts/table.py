@@ -20,12 +20,15 @@ match snakemake.rule:
         metrics = [overall_metrics(tables.read(path, tables.METRICS)) for path in files.metrics]
         table = concat_runs(params.runs, metrics)
     case "stages_table":
-        sizes = [
-            tables.scan(path, tables.DATA).select(pl.len()).collect().item() for path in files.train
-        ]
+        # Of runs that bring their checkpoints the training data are not known.
+        sizes = iter(
+            [
+                tables.scan(path, tables.DATA).select(pl.len()).collect().item()
+                for path in files.train
+            ]
+        )
         epochs_per_step = [
-            None if batch is None else batch / size
-            for batch, size in zip(params.batch_sizes, sizes, strict=True)
+            None if batch is None else batch / next(sizes) for batch in params.batch_sizes
         ]
         table = stages.tabulate([read_stages(path) for path in files.stages], epochs_per_step)
     case "class_prediction_table":

@@ -317,6 +317,7 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     for name, model in config["models"].items():
         yield from _check_template_date(f"models.{name}.template_date", model["template_date"])
         yield from _check_model_source(f"models.{name}.source", model)
+        yield from _check_own_reading(f"models.{name}", model)
     for name, dataset in config["datasets"].items():
         yield from _check_dataset(f"datasets.{name}", dataset)
     yield from _check_players(config)
@@ -481,6 +482,9 @@ def _given_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for group in ("models", "datasets")
         for name, entry in config[group].items()
     }
+    for name, model in config["models"].items():
+        texts[f"models.{name}.template"] = model["template"]
+        texts[f"models.{name}.tokenizer"] = model.get("tokenizer", "")
     texts["players.choice"] = config["players"]["choice"]
     for name, dataset in config["datasets"].items():
         names = dataset.get("target_names")
@@ -521,6 +525,26 @@ def _check_model_source(where: str, model: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}: {error}"
 
 
+def _check_own_reading(where: str, model: Mapping[str, Any]) -> Iterator[str]:
+    """Check the tokenizer and the chat template that a model is given in place of its own."""
+    folder = _tokenizer_folder(model)
+    if folder is not None and not (folder / "tokenizer.json").is_file():
+        yield f"{where}.tokenizer: {folder} holds no tokenizer.json; name a folder that does"
+    elif folder is not None:
+        try:
+            check_own_tokenizer(folder, reads_template=model["template"] == "chat")
+        except ValueError as error:
+            yield f"{where}.tokenizer: {error}"
+    scheme, _, path = model["template"].partition(":")
+    if scheme == "path" and not Path(path).is_file():
+        yield f"{where}.template: there is no file {path}; {_correction(path)}"
+
+
+def _tokenizer_folder(model: Mapping[str, Any]) -> Path | None:
+    path = model.get("tokenizer")
+    return None if path is None else Path(path.removeprefix("path:"))
+
+
 def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     scheme, _, rest = dataset["source"].partition(":")
     names = dataset.get("target_names")
@@ -537,13 +561,19 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     if "splits" in dataset and ("test" in dataset) != ("test" in dataset["splits"]):
         missing = "test" if "test" in dataset["splits"] else "splits.test"
         yield f"{where}.{missing}: missing; a test split needs test and splits.test"
-    if dataset["train"] == "all" and dataset["balance"]:
+    yield from _check_columns(where, dataset)
+    if ("train" in dataset) != ("validation" in dataset):
+        missing = "validation" if "train" in dataset else "train"
+        yield f"{where}.{missing}: missing; set both train and validation, or neither"
+    if "train" not in dataset and "label_noise" in dataset:
+        yield f"{where}.label_noise: only training samples get it; drop it, or set train and validation"
+    for split in ("train", "validation"):
+        if "splits" in dataset and split in dataset and split not in dataset["splits"]:
+            yield f"{where}.splits.{split}: missing; name the split or file, or drop {where}.{split}"
+    if dataset.get("train") == "all" and dataset["balance"]:
         yield f"{where}.train: all cannot be balanced; give a number or drop balance"
     if dataset["instruction"].count("{prompt}") > 1:
         yield f"{where}.instruction: write {{prompt}} once"
-    prompt = dataset["prompt"]
-    if dataset["target"] in ([prompt] if isinstance(prompt, str) else prompt):
-        yield f"{where}.target: {dataset['target']!r} is a column of the prompt too; name another one"
     limits = dataset["filter"]
     try:
         re.compile(limits.get("exclude_pattern", ""))
@@ -551,6 +581,23 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.filter.exclude_pattern: no regular expression ({error}); correct it"
     if limits.get("min_words", 1) > limits.get("max_words", float("inf")):
         yield f"{where}.filter: min_words is greater than max_words; swap them"
+
+
+def _check_columns(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
+    """Check that a data set names the columns of prompt and response, or that of conversations."""
+    if "turns" in dataset:
+        for key in ("prompt", "target", "target_names", "target_separator"):
+            if key in dataset:
+                yield f"{where}.{key}: turns hold prompt and response; drop one of the two keys"
+        return
+    for key in ("prompt", "target"):
+        if key not in dataset:
+            yield f"{where}.{key}: missing; name its column, or that of conversations under turns"
+    prompt = dataset.get("prompt", [])
+    columns = [prompt] if isinstance(prompt, str) else prompt
+    for key in ("target", "system"):
+        if key in dataset and dataset[key] in columns:
+            yield f"{where}.{key}: {dataset[key]!r} is a column of the prompt too; name another one"
 
 
 def _split_fix(file: str) -> str:
@@ -612,6 +659,11 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
         yield from _check_own_checkpoints(where, run, models.get(model_of(name)))
     else:
         yield from _check_schedule(where, {**config["finetune"], **run.get("finetune", {})})
+        if run["dataset"] in datasets and "train" not in datasets[run["dataset"]]:
+            yield (
+                f"datasets.{run['dataset']}.train: missing; {where} is fine-tuned here, so set train and "
+                "validation"
+            )
 
 
 def _is_same_model(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
@@ -663,7 +715,8 @@ def _check_own_checkpoints(
         try:
             check_checkpoint(folder, base)
             if model and base:
-                check_tokenizer(folder, base, compare_template=model["template"] == "chat")
+                tokenizer = _tokenizer_folder(model) or base
+                check_tokenizer(folder, tokenizer, compare_template=model["template"] == "chat")
         except ValueError as error:
             yield f"{where}.checkpoints.{step}: {error}"
 

@@ -56,6 +56,8 @@ class Table:
 
 
 DATA = Table({"sample_id": pl.String, "prompt": pl.String, "target": pl.String}, ("sample_id",))
+# Of a data set of conversations, or with a system's text in every row.
+DATA_WITH_TURNS = Table({**DATA.columns, "earlier": pl.String}, DATA.key)
 TRAINING = Table(
     {
         "step": pl.Int64,
@@ -553,6 +555,18 @@ def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -
         return rows.collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise _damaged(path) from None
+
+
+def read_samples(path: str | Path) -> pl.DataFrame:
+    """Read a table of samples, with the turns before each prompt, as JSON, in column ``earlier``.
+
+    Raises:
+        ValueError: as :func:`scan`.
+    """
+    read_metadata(path)
+    if "earlier" in pl.scan_parquet(path, glob=False).collect_schema():
+        return read(path, DATA_WITH_TURNS)
+    return read(path, DATA).with_columns(earlier=pl.lit("[]"))
 
 
 def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str | Path) -> None:

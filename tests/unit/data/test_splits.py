@@ -138,7 +138,8 @@ def test_one_table_is_divided_without_overlap(twelve):
     assert {split: len(frame) for split, frame in splits.items()} == EVERY
     assert len(set().union(*prompts(splits).values())) == 12
     for frame in splits.values():
-        assert frame.schema == dict.fromkeys(["sample_id", "prompt", "target"], pl.String)
+        columns = ["sample_id", "prompt", "target", "earlier"]
+        assert frame.schema == dict.fromkeys(columns, pl.String)
         assert frame["sample_id"].is_sorted()
         assert frame["sample_id"].to_list() == [sample_id(*row[1:]) for row in frame.iter_rows()]
 

@@ -74,6 +74,31 @@ def test_links_hold_for_a_relative_path(tmp_path, saved_model, monkeypatch):
     assert (tmp_path / "deep" / "er" / "tiny" / "config.json").is_file()
 
 
+def test_a_tokenizer_of_another_folder_takes_the_place_of_the_models_own(tmp_path, saved_model):
+    trained = tmp_path / "checkpoint-9"
+    words = [*WORDS[:3], "cat", "the", "sat"]  # other ids
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    own.chat_template = "{{ messages[0].content }}"
+    own.save_pretrained(trained)
+    destination = tmp_path / "models" / "tiny"
+    source = parse_source(f"path:{saved_model}")
+    prepare_model(source, (), destination, name="tiny", tokenizer=trained)
+    loaded = load_tokenizer(destination)
+    assert loaded("the cat")["input_ids"] == [4, 3]
+    assert loaded.chat_template == own.chat_template
+
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages[-1].content }}!")
+    prepare_model(source, (), destination, name="tiny", tokenizer=trained, template=template)
+    assert load_tokenizer(destination).chat_template == "{{ messages[-1].content }}!"
+    assert load_tokenizer(trained).chat_template == own.chat_template
+    assert load_tokenizer(saved_model).chat_template is None
+
+
 def test_an_older_folder_is_replaced(tmp_path, saved_model):
     destination = tmp_path / "tiny"
     destination.mkdir()

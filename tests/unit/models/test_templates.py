@@ -10,7 +10,13 @@ from tokenizers import Tokenizer
 
 from sft_interactions.config import SCHEMA_PATH
 from sft_interactions.models.prompts import encode
-from sft_interactions.models.templates import TEMPLATE_DATE, describe_rendered, make_frame
+from sft_interactions.models.templates import (
+    TEMPLATE_DATE,
+    check_rendering,
+    describe_rendered,
+    frames_of,
+    make_frame,
+)
 
 
 def test_plain_template(plain_tokenizer):
@@ -231,3 +237,36 @@ def test_texts_that_are_rendered_already_are_told(chat_tokenizer, template, prom
     notes = describe_rendered(frame, [prompt, "x"], [target, "y"])
     assert len(notes) == (note is not None)
     assert not notes or re.search(note, notes[0])
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def test_earlier_turns_are_background_as_the_template_writes_them(chat_tokenizer):
+    frame = make_frame(chat_tokenizer, "chat", "{prompt}", earlier=[SYSTEM])
+    turns = [SYSTEM, {"role": "user", "content": "Good?"}]
+    asked = chat_tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert frame.render("Good?") == asked
+    assert "Be brief." in frame.prefix
+    check_rendering(chat_tokenizer, frame, "Good?", "Yes", "s")
+    assert (
+        frames_of(chat_tokenizer, "chat", "{prompt}")(
+            '[{"content": "Be brief.", "role": "system"}]'
+        )
+        == frame
+    )
+    assert frames_of(chat_tokenizer, "chat", "{prompt}")("[]") == make_frame(
+        chat_tokenizer, "chat", "{prompt}"
+    )
+
+
+def test_the_plain_template_has_no_place_for_earlier_turns(plain_tokenizer):
+    with pytest.raises(ValueError, match="no place for a system's"):
+        make_frame(plain_tokenizer, "plain", "{prompt}", earlier=[SYSTEM])
+
+
+def test_a_special_token_named_in_an_earlier_turn_is_refused(chat_tokenizer):
+    (name, *_) = chat_tokenizer.all_special_tokens
+    turn = {"role": "system", "content": f"Say {name}."}
+    with pytest.raises(ValueError, match="the name of a special token"):
+        make_frame(chat_tokenizer, "chat", "{prompt}", earlier=[turn])

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from sft_interactions.data.conversations import NO_TURNS, split_conversation, write_earlier
 from sft_interactions.data.files import (
     Row,
     find_column,
@@ -48,8 +49,8 @@ def load_rows(
     Returns:
         One table for each split of the source's own that ``splits`` names (in the order train,
         validation, analysis, test), else one table in all. Columns: prompt (str), targets (list of str,
-        all responses that a row names), and ``value:COLUMN`` (f64 or null) for each column of
-        ``filter.min_value``.
+        all responses that a row names), earlier (str, the turns before the prompt as JSON), and
+        ``value:COLUMN`` (f64 or null) for each column of ``filter.min_value``.
 
     Raises:
         ValueError: the source cannot be read, or a column is missing or does not fit.
@@ -109,6 +110,8 @@ def _read_file(path: Path, dataset: Mapping[str, Any], suffix: str) -> _Table:
             # A name with brackets is the name of this file, not a pattern that others match.
             rows = pl.scan_parquet(path, glob=False)
             frame = rows.select(_present(rows.collect_schema(), dataset)).collect()
+            if "target" not in dataset:
+                return frame, None
             return frame, _names_in_parquet(path, frame[dataset["target"]])
         except pl.exceptions.PolarsError as error:
             raise ValueError(
@@ -224,6 +227,12 @@ def _from_objects(path: Path, objects: Iterable[Row], dataset: Mapping[str, Any]
     series = []
     for column in columns:
         cells = [(place, row.get(column)) for place, row in rows]
+        if column in _turn_columns(dataset):
+            # Turns differ in what they hold beside their text.
+            cells = [
+                (place, cell if cell is None else json.dumps(cell, ensure_ascii=False))
+                for place, cell in cells
+            ]
         _check_cells(path, column, cells)
         values = [cell for _, cell in cells]
         if any(isinstance(value, float) for value in values):
@@ -322,20 +331,32 @@ def _only_split(loaded: Any, origin: Source | Path) -> Any:
 def _from_datasets(loaded: Any, dataset: Mapping[str, Any]) -> _Table:
     """The table of a data set of the `datasets` package, and the names of its classes."""
     frame = loaded.select_columns(_present(loaded.features, dataset)).to_polars()
+    if "target" not in dataset:
+        return frame, None
     feature = loaded.features[dataset["target"]]
     return frame, getattr(getattr(feature, "feature", feature), "names", None)
 
 
 def _prompt_columns(dataset: Mapping[str, Any]) -> list[str]:
-    prompt = dataset["prompt"]
-    return [prompt] if isinstance(prompt, str) else prompt
+    return _as_list(dataset.get("prompt"))
+
+
+def _turn_columns(dataset: Mapping[str, Any]) -> list[str]:
+    return _as_list(dataset.get("turns"))
+
+
+def _as_list(columns: str | list[str] | None) -> list[str]:
+    if columns is None:
+        return []
+    return [columns] if isinstance(columns, str) else columns
 
 
 def _present(columns: Collection[str], dataset: Mapping[str, Any]) -> list[str]:
     """The columns that the config uses, each of which must be among ``columns``."""
     used = [
         *(("prompt", column) for column in _prompt_columns(dataset)),
-        ("target", dataset["target"]),
+        *((key, dataset[key]) for key in ("target", "system") if key in dataset),
+        *(("turns", column) for column in _turn_columns(dataset)),
         *(("filter.min_value", c) for c in dataset.get("filter", {}).get("min_value", {})),
     ]
     for key, column in used:
@@ -363,6 +384,9 @@ def _decode(
 ) -> pl.DataFrame:
     """The columns that :func:`load_rows` returns, of what a reader gave."""
     frame = frame.select(_present(frame.columns, dataset))
+    values = [_numbers(frame[c]) for c in dataset.get("filter", {}).get("min_value", {})]
+    if "turns" in dataset:
+        return _decode_turns(frame, dataset).with_columns(*values)
     parts = []
     for column in _prompt_columns(dataset):
         if frame[column].dtype not in _TEXT:
@@ -385,8 +409,51 @@ def _decode(
             "target_names: features",
             class_names[0],
         )
-    values = [_numbers(frame[c]) for c in dataset.get("filter", {}).get("min_value", {})]
-    return prompt.with_columns(targets.alias("targets"), *values)
+    earlier = [
+        write_earlier([{"role": "system", "content": text}] if text and text.strip(BLANKS) else [])
+        for text in _system_texts(frame, dataset)
+    ]
+    return prompt.with_columns(
+        targets.alias("targets"), pl.Series("earlier", earlier, pl.String), *values
+    )
+
+
+def _system_texts(frame: pl.DataFrame, dataset: Mapping[str, Any]) -> list[str | None]:
+    """What the system is told in every row."""
+    if "system" not in dataset:
+        return [None] * len(frame)
+    cells = frame[dataset["system"]]
+    if cells.dtype not in _TEXT:
+        raise ValueError(f"system: column {cells.name!r} is {cells.dtype}; name a column of text")
+    texts: list[str | None] = cells.cast(pl.String).to_list()
+    return texts
+
+
+def _decode_turns(frame: pl.DataFrame, dataset: Mapping[str, Any]) -> pl.DataFrame:
+    """The columns prompt, targets and earlier of rows that hold conversations."""
+    columns = [frame[column].to_list() for column in _turn_columns(dataset)]
+    systems = _system_texts(frame, dataset)
+    rows = [
+        split_conversation(cells, system, f"row {number}")
+        for number, (*cells, system) in enumerate(zip(*columns, systems, strict=True), 1)
+    ]
+    odd = sum(row is None for row in rows)
+    if odd:
+        logger.warning(
+            "%d of %d conversations do not end with a user's turn and the answer to it, or have turns of "
+            "others, such as tools, and are left out",
+            *(odd, len(rows)),
+        )
+    kept = [row or (NO_TURNS, "", "") for row in rows]
+    return pl.DataFrame(
+        {
+            "prompt": pl.Series([prompt for _, prompt, _ in kept], dtype=pl.String),
+            "targets": pl.Series(
+                [[target] if target else [] for _, _, target in kept], dtype=pl.List(pl.String)
+            ),
+            "earlier": pl.Series([earlier for earlier, _, _ in kept], dtype=pl.String),
+        }
+    )
 
 
 def _responses(cells: pl.Series, separator: str | None) -> pl.Series:

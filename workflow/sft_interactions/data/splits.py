@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from sft_interactions.data.conversations import NO_TURNS
 from sft_interactions.data.label_noise import add_label_noise
 from sft_interactions.data.looks import look_of
 from sft_interactions.data.reading import (
@@ -56,9 +57,10 @@ def build_splits(
             ``analysis`` split only.
 
     Returns:
-        ``train``, ``validation`` and ``analysis``, and ``test`` where it is asked for, each with the string
-        columns sample_id, prompt, target, sorted by sample_id; and how many samples were skipped, by
-        reason. With ``label_noise`` some responses of ``train`` are those of other samples.
+        ``analysis``, and ``train``, ``validation`` and ``test`` where they are asked for, each with the
+        string columns sample_id, prompt, target, earlier (the turns before the prompt, as JSON), sorted
+        by sample_id; and how many samples were skipped, by reason. With ``label_noise`` some responses of
+        ``train`` are those of other samples.
 
     Raises:
         ValueError: the source cannot be read, a column is missing or does not fit, or too few rows
@@ -74,7 +76,9 @@ def build_splits(
         tables = _without_repeats_across(tables, name)
         splits, skipped = _draw_splits(tables, dataset, seed, name, unsuitable)
         noise = dataset.get("label_noise", 0)
-        return {**splits, "train": add_label_noise(splits["train"], noise, seed)}, skipped
+        if "train" in splits:
+            splits["train"] = add_label_noise(splits["train"], noise, seed)
+        return splits, skipped
     except ValueError as error:
         raise ValueError(f"datasets.{name}: {error}") from error
 
@@ -104,7 +108,7 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
         label: what the log calls the table.
 
     Returns:
-        Columns sample_id, prompt, target; sorted by sample_id.
+        Columns sample_id, prompt, target, earlier; sorted by sample_id.
 
     Raises:
         ValueError: ``filter.exclude_pattern`` is no regular expression.
@@ -116,8 +120,12 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
             "%s: %d of %d rows dropped: %s", label, len(frame) - len(kept), len(frame), reason
         )
         frame = kept
-    pairs = _with_look(frame.select("prompt", pl.col("targets").list.first().alias("target")))
-    pairs = pairs.sort("prompt").unique(["look", "target"], keep="first", maintain_order=True)
+    pairs = _with_look(
+        frame.select("prompt", pl.col("targets").list.first().alias("target"), "earlier")
+    )
+    pairs = pairs.sort("prompt", "earlier").unique(
+        ["look", "target"], keep="first", maintain_order=True
+    )
     kept = pairs.filter(pl.col("look").is_unique()).drop("look")
     logger.info("%s: %d rows dropped: the same row again", label, len(frame) - len(pairs))
     logger.info("%s: %d rows dropped: other response elsewhere", label, len(pairs) - len(kept))
@@ -186,9 +194,10 @@ def _tell_cases(targets: pl.Series, label: str) -> None:
             return
 
 
-def sample_id(prompt: str, target: str) -> str:
+def sample_id(prompt: str, target: str, earlier: str = NO_TURNS) -> str:
     """Name of a sample, 16 hex digits, from its own text only."""
-    return hashlib.sha256(f"{prompt}\x1f{target}".encode()).hexdigest()[:16]
+    before = "" if earlier == NO_TURNS else f"{earlier}\x1f"
+    return hashlib.sha256(f"{before}{prompt}\x1f{target}".encode()).hexdigest()[:16]
 
 
 def _rules(filters: Mapping[str, Any]) -> Iterable[tuple[str, pl.Expr]]:
@@ -238,7 +247,13 @@ def _without_repeats_across(
 
 def _with_look(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows with a column ``look``, equal where a reader cannot tell prompts apart."""
-    looks = [text if text.isascii() else look_of(text) for text in frame["prompt"]]
+    looks = [
+        text if text.isascii() else look_of(text)
+        for text in (
+            prompt if earlier == NO_TURNS else f"{earlier}\x1f{prompt}"
+            for prompt, earlier in frame.select("prompt", "earlier").iter_rows()
+        )
+    ]
     return frame.with_columns(pl.Series("look", looks, pl.String))
 
 
@@ -347,7 +362,8 @@ def _take(
     """
     taken = [False] * len(rows)
     skipped: Counter[str] = Counter()
-    for i, (sample, prompt, target) in enumerate(rows.iter_rows()):
+    columns = rows.select("sample_id", "prompt", "target")
+    for i, (sample, prompt, target) in enumerate(columns.iter_rows()):
         if not quotas.missing:
             break
         if not quotas.need(target):

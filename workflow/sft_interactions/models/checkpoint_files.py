@@ -25,6 +25,17 @@ READ = (
     "*.jinja",
     "*.tiktoken",
 )
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+# Files that hold a chat template and nothing else, of a tokenizer and of a processor.
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 FULL_WEIGHTS = (
     "model.safetensors",

@@ -3,7 +3,7 @@
 Imports torch and transformers only.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -36,16 +36,17 @@ def make_example(
 
 
 def make_examples(
-    rows: Iterable[tuple[str, str, str]],
+    rows: Iterable[tuple[str, str, str, str]],
     tokenizer: PreTrainedTokenizerBase,
-    frame: Frame,
+    frame_of: Callable[[str], Frame],
     position_limit: int | None,
     max_length: int,
 ) -> list[Example]:
-    """Training examples of prompts and responses, as the frame renders them.
+    """Training examples of prompts and responses, as their frames render them.
 
     Args:
-        rows: sample_id, prompt and target.
+        rows: sample_id, prompt, target, and the turns before the prompt as JSON.
+        frame_of: see :func:`~sft_interactions.models.templates.frames_of`.
         position_limit: see :func:`~sft_interactions.models.positions.read_position_limit`.
         max_length: largest number of tokens of an example.
 
@@ -54,8 +55,8 @@ def make_examples(
             take its prompt and its response apart.
     """
     examples = []
-    for sample_id, prompt, target in rows:
-        pair = encode(tokenizer, frame, prompt, target, sample_id)
+    for sample_id, prompt, target, earlier in rows:
+        pair = encode(tokenizer, frame_of(earlier), prompt, target, sample_id)
         length = len(pair.prompt_ids) + len(pair.trained_ids)
         check_length(length, position_limit, f"sample {sample_id}")
         examples.append(make_example(pair.prompt_ids, pair.trained_ids, max_length))

@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from sft_interactions.files import content_digest
 from sft_interactions.models.adapters import adds_nothing, names_of
 from sft_interactions.models.checkpoint_files import (
+    TOKENIZER_FILES,
     base_named_otherwise,
     check_checkpoint,
     check_tokenizer,
@@ -23,15 +24,6 @@ from sft_interactions.models.loading import check_fit
 from sft_interactions.models.templates import make_frame
 from sft_interactions.models.tokenizing import load_tokenizer
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
 TEXTS = (
     "The quick brown fox doesn't jump over 1,234 lazy dogs!",
     " two  blanks\n\nand\ttabs",

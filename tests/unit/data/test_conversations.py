@@ -1,0 +1,152 @@
+import json
+import logging
+
+import polars as pl
+import pytest
+from tiny_datasets import EVERY, write_jsonl
+
+from sft_interactions.data.conversations import NO_TURNS, split_conversation
+from sft_interactions.data.splits import build_splits, sample_id
+
+ASKED = [{"role": "user", "content": " Hi? "}, {"role": "assistant", "content": "Yes.\n"}]
+SYSTEM = {"role": "system", "content": "Be brief."}
+SHAREGPT = [
+    {"from": "system", "value": "Be brief."},
+    {"from": "human", "value": "One"},
+    {"from": "gpt", "value": "Two"},
+    {"from": "human", "value": "Three"},
+    {"from": "gpt", "value": "Four"},
+]
+
+
+@pytest.mark.parametrize(
+    ("cells", "system", "expected"),
+    [
+        ([ASKED], None, ([], "Hi?", "Yes.")),
+        ([json.dumps(ASKED)], "  ", ([], "Hi?", "Yes.")),
+        ([ASKED[:1], ASKED[1:]], "Be brief.", ([SYSTEM], "Hi?", "Yes.")),
+        ([[SYSTEM, *ASKED]], None, ([SYSTEM], "Hi?", "Yes.")),
+        (
+            [SHAREGPT],
+            None,
+            (
+                [
+                    SYSTEM,
+                    {"role": "user", "content": "One"},
+                    {"role": "assistant", "content": "Two"},
+                ],
+                "Three",
+                "Four",
+            ),
+        ),
+        (
+            [[{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, ASKED[1]]],
+            None,
+            ([], "Hi", "Yes."),
+        ),
+    ],
+)
+def test_the_last_question_and_its_answer_are_prompt_and_response(cells, system, expected):
+    earlier, prompt, response = split_conversation(cells, system, "row 1")
+    assert (json.loads(earlier), prompt, response) == expected
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ASKED[:1],
+        [SYSTEM, ASKED[1]],
+        [],
+        [ASKED[0], {"role": "tool", "content": "3"}, ASKED[1]],
+        [ASKED[0], {**ASKED[1], "tool_calls": [{"name": "f"}]}],
+    ],
+)
+def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(turns):
+    assert split_conversation([turns], None, "row 1") is None
+
+
+@pytest.mark.parametrize(
+    ("cells", "system", "message"),
+    [
+        (["Hi"], None, "row 7: turns: 'Hi' is text and no list of turns; name the column of the prompt"),
+        ([3], None, "row 7: turns: '3' is no list of turns"),
+        ([[{"text": "Hi"}]], None, "neither role and content nor from and value"),
+        ([[{"role": "user", "content": [{"type": "image"}]}]], None, "is not text; drop the row"),
+        ([[{"role": "user", "content": None}]], None, "is not text"),
+        ([[SYSTEM, *ASKED]], "Be long.", "and so has the column `system`; drop one"),
+    ],
+)
+def test_what_is_no_conversation_stops_with_its_row(cells, system, message):
+    with pytest.raises(ValueError, match="row 7") as error:
+        split_conversation(cells, system, "row 7")
+    assert message in str(error.value)
+
+
+def conversations(n, **keys):
+    return [
+        {
+            "messages": [
+                *([SYSTEM] if i % 2 else []),
+                {"role": "user", "content": "the same question", "weight": i},
+                {"role": "assistant", "content": f"answer {i % 2}"},
+            ],
+            **keys,
+        }
+        for i in range(n)
+    ]
+
+
+def build(path, **keys):
+    splits, _ = build_splits(
+        {"source": path, "analysis": 2, **keys}, seed=0, name="d", unsuitable=lambda *_: None
+    )
+    return splits
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_the_same_question_after_other_turns_is_another_sample(tmp_path, form):
+    source = write_jsonl(tmp_path / "rows.jsonl", conversations(4))
+    if form == "parquet":
+        pl.read_ndjson(tmp_path / "rows.jsonl").write_parquet(tmp_path / "rows.parquet")
+        source = f"path:{tmp_path}/rows.parquet"
+    splits = build(source, turns="messages")
+    assert list(splits) == ["analysis"]
+    rows = splits["analysis"].sort("target")
+    assert rows["prompt"].to_list() == ["the same question"] * 2
+    assert [json.loads(text) for text in rows["earlier"]] == [[], [SYSTEM]]
+    assert rows["sample_id"].to_list() == [
+        sample_id("the same question", "answer 0"),
+        sample_id("the same question", "answer 1", rows["earlier"][1]),
+    ]
+    # Of the first no name changes because there are data sets of conversations.
+    assert sample_id("a prompt", "yes", NO_TURNS) == sample_id("a prompt", "yes")
+
+
+def test_a_column_of_what_the_system_is_told(tmp_path):
+    rows = [
+        {"text": f"row {i}", "label": "x", "told": told}
+        for i, told in enumerate(["Be brief.", "", None])
+    ]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    found = build(source, prompt="text", target="label", system="told", analysis=3)["analysis"]
+    earlier = dict(found.select("prompt", "earlier").iter_rows())
+    assert json.loads(earlier["row 0"]) == [SYSTEM]
+    assert earlier["row 1"] == earlier["row 2"] == NO_TURNS
+
+
+def test_conversations_that_are_left_out_are_told(tmp_path, caplog):
+    rows = [*conversations(2), {"messages": ASKED[:1]}]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with caplog.at_level(logging.WARNING):
+        build(source, turns=["messages"])
+    assert "1 of 3 conversations do not end with a user's turn and the answer to it" in caplog.text
+
+
+def test_training_samples_too(tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": "a"}]}
+        for i in range(12)
+    ]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    splits = build(source, turns="messages", **EVERY)
+    assert {split: len(frame) for split, frame in splits.items()} == EVERY
