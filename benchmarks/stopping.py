@@ -179,7 +179,7 @@ def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[s
     def released(until: Sequence[int]) -> int:
         return detect_stages(
             dynamics.filter(pl.col("step") <= until[-1]),
-            None,
+            {},
             samples,
             until,
             n_players,

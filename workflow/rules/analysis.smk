@@ -306,6 +306,7 @@ rule stages:
         n_players=config["players"]["n"],
         bootstrap=config["bootstrap"],
         seed=config["seed"],
+        validation_losses=lookup(within=RUNS, dpath="{run}/validation_losses", default=None),
     message:
         "Finding the end of the denoising stage of {wildcards.run}"
     script:
@@ -381,3 +382,37 @@ rule protocol:
         "Testing the five findings by the protocol that can say no"
     script:
         "../scripts/protocol.py"
+
+
+rule verdict:
+    input:
+        metrics=every_run("metrics.parquet"),
+        dynamics=every_run("dynamics.parquet"),
+        solve=[first_solve(run) for run in RUNS],
+        stages=every_run("stages.json"),
+    output:
+        page=report(
+            f"{RESULTS}/verdict.md", caption="../report/verdict.rst", category="Verdict"
+        ),
+        csv=f"{RESULTS}/tables/verdict.csv",
+    log:
+        "logs/verdict.log",
+    benchmark:
+        "logs/benchmarks/verdict.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    params:
+        runs=list(RUNS),
+        labels=labels_of(RUNS),
+        steps=steps_of(RUNS),
+        losses_are=[losses_are(run) for run in RUNS],
+        level=config["bootstrap"]["level"],
+        n_players=config["players"]["n"],
+    message:
+        "Saying what the runs did"
+    script:
+        "../scripts/verdict.py"

@@ -372,6 +372,11 @@ def labels_of(runs):
     return [RUNS[run].get("label", run) for run in runs]
 
 
+def losses_are(run):
+    """What the validation loss of a run is called."""
+    return "eval_loss of the trainer" if "validation_losses" in RUNS[run] else "validation loss"
+
+
 def n_samples_of(runs):
     """Number of analysed samples, for captions; the largest where runs differ."""
     return max(DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs)

@@ -35,32 +35,18 @@ onstart:
 onsuccess:
     # What an engineer asks first, without a file to open. Not to standard output, where a letter that its
     # encoding lacks (PYTHONIOENCODING) is an error.
-    folder = Path(RESULTS) / "tables"
-    stages, protocol = folder / "stages.csv", folder / "protocol.csv"
-    # A part of the study (--until, a file) may be made where these tables are of another config.
-    up_to_date = {Path(file) for job in workflow.dag.jobs for file in job.output}
-    if stages in up_to_date:
-        ends = {}
-        if protocol in up_to_date:
-            with protocol.open(encoding="utf-8", newline="") as file:
-                ends = {row["run"]: row["denoising_ends"] for row in csv.DictReader(file)}
-        with stages.open(encoding="utf-8", newline="") as file:
+    verdict = Path(RESULTS) / "tables" / "verdict.csv"
+    # A part of the study (--until, a file) may be made where this table is of another config.
+    if verdict in {Path(file) for job in workflow.dag.jobs for file in job.output}:
+        with verdict.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                end = ends.get(row["run"], "unknown")
-                print(
-                    f"{row['run']}: lowest validation loss: step "
-                    f"{row['lowest_validation_loss_step'] or 'unknown'}. End of the denoising stage: "
-                    f"{'step ' if end.isdigit() else ''}{end} by docs/protocol.md, step "
-                    f"{row['boundary_step']} as published. Interactions emerge faster after step "
-                    f"{row['best_checkpoint_step']} ({row['best_ci_low_step']} to "
-                    f"{row['best_ci_high_step']}); it has not been shown that this is the checkpoint to keep.",
-                    file=sys.stderr,
-                )
-        more = f"More in {folder} and {folder.parent / 'figures'}."
+                told = [row[key] for key in ("checkpoint", "interactions", "stage")]
+                print(f"{row['run']}: {' '.join(told)}", file=sys.stderr)
+        more = f"More in {RESULTS}/verdict.md, {RESULTS}/tables and {RESULTS}/figures."
         print(more, file=sys.stderr)
-    elif stages.exists():
+    elif verdict.exists():
         print(
-            f"What this run was not asked for, such as {stages}, is as it was, and may be of another config; "
+            f"What this run was not asked for, such as {verdict}, is as it was, and may be of another config; "
             "snakemake -n lists what is.",
             file=sys.stderr,
         )

@@ -165,6 +165,7 @@ rule tables:
         every_run("stability.parquet"),
         rules.findings.output,
         rules.protocol.output,
+        rules.verdict.output,
         rules.stages_table.output,
         rules.metrics_table.output,
         rules.class_prediction_table.output,

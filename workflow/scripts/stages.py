@@ -1,12 +1,16 @@
 from job import start
 from sft_interactions import tables
-from sft_interactions.analysis.stages import detect_stages
+from sft_interactions.analysis.stages import detect_stages, validation_losses
 
 start(snakemake)
 params, files = snakemake.params, snakemake.input
+# A run that brings its checkpoints may bring what its trainer has measured.
+losses = {int(step): loss for step, loss in (params.validation_losses or {}).items()}
+if files.training:
+    losses = validation_losses(tables.read(files.training[0], tables.TRAINING))
 stages = detect_stages(
     tables.read(files.dynamics, tables.DYNAMICS),
-    tables.read(files.training[0], tables.TRAINING) if files.training else None,
+    losses,
     tables.read(files.solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
     params.steps,
     params.n_players,

@@ -655,6 +655,8 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             )
         elif runs[reference]["dataset"] != run["dataset"]:
             yield f"{where}.reference_run: {reference!r} is on another data set; both must share samples"
+    if "validation_losses" in run and "checkpoints" not in run:
+        yield f"{where}.validation_losses: this run is fine-tuned here, and its loss measured; drop it"
     if "checkpoints" in run:
         yield from _check_own_checkpoints(where, run, models.get(model_of(name)))
     else:

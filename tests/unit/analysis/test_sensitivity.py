@@ -437,7 +437,7 @@ def test_a_study_of_stable_interactions_has_them_under_every_choice(values, nois
         for rows in (classify(at_steps), *floor_run.classify(STABLE))
     ]
     bootstrap = TESTED["bootstrap"]
-    stages = detect_stages(dynamics, None, SAMPLES, list(values), 3, share=0.9, seed=0, **bootstrap)
+    stages = detect_stages(dynamics, {}, SAMPLES, list(values), 3, share=0.9, seed=0, **bootstrap)
     parts = measure_parts(
         dynamics, floor, SAMPLES, list(values), stages, 3, unchanged_samples=6, seed=0, **bootstrap
     )

@@ -11,6 +11,7 @@ from sft_interactions.analysis.stages import (
     find_stages,
     scale_signals,
     tabulate,
+    validation_losses,
 )
 
 STEPS = [0, 5, 20, 80]
@@ -118,15 +119,15 @@ def courses(counts):
     return pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
 
 
-def training(losses):
-    rows = [(step, 1.0, loss, 0.1) for step, loss in losses.items()]
-    return pl.DataFrame(rows, schema=tables.TRAINING.columns, orient="row")
+def test_validation_losses_are_those_of_the_steps_that_have_one():
+    rows = [(0, 1.0, 2.0, 0.1), (1, 1.0, None, 0.1), (2, 1.0, 1.5, 0.1)]
+    training = pl.DataFrame(rows, schema=tables.TRAINING.columns, orient="row")
+    assert validation_losses(training) == {0: 2.0, 2: 1.5}
 
 
 def detect(counts, losses=None, **options):
     settings = {"share": 0.9, "resamples": 100, "level": 0.95, "seed": 0, **options}
-    losses = losses and training(losses)
-    return detect_stages(courses(counts), losses, SAMPLES, STEPS, N, **settings)
+    return detect_stages(courses(counts), losses or {}, SAMPLES, STEPS, N, **settings)
 
 
 def test_samples_that_agree_leave_no_uncertainty():
@@ -154,7 +155,7 @@ def test_a_signal_counts_as_much_as_the_samples_agree_on_it():
     frame = pl.DataFrame(rows, schema=tables.DYNAMICS.columns, orient="row")
     # Of the removals the last is at the last checkpoint, so the boundary may lie anywhere.
     settings = {"share": 1.0, "level": 0.95, "seed": 0}
-    found = detect_stages(frame, None, SAMPLES, STEPS, N, resamples=100, **settings)
+    found = detect_stages(frame, {}, SAMPLES, STEPS, N, resamples=100, **settings)
     assert found["boundary_step"] == 5
     strength = found["evidence"]["signals"]["strength_total_preserved"]
     assert strength["boundary_step"] == 20
@@ -172,7 +173,7 @@ def test_without_resamples_the_interval_is_the_boundary():
 
 
 def test_evidence():
-    found = detect([[0, 1, 9, 10], [0, 2, 10, 10]], {0: 3.0, 1: None, 5: 1.5, 20: 1.0, 80: 2.0})
+    found = detect([[0, 1, 9, 10], [0, 2, 10, 10]], {0: 3.0, 5: 1.5, 20: 1.0, 80: 2.0})
     assert found["detector"] == "change_point"
     evidence = found["evidence"]
     assert evidence["removed_share_step"] == 20

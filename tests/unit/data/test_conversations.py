@@ -68,7 +68,11 @@ def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(tur
 @pytest.mark.parametrize(
     ("cells", "system", "message"),
     [
-        (["Hi"], None, "row 7: turns: 'Hi' is text and no list of turns; name the column of the prompt"),
+        (
+            ["Hi"],
+            None,
+            "row 7: turns: 'Hi' is text and no list of turns; name the column of the prompt",
+        ),
         ([3], None, "row 7: turns: '3' is no list of turns"),
         ([[{"text": "Hi"}]], None, "neither role and content nor from and value"),
         ([[{"role": "user", "content": [{"type": "image"}]}]], None, "is not text; drop the row"),

@@ -377,7 +377,7 @@ def _test_findings(
     steps = [run.unchanged.first, *run.unchanged.later]
     samples = run.samples
     stages = detect_stages(
-        dynamics, None, samples, steps, run.n_players, share=removed_share, seed=seed, **bootstrap
+        dynamics, {}, samples, steps, run.n_players, share=removed_share, seed=seed, **bootstrap
     )
     rows = measure_parts(
         dynamics,

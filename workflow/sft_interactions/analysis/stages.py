@@ -155,7 +155,7 @@ def scale_signals(
 
 def detect_stages(
     dynamics: pl.DataFrame,
-    training: pl.DataFrame | None,
+    losses: Mapping[int, float],
     samples: Sequence[str],
     steps: Sequence[int],
     n_players: int,
@@ -172,7 +172,7 @@ def detect_stages(
 
     Args:
         dynamics: rows of a ``dynamics`` table.
-        training: rows of the ``training`` table; None for a run that brought its own checkpoints.
+        losses: validation loss by step; none for a run of which it is not known.
         samples: all analysed samples, also those without a salient interaction.
         steps: analysed checkpoints, sorted, the first before SFT.
         n_players: number of players of a prompt.
@@ -201,7 +201,6 @@ def detect_stages(
         found, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
     ).astype(int)
     largest, explained = find_boundary(course)
-    losses = {} if training is None else _validation_losses(training)
     return {
         "boundary_step": steps[end],
         "ci_low_step": steps[low],
@@ -320,6 +319,7 @@ def _signal_evidence(
     return evidence
 
 
-def _validation_losses(training: pl.DataFrame) -> dict[int, float]:
+def validation_losses(training: pl.DataFrame) -> dict[int, float]:
+    """Validation loss by step, of the rows of a ``training`` table that have one."""
     rows = training.drop_nulls("validation_loss").sort("step")
     return dict(rows.select("step", "validation_loss").iter_rows())

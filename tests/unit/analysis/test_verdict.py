@@ -1,0 +1,139 @@
+import polars as pl
+import pytest
+
+from sft_interactions.analysis.turnover import LAST, NONE, UNKNOWN, Stage
+from sft_interactions.analysis.verdict import Facts, judge, write_page
+
+STEPS = [0, 10, 20, 30, 40]
+LOSSES = {0: 4.2, 10: 2.0, 20: 1.7, 30: 1.8, 40: 2.1}
+
+
+def metrics(removed=75.0, low=60.0, floor=4.0, before=87.0):
+    rows = [
+        (0, "preserved", "count", before, before - 10),
+        (40, "removed", "count", removed, low),
+        (40, "emerged", "count", 30.0, 20.0),
+        (40, "removed", "churn_floor", floor, None),
+    ]
+    return pl.DataFrame(rows, schema=["step", "class", "metric", "value", "ci_low"], orient="row")
+
+
+def facts(**changes):
+    given = {
+        "title": "mine",
+        "steps": STEPS,
+        "n_samples": 16,
+        "n_players": 8,
+        "metrics": metrics(),
+        "stage": Stage("20", 20, 10, 20, (0.3, 0.1, 0.5)),
+        "losses": LOSSES,
+        **changes,
+    }
+    return Facts(**given)
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept", "sentence"),
+    [
+        (
+            LOSSES,
+            20,
+            "Keep step 20: it has the lowest validation loss, 1.700 nats (2.100 at step 40).",
+        ),
+        (
+            {0: 4.2, 10: 3.0, 40: 1.7},
+            40,
+            "Keep step 40, the last one: it has the lowest validation loss, 1.700 nats, which was still "
+            "falling; training on may lower it further.",
+        ),
+        (
+            {10: 1.7, 40: 1.7004},
+            10,
+            "Keep step 10: it has the lowest validation loss, 1.700 nats (1.700 at step 40, which is no "
+            "less good).",
+        ),
+        (
+            {0: 1.0, 10: 1.1, 40: 1.5},
+            None,
+            "No checkpoint is named: none has a lower validation loss than the model before SFT (1.000; "
+            "step 10: 1.100).",
+        ),
+        ({10: 1.0}, None, "No checkpoint is named: the validation loss is known at step 10 alone."),
+        (
+            {},
+            None,
+            "No checkpoint is named: no validation loss is known, and interactions alone do not choose "
+            "one.",
+        ),
+    ],
+)
+def test_the_checkpoint_is_that_of_the_lowest_validation_loss_or_none(losses, kept, sentence):
+    found = judge(facts(losses=losses))
+    assert (found.kept_step, found.checkpoint) == (kept, sentence)
+
+
+def test_whose_loss_it_is_stands_there():
+    found = judge(facts(whose_losses="eval_loss of the trainer"))
+    assert "the lowest eval_loss of the trainer, 1.700 nats" in found.checkpoint
+
+
+def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
+    kept = {judge(facts(stage=stage)).kept_step for stage in (Stage(NONE), Stage("10", 10, 10, 10))}
+    assert kept == {20}
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            metrics(),
+            "Of 87.0 interactions a prompt before SFT, 75.0 are gone by step 40 (noise of the inference "
+            "alone: 4.0), and 30.0 are new.",
+        ),
+        (metrics(removed=5.0, low=3.0), "That is no more than noise would do on so few prompts."),
+        (
+            metrics(before=0.0),
+            "No verdict on the interactions: before SFT there are none in these 16 prompts.",
+        ),
+        (
+            metrics().filter(pl.col("metric") != "churn_floor"),
+            "are gone by step 40, and 30.0 are new.",
+        ),
+    ],
+)
+def test_removals_are_held_against_noise(table, sentence):
+    assert judge(facts(metrics=table)).interactions.endswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "falls after step 20 (10 to 20): there the denoising stage ends. This chooses no checkpoint.",
+        ),
+        (
+            {"stage": Stage("20", 20, 10, 30, (0.3, 0.1, 0.5))},
+            "but where cannot be told (10 to 30, all that is possible).",
+        ),
+        ({"stage": Stage(LAST)}, "denoising has not ended."),
+        ({"stage": Stage(NONE)}, "does not fall: there is no denoising stage."),
+        ({"stage": Stage(UNKNOWN)}, "cannot be told from 16 prompts."),
+        (
+            {"steps": [0, 20, 40], "n_samples": 4},
+            "No verdict on the stages: 3 checkpoints, and 5 are needed; 4 prompts, and 5 are needed.",
+        ),
+    ],
+)
+def test_the_stage_is_told_only_where_it_can_be(changes, sentence):
+    assert judge(facts(**changes)).stage.endswith(sentence)
+
+
+def test_the_page_has_the_sentences_and_the_numbers_and_titles_are_text():
+    run = facts(title="a | b <script>$x$", losses={5: 3.0, **LOSSES})
+    page = write_page([run], [judge(run)])
+    assert "**Keep step 20: it has the lowest" in page
+    assert "| 0 | 87.0 |  |  | 4.200 |" in page
+    assert "| 5 |  |  |  | 3.000 |" in page
+    assert "| 40 |  | 75.0 | 30.0 | 2.100 |" in page
+    assert r"a \| b \<script\>\$x\$" in page

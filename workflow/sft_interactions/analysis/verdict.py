@@ -1,0 +1,207 @@
+"""What a fine-tuning run did, and which checkpoint to keep, in sentences; or why that cannot be said.
+
+The checkpoint is the one with the lowest validation loss: docs/stopping.md is the study by which
+interactions choose none. What they tell of the run is held against noise (the churn floor) and against the
+rest of the run (docs/protocol.md).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from sft_interactions.analysis.findings import FEWEST_SAMPLES
+from sft_interactions.analysis.turnover import LAST, NONE, Stage
+
+# With fewer checkpoints one interval of four has no later ones to be held against.
+FEWEST_CHECKPOINTS = 5
+# Change of the validation loss, in nats, that is none.
+LEAST_CHANGE = 0.001
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a verdict rests on.
+
+    Attributes:
+        title: of the run.
+        steps: analysed checkpoints, sorted, the first before SFT.
+        n_samples: number of analysed prompts.
+        n_players: number of masked words of each.
+        metrics: rows (step, class, metric, value, ci_low, ci_high) of all orders together.
+        stage: where the denoising stage ends by docs/protocol.md.
+        losses: validation loss by step, in nats a token; a step need not be among ``steps``.
+        whose_losses: what the loss is called, such as ``validation loss``.
+    """
+
+    title: str
+    steps: Sequence[int]
+    n_samples: int
+    n_players: int
+    metrics: pl.DataFrame
+    stage: Stage
+    losses: Mapping[int, float]
+    whose_losses: str = "validation loss"
+
+    def value(self, step: int, label: str, metric: str) -> float | None:
+        """A mean a prompt; None where it is undefined."""
+        rows = self._row(step, label, metric)
+        return None if rows.is_empty() else rows["value"].item()
+
+    def low(self, step: int, label: str, metric: str) -> float | None:
+        """The lower end of its interval."""
+        rows = self._row(step, label, metric)
+        return None if rows.is_empty() else rows["ci_low"].item()
+
+    def _row(self, step: int, label: str, metric: str) -> pl.DataFrame:
+        chosen = (pl.col("step") == step, pl.col("class") == label, pl.col("metric") == metric)
+        return self.metrics.filter(*chosen).drop_nulls("value")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict in sentences.
+
+    Attributes:
+        checkpoint: which checkpoint to keep, or why none is named.
+        interactions: what happened to the interactions.
+        stage: where the denoising stage ends, or why there is no answer.
+        kept_step: the step of the checkpoint, or None.
+    """
+
+    checkpoint: str
+    interactions: str
+    stage: str
+    kept_step: int | None
+
+    def __str__(self) -> str:
+        return " ".join((self.checkpoint, self.interactions, self.stage))
+
+
+def judge(facts: Facts) -> Verdict:
+    """The verdict on a run."""
+    kept, checkpoint = _judge_losses(facts)
+    return Verdict(checkpoint, _judge_interactions(facts), _judge_stage(facts), kept)
+
+
+def _judge_losses(facts: Facts) -> tuple[int | None, str]:
+    losses, name = facts.losses, facts.whose_losses
+    after = {step: loss for step, loss in losses.items() if step > 0}
+    if not after:
+        return None, (
+            "No checkpoint is named: no validation loss is known, and interactions alone do not choose one."
+        )
+    best, last = min(after, key=lambda step: (after[step], step)), max(after)
+    lowest = f"the lowest {name}, {after[best]:.3f} nats"
+    if 0 in losses and losses[0] <= after[best]:
+        return None, (
+            f"No checkpoint is named: none has a lower {name} than the model before SFT "
+            f"({losses[0]:.3f}; step {best}: {after[best]:.3f})."
+        )
+    if len(after) == 1:
+        return None, f"No checkpoint is named: the {name} is known at step {best} alone."
+    if best == last:
+        return best, (
+            f"Keep step {best}, the last one: it has {lowest}, which was still falling; training on may "
+            "lower it further."
+        )
+    rise = after[last] - after[best]
+    risen = f"{after[last]:.3f} at step {last}"
+    if rise < LEAST_CHANGE:
+        return best, f"Keep step {best}: it has {lowest} ({risen}, which is no less good)."
+    return best, f"Keep step {best}: it has {lowest} ({risen})."
+
+
+def _judge_interactions(facts: Facts) -> str:
+    last = facts.steps[-1]
+    before = facts.value(facts.steps[0], "preserved", "count")
+    removed, emerged = (
+        facts.value(last, label, "count") or 0.0 for label in ("removed", "emerged")
+    )
+    if not before:
+        return (
+            "No verdict on the interactions: before SFT there are none in these "
+            f"{facts.n_samples} prompts."
+        )
+    floor = facts.value(last, "removed", "churn_floor")
+    noise = "" if floor is None else f" (noise of the inference alone: {floor:.1f})"
+    told = (
+        f"Of {before:.1f} interactions a prompt before SFT, {removed:.1f} are gone by step {last}{noise}, "
+        f"and {emerged:.1f} are new."
+    )
+    low = facts.low(last, "removed", "count")
+    if floor is not None and low is not None and low <= floor:
+        return f"{told} That is no more than noise would do on so few prompts."
+    return told
+
+
+def _judge_stage(facts: Facts) -> str:
+    reasons = list(_too_little(facts))
+    if reasons:
+        return f"No verdict on the stages: {'; '.join(reasons)}."
+    stage = facts.stage
+    if stage.step is not None:
+        spread = f"{stage.low} to {stage.high}"
+        if (stage.low, stage.high) == (facts.steps[1], facts.steps[-2]):
+            return (
+                "No verdict on the stages: the rate at which interactions are lost falls, but where "
+                f"cannot be told ({spread}, all that is possible)."
+            )
+        return (
+            f"The rate at which interactions are lost falls after step {stage.step} ({spread}): there the "
+            "denoising stage ends. This chooses no checkpoint."
+        )
+    if stage.answer == LAST:
+        return "Up to the last checkpoint more interactions are lost than are new: denoising has not ended."
+    if stage.answer == NONE:
+        return "The rate at which interactions are lost does not fall: there is no denoising stage."
+    return (
+        "No verdict on the stages: whether the rate at which interactions are lost falls cannot be "
+        f"told from {facts.n_samples} prompts."
+    )
+
+
+def _too_little(facts: Facts) -> Iterator[str]:
+    if len(facts.steps) < FEWEST_CHECKPOINTS:
+        yield f"{len(facts.steps)} checkpoints, and {FEWEST_CHECKPOINTS} are needed"
+    if facts.n_samples < FEWEST_SAMPLES:
+        yield f"{facts.n_samples} prompts, and {FEWEST_SAMPLES} are needed"
+
+
+def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as Markdown, each with the numbers that it rests on."""
+    blocks = ["# Verdict"]
+    for run, verdict in zip(facts, verdicts, strict=True):
+        blocks += [
+            f"## {_inert(run.title)}",
+            f"**{verdict.checkpoint}** {verdict.interactions} {verdict.stage}",
+            _table_of(run),
+            f"{run.n_samples} prompts, {run.n_players} masked words each; means a prompt. Before SFT: step "
+            f"{run.steps[0]}. Loss: {run.whose_losses}, in nats.",
+        ]
+    blocks.append(
+        "How these sentences are made: docs/verdict.md. The checkpoint is that of the lowest validation "
+        "loss because interactions chose worse ones (docs/stopping.md)."
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _inert(text: str) -> str:
+    """A text as Markdown shows it as it is."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#|$~" else c for c in " ".join(text.split()))
+
+
+def _table_of(facts: Facts) -> str:
+    lines = [
+        "| step | there before SFT and still | gone | new | loss |",
+        "| --: | --: | --: | --: | --: |",
+    ]
+    for step in sorted({*facts.steps, *facts.losses}):
+        counts = [
+            facts.value(step, label, "count") for label in ("preserved", "removed", "emerged")
+        ]
+        cells = ["" if count is None else f"{count:.1f}" for count in counts]
+        loss = facts.losses.get(step)
+        cells.append("" if loss is None else f"{loss:.3f}")
+        lines.append(f"| {step} | {' | '.join(cells)} |")
+    return "\n".join(lines)
