@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from sft_interactions import config_file, processes
 from sft_interactions.config import ConfigError, resolve
 from sft_interactions.environment import check_interpreter, check_packages
+from sft_interactions.own_run import study as own_study
 
 try:
     check_interpreter()
@@ -22,6 +23,8 @@ except ValueError as error:
     raise WorkflowError(str(error))
 
 configfiles = []
+# The command line names an own fine-tuning run, of which the config is made.
+IS_OWN = not workflow.modifier.skip_configfile and "output" in workflow.config_settings.config
 try:
     if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config
         GIVEN_CONFIG, places = config, {}
@@ -29,16 +32,25 @@ try:
         # Snakemake's own YAML takes 0500 for 320 and no for false.
         config_file.check_command_line(sys.argv)
         config_file.check_profiles(sys.argv, os.environ)
-        configfiles = workflow.overwrite_configfiles or ["config/config.yaml"]
-        GIVEN_CONFIG, places = config_file.read(configfiles, workflow.config_settings.config)
+        given = workflow.config_settings.config
+        if IS_OWN:
+            OWN = own_study.prepare(given, Path("config"), may_write=workflow.is_main_process)
+            configfiles, GIVEN_CONFIG, places = [OWN.file], OWN.preview, OWN.places
+        else:
+            configfiles = workflow.overwrite_configfiles or ["config/config.yaml"]
+            GIVEN_CONFIG, places = config_file.read(configfiles, given)
     RESOLVED_CONFIG = resolve(GIVEN_CONFIG, places)
     # Snakemake's own page is made from another file, of all that was given.
     if configfiles and "--report" not in sys.argv:
         config_file.check_owner(RESOLVED_CONFIG["results"], configfiles)
-except ConfigError as error:
+except ValueError as error:
     raise WorkflowError(f"The configuration is not valid:\n{error}")
 
-if not workflow.overwrite_configfiles:
+if IS_OWN and workflow.is_main_process:
+    for line in OWN.told:
+        logger.info(line)
+
+if not workflow.overwrite_configfiles and not IS_OWN:
 
     # So that Snakemake's archive and report hold it; what it reads is replaced.
     configfile: "config/config.yaml"
@@ -68,6 +80,7 @@ localrules:
     download,
     figures,
     tables,
+    own,
     own_checkpoints,
     report,
     stopping,

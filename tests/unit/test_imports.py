@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "extraction": {"tables", "limits", "parallel"},
     "analysis": {"extraction", "tables", "limits", "parallel"},
     "figures": {"analysis", "tables"},
+    "own_run": {"config_file", "config", "limits", "models", "data", "tables", "files"},
     "explanation": {
         "figures",
         "analysis",

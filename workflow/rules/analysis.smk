@@ -286,6 +286,7 @@ rule stages:
         dynamics=f"{RESULTS}/runs/{{run}}/dynamics.parquet",
         solve=lambda wildcards: first_solve(wildcards.run),
         training=branch(is_tuned_here, then=[f"{RESULTS}/runs/{{run}}/training.parquet"]),
+        losses=branch(is_without_losses, then=[f"{RESULTS}/runs/{{run}}/losses.parquet"]),
     output:
         f"{RESULTS}/runs/{{run}}/stages.json",
     log:
@@ -390,6 +391,7 @@ rule verdict:
         dynamics=every_run("dynamics.parquet"),
         solve=[first_solve(run) for run in RUNS],
         stages=every_run("stages.json"),
+        prompts=every_run("prompts.parquet"),
     output:
         page=report(
             f"{RESULTS}/verdict.md", caption="../report/verdict.rst", category="Verdict"

@@ -372,9 +372,18 @@ def labels_of(runs):
     return [RUNS[run].get("label", run) for run in runs]
 
 
+def is_without_losses(wildcards):
+    """Whether the job's run brings its checkpoints, and no loss of theirs."""
+    return wildcards.run in OWN_RUNS and "validation_losses" not in RUNS[wildcards.run]
+
+
 def losses_are(run):
     """What the validation loss of a run is called."""
-    return "eval_loss of the trainer" if "validation_losses" in RUNS[run] else "validation loss"
+    if "validation_losses" in RUNS[run]:
+        return "eval_loss of the trainer"
+    if run in OWN_RUNS and "validation" not in DATASETS[RUNS[run]["dataset"]]:
+        return "loss of the analysed prompts"
+    return "validation loss"
 
 
 def n_samples_of(runs):

@@ -25,6 +25,13 @@ rule report:
         "../scripts/report.py"
 
 
+rule own:
+    input:
+        f"{RESULTS}/verdict.md",
+    message:
+        "The preview of the run is there"
+
+
 onstart:
     if configfiles:
         config_file.note_owner(RESULTS, configfiles)
@@ -42,8 +49,9 @@ onsuccess:
             for row in csv.DictReader(file):
                 told = [row[key] for key in ("checkpoint", "interactions", "stage")]
                 print(f"{row['run']}: {' '.join(told)}", file=sys.stderr)
-        more = f"More in {RESULTS}/verdict.md, {RESULTS}/tables and {RESULTS}/figures."
-        print(more, file=sys.stderr)
+        print(f"More in {RESULTS}/verdict.md.", file=sys.stderr)
+        if IS_OWN:
+            print(own_study.what_next(OWN), file=sys.stderr)
     elif verdict.exists():
         print(
             f"What this run was not asked for, such as {verdict}, is as it was, and may be of another config; "

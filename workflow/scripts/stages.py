@@ -1,6 +1,6 @@
 from job import start
 from sft_interactions import tables
-from sft_interactions.analysis.stages import detect_stages, validation_losses
+from sft_interactions.analysis.stages import detect_stages, mean_losses, validation_losses
 
 start(snakemake)
 params, files = snakemake.params, snakemake.input
@@ -8,6 +8,8 @@ params, files = snakemake.params, snakemake.input
 losses = {int(step): loss for step, loss in (params.validation_losses or {}).items()}
 if files.training:
     losses = validation_losses(tables.read(files.training[0], tables.TRAINING))
+if files.losses:
+    losses = mean_losses(tables.read(files.losses[0], tables.LOSSES))
 stages = detect_stages(
     tables.read(files.dynamics, tables.DYNAMICS),
     losses,

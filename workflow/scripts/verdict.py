@@ -17,9 +17,10 @@ for title, steps, losses_are, *paths in zip(
     files.dynamics,
     files.solve,
     files.stages,
+    files.prompts,
     strict=True,
 ):
-    metrics, dynamics, solve, stages = paths
+    metrics, dynamics, solve, stages, prompts = paths
     samples = tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list()
     rows = tables.read(dynamics, tables.DYNAMICS)
     losses = read_stages(stages)["evidence"]["validation_loss"]
@@ -33,6 +34,7 @@ for title, steps, losses_are, *paths in zip(
             stage=detect(rows, samples, steps, params.level),
             losses={int(step): loss for step, loss in losses.items()},
             whose_losses=losses_are,
+            read=tables.read(prompts, tables.PROMPTS, ["rendered", "target_text"]).row(0),
         )
     )
 verdicts = [judge(run) for run in facts]

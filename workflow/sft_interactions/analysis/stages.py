@@ -323,3 +323,11 @@ def validation_losses(training: pl.DataFrame) -> dict[int, float]:
     """Validation loss by step, of the rows of a ``training`` table that have one."""
     rows = training.drop_nulls("validation_loss").sort("step")
     return dict(rows.select("step", "validation_loss").iter_rows())
+
+
+def mean_losses(losses: pl.DataFrame) -> dict[int, float]:
+    """Loss a token by step, of the rows of a ``losses`` table: of the validation samples, else of all."""
+    validation = losses.filter(pl.col("split") == "validation")
+    rows = losses if validation.is_empty() else validation
+    means = rows.group_by("step").agg(pl.col("loss").sum() / pl.col("n_tokens").sum())
+    return dict(means.sort("step").iter_rows())

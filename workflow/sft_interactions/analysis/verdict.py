@@ -5,6 +5,7 @@ interactions choose none. What they tell of the run is held against noise (the c
 rest of the run (docs/protocol.md).
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Facts:
         stage: where the denoising stage ends by docs/protocol.md.
         losses: validation loss by step, in nats a token; a step need not be among ``steps``.
         whose_losses: what the loss is called, such as ``validation loss``.
+        read: what the model reads of the first prompt, and the token that is scored.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Facts:
     stage: Stage
     losses: Mapping[int, float]
     whose_losses: str = "validation loss"
+    read: tuple[str, str] = ("", "")
 
     def value(self, step: int, label: str, metric: str) -> float | None:
         """A mean a prompt; None where it is undefined."""
@@ -178,6 +181,8 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
             _table_of(run),
             f"{run.n_samples} prompts, {run.n_players} masked words each; means a prompt. Before SFT: step "
             f"{run.steps[0]}. Loss: {run.whose_losses}, in nats.",
+            f"What the model reads of the first prompt, up to the token {_fenced(run.read[1], '`')}:",
+            _fenced(f"\n{run.read[0]}\n", "```"),
         ]
     blocks.append(
         "How these sentences are made: docs/verdict.md. The checkpoint is that of the lowest validation "
@@ -189,6 +194,13 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
 def _inert(text: str) -> str:
     """A text as Markdown shows it as it is."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#|$~" else c for c in " ".join(text.split()))
+
+
+def _fenced(text: str, fence: str) -> str:
+    """A text as code, between more marks than it has in a row itself."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    marks = "`" * max(len(fence), longest + 1)
+    return f"{marks}{text}{marks}"
 
 
 def _table_of(facts: Facts) -> str:

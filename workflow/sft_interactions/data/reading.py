@@ -395,7 +395,10 @@ def _decode(
             )
         text = pl.col(column).cast(pl.String).str.strip_chars(BLANKS)
         parts.append(pl.when(text != "").then(text))
-    prompt = frame.select(pl.concat_str(parts, separator="\n\n", ignore_nulls=True).alias("prompt"))
+    separator = dataset.get("separator", "\n\n")
+    prompt = frame.select(
+        pl.concat_str(parts, separator=separator, ignore_nulls=True).alias("prompt")
+    )
     targets = _responses(frame[dataset["target"]], dataset.get("target_separator"))
     names = _target_names(dataset.get("target_names"), class_names, dataset["target"])
     if names is not None:

@@ -121,6 +121,8 @@ DTYPE_BITS = {
     "F32": 32,
     "F64": 64,
 }
+# What trainers call the folder of a checkpoint, with its step.
+_NAMED_STEP = re.compile(r"(?:checkpoint|step|global_step)[-_]?(\d+)", re.IGNORECASE)
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _OF_PROCESSORS = "chat_template.json"
 NO_WEIGHTS = "copy or train it again"
@@ -158,6 +160,12 @@ def refuse_broken_links(folder: str | Path) -> None:
                 f"{place}: is a link to {place.readlink()}, which is not there; copy what it led to "
                 "(cp -L), or put it back (links that a study made may be removed; they are made anew)"
             )
+
+
+def step_in_name(folder: str | Path) -> int | None:
+    """The optimizer step that a trainer has named a folder after; None for another name."""
+    named = _NAMED_STEP.fullmatch(Path(folder).name)
+    return int(named[1]) if named else None
 
 
 def weight_files_of(folder: str | Path) -> list[Path]:
@@ -565,7 +573,7 @@ def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: b
             )
     if not compare_template:
         return
-    templates = [_chat_template(Path(place)) for place in (folder, base)]
+    templates = [chat_template_of(Path(place)) for place in (folder, base)]
     if all(templates) and templates[0] != templates[1]:
         raise ValueError(
             f"{folder}: the chat template is not that of {base}, which prompts are rendered by; put the "
@@ -632,7 +640,8 @@ def _vocabulary(tokenizer: Json) -> dict[str, object]:
     return {**vocabulary, **added}
 
 
-def _chat_template(folder: Path) -> str | None:
+def chat_template_of(folder: Path) -> str | None:
+    """The chat template that transformers takes of a folder; None if it has none."""
     return next(iter(_chat_templates(folder).values()), None)
 
 

@@ -18,6 +18,7 @@ from sft_interactions.models.checkpoint_files import (
     check_checkpoint,
     check_tokenizer,
     read_json,
+    step_in_name,
     weight_files_of,
 )
 from sft_interactions.models.loading import check_fit
@@ -34,8 +35,6 @@ UNIMPORTANT = re.compile(
     r"^_|_token_id$|dropout|^(architectures|dtype|torch_dtype|transformers_version|use_cache|"
     r"initializer_range|return_dict|output_attentions|output_hidden_states|tie_word_embeddings|pretraining_tp)$"
 )
-# What trainers call the folder of a checkpoint, with its step.
-_NAMED_STEP = re.compile(r"(?:checkpoint|step|global_step)[-_]?(\d+)", re.IGNORECASE)
 
 
 def check_own_checkpoints(
@@ -99,11 +98,11 @@ def _compare_step(folder: Path, step: int, where: str) -> None:
                 *(where, own, file),
             )
         return
-    named = _NAMED_STEP.fullmatch(folder.name)
-    if named and int(named[1]) != step:
+    named = step_in_name(folder)
+    if named not in (None, step):
         log.warning(
             "%s: the name of %s says step %s; see that the folder is the one that is meant",
-            *(where, folder, named[1]),
+            *(where, folder, named),
         )
 
 

@@ -1,0 +1,283 @@
+"""The config of a study of one's own run: written with the source of every value, and its preview.
+
+Imports PyYAML only.
+"""
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sft_interactions import config_file
+from sft_interactions.models.checkpoint_files import chat_template_of
+from sft_interactions.own_run.heldout import HeldOut, read_heldout
+from sft_interactions.own_run.trainer_output import TrainerOutput, read_output
+
+# What the command line may give, with what it means.
+KEYS = {
+    "output": "the trainer's output folder",
+    "heldout": "a file of prompts and responses that the model was not trained on",
+    "base": "the model before SFT, a folder or ORG/NAME, where the checkpoints do not name it",
+    "template": "a file with the chat template of the training in Jinja, or plain, chat or concatenate",
+    "name": "what the study is called; by default the name of the output folder",
+    "prompt": "column of the prompt",
+    "target": "column of the response",
+    "turns": "column of conversations",
+    "system": "column of what the system is told",
+    "samples": "how many prompts the full analysis takes",
+}
+# Of a template in which the response follows the prompt, as TRL joins prompt and completion.
+CONCATENATE = (
+    "{{{{ messages[0]['content'] }}}}{{% if messages | length > 1 %}}{{{{ {between} }}}}"
+    "{{{{ messages[1]['content'] }}}}{{{{ eos_token }}}}{{% endif %}}"
+)
+SAMPLES, PLAYERS = 16, 8
+PREVIEW_SAMPLES, PREVIEW_PLAYERS, PREVIEW_CHECKPOINTS = 8, 6, 3
+_SEAL = "# unchanged: "
+
+
+@dataclass(frozen=True)
+class OwnStudy:
+    """A study of one's own run.
+
+    Attributes:
+        file: its config.
+        preview: the config of its preview: fewer prompts, words and checkpoints, in a folder of its own.
+        places: where each key stands, see :func:`sft_interactions.config_file.read`.
+        told: what was understood, a line each.
+    """
+
+    file: Path
+    preview: dict[str, Any]
+    places: dict[str, str]
+    told: list[str] = field(default_factory=list)
+
+
+def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnStudy:
+    """The config of a study of one's own run.
+
+    It is written where there is none, and anew where nobody has changed it: so new checkpoints are picked
+    up.
+
+    Args:
+        given: values of ``KEYS``, as the command line has them.
+        folder: where configs are written.
+        may_write: whether this process writes; jobs of a running study only read.
+
+    Raises:
+        ValueError: something cannot be understood, or must be asked for.
+    """
+    unknown = [key for key in given if key not in KEYS]
+    if unknown:
+        raise ValueError(
+            f"--config: {unknown[0]} is not for the study of an own run; known are {', '.join(KEYS)}"
+        )
+    for key in ("output", "heldout"):
+        if not given.get(key):
+            raise ValueError(f"--config: {key}= is missing; add {KEYS[key]}")
+    given = {key: str(value) for key, value in given.items()}
+    output = Path(given["output"]).resolve()
+    name = _safe(given.get("name", output.name))
+    file = folder / f"{name}.yaml"
+    told = []
+    if may_write:
+        told = _write(file, given, output, name)
+    elif not file.is_file():
+        raise ValueError(f"{file}: is not there any more; start again")
+    content, places = config_file.read([file])
+    return OwnStudy(file, _preview_of(content), places, told)
+
+
+def what_next(study: OwnStudy) -> str:
+    """What to do after the preview, in a few lines."""
+    (run,) = study.preview["runs"].values()
+    n_shown = len(run["checkpoints"])
+    return (
+        f"This was the preview: {n_shown} checkpoints, {study.preview['players']['n']} masked words. It "
+        "cannot tell stages. See that the prompts in "
+        f"{study.preview['results']}/verdict.md are written as in the training, then run the full "
+        "analysis:\n"
+        f"    snakemake --cores 4 --configfile {study.file}"
+    )
+
+
+def _safe(name: str) -> str:
+    safe = re.sub(r"[^a-z0-9._]+", "_", name.lower()).strip("._")
+    return safe or "own"
+
+
+def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> list[str]:
+    """Write the config, unless it was changed by hand; what was understood, a line each."""
+    found = read_output(output, given.get("base"))
+    heldout = Path(given["heldout"]).resolve()
+    data = read_heldout(heldout, given)
+    text = _text_of(file, given, output, name, found, heldout, data)
+    told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
+    told += [f"base model: {found.base} ({found.base_from})"]
+    told += [f"{heldout}: {data.n_rows or 'unknown'} rows; {data.why}", *found.notes]
+    if file.is_file() and not _is_unchanged(file):
+        there, _ = config_file.read([file])
+        steps = {int(step) for run in there["runs"].values() for step in run.get("checkpoints", {})}
+        missing = [step for step in found.checkpoints if step not in steps]
+        told.append(f"{file} was changed by hand and is used as it is")
+        if missing:
+            told.append(f"it lacks the checkpoints {_listed(missing)} of {output}; add them there")
+        return told
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for path, content in {**_templates_of(file, given, data), file: text}.items():
+        if not path.is_file() or path.read_text("utf-8") != content:
+            temporary = path.with_name(f".{path.name}")
+            temporary.write_text(content, "utf-8")
+            temporary.replace(path)
+    told.append(f"written: {file}")
+    return told
+
+
+def _listed(steps: Sequence[int] | Mapping[int, Any]) -> str:
+    return ", ".join(map(str, sorted(steps)))
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _is_unchanged(file: Path) -> bool:
+    first, _, body = file.read_text("utf-8").partition("\n")
+    return first == _SEAL + _digest(body)
+
+
+def _template_of(
+    file: Path, given: Mapping[str, str], found: TrainerOutput, data: HeldOut
+) -> tuple[str, str]:
+    """Value of ``template`` and where it comes from."""
+    asked = given.get("template")
+    if asked == "concatenate":
+        return f"path:{_template_file(file)}", "given as template: the response follows the prompt"
+    if asked in ("chat", "plain"):
+        return asked, "given as template"
+    if asked is not None:
+        if not Path(asked).is_file():
+            raise ValueError(
+                f"template: there is no file {asked}; name a file in Jinja, or plain, chat or concatenate"
+            )
+        return f"path:{Path(asked).resolve()}", "given as template"
+    if found.has_template:
+        return "chat", f"the chat template in {found.tokenizer}"
+    if found.tokenizer is None and found.base.startswith("path:"):
+        base = Path(found.base.removeprefix("path:"))
+        if base.is_dir() and chat_template_of(base) is not None:
+            return "chat", f"the chat template in {base}, since the trainer has saved no tokenizer"
+    texts = ""
+    if data.between is not None:
+        texts = (
+            "; if prompt and response were joined as they stand, as TRL does without a chat template, add "
+            "template=concatenate"
+        )
+    where = found.tokenizer or "the checkpoints"
+    raise ValueError(
+        f"template: no chat template was saved in {where}, so how a prompt was written in training is not "
+        f"known; add template=FILE.jinja with it to --config{texts}"
+    )
+
+
+def _template_file(file: Path) -> Path:
+    return file.with_suffix(".jinja").resolve()
+
+
+def _templates_of(file: Path, given: Mapping[str, str], data: HeldOut) -> dict[Path, str]:
+    """The file of a template that is written here, with its content."""
+    if given.get("template") != "concatenate":
+        return {}
+    if data.between is None:
+        raise ValueError(
+            "template: concatenate needs texts with the same blanks between prompt and response in "
+            "every row of "
+            f"{given['heldout']}; add template=FILE.jinja with the template of the training instead"
+        )
+    return {_template_file(file): CONCATENATE.format(between=json.dumps(data.between))}
+
+
+def _text_of(
+    file: Path,
+    given: Mapping[str, str],
+    output: Path,
+    name: str,
+    found: TrainerOutput,
+    heldout: Path,
+    data: HeldOut,
+) -> str:
+    """The config as text, every line with the source of its value."""
+    template, template_from = _template_of(file, given, found, data)
+    model = _safe(found.base.partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2])
+    samples = given.get("samples")
+    if samples is not None and not (samples.isdecimal() and int(samples) > 0):
+        raise ValueError(f"samples: {samples} is no number of prompts; correct it")
+    analysis = int(samples) if samples else min(SAMPLES, data.n_rows or SAMPLES)
+    lines = [
+        f"# The study of {output}, written by `snakemake own`. Behind each value stands where it "
+        "comes from.",
+        "# Change what is wrong: a file that was changed by hand is not written again.",
+        f"results: {_quoted(f'results/{name}')}",
+        "models:",
+        f"  {model}:",
+        f"    source: {_quoted(found.base)}  # {found.base_from}",
+    ]
+    if found.tokenizer is not None:
+        lines.append(
+            f"    tokenizer: {_quoted(f'path:{found.tokenizer}')}  # of the newest checkpoint, for "
+            "all steps"
+        )
+    lines += [
+        f"    template: {_quoted(template)}  # {template_from}",
+        "datasets:",
+        "  heldout:",
+        f"    source: {_quoted(f'path:{heldout}')}  # given as heldout",
+        *(f"    {key}: {_quoted(value)}  # {data.why}" for key, value in data.columns.items()),
+    ]
+    if data.joins and found.joins_by_line:
+        lines.append('    separator: "\\n"  # LLaMA-Factory joins instruction and input so')
+    lines += [
+        f"    analysis: {analysis}  # "
+        f"{'given as samples' if samples else 'a choice: more prompts, surer answers'}",
+        "players:",
+        f"  n: {PLAYERS}  # a choice: masked words a prompt; one more doubles the time",
+        "runs:",
+        f"  {model}-{name}:",
+        "    dataset: heldout",
+        f"    label: {_quoted(name)}",
+    ]
+    if found.losses:
+        losses = ", ".join(f'"{step}": {loss!r}' for step, loss in sorted(found.losses.items()))
+        lines.append(f"    validation_losses: {{{losses}}}  # eval_loss in {found.losses_from}")
+    lines += ["    checkpoints:", "      0: base  # the model before SFT"]
+    lines += [f"      {step}: {_quoted(str(folder))}" for step, folder in found.checkpoints.items()]
+    body = "\n".join(lines) + "\n"
+    return f"{_SEAL}{_digest(body)}\n{body}"
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _preview_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    preview = copy.deepcopy(dict(content))
+    preview["results"] = f"{content.get('results', 'results')}/preview"
+    players = preview.setdefault("players", {})
+    players["n"] = min(PREVIEW_PLAYERS, players.get("n", PLAYERS))
+    for dataset in preview.get("datasets", {}).values():
+        dataset["analysis"] = min(PREVIEW_SAMPLES, dataset.get("analysis", SAMPLES))
+    for run in preview.get("runs", {}).values():
+        run["checkpoints"] = _spread(run.get("checkpoints", {}))
+    return preview
+
+
+def _spread(checkpoints: Mapping[str, str]) -> dict[str, str]:
+    """Step 0 and some steps that are spread evenly over all, with the last one."""
+    steps = sorted((step for step in checkpoints if step != "0"), key=int)
+    n = min(PREVIEW_CHECKPOINTS, len(steps))
+    chosen = [steps[round((k + 1) * len(steps) / n) - 1] for k in range(n)]
+    return {step: checkpoints[step] for step in checkpoints if step == "0" or step in chosen}

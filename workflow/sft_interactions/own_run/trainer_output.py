@@ -1,0 +1,315 @@
+"""What a trainer has left in its output folder: checkpoints, base model, tokenizer, losses.
+
+Read as transformers' Trainer writes it, and with it TRL, LLaMA-Factory, Axolotl and Unsloth. Weights are
+not loaded. Imports PyYAML only.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sft_interactions.files import content_digest
+from sft_interactions.models.checkpoint_files import (
+    ADAPTER_WEIGHTS,
+    FULL_WEIGHTS,
+    chat_template_of,
+    check_checkpoint,
+    read_json,
+    step_in_name,
+    weight_files_of,
+)
+
+# Names of bases that are quantised; what was trained on one is added to the weights before that.
+_QUANTISED = re.compile(r"(4-?bit|8-?bit|int[48]|nf4|fp8|gptq|awq|gguf)", re.IGNORECASE)
+_ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+# Settings of trainers that tell of a quantised base.
+_QUANTISING = ("quantization_bit", "load_in_4bit", "load_in_8bit")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class TrainerOutput:
+    """What is to be read in an output folder.
+
+    Attributes:
+        checkpoints: step to folder, sorted, without the model before SFT.
+        kind: of each, ``adapter`` or ``full``.
+        base: the model before SFT, as a ``source`` of the config.
+        base_from: where that is written.
+        tokenizer: folder of the tokenizer of the training; None if none was saved.
+        has_template: whether that tokenizer has a chat template.
+        losses: the trainer's own ``eval_loss`` by step.
+        losses_from: the file with them; None if there is none.
+        joins_by_line: whether the trainer puts a line end between instruction and input.
+        notes: what was seen and does not stop anything, a sentence each.
+    """
+
+    checkpoints: dict[int, Path]
+    kind: str
+    base: str
+    base_from: str
+    tokenizer: Path | None
+    has_template: bool
+    losses: dict[int, float]
+    losses_from: Path | None
+    joins_by_line: bool
+    notes: list[str] = field(default_factory=list)
+
+
+def read_output(output: Path, base: str | None = None) -> TrainerOutput:
+    """Read the output folder of a trainer.
+
+    Args:
+        output: the folder with the ``checkpoint-...`` folders in it.
+        base: the model before SFT, a folder or an id of the hub; None where the checkpoints name it.
+
+    Raises:
+        ValueError: the folder has no checkpoints, they are not whole, not of one run, or do not name their
+            base. The message says what to do.
+    """
+    folders = _find_checkpoints(output)
+    kinds = {step: _kind_of(folder) for step, folder in folders.items()}
+    if len(set(kinds.values())) > 1:
+        one, other = (
+            next(step for step in kinds if kinds[step] == kind) for kind in ("adapter", "full")
+        )
+        raise ValueError(
+            f"output: {folders[one]} holds an adapter and {folders[other]} full weights, so that they "
+            "are of "
+            "two runs; move those of one run elsewhere"
+        )
+    states = {step: _state_of(step, folder) for step, folder in folders.items()}
+    _check_one_run(folders, states)
+    notes: list[str] = []
+    checkpoints = dict(folders)
+    last = _read_last(output, folders, notes)
+    if last is not None:
+        checkpoints[last] = output
+        states[last] = read_json(output / "trainer_state.json")
+    settings = list(_settings_of(output))
+    source, source_from = _find_base(base, output, checkpoints, settings)
+    tokenizer = next(
+        (
+            folder
+            for folder in (*checkpoints.values(), output)
+            if (folder / "tokenizer.json").is_file()
+        ),
+        None,
+    )
+    with_losses = max((step for step in states if states[step]), default=None)
+    losses = {} if with_losses is None else _losses_in(states[with_losses])
+    return TrainerOutput(
+        checkpoints=checkpoints,
+        kind=next(iter(kinds.values())),
+        base=source,
+        base_from=source_from,
+        tokenizer=tokenizer,
+        has_template=tokenizer is not None and chat_template_of(tokenizer) is not None,
+        losses=losses,
+        losses_from=checkpoints[with_losses] / "trainer_state.json"
+        if losses and with_losses is not None
+        else None,
+        joins_by_line=any("template" in content for _, content in settings),
+        notes=notes,
+    )
+
+
+def _find_checkpoints(output: Path) -> dict[int, Path]:
+    if not output.is_dir():
+        found = "is a file" if output.exists() else "does not exist"
+        raise ValueError(
+            f"output: {output} {found}; name the folder that the trainer wrote (output_dir)"
+        )
+    folders: dict[int, Path] = {}
+    for folder in sorted(path for path in output.iterdir() if path.is_dir()):
+        step = step_in_name(folder)
+        if step is None:
+            continue
+        if step in folders:
+            raise ValueError(
+                f"output: {folders[step]} and {folder} are both of step {step}; move one elsewhere"
+            )
+        folders[step] = folder
+    if folders:
+        return dict(sorted(folders.items()))
+    if step_in_name(output) is not None or _has_weights(output):
+        raise ValueError(
+            f"output: {output} is one checkpoint; name the folder that holds all of them, such as "
+            f"{output.parent}, and let the trainer keep several (save_strategy, save_steps, "
+            "save_total_limit)"
+        )
+    inside = ", ".join(sorted(path.name for path in output.iterdir())[:_SHOWN]) or "nothing"
+    raise ValueError(
+        f"output: {output} holds no folder checkpoint-STEP (it holds: {inside}); name the trainer's "
+        "output_dir"
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (*ADAPTER_WEIGHTS, *FULL_WEIGHTS))
+
+
+def _kind_of(folder: Path) -> str:
+    try:
+        return check_checkpoint(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"output: {error} (if the trainer is writing it just now, wait; else move it elsewhere)"
+        ) from error
+
+
+def _state_of(step: int, folder: Path) -> Mapping[str, Any]:
+    """``trainer_state.json`` of a checkpoint; empty where it has none."""
+    file = folder / "trainer_state.json"
+    if not file.is_file():
+        return {}
+    state = read_json(file)
+    if state.get("global_step") not in (None, step):
+        raise ValueError(
+            f"output: {folder} is named after step {step}, but global_step is {state['global_step']} in "
+            f"{file.name}; give the folder its right name"
+        )
+    return state
+
+
+def _check_one_run(folders: Mapping[int, Path], states: Mapping[int, Mapping[str, Any]]) -> None:
+    """Check that what each checkpoint has noted of the training is what the later ones have."""
+    known = [step for step in folders if states[step].get("log_history")]
+    for earlier, later in pairwise(known):
+        there = {
+            (entry.get("step"), key): value
+            for entry in states[later]["log_history"]
+            for key, value in entry.items()
+            if key in ("loss", "eval_loss")
+        }
+        for entry in states[earlier]["log_history"]:
+            for key in ("loss", "eval_loss"):
+                other = there.get((entry.get("step"), key))
+                if key in entry and other is not None and other != entry[key]:
+                    raise ValueError(
+                        f"output: {folders[earlier]} and {folders[later]} are of two runs ({key} at step "
+                        f"{entry['step']} is {entry[key]} in one, {other} in the other); move those of one "
+                        "run elsewhere"
+                    )
+
+
+def _read_last(output: Path, folders: Mapping[int, Path], notes: list[str]) -> int | None:
+    """Step of the weights that lie in the output folder itself, if they are a checkpoint of their own."""
+    if not _has_weights(output):
+        return None
+    last = max(folders)
+    of_output, of_last = (content_digest(weight_files_of(f)) for f in (output, folders[last]))
+    if of_output == of_last:
+        notes.append(f"the weights in {output} itself are those of step {last}, and count once")
+        return None
+    file = output / "trainer_state.json"
+    step = read_json(file).get("global_step") if file.is_file() else None
+    if isinstance(step, int) and step > last:
+        _kind_of(output)
+        notes.append(f"the weights in {output} itself are of step {step}, by its {file.name}")
+        return step
+    notes.append(
+        f"the weights in {output} itself are not those of step {last}, and of no known step; they are "
+        "left out"
+    )
+    return None
+
+
+def _settings_of(output: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Settings that a trainer has written into its output folder as YAML."""
+    for file in sorted((*output.glob("*.yaml"), *output.glob("*.yml"))):
+        try:
+            content = yaml.safe_load(file.read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue  # not the trainer's, or nothing that could be used
+        if isinstance(content, dict):
+            yield file, content
+
+
+def _find_base(
+    given: str | None,
+    output: Path,
+    checkpoints: Mapping[int, Path],
+    settings: Sequence[tuple[Path, Mapping[str, Any]]],
+) -> tuple[str, str]:
+    """The model before SFT as a source, and where it is named."""
+    if given is not None:
+        return _source_of(given, "base"), "given as base"
+    named = _names_of_base(output, checkpoints)
+    if not named:
+        raise ValueError(
+            f"base: nothing in {output} names the model before SFT; add base=FOLDER or base=ORG/NAME "
+            "to --config"
+        )
+    names = sorted(set(named.values()))
+    if len(names) > 1:
+        one, other = (next(file for file in named if named[file] == name) for name in names[:2])
+        raise ValueError(
+            f"base: {one} names {names[0]}, {other} names {names[1]}; move the checkpoints of one run "
+            "elsewhere, or add base= to --config"
+        )
+    (name,), file = names, next(iter(named))
+    quantised = [
+        f"{key} in {setting_file}"
+        for setting_file, content in settings
+        for key in _QUANTISING
+        if content.get(key)
+    ]
+    if _QUANTISED.search(name) or quantised:
+        why = quantised[0] if quantised else f"the base {name}, which {file} names"
+        raise ValueError(
+            f"base: the run was trained on a quantised model ({why}); add base=ORG/NAME of the model "
+            "before "
+            "quantisation to --config (the adapter is then added to other weights than it was trained on)"
+        )
+    return _source_of(name, f"base: {file} names"), str(file)
+
+
+def _names_of_base(output: Path, checkpoints: Mapping[int, Path]) -> dict[Path, str]:
+    """What each file says of the base, by file; those of adapters first."""
+    named = {}
+    for folder in checkpoints.values():
+        file = folder / "adapter_config.json"
+        if file.is_file() and (name := read_json(file).get("base_model_name_or_path")):
+            revision = read_json(file).get("revision")
+            named[file] = f"{name}@{revision}" if revision else str(name)
+    if named:
+        return named
+    for folder in checkpoints.values():
+        file = folder / "config.json"
+        if file.is_file() and (name := read_json(file).get("_name_or_path")):
+            named[file] = str(name)
+    card = output / "README.md"
+    if not named and card.is_file():
+        found = re.search(r"^base_model: *(\S+) *$", card.read_text("utf-8", "replace"), re.M)
+        if found:
+            named[card] = found[1]
+    return named
+
+
+def _source_of(name: str, where: str) -> str:
+    """A model's name as a source of the config."""
+    if name.startswith(("path:", "hub:")):
+        return name
+    if Path(name).is_dir():
+        return f"path:{Path(name).resolve()}"
+    if _ON_THE_HUB.fullmatch(name) and not Path(name).exists():
+        return f"hub:{name}" if "@" in name else f"hub:{name}@main"
+    raise ValueError(
+        f"{where}: {name} is no folder here and no id of the hub; add base=FOLDER or base=ORG/NAME to "
+        "--config"
+    )
+
+
+def _losses_in(state: Mapping[str, Any]) -> dict[int, float]:
+    """``eval_loss`` by step, the last one where a step was evaluated twice."""
+    return {
+        int(entry["step"]): float(entry["eval_loss"])
+        for entry in state.get("log_history", [])
+        if isinstance(entry.get("eval_loss"), int | float) and isinstance(entry.get("step"), int)
+    }
