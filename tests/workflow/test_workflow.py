@@ -138,11 +138,11 @@ def test_nothing_temporary_is_left(results):
     assert hidden <= {".snakemake_timestamp"}
 
 
-def test_nothing_is_written_outside_results_logs_and_caches(study):
+def test_nothing_is_written_outside_results_and_caches(study):
     folder, _ = study
     written = {path.name for path in folder.iterdir()}
     given = {"config.yaml", "lines.jsonl", "home", "temporary"}
-    assert written - given <= {"results", "logs", ".snakemake", "cache"}
+    assert written - given <= {"results", ".snakemake", "cache"}
     assert list((folder / "home").rglob("*")) == []
     assert [path for path in (folder / "temporary").rglob("*") if path.is_file()] == []
 
@@ -419,7 +419,7 @@ def test_long_jobs_tell_how_far_they_are(study):
     folder, _ = study
     of_sensitivity = [f"sensitivity_of_{rule}" for rule in SENSITIVITY_JOBS]
     for rule in ("finetune", "inference", "interactions", "stability", *of_sensitivity):
-        logs = sorted((folder / "logs" / rule).rglob("*.log"))
+        logs = sorted((folder / "results" / "logs" / rule).rglob("*.log"))
         assert logs, rule
         for log in logs:
             ends = re.findall(r"(\d+)%\|.*\| (\S+)/(\S+) \[", log.read_text())
@@ -763,7 +763,7 @@ def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
     assert done.returncode == 0, done.stdout[-5000:]
     first = study[0] / "results" / "runs" / "llama-tiny" / "training.parquet"
     assert pl.read_parquet(run / "training.parquet").equals(pl.read_parquet(first))
-    log = (folder / "logs" / "finetune" / "llama-tiny.log").read_text()
+    log = (folder / "results" / "logs" / "finetune" / "llama-tiny.log").read_text()
     assert "left out: ACCELERATE_GRADIENT_ACCUMULATION_STEPS, ACCELERATE_MIXED_PRECISION" in log
 
 
@@ -779,7 +779,6 @@ def test_a_bad_config_starts_no_job(tmp_path, model_folders):
     assert line in bad.stdout
     assert "Traceback" not in bad.stdout
     assert not (tmp_path / "results").exists()
-    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(

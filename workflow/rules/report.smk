@@ -8,7 +8,7 @@ rule report:
     output:
         f"{RESULTS}/report.html",
     log:
-        "logs/report.log",
+        f"{RESULTS}/logs/report.log",
     conda:
         "../../envs/analysis.yaml"
     threads: 1
