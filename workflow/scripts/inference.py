@@ -42,5 +42,6 @@ with progress_bar(snakemake, inference.n_maskings, "masking") as bar:
 
     for step, log_odds, about in inference.evaluate(show):
         path = folder / f"step-{step}.parquet"
+        provenance["inputs_digest"] = inference.inputs_digest(step)
         tables.write(log_odds, path, tables.LOG_ODDS, metadata=about, **provenance)
 inference.remove_parts()

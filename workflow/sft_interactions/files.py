@@ -25,6 +25,19 @@ def write_checksums(folder: str | Path) -> None:
         (folder / CHECKSUMS).write_text("".join(lines), "utf-8")
 
 
+def read_checksums(folder: str | Path) -> dict[str, str]:
+    """Name of a file to its digest, as ``SHA256SUMS`` in a folder has them; empty where there is none."""
+    return dict(_lines_of_checksums(Path(folder)))
+
+
+def _lines_of_checksums(folder: Path) -> Iterable[tuple[str, str]]:
+    path = folder / CHECKSUMS
+    if path.is_file():
+        for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+            digest, _, name = line.partition("  ")
+            yield name, digest
+
+
 def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None:
     """Check that the files of a folder are what was written; without ``SHA256SUMS`` nothing is known.
 
@@ -36,10 +49,7 @@ def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None
         ValueError: a file is another one, or missing.
     """
     folder = Path(folder)
-    if not (folder / CHECKSUMS).is_file():
-        return
-    for line in (folder / CHECKSUMS).read_bytes().decode("utf-8", "replace").splitlines():
-        digest, _, name = line.partition("  ")
+    for name, digest in _lines_of_checksums(folder):
         file = folder / (name or CHECKSUMS)
         if file.suffix in leave_out and file.is_file():
             continue

@@ -28,9 +28,9 @@ _DIGEST = re.compile(
     DIGEST_KEY.encode() + b"\x18" + bytes([DIGEST_SIZE]) + b"([0-9a-f]{%d})" % DIGEST_SIZE
 )
 
-# Metadata: the path below the results folder that a table was written to, and the digest of the prompts
-# that it comes of.
-PLACE, PROMPTS_DIGEST = "place", "prompts_digest"
+# Metadata: the path below the results folder that a table was written to, the digest of the prompts that
+# it comes of, and that of all settings and inputs that it depends on.
+PLACE, PROMPTS_DIGEST, INPUTS_DIGEST = "place", "prompts_digest", "inputs_digest"
 
 DataType = pl.DataType | type[pl.DataType]
 
@@ -350,7 +350,7 @@ def write(
     table: Table,
     *,
     created_by: str,
-    config_hash: str,
+    inputs_digest: str,
     results: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -359,7 +359,8 @@ def write(
 
     Args:
         created_by: name of the rule, kept in the file's metadata.
-        config_hash: digest of the configuration, kept in the file's metadata.
+        inputs_digest: digest of the settings and inputs that the rows depend on, kept in the file's
+            metadata (:func:`~sft_interactions.origin.inputs_digest`).
         results: the results folder; the metadata then have the place below it.
         prompts: run to the digest of its prompts; the metadata then have that of the table's run.
         metadata: further file metadata.
@@ -379,7 +380,7 @@ def write(
             metadata={
                 "schema_version": SCHEMA_VERSION,
                 DIGEST_KEY: "0" * DIGEST_SIZE,
-                "config_hash": config_hash,
+                INPUTS_DIGEST: inputs_digest,
                 "code_version": code_version(),
                 "created_by": created_by,
                 **origin,
@@ -518,6 +519,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if version == SCHEMA_VERSION and not is_sealed:
         raise _damaged(path)
     return metadata
+
+
+def written_digest(path: str | Path) -> str | None:
+    """Digest that a Parquet table has of its file, not compared with it; None for one of version 2."""
+    return pl.read_parquet_metadata(path).get(DIGEST_KEY)
 
 
 def scan(path: str | Path, table: Table) -> pl.LazyFrame:

@@ -19,7 +19,7 @@ from sft_interactions.masking.job import MODULES, InferenceJob, read_prompts
 from sft_interactions.masking.log_odds import MaskedPrompt
 from sft_interactions.masking.parts import Parts
 
-PROVENANCE = {"created_by": "inference", "config_hash": "c0ffee"}
+PROVENANCE = {"created_by": "inference", "inputs_digest": "c0ffee"}
 PACKAGE = Path(tables.__file__).parent
 # By sample: places of its players. Numbers of maskings: 8, 2, 8, 8.
 SAMPLES = {
@@ -281,6 +281,17 @@ def test_shards_divide_the_samples_and_change_nothing(make_job, tmp_path):
     ]
     order = ["sample_id", "mask"]
     assert pl.concat(shards).sort(order).equals(whole.sort(order))
+
+
+def test_what_log_odds_depend_on_is_the_same_in_every_shard(make_job, checkpoints):
+    whole = make_job()
+    expected = {step: whole.inputs_digest(step) for step in checkpoints}
+    assert len(set(expected.values())) == 2
+    for shard in range(3):
+        job = make_job(shard=shard, settings={"shards": 3, "checkpoints_per_job": 1})
+        assert {step: job.inputs_digest(step) for step in checkpoints} == expected
+    for changes in ({"settings": {"max_error": 0.5}}, {"threads": 2}):
+        assert make_job(**changes).inputs_digest(0) != expected[0]
 
 
 def test_a_shard_without_samples_gives_an_empty_table(make_job, loads):

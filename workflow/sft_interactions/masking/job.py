@@ -118,11 +118,13 @@ class InferenceJob:
         self.longest_sample = max(prompts, key=lambda sample_id: prompts[sample_id].n_tokens)
         own = list(prompts)[shard :: settings["shards"]]
         self.prompts = {sample_id: prompts[sample_id] for sample_id in own}
+        self._prompts_of_run = prompts
         self.n_samples = len(checkpoints) * len(own)
         self.n_maskings = len(checkpoints) * sum(2**p.n for p in self.prompts.values())
         self.progress = Progress()
         self._loaded_base: PreTrainedModel | None = None
         self._used_keys: list[str] = []
+        self._keys_of_run: dict[Path, dict[str, str]] = {}
         self._code = tables.digest_of_modules(MODULES)
         self._model_digest = content_digest(files_of(model_dir))
 
@@ -146,6 +148,14 @@ class InferenceJob:
         for step, folder in self.checkpoints.items():
             yield step, *self._evaluate_checkpoint(folder, report)
 
+    def inputs_digest(self, step: int) -> str:
+        """Digest of all that the log-odds of a checkpoint depend on, the same in every shard.
+
+        Returns:
+            16 hexadecimal digits.
+        """
+        return fingerprint(samples=self._keys(self.checkpoints[step]))[:16]
+
     def remove_parts(self) -> None:
         """Delete the samples that :meth:`evaluate` has kept, once its tables are written."""
         self.parts.remove(self._used_keys)
@@ -160,7 +170,9 @@ class InferenceJob:
         checkpoint: Checkpoint | None = None
         frames = [pl.DataFrame(schema=tables.LOG_ODDS.columns)]
         about: dict[str, str] = {}
-        for sample_id, key in self._keys(folder).items():
+        keys = self._keys(folder)
+        for sample_id in self.prompts:
+            key = keys[sample_id]
             if self.parts.holds(key):
                 n_maskings = 2 ** self.prompts[sample_id].n
                 self.progress.maskings += n_maskings
@@ -213,7 +225,12 @@ class InferenceJob:
         return values, about
 
     def _keys(self, folder: Path) -> dict[str, str]:
-        """Fingerprint of every sample at the checkpoint in ``folder``."""
+        """Fingerprint of every sample of the run at the checkpoint in ``folder``."""
+        if folder not in self._keys_of_run:
+            self._keys_of_run[folder] = self._make_keys(folder)
+        return self._keys_of_run[folder]
+
+    def _make_keys(self, folder: Path) -> dict[str, str]:
         depends_on = {
             "code": self._code,
             "libraries": [version(library) for library in LIBRARIES],
@@ -235,7 +252,7 @@ class InferenceJob:
                 max_error=self.settings["max_error"] if self._is_measured(sample_id) else None,
                 **depends_on,
             )
-            for sample_id, prompt in self.prompts.items()
+            for sample_id, prompt in self._prompts_of_run.items()
         }
 
     def _is_measured(self, sample_id: str) -> bool:
