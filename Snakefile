@@ -12,7 +12,7 @@ min_version("9.0")
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from sft_interactions import config_file, processes
-from sft_interactions.config import ConfigError, resolve
+from sft_interactions.config import ConfigError, digest, resolve
 from sft_interactions.environment import check_interpreter, check_packages
 from sft_interactions.own_run import study as own_study
 

@@ -27,7 +27,7 @@ from sft_interactions.analysis.salience import read_salient  # noqa: E402
 from sft_interactions.config import resolve  # noqa: E402
 
 STUDY = ROOT / "benchmarks" / "scale.yaml"
-PROVENANCE = {"created_by": "scale", "config_hash": "0"}
+PROVENANCE = {"created_by": "scale", "inputs_digest": "0"}
 # One thread of a fast CPU: 171e9 in a float32 matrix product, with masked inference at 1.6 times its
 # floor. benchmarks/inference.py measures both on the machine at hand.
 FLOPS = 171e9 / 1.6

@@ -30,7 +30,7 @@ N = len(WORDS)
 
 
 def write(frame, path, table):
-    tables.write(frame, path, table, created_by="test", config_hash="0")
+    tables.write(frame, path, table, created_by="test", inputs_digest="0")
 
 
 def write_run(root):

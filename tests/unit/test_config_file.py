@@ -328,7 +328,7 @@ def test_what_was_wrong_with_yaml_1_1(tmp_path):
 def owned(tmp_path, monkeypatch):
     """Results of a study whose config is config/mine.yaml."""
     monkeypatch.chdir(tmp_path)
-    note_owner("results", ["config/mine.yaml"])
+    note_owner("results", ["config/mine.yaml"], "c0ffee")
     (tmp_path / "results" / "runs").mkdir()
     return tmp_path
 
@@ -355,7 +355,7 @@ def test_another_study_is_kept_out(owned, files):
 def test_a_folder_without_runs_may_change_hands(owned):
     (owned / "results" / "runs").rmdir()
     check_owner("results", ["config/copy.yaml"])
-    note_owner("results", ["config/copy.yaml"])
+    note_owner("results", ["config/copy.yaml"], "c0ffee")
     (owned / "results" / "runs").mkdir()
     check_owner("results", ["config/copy.yaml"])
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "processes": set(),
     "parallel": set(),
     "tables": {"version"},
-    "origin": {"tables"},
+    "origin": {"tables", "files", "models"},
     "data": {"tables"},
     "models": {"data", "tables", "files"},
     "masking": {"models", "data", "tables", "files"},

@@ -1,12 +1,14 @@
 """A table lies where it was written, and the tables of a run come of the same prompts."""
 
+import os
 import shutil
 
 import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.origin import check_inputs, digest_prompts
+from sft_interactions.files import write_checksums
+from sft_interactions.origin import check_inputs, digest_prompts, inputs_digest
 
 PROMPTS = pl.DataFrame(
     {
@@ -19,7 +21,7 @@ PROMPTS = pl.DataFrame(
     }
 )
 LOG_ODDS = pl.DataFrame({"sample_id": ["a"], "mask": [0], "log_odds": [0.5]})
-BY = {"created_by": "test", "config_hash": "0"}
+BY = {"created_by": "test", "inputs_digest": "0"}
 
 
 @pytest.fixture
@@ -117,3 +119,65 @@ def test_the_digest_is_of_what_is_masked():
             PROMPTS.with_columns(pl.Series(column, values)), tables.PROMPTS, "prompts"
         )
         assert digest_prompts(other) != digest_prompts(rows), column
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "results" / "checkpoints"
+    for step in ("step-0", "step-5"):
+        (folder / step).mkdir(parents=True)
+        (folder / step / "adapter_config.json").write_text("{}")
+        (folder / step / "adapter_model.safetensors").write_bytes(step.encode())
+    write_checksums(folder / "step-0")
+    return folder
+
+
+def test_a_table_knows_what_it_depends_on(results, checkpoint):
+    files = [*files_of(results), checkpoint]
+
+    def digest(files=files, **settings):
+        return inputs_digest({"n": 3, **settings}, files, results)
+
+    before = digest()
+    assert len(before) == 16
+    assert digest() == before
+    assert digest(n=4) != before
+    assert digest(files=[*files_of(results)[::-1], checkpoint]) != before
+    # Whatever lies beside it, whenever it was written, and where; what lies elsewhere is in the settings.
+    (checkpoint / "step-0" / "optimizer.pt").write_bytes(b"state")
+    (checkpoint / ".snakemake_timestamp").touch()
+    os.utime(files_of(results)[0], (1, 1))
+    assert digest(files=[*files, results.parent / "mine.csv"]) == before
+    moved = results.rename(results.with_name("moved"))
+    files = [*files_of(moved), moved / "checkpoints"]
+    assert inputs_digest({"n": 3}, files, moved) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda results, _: tables.write(
+            LOG_ODDS.with_columns(log_odds=pl.lit(0.25)),
+            results / "runs/first/log_odds/step-5.parquet",
+            tables.LOG_ODDS,
+            **BY,
+        ),
+        lambda _, folder: (folder / "step-0" / "SHA256SUMS").write_text(f"{'0' * 64}  a.json\n"),
+        lambda _, folder: (folder / "step-5" / "adapter_model.safetensors").write_bytes(b"step-6"),
+        lambda _, folder: (folder / "step-5").rename(folder / "step-6"),
+    ],
+    ids=["a table", "checksums", "weights without checksums", "another step"],
+)
+def test_what_a_table_is_made_of_changes_its_digest(results, checkpoint, change):
+    files = [files_of(results)[1], checkpoint]
+    before = inputs_digest({}, files, results)
+    change(results, checkpoint)
+    assert inputs_digest({}, files, results) != before
+
+
+def test_tables_of_older_versions_are_known_by_their_content(results):
+    path = results / "old.parquet"
+    LOG_ODDS.write_parquet(path, metadata={"schema_version": tables.WITHOUT_DIGEST})
+    before = inputs_digest({}, [path], results)
+    LOG_ODDS.with_columns(mask=pl.lit(1)).write_parquet(path)
+    assert inputs_digest({}, [path], results) != before

@@ -11,7 +11,7 @@ from sft_interactions.version import __version__
 LOG_ODDS = pl.DataFrame(
     {"mask": [1, 0, 1, 0], "sample_id": ["b", "b", "a", "a"], "log_odds": [0.1, 0.2, 0.3, 0.4]}
 )
-PROVENANCE = {"created_by": "log_odds", "config_hash": "c0ffee"}
+PROVENANCE = {"created_by": "log_odds", "inputs_digest": "c0ffee"}
 EVERY = {name: table for name, table in vars(tables).items() if isinstance(table, tables.Table)}
 
 

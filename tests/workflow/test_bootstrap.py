@@ -48,7 +48,7 @@ def test_a_wrong_copy_on_the_path_is_not_used(tmp_path, model_folders, monkeypat
 
     run = make_run(steps=(0, 1, 3), n=3)
     path = tmp_path / "results" / "runs" / "llama-tiny" / "metrics.parquet"
-    tables.write(run.metrics, path, tables.METRICS, created_by="test", config_hash="0")
+    tables.write(run.metrics, path, tables.METRICS, created_by="test", inputs_digest="0")
     (tmp_path / "lines.jsonl").touch()
     config = copy.deepcopy(CONFIG)
     config["models"] = {"llama": {"source": f"path:{model_folders['llama']}"}}

@@ -121,7 +121,7 @@ def test_what_is_scored_is_told(analysed):
     about = tables.read_metadata(analysed / FILE.format("prompts"))
     assert (about["part_of_response"], about["shared"]) == ("4", "4")
     assert about["template_date"] == "2024-02-29"
-    log = (analysed / f"logs/prompts/{RUN}.log").read_text()
+    log = (analysed / f"results/logs/prompts/{RUN}.log").read_text()
     assert "what is scored begins several responses, such as '4' of '42' and '47'" in log
 
 

@@ -21,31 +21,8 @@ from sft_interactions.models.loading import load_checkpoint
 
 
 @pytest.fixture(scope="module")
-def study(model_folders, tmp_path_factory):
-    """A finished study: its folder and its config."""
-    folder = tmp_path_factory.mktemp("study")
-    # More than Snakemake compares by content of itself, 1 MB.
-    rows = [{**row, "note": "x" * 100_000} for row in ROWS]
-    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = copy.deepcopy(CONFIG)
-    for name, model in config["models"].items():
-        model["source"] = f"path:{model_folders[name]}"
-    done = snakemake(folder, config)
-    assert done.returncode == 0, done.stdout[-5000:]
-    return folder, config
-
-
-@pytest.fixture(scope="module")
 def results(study):
     return study[0] / "results"
-
-
-@pytest.fixture
-def own_study(study, tmp_path):
-    """A copy of the study for a test that adds to it, and its config."""
-    folder, config = study
-    copied = shutil.copytree(folder, tmp_path / "study", symlinks=True)
-    return copied, copy.deepcopy(config)
 
 
 def read(path, table):
@@ -121,16 +98,15 @@ def test_every_table_has_its_columns_and_metadata(results):
                 folder / "ranges" / f"step-{step}.parquet": (tables.RANGES, "ranges"),
                 folder / "joint" / f"step-{step}.parquet": (tables.INTERACTIONS, "joint_of_step"),
             }
-    assert set(results.rglob("*.parquet")) == set(expected)
-    hashes = set()
+    kept = set(results.glob("runs/*/store/log_odds/*.parquet"))
+    assert set(results.rglob("*.parquet")) - kept == set(expected)
     for path, (table, rule) in expected.items():
         read(path, table)
         metadata = tables.read_metadata(path)
         assert metadata["schema_version"] == tables.SCHEMA_VERSION
         assert metadata["created_by"] == rule
         assert re.fullmatch(r"[\d.]+\+[0-9a-f]{12}", metadata["code_version"])
-        hashes.add(metadata["config_hash"])
-    assert len(hashes) == 1
+        assert re.fullmatch("[0-9a-f]{16}", metadata["inputs_digest"])
 
 
 def test_nothing_temporary_is_left(results):
@@ -138,11 +114,11 @@ def test_nothing_temporary_is_left(results):
     assert hidden <= {".snakemake_timestamp"}
 
 
-def test_nothing_is_written_outside_results_logs_and_caches(study):
+def test_nothing_is_written_outside_results_and_caches(study):
     folder, _ = study
     written = {path.name for path in folder.iterdir()}
     given = {"config.yaml", "lines.jsonl", "home", "temporary"}
-    assert written - given <= {"results", "logs", ".snakemake", "cache"}
+    assert written - given <= {"results", ".snakemake", "cache"}
     assert list((folder / "home").rglob("*")) == []
     assert [path for path in (folder / "temporary").rglob("*") if path.is_file()] == []
 
@@ -419,7 +395,7 @@ def test_long_jobs_tell_how_far_they_are(study):
     folder, _ = study
     of_sensitivity = [f"sensitivity_of_{rule}" for rule in SENSITIVITY_JOBS]
     for rule in ("finetune", "inference", "interactions", "stability", *of_sensitivity):
-        logs = sorted((folder / "logs" / rule).rglob("*.log"))
+        logs = sorted((folder / "results" / "logs" / rule).rglob("*.log"))
         assert logs, rule
         for log in logs:
             ends = re.findall(r"(\d+)%\|.*\| (\S+)/(\S+) \[", log.read_text())
@@ -543,7 +519,7 @@ def log_odds_of_another_study(run):
     path = run / "log_odds" / "step-1.parquet"
     place = {"results": run.parents[1], "prompts": {run.name: "of another"}}
     frame = tables.read(path, tables.LOG_ODDS)
-    by = {"created_by": "log_odds", "config_hash": "0"}
+    by = {"created_by": "log_odds", "inputs_digest": "0"}
     tables.write(frame, path, tables.LOG_ODDS, **place, **by)
     return path
 
@@ -635,7 +611,7 @@ def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):
     again = results / "runs" / "llama-again"
     # Both shards have kept their samples of step 0, the first checkpoint of the job that broke.
     samples = CONFIG["datasets"]["lines"]["analysis"]
-    assert len(list((again / "inference" / "parts").iterdir())) == samples
+    assert len(list((again / "store" / "log_odds").iterdir())) == samples
     assert [path.stem for path in (again / "log_odds").iterdir()] == ["step-3"]
 
     shutil.copy(trained / "checkpoints" / "step-1" / "adapter_model.safetensors", broken)
@@ -763,7 +739,7 @@ def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
     assert done.returncode == 0, done.stdout[-5000:]
     first = study[0] / "results" / "runs" / "llama-tiny" / "training.parquet"
     assert pl.read_parquet(run / "training.parquet").equals(pl.read_parquet(first))
-    log = (folder / "logs" / "finetune" / "llama-tiny.log").read_text()
+    log = (folder / "results" / "logs" / "finetune" / "llama-tiny.log").read_text()
     assert "left out: ACCELERATE_GRADIENT_ACCUMULATION_STEPS, ACCELERATE_MIXED_PRECISION" in log
 
 
@@ -779,7 +755,6 @@ def test_a_bad_config_starts_no_job(tmp_path, model_folders):
     assert line in bad.stdout
     assert "Traceback" not in bad.stdout
     assert not (tmp_path / "results").exists()
-    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ rule dynamics:
     output:
         f"{RESULTS}/runs/{{run}}/dynamics.parquet",
     log:
-        "logs/dynamics/{run}.log",
+        f"{RESULTS}/logs/dynamics/{{run}}.log",
     benchmark:
-        "logs/benchmarks/dynamics/{run}.tsv"
+        f"{RESULTS}/benchmarks/dynamics/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -37,9 +37,9 @@ rule readings:
     output:
         f"{RESULTS}/runs/{{run}}/readings.parquet",
     log:
-        "logs/readings/{run}.log",
+        f"{RESULTS}/logs/readings/{{run}}.log",
     benchmark:
-        "logs/benchmarks/readings/{run}.tsv"
+        f"{RESULTS}/benchmarks/readings/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -69,9 +69,9 @@ rule stability:
         unchanged_interactions=f"{RESULTS}/runs/{{run}}/unchanged_interactions.parquet",
         unchanged_solve=f"{RESULTS}/runs/{{run}}/unchanged_interactions.solve.parquet",
     log:
-        "logs/stability/{run}.log",
+        f"{RESULTS}/logs/stability/{{run}}.log",
     benchmark:
-        "logs/benchmarks/stability/{run}.tsv"
+        f"{RESULTS}/benchmarks/stability/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -103,9 +103,9 @@ rule salience_sensitivity:
         csv=f"{RESULTS}/tables/salience-{{run}}.csv",
         md=f"{RESULTS}/tables/salience-{{run}}.md",
     log:
-        "logs/salience_sensitivity/{run}.log",
+        f"{RESULTS}/logs/salience_sensitivity/{{run}}.log",
     benchmark:
-        "logs/benchmarks/salience_sensitivity/{run}.tsv"
+        f"{RESULTS}/benchmarks/salience_sensitivity/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -135,9 +135,9 @@ rule sensitivity_of_own_extraction:
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}.parquet",
     log:
-        "logs/sensitivity_of_own_extraction/{run}/{job}.log",
+        f"{RESULTS}/logs/sensitivity_of_own_extraction/{{run}}/{{job}}.log",
     benchmark:
-        "logs/benchmarks/sensitivity_of_own_extraction/{run}/{job}.tsv"
+        f"{RESULTS}/benchmarks/sensitivity_of_own_extraction/{{run}}/{{job}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
         job=OWN_JOB,
@@ -173,9 +173,9 @@ use rule sensitivity_of_own_extraction as sensitivity_of_reading with:
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}.parquet",
     log:
-        "logs/sensitivity_of_reading/{run}/{job}.log",
+        f"{RESULTS}/logs/sensitivity_of_reading/{{run}}/{{job}}.log",
     benchmark:
-        "logs/benchmarks/sensitivity_of_reading/{run}/{job}.tsv"
+        f"{RESULTS}/benchmarks/sensitivity_of_reading/{{run}}/{{job}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
         job=one_of(READING_JOBS),
@@ -193,9 +193,9 @@ rule sensitivity_of_extraction:
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}.parquet",
     log:
-        "logs/sensitivity_of_extraction/{run}/{job}.log",
+        f"{RESULTS}/logs/sensitivity_of_extraction/{{run}}/{{job}}.log",
     benchmark:
-        "logs/benchmarks/sensitivity_of_extraction/{run}/{job}.tsv"
+        f"{RESULTS}/benchmarks/sensitivity_of_extraction/{{run}}/{{job}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
         job=one_of(EXTRACTION_JOBS),
@@ -230,9 +230,9 @@ rule sensitivity:
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity.parquet",
     log:
-        "logs/sensitivity/{run}.log",
+        f"{RESULTS}/logs/sensitivity/{{run}}.log",
     benchmark:
-        "logs/benchmarks/sensitivity/{run}.tsv"
+        f"{RESULTS}/benchmarks/sensitivity/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -258,9 +258,9 @@ rule metrics:
     output:
         f"{RESULTS}/runs/{{run}}/metrics.parquet",
     log:
-        "logs/metrics/{run}.log",
+        f"{RESULTS}/logs/metrics/{{run}}.log",
     benchmark:
-        "logs/benchmarks/metrics/{run}.tsv"
+        f"{RESULTS}/benchmarks/metrics/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -290,9 +290,9 @@ rule stages:
     output:
         f"{RESULTS}/runs/{{run}}/stages.json",
     log:
-        "logs/stages/{run}.log",
+        f"{RESULTS}/logs/stages/{{run}}.log",
     benchmark:
-        "logs/benchmarks/stages/{run}.tsv"
+        f"{RESULTS}/benchmarks/stages/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -327,9 +327,9 @@ rule findings:
         parts_csv=f"{RESULTS}/tables/finding-parts.csv",
         parts_md=report_table("finding-parts"),
     log:
-        "logs/findings.log",
+        f"{RESULTS}/logs/findings.log",
     benchmark:
-        "logs/benchmarks/findings.tsv"
+        f"{RESULTS}/benchmarks/findings.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -365,9 +365,9 @@ rule protocol:
         turnover_csv=f"{RESULTS}/tables/turnover.csv",
         turnover_md=report_table("turnover"),
     log:
-        "logs/protocol.log",
+        f"{RESULTS}/logs/protocol.log",
     benchmark:
-        "logs/benchmarks/protocol.tsv"
+        f"{RESULTS}/benchmarks/protocol.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -398,9 +398,9 @@ rule verdict:
         ),
         csv=f"{RESULTS}/tables/verdict.csv",
     log:
-        "logs/verdict.log",
+        f"{RESULTS}/logs/verdict.log",
     benchmark:
-        "logs/benchmarks/verdict.tsv"
+        f"{RESULTS}/benchmarks/verdict.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1

@@ -11,6 +11,8 @@ from sft_interactions.files import content_digest
 from sft_interactions.models.checkpoint_files import TEMPLATE_FILES, TOKENIZER_FILES, files_of
 
 RESULTS = config["results"]
+# What the files that a user brought hold, so that gigabytes are read once. job.py has the same name.
+DIGESTS = ".snakemake/digests.json"
 DOWNLOADS = config["downloads"]
 MODELS = config["models"]
 DATASETS = config["datasets"]
@@ -125,7 +127,7 @@ def own_template_of(model):
 def content_of(files):
     """Param: what some files hold, so that a change rebuilds what came of them, whatever their times say."""
     try:
-        return content_digest(files, cache=".snakemake/digests.json") if files else ""
+        return content_digest(files, cache=DIGESTS) if files else ""
     except ValueError as error:
         stop(error)
 

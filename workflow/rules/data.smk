@@ -8,9 +8,9 @@ rule data:
         validation=f"{RESULTS}/data/{{dataset}}/validation.parquet",
         analysis=f"{RESULTS}/data/{{dataset}}/analysis.parquet",
     log:
-        "logs/data/{dataset}.log",
+        f"{RESULTS}/logs/data/{{dataset}}.log",
     benchmark:
-        "logs/benchmarks/data/{dataset}.tsv"
+        f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
     wildcard_constraints:
         dataset=one_of(name for name in DATASETS if name not in HELD_OUT),
     conda:
@@ -36,9 +36,9 @@ use rule data as test_data with:
     output:
         test=f"{RESULTS}/data/{{dataset}}/test.parquet",
     log:
-        "logs/test_data/{dataset}.log",
+        f"{RESULTS}/logs/test_data/{{dataset}}.log",
     benchmark:
-        "logs/benchmarks/test_data/{dataset}.tsv"
+        f"{RESULTS}/benchmarks/test_data/{{dataset}}.tsv"
     wildcard_constraints:
         dataset=one_of(name for name in DATASETS if "test" in DATASETS[name]),
     message:
@@ -49,9 +49,9 @@ use rule data as held_out_data with:
     output:
         analysis=f"{RESULTS}/data/{{dataset}}/analysis.parquet",
     log:
-        "logs/held_out_data/{dataset}.log",
+        f"{RESULTS}/logs/held_out_data/{{dataset}}.log",
     benchmark:
-        "logs/benchmarks/held_out_data/{dataset}.tsv"
+        f"{RESULTS}/benchmarks/held_out_data/{{dataset}}.tsv"
     wildcard_constraints:
         dataset=one_of(HELD_OUT),
     message:

@@ -5,9 +5,9 @@ rule interactions:
         interactions=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.parquet",
         solve=f"{RESULTS}/runs/{{run}}/interactions/step-{{step}}.solve.parquet",
     log:
-        "logs/interactions/{run}/step-{step}.log",
+        f"{RESULTS}/logs/interactions/{{run}}/step-{{step}}.log",
     benchmark:
-        "logs/benchmarks/interactions/{run}/step-{step}.tsv"
+        f"{RESULTS}/benchmarks/interactions/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -32,9 +32,9 @@ rule ranges:
     output:
         f"{RESULTS}/runs/{{run}}/ranges/step-{{step}}.parquet",
     log:
-        "logs/ranges/{run}/step-{step}.log",
+        f"{RESULTS}/logs/ranges/{{run}}/step-{{step}}.log",
     benchmark:
-        "logs/benchmarks/ranges/{run}/step-{step}.tsv"
+        f"{RESULTS}/benchmarks/ranges/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -61,9 +61,9 @@ rule joint:
         joint=f"{RESULTS}/runs/{{run}}/joint.parquet",
         change=f"{RESULTS}/runs/{{run}}/joint_change.parquet",
     log:
-        "logs/joint/{run}.log",
+        f"{RESULTS}/logs/joint/{{run}}.log",
     benchmark:
-        "logs/benchmarks/joint/{run}.tsv"
+        f"{RESULTS}/benchmarks/joint/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -87,9 +87,9 @@ rule joint_of_step:
     output:
         f"{RESULTS}/runs/{{run}}/joint/step-{{step}}.parquet",
     log:
-        "logs/joint_of_step/{run}/step-{step}.log",
+        f"{RESULTS}/logs/joint_of_step/{{run}}/step-{{step}}.log",
     benchmark:
-        "logs/benchmarks/joint_of_step/{run}/step-{step}.tsv"
+        f"{RESULTS}/benchmarks/joint_of_step/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -111,9 +111,9 @@ rule selection:
     output:
         f"{RESULTS}/runs/{{run}}/selection/step-{{step}}.parquet",
     log:
-        "logs/selection/{run}/step-{step}.log",
+        f"{RESULTS}/logs/selection/{{run}}/step-{{step}}.log",
     benchmark:
-        "logs/benchmarks/selection/{run}/step-{step}.tsv"
+        f"{RESULTS}/benchmarks/selection/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:

@@ -11,9 +11,9 @@ rule fig2:
     output:
         **figure_files("fig2"),
     log:
-        "logs/figures/fig2.log",
+        f"{RESULTS}/logs/figures/fig2.log",
     benchmark:
-        "logs/benchmarks/figures/fig2.tsv"
+        f"{RESULTS}/benchmarks/figures/fig2.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -44,9 +44,9 @@ use rule fig2 as fig1 with:
     output:
         **figure_files("fig1"),
     log:
-        "logs/figures/fig1.log",
+        f"{RESULTS}/logs/figures/fig1.log",
     benchmark:
-        "logs/benchmarks/figures/fig1.tsv"
+        f"{RESULTS}/benchmarks/figures/fig1.tsv"
     params:
         labels=labels_of([MAIN_RUN]),
         steps=steps_of([MAIN_RUN]),
@@ -62,9 +62,9 @@ use rule fig2 as fig3 with:
     output:
         **figure_files("fig3"),
     log:
-        "logs/figures/fig3.log",
+        f"{RESULTS}/logs/figures/fig3.log",
     benchmark:
-        "logs/benchmarks/figures/fig3.tsv"
+        f"{RESULTS}/benchmarks/figures/fig3.tsv"
     message:
         f"Drawing {FIGURES['fig3'].title}"
 
@@ -76,9 +76,9 @@ use rule fig2 as fig4 with:
     output:
         **figure_files("fig4"),
     log:
-        "logs/figures/fig4.log",
+        f"{RESULTS}/logs/figures/fig4.log",
     benchmark:
-        "logs/benchmarks/figures/fig4.tsv"
+        f"{RESULTS}/benchmarks/figures/fig4.tsv"
     params:
         labels=labels_of(RUNS),
     message:
@@ -94,9 +94,9 @@ use rule fig2 as fig5 with:
     output:
         **figure_files("fig5"),
     log:
-        "logs/figures/fig5.log",
+        f"{RESULTS}/logs/figures/fig5.log",
     benchmark:
-        "logs/benchmarks/figures/fig5.tsv"
+        f"{RESULTS}/benchmarks/figures/fig5.tsv"
     params:
         labels=labels_of(RUNS),
         steps=steps_of(RUNS),
@@ -118,9 +118,9 @@ use rule fig2 as fig6 with:
     output:
         **figure_files("fig6"),
     log:
-        "logs/figures/fig6.log",
+        f"{RESULTS}/logs/figures/fig6.log",
     benchmark:
-        "logs/benchmarks/figures/fig6.tsv"
+        f"{RESULTS}/benchmarks/figures/fig6.tsv"
     params:
         labels=labels_of(RUNS),
         steps=steps_of(RUNS),
@@ -138,9 +138,9 @@ use rule fig2 as fig7 with:
     output:
         **figure_files("fig7"),
     log:
-        "logs/figures/fig7.log",
+        f"{RESULTS}/logs/figures/fig7.log",
     benchmark:
-        "logs/benchmarks/figures/fig7.tsv"
+        f"{RESULTS}/benchmarks/figures/fig7.tsv"
     params:
         labels=labels_of(OTHER_RUNS),
         tuned=[run in TUNED_RUNS for run in OTHER_RUNS],
@@ -152,9 +152,9 @@ use rule fig7 as fig8 with:
     output:
         **figure_files("fig8"),
     log:
-        "logs/figures/fig8.log",
+        f"{RESULTS}/logs/figures/fig8.log",
     benchmark:
-        "logs/benchmarks/figures/fig8.tsv"
+        f"{RESULTS}/benchmarks/figures/fig8.tsv"
     message:
         f"Drawing {FIGURES['fig8'].title}"
 
@@ -171,9 +171,9 @@ use rule fig2 as fig9 with:
     output:
         **figure_files("fig9"),
     log:
-        "logs/figures/fig9.log",
+        f"{RESULTS}/logs/figures/fig9.log",
     benchmark:
-        "logs/benchmarks/figures/fig9.tsv"
+        f"{RESULTS}/benchmarks/figures/fig9.tsv"
     params:
         labels=labels_of(COMPARED_RUNS),
         steps=steps_of(COMPARED_RUNS),
@@ -190,9 +190,9 @@ use rule fig2 as survival with:
     output:
         **figure_files("survival"),
     log:
-        "logs/figures/survival.log",
+        f"{RESULTS}/logs/figures/survival.log",
     benchmark:
-        "logs/benchmarks/figures/survival.tsv"
+        f"{RESULTS}/benchmarks/figures/survival.tsv"
     params:
         labels=labels_of(RUNS),
     message:

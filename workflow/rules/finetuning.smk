@@ -7,9 +7,9 @@ rule finetune:
         checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
         training=f"{RESULTS}/runs/{{run}}/training.parquet",
     log:
-        "logs/finetune/{run}.log",
+        f"{RESULTS}/logs/finetune/{{run}}.log",
     benchmark:
-        "logs/benchmarks/finetune/{run}.tsv"
+        f"{RESULTS}/benchmarks/finetune/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(TUNED_RUNS),
     conda:
@@ -35,9 +35,9 @@ rule losses:
     output:
         f"{RESULTS}/runs/{{run}}/losses.parquet",
     log:
-        "logs/losses/{run}.log",
+        f"{RESULTS}/logs/losses/{{run}}.log",
     benchmark:
-        "logs/benchmarks/losses/{run}.tsv"
+        f"{RESULTS}/benchmarks/losses/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -72,9 +72,9 @@ rule own_checkpoints:
     output:
         checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
     log:
-        "logs/own_checkpoints/{run}.log",
+        f"{RESULTS}/logs/own_checkpoints/{{run}}.log",
     benchmark:
-        "logs/benchmarks/own_checkpoints/{run}.tsv"
+        f"{RESULTS}/benchmarks/own_checkpoints/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(OWN_RUNS),
     conda:

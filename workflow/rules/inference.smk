@@ -7,9 +7,9 @@ rule prompts:
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
         players=f"{RESULTS}/runs/{{run}}/players.parquet",
     log:
-        "logs/prompts/{run}.log",
+        f"{RESULTS}/logs/prompts/{{run}}.log",
     benchmark:
-        "logs/benchmarks/prompts/{run}.tsv"
+        f"{RESULTS}/benchmarks/prompts/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -37,9 +37,9 @@ rule mask_embedding:
     output:
         f"{RESULTS}/runs/{{run}}/mask_embedding.parquet",
     log:
-        "logs/mask_embedding/{run}.log",
+        f"{RESULTS}/logs/mask_embedding/{{run}}.log",
     benchmark:
-        "logs/benchmarks/mask_embedding/{run}.tsv"
+        f"{RESULTS}/benchmarks/mask_embedding/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -69,9 +69,9 @@ rule inference:
     output:
         temp(directory(f"{RESULTS}/runs/{{run}}/inference/from-step-{{step}}-shard-{{shard}}")),
     log:
-        "logs/inference/{run}/from-step-{step}-shard-{shard}.log",
+        f"{RESULTS}/logs/inference/{{run}}/from-step-{{step}}-shard-{{shard}}.log",
     benchmark:
-        "logs/benchmarks/inference/{run}/from-step-{step}-shard-{shard}.tsv"
+        f"{RESULTS}/benchmarks/inference/{{run}}/from-step-{{step}}-shard-{{shard}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
         shard=r"\d+",
@@ -99,9 +99,9 @@ use rule inference as inference_of_mask_embedding with:
             )
         ),
     log:
-        "logs/inference/{run}/mask-embedding-{mask_embedding}/from-step-{step}-shard-{shard}.log",
+        f"{RESULTS}/logs/inference/{{run}}/mask-embedding-{{mask_embedding}}/from-step-{{step}}-shard-{{shard}}.log",
     benchmark:
-        "logs/benchmarks/inference/{run}/mask-embedding-{mask_embedding}/from-step-{step}-shard-{shard}.tsv"
+        f"{RESULTS}/benchmarks/inference/{{run}}/mask-embedding-{{mask_embedding}}/from-step-{{step}}-shard-{{shard}}.tsv"
     message:
         "Masked inference of {wildcards.run} from step {wildcards.step}, shard {wildcards.shard}, "
         "mask embedding {wildcards.mask_embedding}"
@@ -114,9 +114,9 @@ rule log_odds:
     output:
         f"{RESULTS}/runs/{{run}}/log_odds/step-{{step}}.parquet",
     log:
-        "logs/log_odds/{run}/step-{step}.log",
+        f"{RESULTS}/logs/log_odds/{{run}}/step-{{step}}.log",
     benchmark:
-        "logs/benchmarks/log_odds/{run}/step-{step}.tsv"
+        f"{RESULTS}/benchmarks/log_odds/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
@@ -135,9 +135,9 @@ use rule log_odds as log_odds_of_mask_embedding with:
     output:
         f"{RESULTS}/runs/{{run}}/mask-embedding-{{mask_embedding}}/log_odds/step-{{step}}.parquet",
     log:
-        "logs/log_odds/{run}/mask-embedding-{mask_embedding}/step-{step}.log",
+        f"{RESULTS}/logs/log_odds/{{run}}/mask-embedding-{{mask_embedding}}/step-{{step}}.log",
     benchmark:
-        "logs/benchmarks/log_odds/{run}/mask-embedding-{mask_embedding}/step-{step}.tsv"
+        f"{RESULTS}/benchmarks/log_odds/{{run}}/mask-embedding-{{mask_embedding}}/step-{{step}}.tsv"
     message:
         "Merging the log-odds of {wildcards.run}, step {wildcards.step}, "
         "mask embedding {wildcards.mask_embedding}"

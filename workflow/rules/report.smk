@@ -8,7 +8,7 @@ rule report:
     output:
         f"{RESULTS}/report.html",
     log:
-        "logs/report.log",
+        f"{RESULTS}/logs/report.log",
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -34,7 +34,7 @@ rule own:
 
 onstart:
     if configfiles:
-        config_file.note_owner(RESULTS, configfiles)
+        config_file.note_owner(RESULTS, configfiles, digest(config))
     # After Snakemake has set what the signal does.
     processes.end_jobs_when_terminated()
 

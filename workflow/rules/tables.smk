@@ -5,9 +5,9 @@ rule metrics_table:
     output:
         **table_files("metrics"),
     log:
-        "logs/tables/metrics.log",
+        f"{RESULTS}/logs/tables/metrics.log",
     benchmark:
-        "logs/benchmarks/tables/metrics.tsv"
+        f"{RESULTS}/benchmarks/tables/metrics.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -30,9 +30,9 @@ use rule metrics_table as stages_table with:
     output:
         **table_files("stages"),
     log:
-        "logs/tables/stages.log",
+        f"{RESULTS}/logs/tables/stages.log",
     benchmark:
-        "logs/benchmarks/tables/stages.tsv"
+        f"{RESULTS}/benchmarks/tables/stages.tsv"
     params:
         batch_sizes=[batch_size(run) for run in RUNS],
         removed_share=config["stages"]["removed_share"],
@@ -47,9 +47,9 @@ use rule metrics_table as class_prediction_table with:
     output:
         **table_files("class-prediction"),
     log:
-        "logs/tables/class-prediction.log",
+        f"{RESULTS}/logs/tables/class-prediction.log",
     benchmark:
-        "logs/benchmarks/tables/class-prediction.tsv"
+        f"{RESULTS}/benchmarks/tables/class-prediction.tsv"
     message:
         "Tabulating which interactions carry the prediction"
 
@@ -62,9 +62,9 @@ use rule metrics_table as faithfulness_table with:
     output:
         **table_files("faithfulness"),
     log:
-        "logs/tables/faithfulness.log",
+        f"{RESULTS}/logs/tables/faithfulness.log",
     benchmark:
-        "logs/benchmarks/tables/faithfulness.tsv"
+        f"{RESULTS}/benchmarks/tables/faithfulness.tsv"
     params:
         steps=steps_of(RUNS),
         salience=config["salience"],
@@ -81,9 +81,9 @@ use rule metrics_table as sparsity_table with:
     output:
         **table_files("sparsity"),
     log:
-        "logs/tables/sparsity.log",
+        f"{RESULTS}/logs/tables/sparsity.log",
     benchmark:
-        "logs/benchmarks/tables/sparsity.tsv"
+        f"{RESULTS}/benchmarks/tables/sparsity.tsv"
     params:
         steps=steps_of(RUNS),
         salience=config["salience"],
@@ -100,9 +100,9 @@ use rule metrics_table as sensitivity_table with:
     output:
         **table_files("sensitivity"),
     log:
-        "logs/tables/sensitivity.log",
+        f"{RESULTS}/logs/tables/sensitivity.log",
     benchmark:
-        "logs/benchmarks/tables/sensitivity.tsv"
+        f"{RESULTS}/benchmarks/tables/sensitivity.tsv"
     message:
         "Tabulating the findings under other choices"
 
@@ -111,9 +111,9 @@ use rule sensitivity_table as verdicts_table with:
     output:
         **table_files("verdicts"),
     log:
-        "logs/tables/verdicts.log",
+        f"{RESULTS}/logs/tables/verdicts.log",
     benchmark:
-        "logs/benchmarks/tables/verdicts.tsv"
+        f"{RESULTS}/benchmarks/tables/verdicts.tsv"
     message:
         "Tabulating which verdicts the data determine"
 
@@ -127,9 +127,9 @@ use rule metrics_table as seeds_table with:
     output:
         **table_files("seeds"),
     log:
-        "logs/tables/seeds.log",
+        f"{RESULTS}/logs/tables/seeds.log",
     benchmark:
-        "logs/benchmarks/tables/seeds.tsv"
+        f"{RESULTS}/benchmarks/tables/seeds.tsv"
     params:
         repeated=REPEATED,
         steps=[RUNS[runs[0]]["steps"] for runs in REPEATED.values()],
@@ -148,9 +148,9 @@ use rule metrics_table as paper_table with:
     output:
         **table_files("paper"),
     log:
-        "logs/tables/paper.log",
+        f"{RESULTS}/logs/tables/paper.log",
     benchmark:
-        "logs/benchmarks/tables/paper.tsv"
+        f"{RESULTS}/benchmarks/tables/paper.tsv"
     params:
         labels=labels_of(RUNS),
     message:

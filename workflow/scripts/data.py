@@ -2,11 +2,13 @@ import json
 import tempfile
 from pathlib import Path
 
-from job import start
+from job import DIGESTS, start
 from sft_interactions import tables
 from sft_interactions.data.players import tell_unused_samples, unsuitable_for
 from sft_interactions.data.sources import extract_members
 from sft_interactions.data.splits import build_splits
+from sft_interactions.files import content_digest
+from sft_interactions.origin import inputs_digest
 
 provenance = start(snakemake)
 dataset = snakemake.params.dataset
@@ -26,8 +28,19 @@ with tempfile.TemporaryDirectory() as folder:
         unsuitable=unsuitable_for(players, snakemake.params.seed),
     )
 tell_unused_samples(players, splits["analysis"]["sample_id"], snakemake.wildcards.dataset)
+depends_on = {
+    "dataset": dataset,
+    "local": content_digest(snakemake.input.local, DIGESTS) if snakemake.input.local else None,
+    "seed": snakemake.params.seed,
+}
 has_turns = "turns" in dataset or "system" in dataset
 table = tables.DATA_WITH_TURNS if has_turns else tables.DATA
 for split, path in snakemake.output.items():
-    metadata = {"skipped": json.dumps(skipped)} if split == "analysis" else None
+    # All others are drawn of what the analysed samples leave, so players matter through these alone.
+    if split == "analysis":
+        by, metadata = {"players": players}, {"skipped": json.dumps(skipped)}
+        by["content"] = snakemake.params.content  # that of a file of players too
+    else:
+        by, metadata = {"analysis": splits["analysis"]["sample_id"].to_list()}, None
+    provenance["inputs_digest"] = inputs_digest({**depends_on, **by}, [], provenance["results"])
     tables.write(splits[split], path, table, metadata=metadata, **provenance)

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 # over the checkout's. Every script imports this module first.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sft_interactions import config as study_config
 from sft_interactions.environment import check_packages, clear_environment
 
 # Libraries that a script imports next read some of them when they are imported.
 CLEARED = clear_environment(os.environ)
+
+# Snakemake's working folder has it, which is that of the jobs.
+DIGESTS = ".snakemake/digests.json"
 
 # Libraries in Rust give errors of their own kinds with these texts.
 _DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
@@ -122,14 +124,16 @@ def start(snakemake: Any) -> dict[str, Any]:
     sys.excepthook = report
     check_packages()  # an environment of conda has others than Snakemake's
     # Here, because its libraries read settings that are cleared above.
-    from sft_interactions.origin import check_inputs
+    from sft_interactions.origin import check_inputs, inputs_digest
 
     results = snakemake.config["results"]
+    prompts = check_inputs(snakemake.input, results)
+    settings = {**dict(snakemake.params.items()), "step": snakemake.wildcards.get("step")}
     return {
         "created_by": snakemake.rule,
-        "config_hash": study_config.digest(snakemake.config),
+        "inputs_digest": inputs_digest(settings, snakemake.input, results, DIGESTS),
         "results": results,
-        "prompts": check_inputs(snakemake.input, results),
+        "prompts": prompts,
     }
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.masking.parts import merge
+from sft_interactions.masking.parts import merge, shared_inputs_digest
 
 provenance = start(snakemake)
 run, step = snakemake.wildcards.run, snakemake.wildcards.step
@@ -11,6 +11,8 @@ prompts = tables.read(snakemake.input.prompts, tables.PROMPTS)
 log_odds = merge(
     [tables.read(path, tables.LOG_ODDS) for path in shards], prompts, f"{run}, step {step}"
 )
+# Not that of the shards as files, which say how samples are divided into jobs.
+provenance["inputs_digest"] = shared_inputs_digest(shards)
 about = {}
 for path in shards:
     metadata = tables.read_metadata(path)

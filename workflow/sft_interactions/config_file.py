@@ -230,12 +230,15 @@ def check_owner(results: str | Path, configfiles: Sequence[str | Path]) -> None:
         )
 
 
-def note_owner(results: str | Path, configfiles: Sequence[str | Path]) -> None:
-    """Note in a results folder of which study it is."""
+def note_owner(results: str | Path, configfiles: Sequence[str | Path], config_digest: str) -> None:
+    """Note in a results folder of which study it is, and the digest of the config of its last run."""
     note = Path(results) / _OWNER
     note.parent.mkdir(parents=True, exist_ok=True)
     temporary = note.with_name(f".{os.getpid()}-{_OWNER}")
-    content = {"configfiles": _seen_from(results, configfiles)}
+    content = {
+        "configfiles": _seen_from(results, configfiles),
+        "config_digest": config_digest,
+    }
     temporary.write_text(json.dumps(content) + "\n", "utf-8")
     temporary.replace(note)
 

@@ -25,6 +25,19 @@ def write_checksums(folder: str | Path) -> None:
         (folder / CHECKSUMS).write_text("".join(lines), "utf-8")
 
 
+def read_checksums(folder: str | Path) -> dict[str, str]:
+    """Name of a file to its digest, as ``SHA256SUMS`` in a folder has them; empty where there is none."""
+    return dict(_lines_of_checksums(Path(folder)))
+
+
+def _lines_of_checksums(folder: Path) -> Iterable[tuple[str, str]]:
+    path = folder / CHECKSUMS
+    if path.is_file():
+        for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+            digest, _, name = line.partition("  ")
+            yield name, digest
+
+
 def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None:
     """Check that the files of a folder are what was written; without ``SHA256SUMS`` nothing is known.
 
@@ -36,10 +49,7 @@ def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None
         ValueError: a file is another one, or missing.
     """
     folder = Path(folder)
-    if not (folder / CHECKSUMS).is_file():
-        return
-    for line in (folder / CHECKSUMS).read_bytes().decode("utf-8", "replace").splitlines():
-        digest, _, name = line.partition("  ")
+    for name, digest in _lines_of_checksums(folder):
         file = folder / (name or CHECKSUMS)
         if file.suffix in leave_out and file.is_file():
             continue
@@ -168,3 +178,20 @@ def _write_cache(cache: Path, known: dict[str, list[object]]) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(known, file)
     Path(temporary).replace(cache)
+
+
+def digest_of_modules(names: Iterable[str]) -> str:
+    """Digest of the sources of some modules of this package, 12 hex digits.
+
+    For what depends on a part of the library only, which
+    :func:`~sft_interactions.tables.code_version` would make anew with every change elsewhere.
+
+    Args:
+        names: modules by their names inside the package, such as ``masking.log_odds``.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(name.encode())
+        digest.update(package.joinpath(*name.split(".")).with_suffix(".py").read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,12 +1,16 @@
-"""Whether a table belongs where it lies: to its run and checkpoint, and to the prompts of the run."""
+"""Where a table comes from: its run and checkpoint, the prompts of the run, and all that it depends on."""
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from sft_interactions import tables
+from sft_interactions.files import content_digest, read_checksums
+from sft_interactions.models.checkpoint_files import files_of
 
 _REBUILD = "delete it and run snakemake again to rebuild it"
 
@@ -15,6 +19,55 @@ def digest_prompts(prompts: pl.DataFrame) -> str:
     """Digest of the samples, tokens and players of a table of prompts, 16 hexadecimal digits."""
     rows = prompts.select("sample_id", "token_ids", "player_of_token", "target_token_ids")
     return hashlib.sha256(rows.sort("sample_id").write_json().encode()).hexdigest()[:16]
+
+
+def inputs_digest(
+    settings: Mapping[str, Any],
+    files: Iterable[str | Path],
+    root: str | Path,
+    cache: str | Path | None = None,
+) -> str:
+    """Digest of what a table depends on: settings, and the contents of the files that it is made of.
+
+    A table is known by the digest in its metadata; a file of weights by ``SHA256SUMS`` beside it, which is
+    compared with the weights when they are loaded, or else by its content.
+
+    Args:
+        settings: what the rows depend on beside files, as JSON can hold it.
+        files: inputs of the job, in an order that matters; folders are those of a model, or of checkpoints.
+            What lies outside of ``root`` is not looked at: its content belongs to the settings.
+        root: the results folder.
+        cache: see :func:`~sft_interactions.files.content_digest`.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    inside = [path for path in map(Path, files) if tables.place_below(path, root) is not None]
+    text = json.dumps([settings, [_digest_of(path, cache) for path in inside]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digest_of(path: Path, cache: str | Path | None) -> str:
+    if path.is_dir():
+        lines = [f"{name} {digest}" for name, digest in _digests_in(path, cache)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    if path.suffix == ".parquet":
+        written = tables.written_digest(path)
+        if written is not None:  # tables of older versions have none
+            return written
+    return content_digest([path])
+
+
+def _digests_in(folder: Path, cache: str | Path | None) -> Iterator[tuple[str, str]]:
+    """Name and digest of the files of a model or checkpoint, and of the folders below it."""
+    written = read_checksums(folder)
+    for file in files_of(folder):
+        yield file.name, written.get(file.name) or content_digest([file], cache)
+    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
+        yield below.name, _digest_of(below, cache)
 
 
 def check_inputs(files: Iterable[str | Path], root: str | Path) -> dict[str, str]:

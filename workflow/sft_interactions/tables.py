@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -28,9 +28,9 @@ _DIGEST = re.compile(
     DIGEST_KEY.encode() + b"\x18" + bytes([DIGEST_SIZE]) + b"([0-9a-f]{%d})" % DIGEST_SIZE
 )
 
-# Metadata: the path below the results folder that a table was written to, and the digest of the prompts
-# that it comes of.
-PLACE, PROMPTS_DIGEST = "place", "prompts_digest"
+# Metadata: the path below the results folder that a table was written to, the digest of the prompts that
+# it comes of, and that of all settings and inputs that it depends on.
+PLACE, PROMPTS_DIGEST, INPUTS_DIGEST = "place", "prompts_digest", "inputs_digest"
 
 DataType = pl.DataType | type[pl.DataType]
 
@@ -352,7 +352,7 @@ def write(
     table: Table,
     *,
     created_by: str,
-    config_hash: str,
+    inputs_digest: str,
     results: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -361,7 +361,8 @@ def write(
 
     Args:
         created_by: name of the rule, kept in the file's metadata.
-        config_hash: digest of the configuration, kept in the file's metadata.
+        inputs_digest: digest of the settings and inputs that the rows depend on, kept in the file's
+            metadata (:func:`~sft_interactions.origin.inputs_digest`).
         results: the results folder; the metadata then have the place below it.
         prompts: run to the digest of its prompts; the metadata then have that of the table's run.
         metadata: further file metadata.
@@ -381,7 +382,7 @@ def write(
             metadata={
                 "schema_version": SCHEMA_VERSION,
                 DIGEST_KEY: "0" * DIGEST_SIZE,
-                "config_hash": config_hash,
+                INPUTS_DIGEST: inputs_digest,
                 "code_version": code_version(),
                 "created_by": created_by,
                 **origin,
@@ -522,6 +523,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return metadata
 
 
+def written_digest(path: str | Path) -> str | None:
+    """Digest that a Parquet table has of its file, not compared with it; None for one of version 2."""
+    return pl.read_parquet_metadata(path).get(DIGEST_KEY)
+
+
 def scan(path: str | Path, table: Table) -> pl.LazyFrame:
     """Open a table to read only what a query needs of it, and check that it has the table's schema.
 
@@ -587,20 +593,3 @@ def _cell(value: object) -> str:
         return f"{value:g}"
     # A bar or a line end would end the cell.
     return " ".join(str(value).split()).replace("|", r"\|")
-
-
-def digest_of_modules(names: Iterable[str]) -> str:
-    """Digest of the sources of some modules of this package, 12 hex digits.
-
-    For what depends on a part of the library only, which :func:`code_version` would make anew with
-    every change elsewhere.
-
-    Args:
-        names: modules by their names inside the package, such as ``masking.log_odds``.
-    """
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        digest.update(name.encode())
-        digest.update(package.joinpath(*name.split(".")).with_suffix(".py").read_bytes())
-    return digest.hexdigest()[:12]

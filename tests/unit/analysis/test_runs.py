@@ -23,7 +23,7 @@ def run():
 
 def test_runs_are_read_from_their_files(run, tmp_path):
     metrics, stages = tmp_path / "metrics.parquet", tmp_path / "stages.json"
-    tables.write(run.metrics, metrics, tables.METRICS, created_by="test", config_hash="0")
+    tables.write(run.metrics, metrics, tables.METRICS, created_by="test", inputs_digest="0")
     stages.write_text(json.dumps(run.stages))
     (found,) = read_runs([run.label], [metrics], [stages])
     assert (found.label, found.stages) == (run.label, run.stages)

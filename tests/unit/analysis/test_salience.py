@@ -177,7 +177,7 @@ def test_from_files(tmp_path):
     paths = tmp_path / "step-0.parquet", tmp_path / "step-0.solve.parquet"
     kinds = (tables.INTERACTIONS, tables.SOLVE)
     for frame, path, table in zip((INTERACTIONS, SOLVE), paths, kinds, strict=True):
-        tables.write(frame, path, table, created_by="test", config_hash="0")
+        tables.write(frame, path, table, created_by="test", inputs_digest="0")
     for rule, threshold in (("max_effect", 0.2), ("log_odds_difference", 0.2), ("top_k", 2)):
         in_memory = select_salient(INTERACTIONS.reverse(), SOLVE, rule, threshold)
         found = read_salient(*paths, {"rule": rule, "threshold": threshold})
@@ -190,12 +190,12 @@ def test_shares_from_files(tmp_path):
     for frame, path, table in zip(
         (SHARED, SOLVE), paths, (tables.SELECTION, tables.SOLVE), strict=True
     ):
-        tables.write(frame, path, table, created_by="test", config_hash="0")
+        tables.write(frame, path, table, created_by="test", inputs_digest="0")
     choice = {"rule": "stable", "threshold": 0.2, "stable_share": 0.9}
     assert keys(read_salient(*paths, choice)) == {A1, AO6, BO7}
     choice = {"rule": "max_effect", "threshold": 0.2, "stable_share": 0.9}
     expected = select_salient(INTERACTIONS, SOLVE, "max_effect", 0.2)
     assert read_salient(*paths, choice).equals(expected)
-    tables.write(INTERACTIONS, paths[0], tables.INTERACTIONS, created_by="test", config_hash="0")
+    tables.write(INTERACTIONS, paths[0], tables.INTERACTIONS, created_by="test", inputs_digest="0")
     with pytest.raises(ValueError, match=r"step-0\.parquet: column share is missing; rebuild this"):
         read_salient(*paths, {"rule": "stable", "threshold": 0.2})

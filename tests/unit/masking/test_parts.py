@@ -2,9 +2,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sft_interactions.masking.parts import Parts, fingerprint, merge
+from sft_interactions import tables
+from sft_interactions.masking.parts import Parts, fingerprint, merge, shared_inputs_digest
 
-PROVENANCE = {"created_by": "inference", "config_hash": "c0ffee"}
+PROVENANCE = {"created_by": "inference", "inputs_digest": "c0ffee"}
 PROMPTS = pl.DataFrame(
     {"sample_id": ["a", "b", "c"], "player_of_token": [[0, -1, 1], [1, 0], [-1, 0, 0]]},
     schema_overrides={"player_of_token": pl.List(pl.Int8)},
@@ -32,20 +33,30 @@ def test_a_part_is_read_as_it_was_written(tmp_path):
         parts.read("key-b")
 
 
-def test_the_folder_of_parts_goes_with_the_last(tmp_path):
-    parts = Parts(tmp_path / "parts", **PROVENANCE)
-    for key in ("key-a", "key-b"):
-        parts.write(key, "a", np.zeros(2, np.float32), {})
-    parts.remove(["key-a", "key-c"])
-    assert [path.stem for path in parts.folder.iterdir()] == ["key-b"]
-    parts.remove(["key-b"])
-    assert not parts.folder.exists()
-    parts.remove(["key-b"])
-
-
 def test_fingerprints_tell_apart_what_they_are_of():
     assert fingerprint(dtype="float32", n=1) == fingerprint(n=1, dtype="float32")
     assert fingerprint(dtype="float32") != fingerprint(dtype="bfloat16")
+
+
+def test_a_part_says_what_it_depends_on(tmp_path):
+    parts = Parts(tmp_path, **PROVENANCE)
+    parts.write("key-a", "a", np.zeros(2, np.float32), {})
+    assert tables.read_metadata(tmp_path / "key-a.parquet")["inputs_digest"] == "key-a"
+
+
+def test_shards_of_different_inputs_are_not_merged(tmp_path):
+    paths = [tmp_path / f"from-step-0-shard-{shard}" / "step-0.parquet" for shard in range(3)]
+    for path, digest in zip(paths, ("one", "one", "two"), strict=True):
+        by = {**PROVENANCE, "inputs_digest": digest}
+        tables.write(rows("a", 2), path, tables.LOG_ODDS, **by)
+    assert shared_inputs_digest(paths[:2]) == "one"
+    with pytest.raises(ValueError, match=r"was computed by other code, .*; delete .*") as error:
+        shared_inputs_digest(paths)
+    assert str(error.value).startswith(f"{paths[2]}: ")
+    assert f"delete {paths[0].parent} and {paths[2].parent} and run" in str(error.value)
+    rows("a", 2).write_parquet(paths[0], metadata={"schema_version": tables.WITHOUT_DIGEST})
+    with pytest.raises(ValueError, match="was computed by an older version; delete"):
+        shared_inputs_digest(paths)
 
 
 def test_shards_make_the_whole():

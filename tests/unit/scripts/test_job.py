@@ -12,11 +12,14 @@ import logging, sys, warnings
 from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 from job import progress_bar, start
+class Wildcards(list):
+    get = {"run": "run-a", "step": 3}.get
 snakemake = SimpleNamespace(
     log=[sys.argv[2]],
     rule="rule",
     config={"inference": {}, "results": "results"},
-    wildcards=["run-a", 3],
+    wildcards=Wildcards(["run-a", 3]),
+    params={},
     input=[],
 )
 print(start(snakemake)["created_by"])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sft_interactions import tables
-from sft_interactions.files import content_digest
+from sft_interactions.files import content_digest, digest_of_modules
 from sft_interactions.masking.checkpoint import Checkpoint
 from sft_interactions.masking.log_odds import MaskedPrompt
 from sft_interactions.masking.parts import Parts, fingerprint
@@ -78,7 +78,7 @@ class Progress:
 class InferenceJob:
     """Log-odds of some samples of a run at some of its checkpoints.
 
-    Every sample is kept as soon as it is done, and a later job that would compute the same numbers takes
+    Every sample is kept as soon as it is done, and any later job that would compute the same numbers takes
     it from there. The weights of a checkpoint are loaded once, with the first sample that is not kept;
     those of the model before SFT are held where several checkpoints need them.
 
@@ -118,12 +118,13 @@ class InferenceJob:
         self.longest_sample = max(prompts, key=lambda sample_id: prompts[sample_id].n_tokens)
         own = list(prompts)[shard :: settings["shards"]]
         self.prompts = {sample_id: prompts[sample_id] for sample_id in own}
+        self._prompts_of_run = prompts
         self.n_samples = len(checkpoints) * len(own)
         self.n_maskings = len(checkpoints) * sum(2**p.n for p in self.prompts.values())
         self.progress = Progress()
         self._loaded_base: PreTrainedModel | None = None
-        self._used_keys: list[str] = []
-        self._code = tables.digest_of_modules(MODULES)
+        self._keys_of_run: dict[Path, dict[str, str]] = {}
+        self._code = digest_of_modules(MODULES)
         self._model_digest = content_digest(files_of(model_dir))
 
     def evaluate(
@@ -146,9 +147,13 @@ class InferenceJob:
         for step, folder in self.checkpoints.items():
             yield step, *self._evaluate_checkpoint(folder, report)
 
-    def remove_parts(self) -> None:
-        """Delete the samples that :meth:`evaluate` has kept, once its tables are written."""
-        self.parts.remove(self._used_keys)
+    def inputs_digest(self, step: int) -> str:
+        """Digest of all that the log-odds of a checkpoint depend on, the same in every shard.
+
+        Returns:
+            16 hexadecimal digits.
+        """
+        return fingerprint(samples=self._keys(self.checkpoints[step]))[:16]
 
     def _evaluate_checkpoint(
         self, folder: Path, report: Callable[[Progress], None]
@@ -160,7 +165,9 @@ class InferenceJob:
         checkpoint: Checkpoint | None = None
         frames = [pl.DataFrame(schema=tables.LOG_ODDS.columns)]
         about: dict[str, str] = {}
-        for sample_id, key in self._keys(folder).items():
+        keys = self._keys(folder)
+        for sample_id in self.prompts:
+            key = keys[sample_id]
             if self.parts.holds(key):
                 n_maskings = 2 ** self.prompts[sample_id].n
                 self.progress.maskings += n_maskings
@@ -171,7 +178,6 @@ class InferenceJob:
             rows, about_sample = self.parts.read(key)
             frames.append(rows)
             about |= about_sample
-            self._used_keys.append(key)
             self.progress.samples += 1
             report(self.progress)
         return pl.concat(frames), about
@@ -213,7 +219,12 @@ class InferenceJob:
         return values, about
 
     def _keys(self, folder: Path) -> dict[str, str]:
-        """Fingerprint of every sample at the checkpoint in ``folder``."""
+        """Fingerprint of every sample of the run at the checkpoint in ``folder``."""
+        if folder not in self._keys_of_run:
+            self._keys_of_run[folder] = self._make_keys(folder)
+        return self._keys_of_run[folder]
+
+    def _make_keys(self, folder: Path) -> dict[str, str]:
         depends_on = {
             "code": self._code,
             "libraries": [version(library) for library in LIBRARIES],
@@ -235,7 +246,7 @@ class InferenceJob:
                 max_error=self.settings["max_error"] if self._is_measured(sample_id) else None,
                 **depends_on,
             )
-            for sample_id, prompt in self.prompts.items()
+            for sample_id, prompt in self._prompts_of_run.items()
         }
 
     def _is_measured(self, sample_id: str) -> bool:
