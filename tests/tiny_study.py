@@ -59,25 +59,30 @@ CONFIG = {
 }
 
 
+def environment(folder):
+    """Settings of the shell under which nothing is written outside of a folder."""
+    for outside in ("home", "temporary"):
+        (folder / outside).mkdir(exist_ok=True, parents=True)
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "temporary"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "HF_HOME": str(folder / "cache" / "huggingface"),
+        "MPLCONFIGDIR": str(folder / "cache" / "matplotlib"),
+    }
+
+
 def snakemake(folder, config, *arguments):
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    for outside in ("home", "temporary"):
-        (folder / outside).mkdir(exist_ok=True)
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
     command += ["--configfile", str(folder / "config.yaml"), "--directory", str(folder)]
     command += ["--cores", "2"]
     return subprocess.run(
         [*command, *arguments],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "HOME": str(folder / "home"),
-            "TMPDIR": str(folder / "temporary"),
-            "XDG_CACHE_HOME": str(folder / "cache"),
-            "HF_HOME": str(folder / "cache" / "huggingface"),
-            "MPLCONFIGDIR": str(folder / "cache" / "matplotlib"),
-        },
+        env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

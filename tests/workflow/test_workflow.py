@@ -468,6 +468,17 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
     assert done.returncode == 0, done.stdout[-5000:]
     before = pl.read_parquet(folder / target)
 
+    # One more checkpoint costs one more inference; one whose weights are there already is told.
+    config["runs"]["gemma3-own"]["checkpoints"][9] = str(own)
+    assert planned() == set()
+    more = snakemake(folder, config, target.replace("step-3", "step-9"), "--dry-run")
+    assert re.findall(r"^(\w+) +(\d+)$", more.stdout, re.M)[:-1] == [
+        ("inference", "1"),
+        ("log_odds", "1"),
+        ("own_checkpoints", "1"),
+    ]
+    del config["runs"]["gemma3-own"]["checkpoints"][9]
+
     own.rename(folder / "newer")
     older.rename(own)
     assert planned() == {"own_checkpoints", "inference", "log_odds"}

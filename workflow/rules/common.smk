@@ -8,7 +8,12 @@ from sft_interactions.analysis.choices import (
 )
 from sft_interactions.figures.catalogue import FIGURES, FORMATS
 from sft_interactions.files import content_digest
-from sft_interactions.models.checkpoint_files import TEMPLATE_FILES, TOKENIZER_FILES, files_of
+from sft_interactions.models.checkpoint_files import (
+    TEMPLATE_FILES,
+    TOKENIZER_FILES,
+    files_of,
+    weight_files_of,
+)
 
 RESULTS = config["results"]
 # What the files that a user brought hold, so that gigabytes are read once. job.py has the same name.
@@ -133,9 +138,34 @@ def content_of(files):
 
 
 def own_checkpoint_files(wildcards):
-    """Files of the checkpoints that the job's run brings."""
-    folders = RUNS[wildcards.run]["checkpoints"].values()
-    return [str(file) for folder in folders if folder != "base" for file in files_of(folder)]
+    """Files of the checkpoint that the job's run brings for its step."""
+    folder = RUNS[wildcards.run]["checkpoints"][wildcards.step]
+    return [] if folder == "base" else [str(file) for file in files_of(folder)]
+
+
+# Run and digest of weights to the checkpoint that has them.
+SEEN_WEIGHTS = {}
+
+
+def content_of_checkpoint(wildcards):
+    """Param: as content_of, of a checkpoint that a run brings; tells of one whose weights are there twice."""
+    folder, step = RUNS[wildcards.run]["checkpoints"][wildcards.step], int(wildcards.step)
+    if folder != "base":
+        weights = content_of(weight_files_of(folder))
+        other = SEEN_WEIGHTS.setdefault((wildcards.run, weights), step)
+        if other != step and is_run:
+            logger.warning(
+                f"runs.{wildcards.run}.checkpoints: steps {other} and {step} have the same weights"
+            )
+    return content_of(own_checkpoint_files(wildcards))
+
+
+def checkpoints_of(wildcards, steps):
+    """Folders of some checkpoints of the job's run; those that are trained here come together."""
+    folder = f"{RESULTS}/runs/{wildcards.run}/checkpoints"
+    if wildcards.run in TUNED_RUNS:
+        return [folder]
+    return [f"{folder}/step-{step}" for step in steps]
 
 
 def players_file():

@@ -30,7 +30,7 @@ rule finetune:
 rule losses:
     input:
         model=model_folder,
-        checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
+        checkpoints=lambda wildcards: checkpoints_of(wildcards, steps_of_run(wildcards)),
         splits=held_out_of_run,
     output:
         f"{RESULTS}/runs/{{run}}/losses.parquet",
@@ -70,11 +70,11 @@ rule own_checkpoints:
         model=model_folder,
         files=own_checkpoint_files,
     output:
-        checkpoints=directory(f"{RESULTS}/runs/{{run}}/checkpoints"),
+        directory(f"{RESULTS}/runs/{{run}}/checkpoints/step-{{step}}"),
     log:
-        f"{RESULTS}/logs/own_checkpoints/{{run}}.log",
+        f"{RESULTS}/logs/own_checkpoints/{{run}}/step-{{step}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/own_checkpoints/{{run}}.tsv"
+        f"{RESULTS}/benchmarks/own_checkpoints/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(OWN_RUNS),
     conda:
@@ -84,10 +84,10 @@ rule own_checkpoints:
         mem_mb=growing(2000),
         runtime=growing(15),
     params:
-        checkpoints=lookup(within=RUNS, dpath="{run}/checkpoints"),
-        content=lambda wildcards: content_of(own_checkpoint_files(wildcards)),
+        folder=lambda wildcards: RUNS[wildcards.run]["checkpoints"][wildcards.step],
+        content=content_of_checkpoint,
         model=lambda wildcards: MODELS[RUNS[wildcards.run]["model"]],
     message:
-        "Checking and linking the checkpoints of {wildcards.run}"
+        "Checking and linking the checkpoint of {wildcards.run} at step {wildcards.step}"
     script:
         "../scripts/own_checkpoints.py"

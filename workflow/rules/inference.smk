@@ -61,7 +61,9 @@ rule mask_embedding:
 rule inference:
     input:
         model=model_folder,
-        checkpoints=f"{RESULTS}/runs/{{run}}/checkpoints",
+        checkpoints=lambda wildcards: checkpoints_of(
+            wildcards, steps_from(wildcards.run, int(wildcards.step))
+        ),
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
         learned=branch(
             is_masked_by_learned, then=[f"{RESULTS}/runs/{{run}}/mask_embedding.parquet"]

@@ -2,6 +2,7 @@ from pathlib import Path
 
 from job import progress_bar, start
 from sft_interactions import tables
+from sft_interactions.files import find_steps
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
 from sft_interactions.masking.job import InferenceJob, Progress, read_prompts
 from sft_interactions.masking.parts import Parts
@@ -23,9 +24,7 @@ if snakemake.input.learned:
 
 inference = InferenceJob(
     model_dir=snakemake.input.model,
-    checkpoints={
-        step: Path(snakemake.input.checkpoints) / f"step-{step}" for step in snakemake.params.steps
-    },
+    checkpoints=find_steps(snakemake.input.checkpoints, snakemake.params.steps),
     prompts=read_prompts(snakemake.input.prompts),
     shard=int(snakemake.wildcards.shard),
     settings=snakemake.params.inference,

@@ -5,6 +5,7 @@ import polars as pl
 
 from job import progress_bar, start
 from sft_interactions import tables
+from sft_interactions.files import find_steps
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
 from sft_interactions.models.examples import make_examples
 from sft_interactions.models.loading import load_base, load_checkpoint
@@ -32,12 +33,12 @@ examples = make_examples(
     read_position_limit(snakemake.input.model),
     settings["finetune"]["max_length"],
 )
+folders = find_steps(snakemake.input.checkpoints, snakemake.params.steps)
 base = cache(partial(load_base, snakemake.input.model))
 pad_id = tokenizer.pad_token_id
 measured = []
 with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "response") as bar:
-    for step in snakemake.params.steps:
-        folder = Path(snakemake.input.checkpoints) / f"step-{step}"
+    for step, folder in folders.items():
         model = load_checkpoint(snakemake.input.model, folder, device, base=base)
         losses, n_tokens = response_losses(
             model,

@@ -90,6 +90,26 @@ def link(place: Path, target: str | Path) -> None:
         ) from error
 
 
+def find_steps(folders: Iterable[str | Path], steps: Iterable[int]) -> dict[int, Path]:
+    """Folder of each checkpoint, among folders of single ones and folders that hold several.
+
+    Raises:
+        ValueError: a checkpoint is in none of them.
+    """
+    places = [Path(folder) for folder in folders]
+    found = {}
+    for step in steps:
+        name = f"step-{step}"
+        there = [place if place.name == name else place / name for place in places]
+        chosen = [place for place in there if place.is_dir()]
+        if not chosen:
+            raise ValueError(
+                f"{places[0]}: there is no {name}; delete the folder and run snakemake again"
+            )
+        found[step] = chosen[0]
+    return found
+
+
 def link_as_given(place: Path, target: str | Path) -> None:
     """Make ``place`` a symbolic link to a file or folder that is there, and which a config names.
 

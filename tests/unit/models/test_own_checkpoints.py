@@ -109,13 +109,6 @@ def test_an_adapter_of_zeros_is_a_warning_after_step_zero(check, adapter, caplog
     assert "checkpoints.5: the adapter is all zero and changes nothing" in caplog.text
 
 
-def test_the_same_weights_twice_are_a_warning(check, adapter, tmp_path, caplog):
-    shutil.copytree(adapter, tmp_path / "two")
-    (tmp_path / "two" / "trainer_state.json").write_text("{}")
-    check({5: adapter, 10: tmp_path / "two"})
-    assert "checkpoints.10: these are the weights of step 5 too" in caplog.text
-
-
 def test_the_step_of_the_trainer_is_compared(check, adapter, caplog):
     (adapter / "trainer_state.json").write_text('{"global_step": 5}')
     check({5: adapter})

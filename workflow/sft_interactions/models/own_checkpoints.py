@@ -19,7 +19,6 @@ from sft_interactions.models.checkpoint_files import (
     check_tokenizer,
     read_json,
     step_in_name,
-    weight_files_of,
 )
 from sft_interactions.models.loading import check_fit
 from sft_interactions.models.templates import make_frame
@@ -59,7 +58,6 @@ def check_own_checkpoints(
     """
     log = logging.getLogger(__name__)
     names = names_of(model_dir, model_names)
-    steps: dict[str, int] = {}
     for step, folder in sorted(folders.items()):
         try:
             kind = check_checkpoint(folder, model_dir)
@@ -81,9 +79,6 @@ def check_own_checkpoints(
             for difference in _differences(folder, model_dir):
                 log.warning("%s.%d: %s", where, step, difference)
         _compare_step(folder, step, f"{where}.{step}")
-        same = steps.setdefault(content_digest(weight_files_of(folder)), step)
-        if same != step:
-            log.warning("%s.%d: these are the weights of step %d too", where, step, same)
 
 
 def _compare_step(folder: Path, step: int, where: str) -> None:
