@@ -414,7 +414,7 @@ def losses_are(run):
     if "validation_losses" in RUNS[run]:
         return "eval_loss of the trainer"
     if run in OWN_RUNS and "validation" not in DATASETS[RUNS[run]["dataset"]]:
-        return "loss of the analysed prompts"
+        return f"loss of the {DATASETS[RUNS[run]['dataset']]['analysis']} analysed prompts"
     return "validation loss"
 
 

@@ -1,0 +1,129 @@
+import csv
+import json
+
+import pytest
+
+from sft_interactions.own_run.heldout import read_heldout
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+FORMS = {
+    "messages": ({"messages": TURNS}, {"turns": "messages"}),
+    "sharegpt": (
+        {"conversations": SHAREGPT, "system": "s", "tools": ""},
+        {"turns": "conversations", "system": "system"},
+    ),
+    "prompt and completion as turns": (
+        {"prompt": TURNS[:1], "completion": TURNS[1:]},
+        {"turns": ["prompt", "completion"]},
+    ),
+    "prompt and completion": (
+        {"prompt": "q", "completion": " a"},
+        {"prompt": "prompt", "target": "completion"},
+    ),
+    "alpaca": (
+        {"instruction": "i", "input": "", "output": "o"},
+        {"prompt": ["instruction", "input"], "target": "output"},
+    ),
+    "alpaca without input": (
+        {"instruction": "i", "output": "o"},
+        {"prompt": "instruction", "target": "output"},
+    ),
+    "dolly": (
+        {"instruction": "i", "context": "c", "response": "r", "category": "x"},
+        {"prompt": ["instruction", "context"], "target": "response"},
+    ),
+    "question": (
+        {"question": "q", "answer": "a", "system_prompt": "s"},
+        {"prompt": "question", "target": "answer", "system": "system_prompt"},
+    ),
+    "classes": ({"text": "t", "label": "l"}, {"prompt": "text", "target": "label"}),
+}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(("row", "columns"), FORMS.values(), ids=FORMS)
+def test_the_columns_of_each_form_are_found(tmp_path, row, columns):
+    found = read_heldout(write(tmp_path / "rows.jsonl", [row, row]), {})
+    assert (found.columns, found.n_rows) == (columns, 2)
+    assert found.joins == isinstance(columns.get("prompt"), list)
+    array = tmp_path / "rows.json"
+    array.write_text(json.dumps([row]))
+    assert read_heldout(array, {}).columns == columns
+
+
+def test_a_table_with_a_header(tmp_path):
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt", "response"], ["q, too", "a"]])
+    found = read_heldout(path, {})
+    assert found.columns == {"prompt": "prompt", "target": "response"}
+
+
+def test_named_columns_come_first(tmp_path):
+    rows = [{"messages": TURNS, "q": "x", "a": "y"}]
+    path = write(tmp_path / "rows.jsonl", rows)
+    assert read_heldout(path, {"prompt": "q", "target": "a"}).columns == {
+        "prompt": "q",
+        "target": "a",
+    }
+    assert read_heldout(path, {"turns": "messages"}).columns == {"turns": "messages"}
+    with pytest.raises(
+        ValueError, match=r"^prompt: .* has no column 'z'; name one of messages, q, a"
+    ):
+        read_heldout(path, {"prompt": "z", "target": "a"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "between"),
+    [
+        ([("q", " a"), ("r", " b")], " "),
+        ([("q\n", "a"), ("r\n", "b")], "\n"),
+        ([("q", "a"), ("r", "b")], ""),
+        ([("q", " a"), ("r", "b")], None),
+        ([("q", 3)], None),
+    ],
+)
+def test_what_stands_between_prompt_and_completion(tmp_path, rows, between):
+    rows = [{"prompt": prompt, "completion": completion} for prompt, completion in rows]
+    assert read_heldout(write(tmp_path / "rows.jsonl", rows), {}).between == between
+
+
+def test_parquet_is_read_by_the_names_that_are_given(tmp_path):
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="are not looked into; add prompt=COLUMN target=COLUMN"):
+        read_heldout(path, {})
+    found = read_heldout(path, {"turns": "messages", "system": "s"})
+    assert (found.columns, found.n_rows) == ({"turns": "messages", "system": "s"}, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("rows.jsonl", '{"a": 1, "b": 2}', "which columns of .* is not known .a, b.; add prompt="),
+        ("rows.jsonl", "", "has no rows; name another file"),
+        (
+            "rows.json",
+            '{"messages": []}\n{"messages": []}\n',
+            "has an object a line; call it .jsonl",
+        ),
+        ("rows.txt", "text", "its name does not tell what it is"),
+        ("rows.jsonl", '{"a": 1,}', "line 1 is not a JSON object"),
+        ("rows.csv.gz", "\x1f", "its name does not tell"),
+    ],
+)
+def test_a_file_that_is_not_understood_is_one_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_heldout(tmp_path / name, {})
+    assert "\n" not in str(error.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"^heldout: there is no file"):
+        read_heldout(tmp_path / "no.jsonl", {})

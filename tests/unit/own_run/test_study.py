@@ -1,0 +1,141 @@
+import json
+
+import pytest
+from trainer_folders import give_tokenizer, write_checkpoint
+
+from sft_interactions import config_file
+from sft_interactions.own_run.study import prepare, what_next
+
+ROWS = [{"prompt": f"q {i}\n", "completion": f"a {i}"} for i in range(40)]
+
+
+@pytest.fixture
+def given(tmp_path):
+    """What the command line gives, of a run whose tokenizer has a chat template."""
+    output = tmp_path / "My Run"
+    for step in (10, 20, 30, 40, 50, 60):
+        give_tokenizer(write_checkpoint(output, step))
+    heldout = tmp_path / "heldout.jsonl"
+    heldout.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return {"output": str(output), "heldout": str(heldout)}
+
+
+def make(given, tmp_path, **changes):
+    return prepare({**given, **changes}, tmp_path / "config", may_write=True)
+
+
+def test_the_config_says_where_each_value_comes_from(given, tmp_path):
+    study = make(given, tmp_path)
+    assert study.file == tmp_path / "config" / "my_run.yaml"
+    content, _ = config_file.read([study.file])
+    output = given["output"]
+    assert content == {
+        "results": "results/my_run",
+        "models": {
+            "base": {
+                "source": "hub:org/base@main",
+                "tokenizer": f"path:{output}/checkpoint-10",
+                "template": "chat",
+            }
+        },
+        "datasets": {
+            "heldout": {
+                "source": f"path:{given['heldout']}",
+                "prompt": "prompt",
+                "target": "completion",
+                "analysis": 16,
+            }
+        },
+        "players": {"n": 8},
+        "runs": {
+            "base-my_run": {
+                "dataset": "heldout",
+                "label": "my_run",
+                "validation_losses": {"10": 1.9, "20": 1.4},
+                "checkpoints": {
+                    "0": "base",
+                    **{str(n): f"{output}/checkpoint-{n}" for n in (10, 20, 30, 40, 50, 60)},
+                },
+            }
+        },
+    }
+    lines = study.file.read_text().splitlines()
+    values = [
+        line for line in lines[2:] if ": " in line and "checkpoint-" not in line.partition("#")[0]
+    ]
+    assert all(
+        "#" in line or "results" in line or "dataset: " in line or "label" in line
+        for line in values
+    )
+
+
+def test_the_preview_is_a_part_of_it_in_a_folder_of_its_own(given, tmp_path):
+    study = make(given, tmp_path)
+    run = study.preview["runs"]["base-my_run"]
+    assert list(run["checkpoints"]) == ["0", "20", "40", "60"]
+    assert study.preview["datasets"]["heldout"]["analysis"] == 8
+    assert study.preview["players"]["n"] == 6
+    assert study.preview["results"] == "results/my_run/preview"
+    assert f"snakemake --cores 4 --configfile {study.file}" in what_next(study)
+
+
+def test_it_is_written_anew_unless_somebody_changed_it(given, tmp_path):
+    file = make(given, tmp_path).file
+    first = file.read_text()
+    write_checkpoint(tmp_path / "My Run", 70)
+    study = make(given, tmp_path)
+    assert "checkpoint-70" in file.read_text()
+    assert f"written: {file}" in study.told
+    # A job of the running study writes nothing.
+    file.write_text(first)
+    prepare(given, tmp_path / "config", may_write=False)
+    assert file.read_text() == first
+    file.write_text(first.replace("n: 8", "n: 9"))
+    study = make(given, tmp_path)
+    assert "n: 9" in file.read_text()
+    assert study.told[-1].startswith("it lacks the checkpoints 70 of")
+
+
+def test_a_template_is_asked_for_and_not_guessed(given, tmp_path):
+    for path in (tmp_path / "My Run").rglob("chat_template.jinja"):
+        path.unlink()
+    with pytest.raises(
+        ValueError, match=r"^template: no chat template was saved in .*TRL does"
+    ) as error:
+        make(given, tmp_path)
+    assert "template=concatenate" in str(error.value)
+    study = make(given, tmp_path, template="plain")
+    assert study.preview["models"]["base"]["template"] == "plain"
+    own = tmp_path / "own.jinja"
+    own.write_text("{{ messages }}")
+    study = make(given, tmp_path, template=str(own))
+    assert study.preview["models"]["base"]["template"] == f"path:{own}"
+    study = make(given, tmp_path, template="concatenate")
+    written = tmp_path / "config" / "my_run.jinja"
+    assert study.preview["models"]["base"]["template"] == f"path:{written}"
+    assert '{{ "\\n" }}' in written.read_text()
+
+
+def test_concatenate_needs_the_same_blanks_everywhere(given, tmp_path):
+    (tmp_path / "heldout.jsonl").write_text(
+        '{"prompt": "q", "completion": " a"}\n{"prompt": "q", "completion": "a"}\n'
+    )
+    with pytest.raises(ValueError, match="concatenate needs texts with the same blanks"):
+        make(given, tmp_path, template="concatenate")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": ""}, "--config: output= is missing"),
+        ({"heldout": ""}, "--config: heldout= is missing"),
+        ({"cores": 3}, "--config: cores is not for the study of an own run; known are output, "),
+        ({"samples": "all"}, "samples: all is no number of prompts"),
+        ({"template": "/no.jinja"}, "template: there is no file /no.jinja"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_one_line(given, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=r"^(--config|samples|template): ") as error:
+        make(given, tmp_path, **changes)
+    assert message in str(error.value)
+    assert not (tmp_path / "config").exists()

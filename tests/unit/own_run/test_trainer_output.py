@@ -1,0 +1,166 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from trainer_folders import give_tokenizer, write_checkpoint
+
+from sft_interactions.own_run.trainer_output import read_output
+
+
+@pytest.fixture
+def output(tmp_path):
+    for step in (10, 20, 100):
+        write_checkpoint(tmp_path / "mine", step)
+    return tmp_path / "mine"
+
+
+def test_steps_base_and_losses_are_read(output):
+    found = read_output(output)
+    assert list(found.checkpoints) == [10, 20, 100]
+    assert (found.kind, found.base) == ("adapter", "hub:org/base@main")
+    assert found.base_from == str(output / "checkpoint-10" / "adapter_config.json")
+    assert found.losses == {10: 1.9, 20: 1.4}
+    assert found.losses_from == output / "checkpoint-100" / "trainer_state.json"
+    assert (found.tokenizer, found.has_template, found.notes) == (None, False, [])
+
+
+def test_the_tokenizer_is_that_of_the_oldest_checkpoint_so_that_a_new_one_changes_nothing(output):
+    for step in (20, 100):
+        give_tokenizer(output / f"checkpoint-{step}")
+    found = read_output(output)
+    assert found.tokenizer == output / "checkpoint-20"
+    assert found.has_template
+
+
+def test_the_last_weights_at_the_root_count_once(output):
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(output / "checkpoint-100" / file, output / file)
+    found = read_output(output)
+    assert list(found.checkpoints) == [10, 20, 100]
+    assert found.notes == [f"the weights in {output} itself are those of step 100, and count once"]
+
+
+def test_later_weights_at_the_root_are_a_checkpoint_if_their_step_is_known(output, tmp_path):
+    last = write_checkpoint(tmp_path / "last", 120)
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(last / file, output / file)
+    found = read_output(output)
+    assert 120 not in found.checkpoints
+    assert "of no known step; they are left out" in found.notes[0]
+    shutil.copy(last / "trainer_state.json", output)
+    found = read_output(output)
+    assert found.checkpoints[120] == output
+
+
+def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    assert read_output(output, str(base)).base == f"path:{base}"
+    assert read_output(output, "org/other@abc").base == "hub:org/other@abc"
+    for step in (10, 20, 100):
+        path = output / f"checkpoint-{step}" / "adapter_config.json"
+        settings = {**json.loads(path.read_text()), "revision": "abc123"}
+        path.write_text(json.dumps(settings))
+    assert read_output(output).base == "hub:org/base@abc123"
+
+
+def test_a_model_card_names_the_base_of_full_weights(tmp_path):
+    output = tmp_path / "mine"
+    folder = output / "checkpoint-5"
+    folder.mkdir(parents=True)
+    settings = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(settings))
+    save_file({"w": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="names the model before SFT; add base=FOLDER"):
+        read_output(output)
+    (output / "README.md").write_text(
+        "---\nbase_model: org/base\nlibrary_name: transformers\n---\n"
+    )
+    found = read_output(output)
+    assert (found.kind, found.base) == ("full", "hub:org/base@main")
+    assert found.base_from == str(output / "README.md")
+
+
+def other_step(output):
+    path = output / "checkpoint-20" / "trainer_state.json"
+    path.write_text(path.read_text().replace('"global_step": 20', '"global_step": 30'))
+
+
+def other_run(output):
+    path = output / "checkpoint-10" / "trainer_state.json"
+    path.write_text(path.read_text().replace("2.0", "2.5"))
+
+
+def no_checkpoints(output):
+    for folder in list(output.iterdir()):
+        folder.rename(output / f"old-{folder.name}")
+
+
+def full_weights(output):
+    folder = output / "checkpoint-200"
+    folder.mkdir()
+    settings = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(settings))
+    save_file({"w": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
+
+
+def half_a_file(output):
+    path = output / "checkpoint-100" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def name_base(name):
+    def change(output):
+        for folder in output.iterdir():
+            path = folder / "adapter_config.json"
+            settings = {**json.loads(path.read_text()), "base_model_name_or_path": name}
+            path.write_text(json.dumps(settings))
+
+    return change
+
+
+def two_bases(output):
+    write_checkpoint(output, 200, base="org/another")
+
+
+def quantised(output):
+    (output / "training_args.yaml").write_text("quantization_bit: 4\ntemplate: qwen\n")
+
+
+WRONG = {
+    "step": (other_step, "is named after step 20, but global_step is 30"),
+    "two runs": (other_run, "are of two runs (loss at step 10 is 2.5 in one, 2.0 in the other)"),
+    "none": (no_checkpoints, "holds no folder checkpoint-STEP (it holds: old-checkpoint-10, "),
+    "mixed kinds": (full_weights, "holds an adapter and"),
+    "cut off": (half_a_file, "checkpoint-100/adapter_model.safetensors: has "),
+    "twice": (
+        lambda output: write_checkpoint(output, 20, name="checkpoint-020"),
+        "are both of step 20; move one elsewhere",
+    ),
+    "4 bit name": (
+        name_base("unsloth/m-bnb-4bit"),
+        "trained on a quantised model (the base unsloth/m",
+    ),
+    "4 bit setting": (quantised, "trained on a quantised model (quantization_bit in "),
+    "moved base": (name_base("/gone/base"), "/gone/base is no folder here and no id of the hub"),
+    "two bases": (two_bases, "names org/another, "),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_folder_is_one_line_with_the_mend(output, change, message):
+    change(output)
+    with pytest.raises(ValueError, match=r"^(output|base): ") as error:
+        read_output(output)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert any(word in str(error.value) for word in ("move", "name ", "give", "add base=", "wait"))
+
+
+def test_one_checkpoint_is_not_the_folder_of_all(output):
+    with pytest.raises(ValueError, match="is one checkpoint; name the folder that holds all"):
+        read_output(output / "checkpoint-10")
+    with pytest.raises(ValueError, match="is a file; name the folder"):
+        read_output(output / "checkpoint-10" / "adapter_config.json")
