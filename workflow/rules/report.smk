@@ -27,7 +27,7 @@ rule report:
 
 onstart:
     if configfiles:
-        config_file.note_owner(RESULTS, configfiles)
+        config_file.note_owner(RESULTS, configfiles, digest(config))
     # After Snakemake has set what the signal does.
     processes.end_jobs_when_terminated()
 

@@ -18,6 +18,27 @@ def test_prompt_lines_hold_the_whole_text_within_the_width(prompt):
         assert len(line) == 1 or left + text_width(text.rstrip(), MEDIUM) <= width
 
 
+@pytest.mark.parametrize(
+    ("player", "drawn"),
+    [
+        ("https://example.com/" + "a" * 200, ["https://example.com/", "…"]),
+        ("one sentence of many words, " * 8 + "one player.", ["one sentence of many", "player."]),
+    ],
+    ids=["a word", "a sentence"],
+)
+def test_a_player_wider_than_a_line_stays_within_it(player, drawn):
+    text, width = f"see {player} now", 4.0
+    prompt = AnalysedPrompt("s", text, "t", "t", [player], [(4, 4 + len(player))])
+    lines = lay_out(prompt, width)
+    for line in lines:
+        left, last, _ = line[-1]
+        assert left + text_width(last.rstrip(), MEDIUM) <= width
+    pieces = [piece for line in lines for _, piece, is_player in line if is_player]
+    assert pieces[0].startswith(drawn[0])
+    assert pieces[-1].endswith(drawn[1])
+    assert [piece.strip() for line in lines for _, piece, _ in line][-1] == "”"
+
+
 def test_a_long_prompt_is_cut_around_its_players():
     text = "word " * 200 + "film and friend" + " word" * 200
     start = text.index("film")

@@ -79,7 +79,7 @@ def lay_out(prompt: AnalysedPrompt, width: float) -> Lines:
     """
     lines: Lines = [[]]
     left = 0.0
-    for text, is_player in _pieces(prompt):
+    for text, is_player in _pieces(prompt, width):
         if left and left + text_width(text.rstrip(), MEDIUM) > width:
             lines.append([])
             left = 0.0
@@ -119,8 +119,11 @@ def draw_prompt(canvas: Canvas, lines: Lines, x: float, y: float) -> None:
             canvas.text(x + left, middle, text)
 
 
-def _pieces(prompt: AnalysedPrompt) -> list[tuple[str, bool]]:
-    """Words of the prompt in order, each with whether it is a player."""
+def _pieces(prompt: AnalysedPrompt, width: float) -> list[tuple[str, bool]]:
+    """Words of the prompt in order, each with whether it is a player; none is wider than ``width``.
+
+    A player of many words may be several pieces, and a word that no line holds is cut with an ellipsis.
+    """
     whole = len(prompt.text) <= LONGEST_PROMPT
     start, end = (0, len(prompt.text)) if whole else (prompt.spans[0][0], prompt.spans[-1][1])
     pieces, here = [("“" if whole else "“… ", False)], start
@@ -129,7 +132,19 @@ def _pieces(prompt: AnalysedPrompt) -> list[tuple[str, bool]]:
         pieces.append((prompt.text[a:b], True))
         here = b
     pieces += [(word, False) for word in _words(prompt.text[here:end])]
-    return [*pieces, ("”" if whole else " …”", False)]
+    pieces.append(("”" if whole else " …”", False))
+    return [(part, is_player) for text, is_player in pieces for part in _parts(text, width)]
+
+
+def _parts(text: str, width: float) -> list[str]:
+    """Parts of a text that a line of so many inches holds each."""
+    if text_width(text.rstrip(), MEDIUM) <= width:
+        return [text]
+    parts = [""]
+    for word in _words(text):
+        fits = text_width((parts[-1] + word).rstrip(), MEDIUM) <= width
+        parts = [*parts[:-1], parts[-1] + word] if fits or not parts[-1] else [*parts, word]
+    return [shorten(part, width, MEDIUM) for part in parts]
 
 
 def _words(text: str) -> list[str]:
