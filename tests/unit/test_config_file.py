@@ -375,9 +375,9 @@ def test_a_config_that_is_changed_during_its_run_is_refused_in_jobs(owned):
     with pytest.raises(
         ConfigError, match=r"is not the one that this run began with .*; start the run"
     ):
-        check_unchanged("results", "abd")
-    note_owner("results", ["config/mine.yaml"], "abd")
-    check_unchanged("results", "abd")
+        check_unchanged("results", "xyz")
+    note_owner("results", ["config/mine.yaml"], "xyz")
+    check_unchanged("results", "xyz")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"configfiles": ["../config/mine.yaml"]}'])

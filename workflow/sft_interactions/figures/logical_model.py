@@ -4,7 +4,7 @@ Everything is placed in inches on a :class:`Canvas`, from its top left corner.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -41,6 +41,16 @@ def shorten(text: str, width: float, size: float) -> str:
     while text and text_width(text + "…", size) > width:
         text = text[:-1]
     return text + "…"
+
+
+def shorten_apart(word: str, words: Sequence[str], width: float, size: float) -> str:
+    """A word cut as by :func:`shorten`; where another one of ``words`` would look the same, to its end."""
+    text = shorten(word, width, size)
+    if all(other == word or shorten(other, width, size) != text for other in words):
+        return text
+    while word and text_width("…" + word, size) > width:
+        word = word[1:]
+    return "…" + word
 
 
 class Canvas:
@@ -178,7 +188,7 @@ def draw_interaction(
         words = [*words[: MOST_CHIPS - 1], f"+ {len(words) - MOST_CHIPS + 1} words"]
     for number, word in enumerate(words):
         middle = y + 0.2 + CHIP_STEP * (number + 0.5)
-        text = shorten(word, width - 0.14, SMALL)
+        text = shorten_apart(word, prompt.words, width - 0.14, SMALL)
         chip = text_width(text, SMALL) + 0.06
         canvas.box(x + (width - chip) / 2, middle - 0.05, chip, 0.1, facecolor=CHIP, linewidth=0)
         canvas.text(x + width / 2, middle, text, fontsize=SMALL, ha="center")
