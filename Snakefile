@@ -13,11 +13,12 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from sft_interactions import config_file, processes
 from sft_interactions.config import ConfigError, digest, resolve
-from sft_interactions.environment import check_interpreter, check_packages
+from sft_interactions.environment import check_account, check_interpreter, check_packages
 from sft_interactions.own_run import study as own_study
 
 try:
     check_interpreter()
+    check_account(os.environ)
     check_packages()
 except ValueError as error:
     raise WorkflowError(str(error))
@@ -45,6 +46,8 @@ try:
     # Snakemake's own page is made from another file, of all that was given.
     if configfiles and "--report" not in sys.argv:
         config_file.check_owner(RESOLVED_CONFIG["results"], configfiles)
+    if configfiles and not workflow.is_main_process:
+        config_file.check_unchanged(RESOLVED_CONFIG["results"], digest(RESOLVED_CONFIG))
 except ValueError as error:
     raise WorkflowError(f"The configuration is not valid:\n{error}")
 

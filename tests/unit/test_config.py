@@ -376,6 +376,11 @@ BAD = {
         "runs.b-d.checkpoints.5: tuned/model.safetensors is a file",
         "name its folder, tuned$",
     ),
+    "a file of another program": (
+        {"runs.b-d.checkpoints": {"0": "base", "5": __file__}},
+        "is a file",
+        "name a folder that holds an adapter of PEFT, or full weights",
+    ),
     "a number for a name": (
         {"datasets.d.filter": {"targets": [0]}},
         "datasets.d.filter.targets.0: 0 must be of type string",

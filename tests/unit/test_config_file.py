@@ -1,6 +1,7 @@
 """Reading config files: what is meant, or one line with file, line and a fix."""
 
 import json
+import os
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from sft_interactions.config_file import (
     check_owner,
     check_profiles,
     check_rerun_triggers,
+    check_unchanged,
     note_owner,
     read,
 )
@@ -328,7 +330,7 @@ def test_what_was_wrong_with_yaml_1_1(tmp_path):
 def owned(tmp_path, monkeypatch):
     """Results of a study whose config is config/mine.yaml."""
     monkeypatch.chdir(tmp_path)
-    note_owner("results", ["config/mine.yaml"], "c0ffee")
+    note_owner("results", ["config/mine.yaml"], "abc")
     (tmp_path / "results" / "runs").mkdir()
     return tmp_path
 
@@ -355,7 +357,7 @@ def test_another_study_is_kept_out(owned, files):
 def test_a_folder_without_runs_may_change_hands(owned):
     (owned / "results" / "runs").rmdir()
     check_owner("results", ["config/copy.yaml"])
-    note_owner("results", ["config/copy.yaml"], "c0ffee")
+    note_owner("results", ["config/copy.yaml"], "abc")
     (owned / "results" / "runs").mkdir()
     check_owner("results", ["config/copy.yaml"])
 
@@ -365,3 +367,28 @@ def test_a_broken_note_is_told(owned, content):
     (owned / "results" / "made_by.json").write_text(content)
     with pytest.raises(ConfigError, match=r"made_by\.json: cannot be understood; delete it"):
         check_owner("results", ["config/mine.yaml"])
+
+
+def test_a_config_that_is_changed_during_its_run_is_refused_in_jobs(owned):
+    """Jobs of a batch system read it when they start, and are noted as of the config of the run."""
+    check_unchanged("results", "abc")
+    with pytest.raises(
+        ConfigError, match=r"is not the one that this run began with .*; start the run"
+    ):
+        check_unchanged("results", "xyz")
+    note_owner("results", ["config/mine.yaml"], "xyz")
+    check_unchanged("results", "xyz")
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"configfiles": ["../config/mine.yaml"]}'])
+def test_a_run_that_noted_no_config_is_not_compared(owned, content):
+    note = owned / "results" / "made_by.json"
+    note.unlink() if content is None else note.write_text(content)
+    check_unchanged("results", "abc")
+
+
+def test_a_config_that_can_be_read_once_is_refused(tmp_path):
+    """Such as of ``--configfile <(envsubst < study.yaml)``, which Snakemake has read before."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"pipe: is a pipe or a folder, .*; write it into a file"):
+        read([tmp_path / "pipe"])

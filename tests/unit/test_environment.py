@@ -8,6 +8,7 @@ from sft_interactions.environment import (
     NAMES,
     PACKAGES,
     PREFIXES,
+    check_account,
     check_interpreter,
     check_packages,
     clear_environment,
@@ -57,6 +58,26 @@ def test_warnings_that_stop_a_job_are_refused(filters, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", filters)
     with pytest.raises(ValueError, match=rf"^PYTHONWARNINGS is {filters}, .*; unset it$"):
         check_interpreter()
+
+
+def without_name(error):
+    def name_of_user():
+        raise error
+
+    return name_of_user
+
+
+@pytest.mark.parametrize("error", [KeyError("uid not found: 1234"), OSError("No username set")])
+def test_a_user_without_a_name_is_told(error):
+    """As in a container that runs under a number."""
+    check_account({"PATH": ""}, lambda: "me")
+    with pytest.raises(ValueError, match=r"has a number but no name, .*; set USER to any name"):
+        check_account({"PATH": ""}, without_name(error))
+
+
+def test_a_shell_without_a_path_is_told():
+    with pytest.raises(ValueError, match=r"^PATH is not set, .*; set it: PATH="):
+        check_account({"USER": "me"}, lambda: "me")
 
 
 def add_package(folder, name, version):

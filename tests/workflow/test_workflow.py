@@ -839,3 +839,28 @@ def test_the_encoding_of_the_terminal_stops_nothing(tmp_path, model_folders, mon
     done = snakemake(tmp_path, config, f"{config['results']}/data/lines/train.parquet")
     assert done.returncode == 0, done.stdout
     assert "ufe \\u4e2d/tables/verdict.csv, is as it was" in done.stdout
+
+
+def test_a_job_of_a_batch_system_stops_where_the_config_was_changed(tmp_path, model_folders):
+    """Such a job reads the config anew; it is started here as Snakemake starts it there."""
+    config = copy.deepcopy(CONFIG)
+    for name, model in config["models"].items():
+        model["source"] = f"path:{model_folders[name]}"
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    split = tmp_path / "results/data/lines/train.parquet"
+    done = snakemake(tmp_path, config, "results/data/lines/train.parquet", "--config", "seed=3")
+    assert done.returncode == 0, done.stdout
+    split.unlink()
+    job = ["--target-jobs", "data:dataset=lines", "--allowed-rules", "data", "--force"]
+    job += ["--mode", "remote", "--nolock", "--config", "seed=3"]
+    config["players"]["n"] = N + 1
+    changed = snakemake(tmp_path, config, *job)
+    assert changed.returncode != 0
+    assert "the config is not the one that this run began with (results/made_by" in changed.stdout
+    assert "Traceback" not in changed.stdout
+    assert not split.exists()
+    config["players"]["n"] = N
+    config["figures"] = {"main_runs": ["llama-tiny"]}  # no table of a run depends on it
+    same = snakemake(tmp_path, config, *job)
+    assert same.returncode == 0, same.stdout
+    assert split.exists()

@@ -710,8 +710,7 @@ def _check_own_checkpoints(
             yield f"{where}.checkpoints.{step}: {folder} does not exist; {_checkpoint_fix(folder)}"
             continue
         if Path(folder).is_file():
-            parent = Path(folder).parent
-            yield f"{where}.checkpoints.{step}: {folder} is a file; name its folder, {parent}"
+            yield f"{where}.checkpoints.{step}: {folder} is a file; {_folder_fix(Path(folder))}"
             continue
         base = _model_folder(model) if model else None
         try:
@@ -731,6 +730,13 @@ def _checkpoint_fix(given: str) -> str:
     if scheme == "hub" or re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", given):
         return "correct the path; of what is on the hub, download it and name its folder"
     return _correction(given)
+
+
+def _folder_fix(file: Path) -> str:
+    """What to do about a file in place of its folder, which may be of another program."""
+    if file.suffix in (".bin", ".json", ".safetensors"):
+        return f"name its folder, {file.parent}"
+    return "name a folder that holds an adapter of PEFT, or full weights as save_pretrained writes them"
 
 
 def _check_schedule(where: str, finetune: Mapping[str, Any]) -> Iterator[str]:

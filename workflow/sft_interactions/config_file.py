@@ -230,15 +230,36 @@ def check_owner(results: str | Path, configfiles: Sequence[str | Path]) -> None:
         )
 
 
-def note_owner(results: str | Path, configfiles: Sequence[str | Path], config_digest: str) -> None:
-    """Note in a results folder of which study it is, and the digest of the config of its last run."""
+def check_unchanged(results: str | Path, digest: str) -> None:
+    """Check, in a job that reads the config anew, that it is that of the run, as jobs of a batch system do.
+
+    Snakemake would note what the job makes as made by the config that the run began with.
+
+    Args:
+        results: the results folder.
+        digest: of the config that the job has read.
+
+    Raises:
+        ConfigError: :func:`note_owner` has noted another one when the run began.
+    """
+    try:
+        known = json.loads((Path(results) / _OWNER).read_bytes()).get("config_digest")
+    except (OSError, ValueError, AttributeError):
+        return  # no run has noted one
+    if known is not None and known != digest:
+        raise ConfigError(
+            f"the config is not the one that this run began with ({Path(results) / _OWNER}), since it was "
+            "changed meanwhile; start the run again once it has ended, or keep another study in files of "
+            "its own"
+        )
+
+
+def note_owner(results: str | Path, configfiles: Sequence[str | Path], digest: str) -> None:
+    """Note in a results folder of which study it is, and of which config the run that begins."""
     note = Path(results) / _OWNER
     note.parent.mkdir(parents=True, exist_ok=True)
     temporary = note.with_name(f".{os.getpid()}-{_OWNER}")
-    content = {
-        "configfiles": _seen_from(results, configfiles),
-        "config_digest": config_digest,
-    }
+    content = {"configfiles": _seen_from(results, configfiles), "config_digest": digest}
     temporary.write_text(json.dumps(content) + "\n", "utf-8")
     temporary.replace(note)
 
@@ -321,8 +342,14 @@ class _File:
         return self._mapping(node, "")
 
     def _text(self) -> str:
+        path = Path(self.name)
+        if path.exists() and not path.is_file():
+            raise ConfigError(
+                f"{self.name}: is a pipe or a folder, and every job reads its config anew; write it into a "
+                "file, and name that"
+            )
         try:
-            return Path(self.name).read_bytes().decode("utf-8-sig")
+            return path.read_bytes().decode("utf-8-sig")
         except OSError as error:
             raise ConfigError(
                 f"{self.name}: {error.strerror or error}; name a config file"

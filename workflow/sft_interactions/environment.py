@@ -6,9 +6,10 @@ leave them behind. A study's results are to depend on its config alone.
 Imports the standard library only.
 """
 
+import getpass
 import os
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -118,6 +119,32 @@ def check_interpreter(
         raise ValueError(
             f"PYTHONOPTIMIZE is {optimize}, and no model can be loaded without docstrings; unset it"
         )
+
+
+def check_account(
+    environment: Mapping[str, str], name_of_user: Callable[[], str] = getpass.getuser
+) -> None:
+    """Check that the account has what Snakemake asks for, but does not tell.
+
+    Args:
+        environment: of the shell.
+        name_of_user: gives the name, or raises KeyError or OSError.
+
+    Raises:
+        ValueError: the user has no name, as where a container runs under a number (``docker run --user``),
+            or there is no ``PATH``.
+    """
+    if "PATH" not in environment:
+        raise ValueError(
+            "PATH is not set, and programs are looked for there; set it: PATH=/usr/bin:/bin"
+        )
+    try:
+        name_of_user()
+    except (KeyError, OSError) as error:  # the latter since Python 3.13
+        raise ValueError(
+            "the user that this runs under has a number but no name, and Snakemake asks for one; set USER "
+            "to any name (docker run --env USER=me)"
+        ) from error
 
 
 def clear_environment(environment: MutableMapping[str, str]) -> list[str]:

@@ -227,12 +227,14 @@ def test_target_names_as_list_or_file(tmp_path):
         load(source, target_names="features")
 
 
-@pytest.mark.parametrize(("ids", "tells"), [([1, 2], True), ([2, 0], False), ([1, 0], False)])
+@pytest.mark.parametrize(
+    ("ids", "tells"), [([1, 2], True), ([2, 0], False), ([1, 0], False), (["00", "01"], False)]
+)
 def test_ids_that_may_count_from_one_are_told(tmp_path, caplog, ids, tells):
     source = write_jsonl(tmp_path / "t.jsonl", [{"text": "a", "label": i} for i in ids])
     names = ["no", "maybe", "yes"]
     assert [response for _, response in load(source, target_names=names)] == [
-        [names[i]] for i in ids
+        [names[int(i)]] for i in ids
     ]
     assert ("no row has the class id 0, 'no'; if ids count from 1" in caplog.text) == tells
 
@@ -522,7 +524,7 @@ REFUSED = {
         "t.csv",
         "text,label\na,1.0\n",
         {"target_names": ["no", "yes"]},
-        "target: '1.0' is no class id from 0 to 1; correct target_names",
+        "target: '1.0' is no class id from 0 to 1; write ids without a point",
     ),
     "a class id below zero": (
         "t.csv",
@@ -673,6 +675,8 @@ def test_a_score_is_a_number(tmp_path, score):
 NAMES = {
     "a byte order mark": ("\ufeffno\nyes\n", ["no", "yes"]),
     "line ends of Windows": ("no\r\nyes\r\n\r\n", ["no", "yes"]),
+    "line ends of an old Mac": ("no\ryes\r", ["no", "yes"]),
+    "line ends of texts inside of names": ("n\u2028o\ny\x85e\x0cs\n", ["n\u2028o", "y\x85e\x0cs"]),
     "names with numbers": (
         "1 star\n2 stars\n",
         "has ids beside the names .*or the names as a list",

@@ -3,7 +3,7 @@ from matplotlib.figure import Figure
 from sample_tables import TEXT, WORDS
 
 from sft_interactions.analysis.samples import AnalysedPrompt
-from sft_interactions.figures.logical_model import Canvas, lay_out, text_width
+from sft_interactions.figures.logical_model import Canvas, lay_out, shorten_apart, text_width
 from sft_interactions.figures.style import MEDIUM
 
 
@@ -16,6 +16,37 @@ def test_prompt_lines_hold_the_whole_text_within_the_width(prompt):
     for line in lines:
         left, text, _ = line[-1]
         assert len(line) == 1 or left + text_width(text.rstrip(), MEDIUM) <= width
+
+
+@pytest.mark.parametrize(
+    ("player", "drawn"),
+    [
+        ("https://example.com/" + "a" * 200, ["https://example.com/", "…"]),
+        ("one sentence of many words, " * 8 + "one player.", ["one sentence of many", "player."]),
+    ],
+    ids=["a word", "a sentence"],
+)
+def test_a_player_wider_than_a_line_stays_within_it(player, drawn):
+    text, width = f"see {player} now", 4.0
+    prompt = AnalysedPrompt("s", text, "t", "t", [player], [(4, 4 + len(player))])
+    lines = lay_out(prompt, width)
+    for line in lines:
+        left, last, _ = line[-1]
+        assert left + text_width(last.rstrip(), MEDIUM) <= width
+    pieces = [piece for line in lines for _, piece, is_player in line if is_player]
+    assert pieces[0].startswith(drawn[0])
+    assert pieces[-1].endswith(drawn[1])
+    assert [piece.strip() for line in lines for _, piece, _ in line][-1] == "”"
+
+
+def test_words_that_begin_alike_are_cut_apart():
+    links = [f"https://www.example.com/articles/{name}" for name in ("one", "two")]
+    words = [*links, links[0], "film"]
+    cut = [shorten_apart(word, words, 0.8, MEDIUM) for word in words]
+    assert cut[0] == cut[2] != cut[1]
+    assert (cut[0][0], cut[0][-3:], cut[1][-3:], cut[3]) == ("…", "one", "two", "film")
+    assert max(text_width(text, MEDIUM) for text in cut) <= 0.8
+    assert shorten_apart(links[0], [links[0], "film"], 0.8, MEDIUM).startswith("https")
 
 
 def test_a_long_prompt_is_cut_around_its_players():

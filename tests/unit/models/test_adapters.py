@@ -298,7 +298,7 @@ WRONG_TENSORS = {
     ),
     "another rank": (
         lambda weights: {**weights, FIRST: torch.zeros(3, 32)},
-        r"1 mismatched, first .*\(3, 32\) instead of \(2, 32\)",
+        r"1 mismatched, first .*\(3, 32\) instead of \(2, 32\)\); save the whole model",
     ),
     "transposed": (
         lambda weights: {name: w.T.contiguous() for name, w in weights.items()},
@@ -325,7 +325,7 @@ WRONG_TENSORS = {
             **weights,
             "base_model.model.model.embed_tokens.weight": torch.zeros(324, 32),
         },
-        r"1 mismatched, first .*\(324, 32\) instead of \(320, 32\)",
+        r"1 mismatched, first .*\(324, 32\) instead of \(320, 32\)\); where the training added tokens",
     ),
     "not finite": (
         lambda weights: {**weights, FIRST: torch.full((2, 32), torch.nan)},

@@ -220,7 +220,10 @@ def scaled(folder):
 
 
 SPOILT_FILES = {
-    "no config": (unlink("config.json"), r"config\.json: cannot be read"),
+    "no config": (
+        unlink("config.json"),
+        r"config\.json: is missing, .*; copy that of the model that",
+    ),
     "a config cut off": (write("config.json", '{"model_type'), r"config\.json: is not JSON"),
     "a key twice": (
         lambda f: (f / "config.json").write_text(
@@ -329,6 +332,10 @@ SPOILT_FILES = {
             f, lambda weights: {**weights, "v_head.summary.weight": torch.ones(1, 32)}
         ),
         r"holds the value head of a training by PPO \(v_head\.summary\.weight\).*; save the policy alone",
+    ),
+    "shards without their index": (
+        lambda f: (f / "model.safetensors").rename(f / "ft-model-00001-of-00001.safetensors"),
+        r"the weights are missing .*; copy the index too, which lists ft-model-00001-of-00001\.safe",
     ),
     "a second copy of a browser": (
         lambda f: (f / "model.safetensors").rename(f / "model (1).safetensors"),
@@ -734,6 +741,36 @@ def test_weights_in_the_format_of_their_authors_are_refused(folder, name, with_c
         ValueError, match=f"{name} is in the format of its authors, .*; take the files"
     ):
         check(folder)
+
+
+OTHER_PROGRAMS = {
+    "lit_model.pth": r"lit_model\.pth is not in the format of transformers; export it",
+    "hf_model_0001_0.pt": r"hf_model_0001_0\.pt is not in the format of transformers; export it",
+    "epoch=1-step=500.ckpt": r"epoch=1-step=500\.ckpt is not in the format of .*; export it",
+    "model.gguf": r"holds model\.gguf, a GGUF file; as the source of a model name that file",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PROGRAMS)
+@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize("check", [check_model, check_checkpoint])
+def test_weights_in_the_format_of_another_program_are_refused(folder, name, with_config, check):
+    (folder / "model.safetensors").rename(folder / name)
+    (folder / "optimizer.pt").touch()
+    if not with_config:
+        (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=OTHER_PROGRAMS[name]):
+        check(folder)
+
+
+def test_states_of_a_training_are_no_weights(folder):
+    """What accelerate and the trainer of transformers keep beside them."""
+    for name in ("optimizer.bin", "scheduler.bin", "optimizer.pt", "rng_state.pth", "scaler.pt"):
+        (folder / name).write_bytes(b"x")
+    assert check_checkpoint(folder, folder) == "full"
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"the weights are missing .*; copy or train it again"):
+        check_checkpoint(folder)
 
 
 def test_files_of_their_authors_do_no_harm_beside_those_of_transformers(folder, tiny_models):

@@ -378,6 +378,41 @@ def test_broken_gguf_is_named(tmp_path):
         prepare(f"path:{tmp_path / 'broken.gguf'}", tmp_path / "tiny")
 
 
+def write_adapter_gguf(path, tokenizer):
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_type("adapter")
+    writer.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((2, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_part_of_gguf(path, tokenizer):
+    model = build_model("qwen2", len(tokenizer))
+    write_gguf(path, model, tokenizer, lambda writer: writer.add_uint16("split.count", 2))
+
+
+NO_MODELS = {
+    "an adapter": (
+        write_adapter_gguf,
+        r"general\.type is adapter, no model; name the GGUF file of",
+    ),
+    "one of two parts": (write_part_of_gguf, r"is one of 2 parts; join them by llama-gguf-split"),
+}
+
+
+@pytest.mark.parametrize(("write", "message"), NO_MODELS.values(), ids=NO_MODELS)
+def test_a_gguf_that_is_no_whole_model_is_refused_before_it_is_loaded(
+    tmp_path, monkeypatch, write, message
+):
+    """Of what it lacks transformers would take the sizes of a model of billions of parameters."""
+    monkeypatch.setattr(models_module, "load_strictly", lambda *_, **__: pytest.fail("was loaded"))
+    write(tmp_path / "tiny.gguf", build_tokenizer(300, chat=False, bos=False))
+    with pytest.raises(ValueError, match=rf"^models\.tiny: .*tiny\.gguf: {message}"):
+        prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
+
+
 def test_unquantized_keeps_weights_and_generation_config(tmp_path):
     model = tiny_model()
     model.config.quantization_config = {"quant_method": "gguf"}

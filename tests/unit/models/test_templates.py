@@ -162,6 +162,10 @@ UNUSABLE = {
         FOR + "{{ m.content if m.role == 'user' }}" + TURN % "{{ m.content }}" + END,
         "does not hold the user text exactly once",
     ),
+    "parts of texts alone": (
+        FOR + TURN % "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}" + END,
+        "reads texts in parts alone, as processors of images and text give them; in the chat_template",
+    ),
     "no response": (
         FOR + "{% if m.role == 'user' %}" + TURN % "{{ m.content }}" + "{% endif %}" + END,
         "does not hold the response exactly once",

@@ -37,7 +37,10 @@ _HEADERS = ("class", "classes", "label", "labels", "name", "names", "target", "t
 _ID_BEFORE, _ID_AFTER = re.compile(r"(\d+)[\s,;:|=.)].+"), re.compile(r".+[,;:|=]\s*(\d+)")
 # Types of columns of text; a category of pandas is one, and a column that is all empty.
 _TEXT = (pl.String, pl.Null, pl.Categorical, pl.Enum)
+# Of a line of a file. Others, such as U+2028, stand inside of texts.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _PART = re.compile(r"-\d{5}-of-(\d{5})\b")
+_WITH_POINT = re.compile(r"\d+\.0*")
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -505,7 +508,7 @@ def _target_names(
         ) from error
     if not text.strip(BLANKS):
         raise ValueError(f"target_names: {path} is empty; name another file")
-    names = _clean_names(text.rstrip(BLANKS).splitlines(), str(path))
+    names = _clean_names(_LINE_END.split(text.rstrip(BLANKS)), str(path))
     sign = _sign_of_another_form(names, text, target)
     if sign:
         raise ValueError(
@@ -578,19 +581,19 @@ def find_twins(texts: Sequence[str]) -> tuple[int, int] | None:
 
 def _class_name(cell: str, names: Sequence[str]) -> str:
     if not cell.isdecimal() or int(cell) >= len(names):
-        is_list = cell.startswith("[") and cell.endswith("]")
-        fix = (
-            "write the ids without brackets, or as lists in a jsonl or Parquet file"
-            if is_list
-            else "correct target_names or target_separator"
-        )
+        fix = "correct target_names or target_separator"
+        if cell.startswith("[") and cell.endswith("]"):
+            fix = "write the ids without brackets, or as lists in a jsonl or Parquet file"
+        elif _WITH_POINT.fullmatch(cell):
+            fix = "write ids without a point, which pandas adds where a cell is empty (astype('Int64'))"
         raise ValueError(f"target: {cell!r} is no class id from 0 to {len(names) - 1}; {fix}")
     return names[int(cell)]
 
 
 def _tell_where_ids_begin(ids: pl.Series, names: Sequence[str]) -> None:
     """Tell that the first class has no row: ids that count from 1 look the same with a name too many."""
-    if "0" not in ids.explode():
+    # As it is written: 0, or 00 where ids have two digits.
+    if not ids.explode().str.contains("^0+$").any():
         logger.warning(
             "target_names: no row has the class id 0, %r; if ids count from 1 here, every response is "
             "the name after its own: put a name for 0 before the others",

@@ -4,7 +4,7 @@ Everything is placed in inches on a :class:`Canvas`, from its top left corner.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -43,6 +43,16 @@ def shorten(text: str, width: float, size: float) -> str:
     return text + "…"
 
 
+def shorten_apart(word: str, words: Sequence[str], width: float, size: float) -> str:
+    """A word cut as by :func:`shorten`; where another one of ``words`` would look the same, to its end."""
+    text = shorten(word, width, size)
+    if all(other == word or shorten(other, width, size) != text for other in words):
+        return text
+    while word and text_width("…" + word, size) > width:
+        word = word[1:]
+    return "…" + word
+
+
 class Canvas:
     """A figure drawn in inches from its top left corner."""
 
@@ -79,7 +89,7 @@ def lay_out(prompt: AnalysedPrompt, width: float) -> Lines:
     """
     lines: Lines = [[]]
     left = 0.0
-    for text, is_player in _pieces(prompt):
+    for text, is_player in _pieces(prompt, width):
         if left and left + text_width(text.rstrip(), MEDIUM) > width:
             lines.append([])
             left = 0.0
@@ -119,8 +129,11 @@ def draw_prompt(canvas: Canvas, lines: Lines, x: float, y: float) -> None:
             canvas.text(x + left, middle, text)
 
 
-def _pieces(prompt: AnalysedPrompt) -> list[tuple[str, bool]]:
-    """Words of the prompt in order, each with whether it is a player."""
+def _pieces(prompt: AnalysedPrompt, width: float) -> list[tuple[str, bool]]:
+    """Words of the prompt in order, each with whether it is a player; none is wider than ``width``.
+
+    A player of many words may be several pieces, and a word that no line holds is cut with an ellipsis.
+    """
     whole = len(prompt.text) <= LONGEST_PROMPT
     start, end = (0, len(prompt.text)) if whole else (prompt.spans[0][0], prompt.spans[-1][1])
     pieces, here = [("“" if whole else "“… ", False)], start
@@ -129,7 +142,19 @@ def _pieces(prompt: AnalysedPrompt) -> list[tuple[str, bool]]:
         pieces.append((prompt.text[a:b], True))
         here = b
     pieces += [(word, False) for word in _words(prompt.text[here:end])]
-    return [*pieces, ("”" if whole else " …”", False)]
+    pieces.append(("”" if whole else " …”", False))
+    return [(part, is_player) for text, is_player in pieces for part in _parts(text, width)]
+
+
+def _parts(text: str, width: float) -> list[str]:
+    """Parts of a text that a line of so many inches holds each."""
+    if text_width(text.rstrip(), MEDIUM) <= width:
+        return [text]
+    parts = [""]
+    for word in _words(text):
+        fits = text_width((parts[-1] + word).rstrip(), MEDIUM) <= width
+        parts = [*parts[:-1], parts[-1] + word] if fits or not parts[-1] else [*parts, word]
+    return [shorten(part, width, MEDIUM) for part in parts]
 
 
 def _words(text: str) -> list[str]:
@@ -163,7 +188,7 @@ def draw_interaction(
         words = [*words[: MOST_CHIPS - 1], f"+ {len(words) - MOST_CHIPS + 1} words"]
     for number, word in enumerate(words):
         middle = y + 0.2 + CHIP_STEP * (number + 0.5)
-        text = shorten(word, width - 0.14, SMALL)
+        text = shorten_apart(word, prompt.words, width - 0.14, SMALL)
         chip = text_width(text, SMALL) + 0.06
         canvas.box(x + (width - chip) / 2, middle - 0.05, chip, 0.1, facecolor=CHIP, linewidth=0)
         canvas.text(x + width / 2, middle, text, fontsize=SMALL, ha="center")

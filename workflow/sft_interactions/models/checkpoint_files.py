@@ -124,6 +124,17 @@ DTYPE_BITS = {
 # What trainers call the folder of a checkpoint, with its step.
 _NAMED_STEP = re.compile(r"(?:checkpoint|step|global_step)[-_]?(\d+)", re.IGNORECASE)
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What other trainers call their weights, and what they and transformers keep beside weights.
+_OTHER_WEIGHTS = ("*.ckpt", "*.nemo", "*.pt", "*.pth")
+_STATES_OF_TRAINING = re.compile(r"optimizer|scheduler|scaler|sampler|rng_state|random_states")
+# A matrix of embeddings with another number of rows, as names of weights that differ have it.
+_RESIZED = re.compile(
+    r"(?:embed_\w+|wte|lm_head)(?:\.base_layer)?\.weight \((\d+), (\d+)\) instead of \((\d+), \2\)"
+)
+_RESIZE = (
+    "where the training added tokens or padded its embeddings, give the model before SFT as many "
+    "(resize_token_embeddings) and the tokenizer of the training, or cut back what was only padded"
+)
 _OF_PROCESSORS = "chat_template.json"
 NO_WEIGHTS = "copy or train it again"
 # What scales an adapter. PEFT always writes it, and takes a default where it is not there.
@@ -197,7 +208,8 @@ def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
         return "full"
     inner = _inner_folders(folder, "adapter_config.json") or _inner_folders(folder, "config.json")
     fix = f"name {' or '.join(map(str, inner[:3]))}" if inner else "name a checkpoint folder"
-    _refuse_original_format(folder)
+    if not inner:
+        _refuse_other_formats(folder)
     raise ValueError(
         f"{folder}: neither adapter_config.json (PEFT adapter) nor config.json (full weights) is there; "
         f"{fix}"
@@ -251,7 +263,11 @@ def check_model(folder: str | Path) -> None:
             f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
         )
     if not (folder / "config.json").is_file():
-        _refuse_original_format(folder)
+        _refuse_other_formats(folder)
+        raise ValueError(
+            f"{folder / 'config.json'}: is missing, as where weights alone were saved (save_state of "
+            "accelerate); copy that of the model that was tuned"
+        )
     config = read_json(folder / "config.json")
     _check_causal(folder / "config.json", config)
     _check_padding(folder / "config.json", config)
@@ -371,7 +387,7 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
         )
     if found:
         return found[0]
-    _refuse_original_format(folder)
+    _refuse_other_formats(folder)
     for pattern, fix in PARTS_OF_TRAINING.items():
         for part in sorted(folder.glob(pattern)):
             raise ValueError(
@@ -379,19 +395,37 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
                 f"to make {names[0]}"
             )
     # A browser or a synchronised folder gives a second copy a name of its own: model (1).safetensors.
-    others = [file.name for file in folder.glob("*.safetensors") if "-of-" not in file.name]
-    fix = f"rename {others[0]}, if it holds them" if len(others) == 1 else NO_WEIGHTS
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    others = [name for name in files if "-of-" not in name]
+    if len(others) == 1:
+        fix = f"rename {others[0]}, if it holds them"
+    elif len(others) < len(files):
+        fix = f"copy the index too, which lists {files[0]}"
+    else:
+        fix = NO_WEIGHTS
     raise ValueError(f"{folder}: the weights are missing ({' or '.join(names)}); {fix}")
 
 
-def _refuse_original_format(folder: Path) -> None:
-    """Refuse weights as Llama and Mistral were published, with names of their own."""
+def _refuse_other_formats(folder: Path) -> None:
+    """Refuse weights as Llama and Mistral were published, as llama.cpp reads them, or of other trainers."""
     for file in sorted(folder.glob("consolidated*")):
         raise ValueError(
             f"{folder}: {file.name} is in the format of its authors, which transformers does not read; "
             "take the files of transformers of the same repository (config.json, model*.safetensors), or "
             "convert it"
         )
+    for file in sorted(folder.glob("*.gguf")):
+        raise ValueError(
+            f"{folder}: holds {file.name}, a GGUF file; as the source of a model name that file itself, as "
+            "a checkpoint its safetensors or an adapter of PEFT"
+        )
+    for file in sorted(file for pattern in _OTHER_WEIGHTS for file in folder.glob(pattern)):
+        if not _STATES_OF_TRAINING.match(file.name):
+            raise ValueError(
+                f"{folder}: {file.name} is not in the format of transformers; export it by the program "
+                "that wrote it (in litgpt: convert_from_litgpt), or load it into the model and call "
+                "save_pretrained"
+            )
 
 
 def _weight_files(weights: Path) -> list[Path]:
@@ -542,10 +576,11 @@ def _check_same_shape(folder: Path, base: Path) -> None:
     other = _text_config(other)
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         if key in own and key in other and own[key] != other[key]:
+            fix = "name a checkpoint of this model, or the model that it was tuned from"
             raise ValueError(
                 f"{folder / 'config.json'}: {key} is {own[key]}, that of the model before SFT is "
-                f"{other[key]} ({base / 'config.json'}); name a checkpoint of this model, or the model "
-                "that it was tuned from"
+                f"{other[key]} ({base / 'config.json'}); "
+                f"{f'{fix}; {_RESIZE}' if key == 'vocab_size' else fix}"
             )
 
 
@@ -686,10 +721,12 @@ def refuse_differences(folder: str | Path, **differences: Collection[str]) -> No
         for kind, names in differences.items()
         if names
     ]
+    fix = "save the whole model of this architecture anew, or correct the folder"
+    if any(_RESIZED.search(str(name)) for names in differences.values() for name in names):
+        fix = _RESIZE
     if found:
         raise ValueError(
-            f"{folder}: its weights are not those of the model ({'; '.join(found)}); save the whole model "
-            "of this architecture anew, or correct the folder"
+            f"{folder}: its weights are not those of the model ({'; '.join(found)}); {fix}"
         )
 
 

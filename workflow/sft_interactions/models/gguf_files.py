@@ -36,6 +36,27 @@ _DIGITS_APART = ("codeshell", "command-r", "exaone", "minerva-7b", "refact", "sm
 _FIX = "name the safetensors of this model, by path: or hub:, in its place"
 
 
+def why_no_model(file: Path) -> str | None:
+    """Why a GGUF file is no model, or not the whole of one; None if it is.
+
+    To be asked before it is loaded: what is missing transformers takes from its defaults, which need the
+    memory of a model of billions of parameters.
+    """
+    import gguf
+
+    fields = gguf.GGUFReader(str(file)).fields
+    kind = fields["general.type"].contents() if "general.type" in fields else "model"
+    if kind != "model":
+        return f"{file}: general.type is {kind}, no model; name the GGUF file of a model"
+    parts = fields["split.count"].contents() if "split.count" in fields else 1
+    if parts > 1:
+        return (
+            f"{file}: is one of {parts} parts; join them by llama-gguf-split --merge, and name the file "
+            "that comes of it"
+        )
+    return None
+
+
 def check_all_is_read(file: Path, model: PreTrainedModel) -> None:
     """Check that a model has all that the GGUF file holds which it was loaded from.
 

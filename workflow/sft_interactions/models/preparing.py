@@ -34,7 +34,11 @@ from sft_interactions.models.checkpoint_files import (
     files_of,
     read_json,
 )
-from sft_interactions.models.gguf_files import check_all_is_read, cut_as_the_file_says
+from sft_interactions.models.gguf_files import (
+    check_all_is_read,
+    cut_as_the_file_says,
+    why_no_model,
+)
 from sft_interactions.models.layers import output_head
 from sft_interactions.models.loading import check_fit, load_strictly
 from sft_interactions.models.tokenizing import load_tokenizer
@@ -174,14 +178,16 @@ def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
     folder_of_file, file_name = gguf_file.parent, gguf_file.name
     with _parsing_gguf_once():
         try:
+            refusal = why_no_model(gguf_file)
+        except Exception as error:
+            raise _cannot_load(gguf_file, name, error) from error
+        if refusal is not None:
+            raise ValueError(f"models.{name}: {refusal}")
+        try:
             model = load_strictly(folder_of_file, gguf_file=file_name)
             tokenizer = AutoTokenizer.from_pretrained(folder_of_file, gguf_file=file_name)
         except Exception as error:  # what a broken file raises depends on where it is broken
-            raise ValueError(
-                f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an "
-                "architecture that it knows, or a safetensors folder by path: or hub: "
-                f"({on_one_line(error)})"
-            ) from error
+            raise _cannot_load(gguf_file, name, error) from error
         try:
             check_all_is_read(gguf_file, model)
             cut_as_the_file_says(gguf_file, tokenizer)
@@ -189,6 +195,13 @@ def _dequantize(gguf_file: Path, folder: Path, name: str) -> None:
             raise ValueError(f"models.{name}: {error}") from error
     _unquantized(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _cannot_load(gguf_file: Path, name: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"models.{name}: transformers cannot load {gguf_file}; use a whole GGUF file of an architecture "
+        f"that it knows, or a safetensors folder by path: or hub: ({on_one_line(error)})"
+    )
 
 
 @contextmanager

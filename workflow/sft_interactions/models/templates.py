@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import cache
-from typing import NoReturn
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import jinja2
@@ -22,6 +22,8 @@ _PROMPT, _RESPONSE = "PROMPTGOESHERE", "RESPONSEGOESHERE"
 PLAIN_SUFFIX = "\nAnswer:"
 TEMPLATE_DATE = "2025-01-01"  # the default of the config key template_date
 _SHOWN = 70  # characters of a text in a message
+# What a turn says: a text, or its parts as processors of images and text give them.
+Content = str | list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,12 @@ def _render_chat(
             "model's `template: plain`"
         )
     between, _, after = answered.removeprefix(asked).partition(_RESPONSE)
+    if answered.count(_RESPONSE) != 1 and _reads_parts_alone(tokenizer, user, today):
+        raise ValueError(
+            "the chat template reads texts in parts alone, as processors of images and text give them; in "
+            "the chat_template of the model's folder write m.content for the loop over its parts, or set "
+            "the model's `template: plain` if it was trained so"
+        )
     if answered.count(_RESPONSE) != 1:
         raise ValueError(
             "the chat template does not hold the response exactly once, as it stands; set the model's "
@@ -194,16 +202,26 @@ def _render_chat(
     return asked + before_blanks, blanks, after.rstrip("\n")
 
 
+def _reads_parts_alone(tokenizer: PreTrainedTokenizerBase, user: str, today: str) -> bool:
+    """Whether a template that does not hold texts as they are has them if they are given as parts."""
+    question, answer = ([{"type": "text", "text": text}] for text in (user, _RESPONSE))
+    try:
+        _, answered = _render_turns(tokenizer, question, answer, today)
+    except ValueError:
+        return False
+    return answered.count(_RESPONSE) == 1
+
+
 def _render_turns(
     tokenizer: PreTrainedTokenizerBase,
-    user: str,
-    response: str,
+    user: Content,
+    response: Content,
     today: str,
     earlier: Sequence[Mapping[str, str]] = (),
 ) -> tuple[str, str]:
     """A user turn that asks for an answer, and the turn with its answer, by the chat template."""
-    turns = [*map(dict, earlier), {"role": "user", "content": user}]
-    answer = {"role": "assistant", "content": response}
+    turns: Any = [*map(dict, earlier), {"role": "user", "content": user}]
+    answer: Any = {"role": "assistant", "content": response}
     try:
         with _on_date(today), _without_chance():
             asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
