@@ -393,15 +393,28 @@ def test_wrong_arguments_are_refused(tokenizer, settings, message):
         follow(tokenizer, **settings)
 
 
-def test_a_single_prompt_is_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"^prompts: 1 given; name 2 at least$"):
-        si.InteractionCallback(PROMPTS[:1], tokenizer=tokenizer)
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], r"^prompts: none are given; name one at least"),
+        ([PROMPTS[0], "ab"], r"^prompts\[1\]: it is no pair of texts; give \(prompt, target\)$"),
+        ([PROMPTS[0], (TEXTS[1], 3)], r"^prompts\[1\]: it is no pair of texts; give"),
+        (
+            [*PROMPTS, PROMPTS[2]],
+            r"^prompts\[5\]: it is prompts\[2\] again, and would count twice;",
+        ),
+    ],
+)
+def test_wrong_prompts_are_refused(prompts, message):
+    with pytest.raises(ValueError, match=message):
+        si.InteractionCallback(prompts, players=PLAYERS)
 
 
 class Slow:
     is_fast = False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -433,6 +446,7 @@ def test_one_process_is_not_stopped_alone(tmp_path, tokenizer, monkeypatch):
         callback.attach(trainer)
 
 
+@pytest.mark.slow
 def test_a_callback_without_its_trainer_is_refused(tmp_path, tokenizer):
     trainer = build_trainer(tmp_path, build_trained_model())
     trainer.add_callback(follow(tokenizer))
@@ -451,6 +465,7 @@ def test_a_training_that_goes_on_is_refused(tmp_path, tokenizer):
         trainer.train(resume_from_checkpoint=True)
 
 
+@pytest.mark.slow
 def test_half_precision_is_refused_before_training(tmp_path, tokenizer):
     trainer = build_trainer(tmp_path, build_trained_model(lora=False).bfloat16())
     follow(tokenizer).attach(trainer)
@@ -458,6 +473,7 @@ def test_half_precision_is_refused_before_training(tmp_path, tokenizer):
         trainer.train()
 
 
+@pytest.mark.slow
 def test_a_reference_model_with_the_trained_weights_is_refused(tmp_path, tokenizer):
     base = build_trained_model(lora=False)
     trainer = build_trainer(tmp_path, base)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from sft_interactions.data.words import Word
 
 _PREFIX = "interactions/"
-_FEWEST_PROMPTS = 2
 
 
 class InteractionCallback(TrainerCallback):
@@ -109,8 +108,7 @@ class InteractionCallback(TrainerCallback):
         float32_copy: bool = False,
         seed: int = 0,
     ) -> None:
-        if len(prompts) < _FEWEST_PROMPTS:
-            raise ValueError(f"prompts: {len(prompts)} given; name {_FEWEST_PROMPTS} at least")
+        self.prompts = _checked(prompts)
         if every != "save" and (isinstance(every, str | bool) or every < 1):
             raise ValueError(f"every is {every!r}; give 'save' or a number of steps")
         if patience < 1:
@@ -122,7 +120,6 @@ class InteractionCallback(TrainerCallback):
                 "reference_model and reference_tokenizer: only one is given; give both, since tokens of "
                 "one tokenizer mean nothing to the model of another"
             )
-        self.prompts = [(prompt, target) for prompt, target in prompts]
         self.tokenizer = tokenizer
         self.players, self.seed = players, seed
         self.instruction, self.template_date = instruction, template_date
@@ -146,7 +143,8 @@ class InteractionCallback(TrainerCallback):
         """Add the callback to a trainer, through which it reaches the trainer's loggers.
 
         transformers hands a callback no trainer, and what a callback adds to ``logs`` comes too late: the
-        loggers are callbacks that are called before it. TRL gives its own callbacks the trainer too.
+        loggers are callbacks that are called before it. TRL gives its own callbacks the trainer too. A
+        method ``log`` of a subclass of Trainer is not called.
 
         Raises:
             ValueError: the tokenizer is missing or not a fast one, a prompt cannot be masked with it, or a
@@ -376,6 +374,28 @@ class InteractionCallback(TrainerCallback):
         if self._run is None:
             raise ValueError("InteractionCallback: nothing has been measured; train first")
         return self._run
+
+
+def _checked(prompts: Sequence[Any]) -> list[tuple[str, str]]:
+    """The pairs of texts that were given.
+
+    Raises:
+        ValueError: there is none, one is no pair of texts, or one is there twice.
+    """
+    if not prompts:
+        raise ValueError("prompts: none are given; name one at least, better a dozen")
+    checked: list[tuple[str, str]] = []
+    for number, pair in enumerate(prompts):
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not (is_pair and all(isinstance(text, str) for text in pair)):
+            raise ValueError(f"prompts[{number}]: it is no pair of texts; give (prompt, target)")
+        if (same := (pair[0], pair[1])) in checked:
+            raise ValueError(
+                f"prompts[{number}]: it is prompts[{checked.index(same)}] again, and would count twice; "
+                "leave one out"
+            )
+        checked.append(same)
+    return checked
 
 
 def _tokenizer_of(trainer: Trainer) -> PreTrainedTokenizerBase:

@@ -45,6 +45,7 @@ def test_gamma_is_what_the_reference_has():
     assert run.measurements["gamma"].to_list() == pytest.approx([0.5, 0])
 
 
+@pytest.mark.slow
 def test_a_stage_is_settled_once_it_has_been_the_same_for_a_while():
     run = run_of(FIRST, LATER, LATER)
     assert [(stage.step, stage.high) for stage in run.stages.values()] == [(10, 10)]
@@ -57,6 +58,7 @@ def test_a_stage_is_settled_once_it_has_been_the_same_for_a_while():
     assert run.settled_stage(3).step == 10
 
 
+@pytest.mark.slow
 def test_a_stage_whose_answer_changes_is_not_settled():
     run = run_of(FIRST, LATER, LATER, FIRST, OTHER, OTHER, OTHER, OTHER)
     answers = [stage.step for stage in run.stages.values()]

@@ -9,6 +9,7 @@ from peft import PromptTuningConfig, get_peft_model
 from tiny_models import build_model, build_tokenizer
 from tiny_prompts import UNKNOWN, make_prompt
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import sft_interactions as si
 from sft_interactions.masking.live import check_live, live_log_odds, plain_log_odds, undisturbed
@@ -85,6 +86,26 @@ def test_precision_switches_are_as_before(setting):
         assert [switch.fp32_precision for switch in TF32] == before
     finally:
         torch.backends.fp32_precision = usual
+
+
+@pytest.mark.parametrize("kind", ["default", "dynamic"])
+def test_rotary_factors_are_as_before(kind):
+    # Of dynamic ones those of a text depend on the longest before, and a short text begins anew.
+    rope = {"rope_type": kind, "rope_theta": 10.0, "factor": 4.0}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 320}
+    config = LlamaConfig(
+        **sizes, num_attention_heads=4, max_position_embeddings=16, rope_parameters=rope
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    longest, long = (torch.arange(n)[None] for n in (60, 40))
+    logits = []
+    for measure in (False, True):
+        model(longest)
+        if measure:
+            read(model)
+        logits.append(model(long).logits)
+    assert torch.equal(*logits)
 
 
 def test_autocast_around_it_changes_nothing():

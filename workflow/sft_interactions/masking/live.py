@@ -45,8 +45,8 @@ def check_live(model: PreTrainedModel, where: str, *, may_copy: bool = False) ->
     if kinds & set(_HALF) and not may_copy:
         raise ValueError(
             f"{where}: its weights are {_names(kinds)}, in which log-odds lose too many digits; load it "
-            "with dtype=torch.float32 (bf16=True of the training arguments computes in half precision all the "
-            "same), or set float32_copy=True, which takes the memory of a second model in float32"
+            "with dtype=torch.float32 (with bf16=True it still trains in half precision), or set "
+            "float32_copy=True, which takes the memory of a second model"
         )
     if others := kinds - set(_HALF):
         raise ValueError(
@@ -125,29 +125,36 @@ def in_float32(model: PreTrainedModel) -> PreTrainedModel:
 def undisturbed(model: PreTrainedModel) -> Iterator[None]:
     """Evaluate a model for a while, in full precision and without dropout, and leave all as it was.
 
-    The modules' modes, the forward functions that trainers put over the model's own (autocast, fused
-    losses), precision switches of torch, and the random numbers of torch, numpy and Python are as before
-    when it ends, whether by an error or not.
+    The modules' modes and buffers, the forward functions that trainers put over the model's own (autocast,
+    fused losses), precision switches of torch, and the random numbers of torch, numpy and Python are as
+    before when it ends, whether by an error or not.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_numbers_kept(model.device))
         stack.enter_context(_full_precision())
         stack.enter_context(torch.autocast(model.device.type, enabled=False))
         stack.enter_context(_own_forward(model))
+        stack.enter_context(_buffers_kept(model))
         stack.enter_context(_evaluation_mode(model))
         yield
 
 
 @contextmanager
 def _random_numbers_kept(device: torch.device) -> Iterator[None]:
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices, device_type="cuda" if not devices else device.type):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
+    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    accelerator: Any = None
+    if device.type not in ("cpu", "meta"):
+        accelerator = torch.get_device_module(device)
+    which = () if device.type == "mps" else (device,)  # of mps there is one only
+    state = None if accelerator is None else accelerator.get_rng_state(*which)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        torch.set_rng_state(cpu)
+        if accelerator is not None:
+            accelerator.set_rng_state(state, *which)
 
 
 @contextmanager
@@ -188,6 +195,26 @@ def _own_forward(model: nn.Module) -> Iterator[None]:
     finally:
         for module, forward in put_aside:
             module.forward = forward
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Keep what a forward pass may change in a model: rotary factors that depend on the longest text."""
+    kept = [
+        (
+            module,
+            dict(module.named_buffers(recurse=False)),
+            {k: v for k, v in vars(module).items() if k.endswith("max_seq_len_cached")},
+        )
+        for module in model.modules()
+    ]
+    try:
+        yield
+    finally:
+        for module, buffers, lengths in kept:
+            for name, value in {**buffers, **lengths}.items():
+                if getattr(module, name) is not value:
+                    setattr(module, name, value)
 
 
 @contextmanager
