@@ -414,6 +414,26 @@ def test_a_wrong_name_is_found(check):
     assert check(WRONG[check])
 
 
+@pytest.mark.slow
+# torch warns of pinned memory on a machine without a GPU.
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+def test_the_page_on_the_library_runs(tmp_path, monkeypatch, tiny_models, chat_tokenizer):
+    folder = tmp_path / "results" / "models" / "smollm2"
+    tiny_models["llama"].save_pretrained(folder)
+    chat_tokenizer.save_pretrained(folder)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in code_blocks((ROOT / "docs" / "library.md").read_text(), "python"):
+        exec(compile(block, "docs/library.md", "exec"), names)
+    assert (tmp_path / "interactions.png").is_file()
+    assert names["callback"].table["step"].to_list() == [0, 2, 4, 6]
+    assert names["callback"].problem is None
+    assert {path.stem for path in (tmp_path / "my_run" / "interactions").iterdir()} == {
+        *("table", "interactions", "log_odds")
+    }
+    assert names["found"].and_effects[0].tolist() == pytest.approx([0, 1, 1, 1])
+
+
 def test_a_wrong_link_is_found(tmp_path):
     (tmp_path / "page.md").write_text("# One heading\n")
     good = "[a](page.md), [b](page.md#one-heading), [c](#here), [d](https://example.org)\n# Here\n"

@@ -1,5 +1,7 @@
 """One prompt explained in one call."""
 
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -103,3 +105,52 @@ def test_a_masked_lm_is_refused(chat_tokenizer):
     model = AutoModelForCausalLM.from_config(config).eval()
     with pytest.raises(ValueError, match=r"^model: BertLMHeadModel is not causal here"):
         si.explain(model, chat_tokenizer, TEXT, "positive", players=PLAYERS)
+
+
+def by_definition(log_odds):
+    """Σ_{L⊆T} (−1)^{|T|−|L|} v(L) of every T, term by term."""
+    return [
+        sum(
+            (-1) ** (t.bit_count() - part.bit_count()) * float(log_odds[part])
+            for part in range(t + 1)
+            if part & t == part
+        )
+        for t in range(len(log_odds))
+    ]
+
+
+def test_harsanyi_dividends_are_those_of_the_definition(explained):
+    dividends = explained.harsanyi_dividends()
+    np.testing.assert_allclose(dividends, by_definition(explained.log_odds), atol=1e-9)
+    assert dividends[0] == explained.log_odds[0]
+    for mask, value in enumerate(explained.log_odds):
+        parts = [dividends[part] for part in range(mask + 1) if part & mask == part]
+        assert sum(parts) == pytest.approx(float(value), abs=1e-9)
+
+
+def test_to_shapiq_without_shapiq_is_refused(explained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shapiq", None)
+    with pytest.raises(ValueError, match=r"^to_shapiq: shapiq is not installed; run pip install "):
+        explained.to_shapiq()
+
+
+@pytest.mark.slow
+def test_to_shapiq_holds_what_shapiq_computes(explained):
+    shapiq = pytest.importorskip("shapiq", reason="optional; the test above holds the numbers")
+    n = len(explained.words)
+
+    def game(coalitions):
+        masks = (np.asarray(coalitions, dtype=int) << np.arange(n)).sum(axis=1)
+        return explained.log_odds[masks].astype(np.float64)
+
+    expected = shapiq.ExactComputer(game, n_players=n)("Moebius", n)
+    values = explained.to_shapiq()
+    assert values.index == "Moebius"
+    assert (values.n_players, values.min_order, values.max_order) == (n, 0, n)
+    assert not values.estimated
+    assert values.dict_values.keys() == expected.dict_values.keys()
+    for players, value in expected.dict_values.items():
+        assert values.dict_values[players] == pytest.approx(value, abs=1e-9)
+    assert values.baseline_value == pytest.approx(float(explained.log_odds[0]))
+    for plot in (values.plot_upset, values.plot_stacked_bar, values.plot_si_graph):
+        assert plot(feature_names=list(explained.words), show=False) is not None

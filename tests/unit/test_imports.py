@@ -42,13 +42,15 @@ MAY_IMPORT = {
         "data",
         "tables",
         "files",
+        "limits",
     },
+    "callback": {"explanation", "analysis", "masking", "models", "data", "tables"},
 }
 # Library to the parts that may load it, themselves or through what they import.
 MAY_LOAD = {
-    "torch": {"models", "masking", "explanation"},
-    "transformers": {"models", "masking", "explanation"},
-    "matplotlib": {"figures", "explanation"},
+    "torch": {"models", "masking", "explanation", "callback"},
+    "transformers": {"models", "masking", "explanation", "callback"},
+    "matplotlib": {"figures", "explanation", "callback"},
     "snakemake": set(),
 }
 

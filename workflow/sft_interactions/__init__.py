@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sft_interactions.analysis.dynamics import add_generalizability, classify
     from sft_interactions.analysis.metrics import compute_metrics
     from sft_interactions.analysis.salience import select_salient
+    from sft_interactions.callback import InteractionCallback
     from sft_interactions.explanation import Explanation, explain
     from sft_interactions.extraction.program import Extraction, extract, reconstruct
     from sft_interactions.masking.log_odds import MaskedPrompt, log_odds, masked_log_odds
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sft_interactions.models.loading import load_checkpoint
 
 _MODULES = {
+    "InteractionCallback": "callback",
     "Explanation": "explanation",
     "explain": "explanation",
     "Extraction": "extraction.program",
@@ -39,6 +41,7 @@ _MODULES = {
 __all__ = [
     "Explanation",
     "Extraction",
+    "InteractionCallback",
     "MaskedPrompt",
     "__version__",
     "add_generalizability",

@@ -12,8 +12,18 @@ import polars as pl
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sft_interactions.data.words import Word, choose_players, find_words, stop_words
+from sft_interactions.data.words import (
+    UnsuitableSampleError,
+    Word,
+    choose_players,
+    eligible_words,
+    find_words,
+    stop_words,
+)
 from sft_interactions.extraction.program import NOISE_RATIO, extract
+from sft_interactions.extraction.transforms import moebius
+from sft_interactions.limits import MAX_PLAYERS, MIN_PLAYERS
+from sft_interactions.masking.live import undisturbed
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import make_mask_embedding
 from sft_interactions.models.loading import check_reading
@@ -22,6 +32,7 @@ from sft_interactions.models.templates import TEMPLATE_DATE, make_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from shapiq import InteractionValues
 
 _SAMPLE = "prompt"
 
@@ -55,6 +66,51 @@ class Explanation:
 
         return effects.draw(self.interactions.head(strongest), target=self.target)
 
+    def harsanyi_dividends(self) -> NDArray[np.float64]:
+        """Exact Möbius transform of the log-odds, m(T) = Σ_{L⊆T} (−1)^{|T|−|L|} v(L).
+
+        These are not the AND interactions of ``interactions``: they describe v alone and exactly, without
+        OR interactions and without a noise bound, and nearly all of them differ from 0.
+
+        Returns:
+            (2^n,) float64 by the bit mask of T, in log-odds; entry 0 is v(∅), and v(S) = Σ_{T⊆S} m(T).
+        """
+        return moebius(self.log_odds)
+
+    def to_shapiq(self) -> "InteractionValues":
+        """The exact Möbius transform of the log-odds, as shapiq's tools and plots take it.
+
+        It holds :meth:`harsanyi_dividends`, of all orders: v(S) is the sum of the values of all subsets
+        of S, with v(∅) as the value of the empty set and the baseline. The sparse interactions are not in
+        it, since a Möbius index has no place for an OR interaction: one on T stands there as effects of
+        alternating sign on all subsets of T. Player k is ``words[k]``; give the plots
+        ``feature_names=explanation.words``.
+
+        Raises:
+            ValueError: shapiq is not installed.
+        """
+        try:
+            from shapiq import InteractionValues  # a large library, which nothing else needs
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                "to_shapiq: shapiq is not installed; run pip install 'sft-interactions[shapiq]', or pip "
+                "install shapiq"
+            ) from error
+        n = len(self.words)
+        values = {
+            tuple(k for k in range(n) if mask >> k & 1): float(value)
+            for mask, value in enumerate(self.harsanyi_dividends())
+        }
+        return InteractionValues(
+            values,
+            index="Moebius",
+            n_players=n,
+            min_order=0,
+            max_order=n,
+            estimated=False,
+            baseline_value=values[()],
+        )
+
 
 def explain(
     model: PreTrainedModel,
@@ -80,7 +136,8 @@ def explain(
     It is the first token with content: a blank alone says nothing of the response.
 
     Args:
-        model: a causal LM of transformers, on any device; float32 is advised.
+        model: a causal LM of transformers, or a PEFT model around one, on any device; float32 is advised.
+            It is evaluated without dropout and autocast, and left in the mode that it is in.
         tokenizer: its tokenizer, a fast one.
         prompt: the user text; its words are masked.
         target: the response.
@@ -104,11 +161,8 @@ def explain(
             once, there are fewer than two, the text has too few words, or the tokenizer does not fit (see
             :func:`~sft_interactions.models.prompts.make_prompt`).
     """
-    check_reading(model, "model")
     if players is None:
-        chosen = choose_players(
-            _SAMPLE, prompt, n_players, seed=seed, excluded=stop_words("builtin")
-        )
+        chosen = draw_players(prompt, n_players, seed, "prompt", "n_players")
     else:
         chosen = _find_players(prompt, players)
     frame = make_frame(tokenizer, template, instruction, template_date)
@@ -117,8 +171,10 @@ def explain(
     masked = MaskedPrompt(
         tokenized.token_ids, tokenized.player_of_token, tokenized.target_token_ids
     )
-    embedding = make_mask_embedding(model, mask_embedding, token_id)
-    log_odds = masked_log_odds(model, masked, embedding, progress=progress)
+    with undisturbed(model):
+        check_reading(model, "model")
+        embedding = make_mask_embedding(model, mask_embedding, token_id)
+        log_odds = masked_log_odds(model, masked, embedding, progress=progress)
     solved = extract(
         log_odds[None], noise_ratio=noise_ratio, noise_scale=noise_scale, tie_break=tie_break
     )
@@ -132,6 +188,30 @@ def explain(
         noise_bound=float(solved.noise_bound[0]),
         gap=float(1 - solved.l1_lower_bound[0] / solved.l1[0]) if solved.l1[0] else 0.0,
     )
+
+
+def draw_players(prompt: str, n: int, seed: int, where: str, argument: str) -> list[Word]:
+    """Draw ``n`` words of a prompt that are not stop-words, in reading order.
+
+    The draw depends on the seed and the places of the words alone.
+
+    Args:
+        where: what the prompt is, for messages.
+        argument: name of the argument ``n``, for messages.
+
+    Raises:
+        ValueError: ``n`` is less than 2 or more than can be analysed, or the prompt has fewer such words.
+    """
+    if not MIN_PLAYERS <= n <= MAX_PLAYERS:
+        raise ValueError(f"{argument} is {n}; give {MIN_PLAYERS} to {MAX_PLAYERS}")
+    excluded = stop_words("builtin")
+    try:
+        return choose_players(_SAMPLE, prompt, n, seed=seed, excluded=excluded)
+    except UnsuitableSampleError as error:
+        raise ValueError(
+            f"{where}: it has {len(eligible_words(prompt, excluded))} words that are not stop-words, of "
+            f"which no {n} can be drawn apart; lower {argument} or give a longer prompt"
+        ) from error
 
 
 def _find_players(prompt: str, players: Sequence[str]) -> list[Word]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from sft_interactions.masking.memory import BatchSize, is_out_of_memory
 from sft_interactions.masking.prefix_tree import PrefixTree, peak_bytes
+from sft_interactions.models.layers import transformers_model
 from sft_interactions.models.positions import check_length, position_limit
 
 
@@ -118,7 +119,7 @@ def masked_log_odds(
         raise ValueError(
             "method prefix_tree takes no masks; use full_length for some maskings only"
         )
-    model = _transformers_model(model)
+    model = transformers_model(model)
     check_length(prompt.n_tokens, position_limit(model.config), "the prompt")
     batch = batch or BatchSize.of_device(model.device)
     inputs = MaskedInputs(model, prompt, mask_embedding)
@@ -150,12 +151,6 @@ def masked_log_odds(
         # Here, since the traceback of the error keeps the tensors of the failed pass alive.
         done = evaluation.done
         batch.halve(evaluation.batch_tokens)
-
-
-def _transformers_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The model inside a PEFT model, whose adapters are in its layers; else the model itself."""
-    inside = getattr(model, "get_base_model", None)
-    return model if inside is None else inside()
 
 
 class MaskedInputs:

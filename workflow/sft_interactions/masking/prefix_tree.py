@@ -385,6 +385,12 @@ def _attention_implementation(model: PreTrainedModel, name: str) -> Iterator[Non
         model.set_attn_implementation(usual)
 
 
+def attention_name(model: PreTrainedModel) -> str | None:
+    """Name of the attention function of transformers that a model's layers use."""
+    name: str | None = model.config._attn_implementation
+    return name
+
+
 def can_branch(model: PreTrainedModel) -> bool:
     """Whether all layers of a model are full or sliding-window attention."""
     try:
@@ -449,7 +455,8 @@ def launch_tokens(model: PreTrainedModel) -> float:
         + 3 * config.hidden_size * layer.intermediate
         for layer in layers
     ) / len(layers)
-    is_fast = model.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
+    # Not by allow_tf32: it cannot be read where a trainer has set the newer switch.
+    is_fast = model.dtype != torch.float32 or torch.backends.cuda.matmul.fp32_precision == "tf32"
     return LAUNCH_PRODUCTS[is_fast] / products
 
 

@@ -20,7 +20,7 @@ from sft_interactions.models.checkpoint_files import (
     check_model,
     refuse_differences,
 )
-from sft_interactions.models.layers import input_embeddings, output_head
+from sft_interactions.models.layers import input_embeddings, output_head, transformers_model
 
 if TYPE_CHECKING:  # its import takes seconds
     from peft import PeftModel
@@ -177,7 +177,10 @@ def _logits_of_embeddings(model: PreTrainedModel, ids: torch.Tensor) -> torch.Te
 def check_reading(model: PreTrainedModel, where: str) -> None:
     """Check that a model is causal, and that it reads nothing of a token but its embedding.
 
+    Of a PEFT model the same is checked of what it puts around the model that it adapts: nothing.
+
     Args:
+        model: a model of transformers, or a PEFT model.
         where: what the model was loaded from, for messages.
 
     Raises:
@@ -200,6 +203,15 @@ def check_reading(model: PreTrainedModel, where: str) -> None:
         raise ValueError(
             f"{where}: {type(model).__name__} reads more of a token than its embedding, so that no word "
             "can be masked; name a model of another architecture"
+        )
+    inside = transformers_model(model)
+    if inside is model:
+        return
+    own = _logits(inside, ids)
+    if own.shape != logits.shape or _differ(logits, own):
+        raise ValueError(
+            f"{where}: {type(model).__name__} adds to its model what is in none of its layers (as prompt "
+            "tuning does), which masked inference would leave out; take an adapter of layers, such as LoRA"
         )
 
 
