@@ -2,6 +2,9 @@
 
 import ast
 from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "workflow" / "sft_interactions"
 
 
 def is_for_type_checkers(node):
@@ -27,3 +30,17 @@ def imported_names(source):
             assert not node.level, f"name the whole path of the module: {ast.unparse(node)}"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def imported_modules(name):
+    """Modules of the package that a module imports, such as ``masking.job``."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sft_interactions"):
+            within = node.module.removeprefix("sft_interactions").removeprefix(".")
+            names = [f"{within}.{alias.name}".removeprefix(".") for alias in node.names]
+            found |= {
+                full if (PACKAGE / f"{full.replace('.', '/')}.py").is_file() else within
+                for full in names
+            }
+    return found

@@ -21,31 +21,8 @@ from sft_interactions.models.loading import load_checkpoint
 
 
 @pytest.fixture(scope="module")
-def study(model_folders, tmp_path_factory):
-    """A finished study: its folder and its config."""
-    folder = tmp_path_factory.mktemp("study")
-    # More than Snakemake compares by content of itself, 1 MB.
-    rows = [{**row, "note": "x" * 100_000} for row in ROWS]
-    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = copy.deepcopy(CONFIG)
-    for name, model in config["models"].items():
-        model["source"] = f"path:{model_folders[name]}"
-    done = snakemake(folder, config)
-    assert done.returncode == 0, done.stdout[-5000:]
-    return folder, config
-
-
-@pytest.fixture(scope="module")
 def results(study):
     return study[0] / "results"
-
-
-@pytest.fixture
-def own_study(study, tmp_path):
-    """A copy of the study for a test that adds to it, and its config."""
-    folder, config = study
-    copied = shutil.copytree(folder, tmp_path / "study", symlinks=True)
-    return copied, copy.deepcopy(config)
 
 
 def read(path, table):
@@ -121,7 +98,8 @@ def test_every_table_has_its_columns_and_metadata(results):
                 folder / "ranges" / f"step-{step}.parquet": (tables.RANGES, "ranges"),
                 folder / "joint" / f"step-{step}.parquet": (tables.INTERACTIONS, "joint_of_step"),
             }
-    assert set(results.rglob("*.parquet")) == set(expected)
+    kept = set(results.glob("runs/*/store/log_odds/*.parquet"))
+    assert set(results.rglob("*.parquet")) - kept == set(expected)
     for path, (table, rule) in expected.items():
         read(path, table)
         metadata = tables.read_metadata(path)
@@ -633,7 +611,7 @@ def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):
     again = results / "runs" / "llama-again"
     # Both shards have kept their samples of step 0, the first checkpoint of the job that broke.
     samples = CONFIG["datasets"]["lines"]["analysis"]
-    assert len(list((again / "inference" / "parts").iterdir())) == samples
+    assert len(list((again / "store" / "log_odds").iterdir())) == samples
     assert [path.stem for path in (again / "log_odds").iterdir()] == ["step-3"]
 
     shutil.copy(trained / "checkpoints" / "step-1" / "adapter_model.safetensors", broken)

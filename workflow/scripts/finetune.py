@@ -40,8 +40,8 @@ with progress_bar(snakemake, settings["finetune"]["steps"], "step") as bar:
         pad_id=tokenizer.eos_token_id if pad_id is None else pad_id,
         seed=settings["seed"],
         device=pick_device(compute["device"]),
-        # Snakemake removes the outputs of a job that was killed.
-        state_dir=checkpoints.parent / "training-state",
+        # Snakemake removes the outputs of a job before it starts it, and of one that was killed.
+        store_dir=checkpoints.parent / "store" / "training",
         progress=lambda step: bar.update(step - bar.n),
     )
 tables.write(

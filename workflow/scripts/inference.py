@@ -8,6 +8,7 @@ from sft_interactions.masking.parts import Parts
 
 provenance = start(snakemake)
 compute, folder = snakemake.params.compute, Path(snakemake.output[0])
+store = Path(provenance["results"]) / "runs" / snakemake.wildcards.run / "store"
 device = pick_device(compute["device"])
 use_reproducible_float32(compute["threads"])
 
@@ -31,7 +32,7 @@ inference = InferenceJob(
     mask_embedding=mask_embedding,
     device=device,
     threads=compute["threads"],
-    parts=Parts(folder.parent / "parts", **provenance),
+    parts=Parts(store / "log_odds", **provenance),
 )
 with progress_bar(snakemake, inference.n_maskings, "masking") as bar:
 
@@ -44,4 +45,3 @@ with progress_bar(snakemake, inference.n_maskings, "masking") as bar:
         path = folder / f"step-{step}.parquet"
         provenance["inputs_digest"] = inference.inputs_digest(step)
         tables.write(log_odds, path, tables.LOG_ODDS, metadata=about, **provenance)
-inference.remove_parts()

@@ -178,3 +178,20 @@ def _write_cache(cache: Path, known: dict[str, list[object]]) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(known, file)
     Path(temporary).replace(cache)
+
+
+def digest_of_modules(names: Iterable[str]) -> str:
+    """Digest of the sources of some modules of this package, 12 hex digits.
+
+    For what depends on a part of the library only, which
+    :func:`~sft_interactions.tables.code_version` would make anew with every change elsewhere.
+
+    Args:
+        names: modules by their names inside the package, such as ``masking.log_odds``.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(name.encode())
+        digest.update(package.joinpath(*name.split(".")).with_suffix(".py").read_bytes())
+    return digest.hexdigest()[:12]

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -579,20 +579,3 @@ def _cell(value: object) -> str:
         return f"{value:g}"
     # A bar or a line end would end the cell.
     return " ".join(str(value).split()).replace("|", r"\|")
-
-
-def digest_of_modules(names: Iterable[str]) -> str:
-    """Digest of the sources of some modules of this package, 12 hex digits.
-
-    For what depends on a part of the library only, which :func:`code_version` would make anew with
-    every change elsewhere.
-
-    Args:
-        names: modules by their names inside the package, such as ``masking.log_odds``.
-    """
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        digest.update(name.encode())
-        digest.update(package.joinpath(*name.split(".")).with_suffix(".py").read_bytes())
-    return digest.hexdigest()[:12]

@@ -33,17 +33,6 @@ def test_a_part_is_read_as_it_was_written(tmp_path):
         parts.read("key-b")
 
 
-def test_the_folder_of_parts_goes_with_the_last(tmp_path):
-    parts = Parts(tmp_path / "parts", **PROVENANCE)
-    for key in ("key-a", "key-b"):
-        parts.write(key, "a", np.zeros(2, np.float32), {})
-    parts.remove(["key-a", "key-c"])
-    assert [path.stem for path in parts.folder.iterdir()] == ["key-b"]
-    parts.remove(["key-b"])
-    assert not parts.folder.exists()
-    parts.remove(["key-b"])
-
-
 def test_fingerprints_tell_apart_what_they_are_of():
     assert fingerprint(dtype="float32", n=1) == fingerprint(n=1, dtype="float32")
     assert fingerprint(dtype="float32") != fingerprint(dtype="bfloat16")

@@ -1,17 +1,21 @@
 import copy
+import errno
 import json
 import math
 import shutil
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
+from imported_names import imported_modules
 from tiny_models import have_equal_weights
 
+from sft_interactions.models import finetuning, training_store
 from sft_interactions.models.examples import IGNORED, ResponseCollator, make_example
 from sft_interactions.models.finetuning import add_adapters, finetune
-from sft_interactions.models.loading import check_fit, load_checkpoint
+from sft_interactions.models.loading import check_fit, load_base, load_checkpoint
 
 PAD = 3
 CPU = torch.device("cpu")
@@ -38,7 +42,7 @@ SETTINGS = {
 }
 
 
-def train(folder, checkpoints_dir, *, seed=0, state_dir=None, progress=None, **changes):
+def train(folder, checkpoints_dir, *, seed=0, store_dir=None, progress=None, **changes):
     checkpoints_dir.mkdir()
     return finetune(
         folder,
@@ -49,7 +53,7 @@ def train(folder, checkpoints_dir, *, seed=0, state_dir=None, progress=None, **c
         pad_id=PAD,
         seed=seed,
         device=CPU,
-        state_dir=state_dir,
+        store_dir=store_dir,
         progress=progress,
     )
 
@@ -282,21 +286,22 @@ def test_a_training_that_was_killed_goes_on_to_the_bit(model_folders, tmp_path, 
     for step in killed_at:
         with pytest.raises(KilledError):
             train(
-                model_folders["llama"], folder, state_dir=state, progress=kill_at(step), **settings
+                model_folders["llama"], folder, store_dir=state, progress=kill_at(step), **settings
             )
         shutil.rmtree(folder)  # as Snakemake does
-    rows = train(model_folders["llama"], folder, state_dir=state, progress=done.append, **settings)
+    rows = train(model_folders["llama"], folder, store_dir=state, progress=done.append, **settings)
     first = 1 + max(step for step in [0, 2, 3] if step < killed_at[-1])
     assert done == [*range(first, 6)]
     assert rows == expected
     assert files_of(folder) == files_of(whole)
-    assert not state.exists()
+    assert [path.name for path in state.glob("*/*")].count("checkpoints") == 1
+    assert not list(state.glob("*/checkpoint-*"))  # what the trainer needs to go on
 
 
 @pytest.mark.slow
 def test_another_training_does_not_go_on_with_that_state(model_folders, tmp_path):
     folder, state = tmp_path / "run", tmp_path / "state"
-    options = {"steps": 4, "checkpoints": [0, 2, 4], "state_dir": state}
+    options = {"steps": 4, "checkpoints": [0, 2, 4], "store_dir": state}
     for other in ({"learning_rate": 1e-3}, {"seed": 7}):
         with pytest.raises(KilledError):
             train(model_folders["llama"], folder, progress=kill_at(3), **options)
@@ -310,20 +315,201 @@ def test_another_training_does_not_go_on_with_that_state(model_folders, tmp_path
 @pytest.mark.slow
 def test_half_a_state_is_not_gone_on_with(model_folders, tmp_path):
     folder, state = tmp_path / "run", tmp_path / "state"
-    options = {"steps": 4, "checkpoints": [0, 2, 4], "state_dir": state}
-    for spoilt in ("state.json", "checkpoint-2", "checkpoints/step-0"):
+    options = {"steps": 4, "checkpoints": [0, 2, 4], "store_dir": state}
+    for spoilt in ("state.json", "checkpoint-2", "checkpoint-2/optimizer.pt", "checkpoints/step-0"):
         with pytest.raises(KilledError):
             train(model_folders["llama"], folder, progress=kill_at(3), **options)
         shutil.rmtree(folder)
-        part = state / spoilt
+        (part,) = state.glob(f"*/{spoilt}")
         if part.is_dir():
             shutil.rmtree(part)
         else:
-            part.write_text(part.read_text()[:-5])
+            part.write_bytes(part.read_bytes()[:-5])
         done = []
         train(model_folders["llama"], folder, progress=done.append, **options)
         assert done == [1, 2, 3, 4]
         shutil.rmtree(folder)
+        shutil.rmtree(state)
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Models that are loaded to be trained."""
+    found = []
+
+    def load(folder):
+        found.append(folder)
+        return load_base(folder)
+
+    monkeypatch.setattr(finetuning, "load_base", load)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_training_that_is_done_is_taken_from_there(model_folders, tmp_path, loads, method):
+    state, settings = tmp_path / "store", {"method": method, "lora_dropout": 0.2}
+    train(model_folders["llama"], tmp_path / "first", store_dir=state, **settings)
+    shutil.rmtree(tmp_path / "first")  # as Snakemake does
+    for steps in ([0, 2, 4], [0, 4], [2], [4]):
+        wanted = {**settings, "checkpoints": steps}
+        name = "-".join(map(str, steps))
+        expected = train(model_folders["llama"], tmp_path / f"new-{name}", **wanted)
+        loads.clear()
+        folder, done = tmp_path / f"kept-{name}", []
+        rows = train(
+            model_folders["llama"], folder, store_dir=state, progress=done.append, **wanted
+        )
+        assert loads == []
+        assert done == [4]
+        assert rows == expected
+        assert files_of(folder) == files_of(tmp_path / f"new-{name}")
+        weights = sorted(folder.glob("step-[24]/*.safetensors"))
+        assert weights
+        assert all(path.stat().st_nlink > 1 for path in weights)  # no disk is used twice
+
+
+@pytest.mark.slow
+def test_a_change_that_is_turned_back_trains_nothing(model_folders, tmp_path, loads):
+    state, folder = tmp_path / "store", tmp_path / "run"
+    one, other = {"seed": 1}, {"seed": 2}
+    made = {}
+    for changes in (one, other, one, other):
+        rows = train(model_folders["llama"], folder, store_dir=state, **changes)
+        made.setdefault(changes["seed"], []).append((rows, files_of(folder)))
+        shutil.rmtree(folder)
+    assert len(loads) == 2
+    for first, second in made.values():
+        assert first == second
+    assert made[1][0] != made[2][0]
+
+
+@pytest.mark.slow
+def test_more_checkpoints_are_trained_and_the_others_stay(model_folders, tmp_path, loads):
+    state, folder = tmp_path / "store", tmp_path / "run"
+    for steps in ([0, 4], [0, 2, 4], [0, 4], [2]):
+        train(model_folders["llama"], folder, store_dir=state, checkpoints=steps)
+        assert {path.name for path in folder.iterdir()} == {f"step-{step}" for step in steps}
+        shutil.rmtree(folder)
+    assert len(loads) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("steps", "first"), [([0, 4], 3), ([4], 3), ([0, 2, 3, 4], 3), ([0, 1, 4], 1)]
+)
+def test_a_killed_training_goes_on_with_other_checkpoints_if_it_has_them(
+    model_folders, tmp_path, steps, first
+):
+    state, folder, done = tmp_path / "store", tmp_path / "run", []
+    with pytest.raises(KilledError):
+        train(model_folders["llama"], folder, store_dir=state, progress=kill_at(3))
+    shutil.rmtree(folder)
+    wanted = {"checkpoints": steps}
+    rows = train(model_folders["llama"], folder, store_dir=state, progress=done.append, **wanted)
+    assert done == [*range(first, 5)]
+    assert rows == train(model_folders["llama"], tmp_path / "whole", **wanted)
+    assert files_of(folder) == files_of(tmp_path / "whole")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("checkpoints/step-2/adapter_model.safetensors", flip, "this is not what was written"),
+        ("checkpoints/step-2/adapter_config.json", flip, "this is not what was written"),
+        ("checkpoints/step-2/SHA256SUMS", Path.unlink, "is missing; it is computed anew"),
+        ("checkpoints/step-2", shutil.rmtree, None),
+        ("state.json", flip, None),
+    ],
+)
+def test_what_is_damaged_in_the_store_is_trained_anew(
+    model_folders, tmp_path, loads, caplog, name, spoil, message
+):
+    state, folder = tmp_path / "store", tmp_path / "run"
+    expected = train(model_folders["llama"], folder, store_dir=state)
+    files = files_of(folder)
+    shutil.rmtree(folder)
+    (path,) = state.glob(f"*/{name}")
+    spoil(path)
+    loads.clear()
+    assert train(model_folders["llama"], folder, store_dir=state) == expected
+    assert files_of(folder) == files
+    assert len(loads) == 1
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (message is not None)
+    if message:
+        assert message in warnings[0]
+        assert "\n" not in warnings[0]
+    shutil.rmtree(folder)
+    train(model_folders["llama"], folder, store_dir=state)
+    assert len(loads) == 1
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_damaged_and_not_asked_for_does_no_harm(
+    model_folders, tmp_path, loads
+):
+    state, folder = tmp_path / "store", tmp_path / "run"
+    train(model_folders["llama"], folder, store_dir=state)
+    shutil.rmtree(folder)
+    (path,) = state.glob("*/checkpoints/step-2/adapter_model.safetensors")
+    flip(path)
+    train(model_folders["llama"], folder, store_dir=state, checkpoints=[0, 4])
+    assert len(loads) == 1
+
+
+@pytest.mark.slow
+def test_a_training_of_other_code_or_libraries_is_not_taken(
+    model_folders, tmp_path, loads, monkeypatch
+):
+    state, folder = tmp_path / "store", tmp_path / "run"
+
+    def n_trained():
+        loads.clear()
+        train(model_folders["llama"], folder, store_dir=state)
+        shutil.rmtree(folder)
+        return len(loads)
+
+    assert [n_trained(), n_trained()] == [1, 0]
+    with monkeypatch.context() as patched:
+        patched.setattr(training_store, "digest_of_modules", lambda _: "another")
+        assert n_trained() == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(training_store, "version", lambda _: "0")
+        assert n_trained() == 1
+    assert n_trained() == 0
+
+
+@pytest.mark.slow
+def test_a_file_system_without_hard_links_gets_copies(model_folders, tmp_path, loads, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(training_store.os, "link", refuse)
+    state, folder = tmp_path / "store", tmp_path / "run"
+    train(model_folders["llama"], folder, store_dir=state)
+    files = files_of(folder)
+    shutil.rmtree(folder)
+    train(model_folders["llama"], folder, store_dir=state)
+    assert files_of(folder) == files
+    assert len(loads) == 1
+
+
+def test_the_modules_that_a_training_depends_on_are_those_that_are_imported():
+    found, waiting = set(), {"models.finetuning"}
+    while waiting:
+        found |= waiting
+        # Examples are compared themselves, whatever they are made by.
+        followed = waiting - {"models.examples"}
+        waiting = set().union(*map(imported_modules, followed)) - found
+    assert found == set(training_store.MODULES)
 
 
 @pytest.mark.slow

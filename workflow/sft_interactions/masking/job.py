@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sft_interactions import tables
-from sft_interactions.files import content_digest
+from sft_interactions.files import content_digest, digest_of_modules
 from sft_interactions.masking.checkpoint import Checkpoint
 from sft_interactions.masking.log_odds import MaskedPrompt
 from sft_interactions.masking.parts import Parts, fingerprint
@@ -78,7 +78,7 @@ class Progress:
 class InferenceJob:
     """Log-odds of some samples of a run at some of its checkpoints.
 
-    Every sample is kept as soon as it is done, and a later job that would compute the same numbers takes
+    Every sample is kept as soon as it is done, and any later job that would compute the same numbers takes
     it from there. The weights of a checkpoint are loaded once, with the first sample that is not kept;
     those of the model before SFT are held where several checkpoints need them.
 
@@ -123,9 +123,8 @@ class InferenceJob:
         self.n_maskings = len(checkpoints) * sum(2**p.n for p in self.prompts.values())
         self.progress = Progress()
         self._loaded_base: PreTrainedModel | None = None
-        self._used_keys: list[str] = []
         self._keys_of_run: dict[Path, dict[str, str]] = {}
-        self._code = tables.digest_of_modules(MODULES)
+        self._code = digest_of_modules(MODULES)
         self._model_digest = content_digest(files_of(model_dir))
 
     def evaluate(
@@ -156,10 +155,6 @@ class InferenceJob:
         """
         return fingerprint(samples=self._keys(self.checkpoints[step]))[:16]
 
-    def remove_parts(self) -> None:
-        """Delete the samples that :meth:`evaluate` has kept, once its tables are written."""
-        self.parts.remove(self._used_keys)
-
     def _evaluate_checkpoint(
         self, folder: Path, report: Callable[[Progress], None]
     ) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -183,7 +178,6 @@ class InferenceJob:
             rows, about_sample = self.parts.read(key)
             frames.append(rows)
             about |= about_sample
-            self._used_keys.append(key)
             self.progress.samples += 1
             report(self.progress)
         return pl.concat(frames), about

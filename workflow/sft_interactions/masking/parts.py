@@ -1,8 +1,8 @@
-"""The table of log-odds: kept sample by sample while a job runs, merged and checked at its end."""
+"""The table of log-odds: kept sample by sample, merged and checked at its end."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class Parts:
     """Log-odds of single samples, in files named after their fingerprint.
 
     A part is found again by any later job that would compute the same numbers, however samples and
-    checkpoints are divided into jobs.
+    checkpoints are divided into jobs, and whatever the config was in the meantime.
     """
 
     def __init__(self, folder: str | Path, **provenance: Any) -> None:
@@ -61,13 +61,6 @@ class Parts:
             **{**self.provenance, tables.INPUTS_DIGEST: key},
         )
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Delete parts, and their folder with the last."""
-        for key in keys:
-            self._path(key).unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
-
 
 def shared_inputs_digest(shards: Sequence[Path]) -> str:
     """What the log-odds of a checkpoint depend on, from the metadata of all of its shards.
@@ -79,7 +72,8 @@ def shared_inputs_digest(shards: Sequence[Path]) -> str:
     first = digests[0]
     if first is None:
         raise ValueError(
-            f"{shards[0]}: was computed by an older version; delete {shards[0].parent} and run snakemake again"
+            f"{shards[0]}: was computed by an older version; delete {shards[0].parent} and run "
+            "snakemake again"
         )
     for path, digest in zip(shards, digests, strict=True):
         if digest != first:

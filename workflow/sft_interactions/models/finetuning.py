@@ -3,6 +3,7 @@
 Imports torch, transformers and peft only.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from sft_interactions.models.examples import Example, ResponseCollator
 from sft_interactions.models.loading import load_base, multiply_head_once
 from sft_interactions.models.losses import mean_response_loss
 from sft_interactions.models.packed_linear import PackedLinear, can_pack
-from sft_interactions.models.training_state import Rows, TrainingState, fingerprint
+from sft_interactions.models.training_store import Rows, TrainingStore, fingerprint
 
 
 class _Recorder(TrainerCallback):
@@ -42,13 +43,13 @@ class _Recorder(TrainerCallback):
         save: Callable[[int], None],
         validation_loss: Callable[[], float],
         progress: Callable[[int], None] | None,
-        state: TrainingState | None,
+        store: TrainingStore | None,
     ) -> None:
         self.steps = frozenset(steps)
         self.save = save
         self.validation_loss = validation_loss
         self.progress = progress
-        self.training_state = state
+        self.store = store
         self.rows: Rows = {}
 
     def _measure(self, step: int) -> None:
@@ -78,9 +79,7 @@ class _Recorder(TrainerCallback):
         if state.global_step in self.steps:
             self.save(state.global_step)
             self._measure(state.global_step)
-            control.should_save = (
-                self.training_state is not None and state.global_step < args.max_steps
-            )
+            control.should_save = self.store is not None and state.global_step < args.max_steps
 
     def on_save(
         self,
@@ -89,8 +88,8 @@ class _Recorder(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        if self.training_state is not None:
-            self.training_state.note(state.global_step, self.rows)
+        if self.store is not None:
+            self.store.note(state.global_step, self.rows)
 
     def on_log(
         self,
@@ -191,7 +190,7 @@ def finetune(
     pad_id: int,
     seed: int,
     device: torch.device,
-    state_dir: str | Path | None = None,
+    store_dir: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, float | int | None]]:
     """Fine-tune on the response tokens and keep a checkpoint at every listed step.
@@ -203,9 +202,10 @@ def finetune(
     Args:
         settings: the config's ``finetune`` block.
         checkpoints_dir: gets one folder ``step-{step}`` per step of ``settings["checkpoints"]``.
-        state_dir: a folder that keeps the state of the training at its last checkpoint until it ends; the
-            same training, started again, goes on from there and gives the same weights to the bit. By
-            default none is kept.
+        store_dir: a folder that keeps trainings (:mod:`~sft_interactions.models.training_store`).
+            The same training, started again after it was killed, goes on from its last checkpoint and gives
+            the same weights to the bit; once it has ended it is taken from there, also with fewer
+            checkpoints. By default nothing is kept.
         progress: called with the number of optimizer steps done.
 
     Returns:
@@ -215,11 +215,23 @@ def finetune(
     """
     set_seed(seed)
     checkpoints_dir = Path(checkpoints_dir)
-    state = None
-    if state_dir is not None:
+    steps = settings["checkpoints"]
+    store = None
+    if store_dir is not None:
         key = fingerprint(model_dir, train, validation, settings, seed, device)
-        state = TrainingState(Path(state_dir), key)
-    resumed = state.restore(checkpoints_dir) if state else None
+        store = TrainingStore(Path(store_dir), key, steps)
+    kept = store.restore(checkpoints_dir) if store else None
+    if kept and kept.is_finished:
+        logging.getLogger(__name__).info(
+            "this training is done already; its checkpoints are those of %s", kept.folder
+        )
+        if progress:
+            progress(settings["steps"])
+        return _rows(kept.rows, steps)
+    if kept:
+        logging.getLogger(__name__).info(
+            "going on with the training that ended after step %s", kept.step
+        )
     base = load_base(model_dir)
     model: PreTrainedModel | PeftModel = base
     is_full = settings["method"] == "full"
@@ -239,21 +251,21 @@ def finetune(
             _save_weights(model, str(temporary))
             write_checksums(temporary)
             temporary.replace(target)
-        if state:
-            state.keep(target, step)
+        if store:
+            store.keep(target, step)
 
     def validation_loss() -> float:
         return mean_response_loss(
             model, validation, pad_id=pad_id, batch_size=settings["batch_size"]
         )
 
-    recorder = _Recorder(settings["checkpoints"], save, validation_loss, progress, state)
-    if resumed:
-        recorder.rows = resumed[1]
+    recorder = _Recorder(steps, save, validation_loss, progress, store)
+    if kept:
+        recorder.rows = kept.rows
     trainer = _Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(checkpoints_dir if state is None else state.folder),
+            output_dir=str(store.own if store else checkpoints_dir),
             max_steps=settings["steps"],
             per_device_train_batch_size=settings["batch_size"],
             gradient_accumulation_steps=settings["gradient_accumulation"],
@@ -279,17 +291,24 @@ def finetune(
     )
     # Prints every log entry; they are kept in the table.
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resumed[0]) if resumed else None)
-    if state:
-        state.remove()
-    return _rows(recorder.rows)
+    trainer.train(resume_from_checkpoint=str(kept.trainer) if kept else None)
+    if store:
+        store.note(settings["steps"], recorder.rows, is_finished=True)
+    return _rows(recorder.rows, steps)
 
 
-def _rows(logs: Mapping[int, Mapping[str, float | None]]) -> list[dict[str, float | int | None]]:
-    """Rows of the training table; what was not logged at a step is that of the first batch, or None."""
+def _rows(
+    logs: Mapping[int, Mapping[str, float | None]], checkpoints: Sequence[int]
+) -> list[dict[str, float | int | None]]:
+    """Rows of the training table; what was not logged at a step is that of the first batch, or None.
+
+    A training with more checkpoints has measured the validation loss at them too.
+    """
     first = min(step for step, row in logs.items() if "train_loss" in row)
     rows = []
     for step in sorted(logs):
         row = {"train_loss": logs[first]["train_loss"], "learning_rate": 0.0, **logs[step]}
+        if step not in (0, *checkpoints):
+            row["validation_loss"] = None
         rows.append({"step": step, "validation_loss": None, **row})
     return rows
