@@ -80,6 +80,10 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/report.smk"
 
 
+if workflow.is_main_process:
+    keep_folder_dates()
+
+
 localrules:
     all,
     download,

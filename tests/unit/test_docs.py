@@ -25,6 +25,7 @@ PROFILES = sorted(ROOT.glob("profiles/*/config.yaml"))
 
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
 RULES_TEXT = "".join(path.read_text() for path in sorted(ROOT.glob("workflow/rules/*.smk")))
+SCRIPTS_TEXT = "".join(path.read_text() for path in sorted(ROOT.glob("workflow/scripts/*.py")))
 RULES = {"all", *re.findall(r"^(?:use rule \w+ as|rule) (\w+)", RULES_TEXT, re.M)}
 MAKE_TARGETS = " ".join(re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.M)).split()
 # What lies in results/ is made by the workflow, but for its reference.
@@ -237,13 +238,13 @@ def files_of(folder):
 
 
 def results_that_no_rule_makes(text):
-    """Of `runs/{run}/X` and the like in code: the rules have an X."""
+    """Of `runs/{run}/X` and the like in code: the rules or their scripts have an X."""
     found = []
     for span in inline_code(text):
         match = re.match(r"(?:results/)?runs/(?:\{run\}|[\w.-]+-[\w.-]+)/([\w{}-]+)", span)
         if match:
             name = PLACEHOLDER.sub("", match[1])
-            if not re.search(rf"[/\"]{name}(?=[./\"{{])", RULES_TEXT):
+            if not re.search(rf"[/\"]{name}(?=[./\"{{])", RULES_TEXT + SCRIPTS_TEXT):
                 found.append(f"no rule makes {span}")
     return found
 

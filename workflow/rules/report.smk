@@ -39,12 +39,18 @@ onstart:
     processes.end_jobs_when_terminated()
 
 
+onerror:
+    keep_folder_dates()
+
+
 onsuccess:
     # What an engineer asks first, without a file to open. Not to standard output, where a letter that its
     # encoding lacks (PYTHONIOENCODING) is an error.
     verdict = Path(RESULTS) / "tables" / "verdict.csv"
     # A part of the study (--until, a file) may be made where this table is of another config.
-    if verdict in {Path(file) for job in workflow.dag.jobs for file in job.output}:
+    up_to_date = {Path(file) for job in workflow.dag.jobs for file in job.output}
+    keep_folder_dates(is_settled=made_of_folders() <= up_to_date)
+    if verdict in up_to_date:
         with verdict.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 told = [row[key] for key in ("checkpoint", "interactions", "stage")]

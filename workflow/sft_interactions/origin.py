@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from sft_interactions import tables
-from sft_interactions.files import content_digest, read_checksums
-from sft_interactions.models.checkpoint_files import files_of
+from sft_interactions.files import content_digest
+from sft_interactions.models.checkpoint_files import folder_digest
 
 _REBUILD = "delete it and run snakemake again to rebuild it"
 
@@ -52,22 +52,12 @@ def inputs_digest(
 
 def _digest_of(path: Path, cache: str | Path | None) -> str:
     if path.is_dir():
-        lines = [f"{name} {digest}" for name, digest in _digests_in(path, cache)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return folder_digest(path, cache)
     if path.suffix == ".parquet":
         written = tables.written_digest(path)
         if written is not None:  # tables of older versions have none
             return written
     return content_digest([path])
-
-
-def _digests_in(folder: Path, cache: str | Path | None) -> Iterator[tuple[str, str]]:
-    """Name and digest of the files of a model or checkpoint, and of the folders below it."""
-    written = read_checksums(folder)
-    for file in files_of(folder):
-        yield file.name, written.get(file.name) or content_digest([file], cache)
-    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-        yield below.name, _digest_of(below, cache)
 
 
 def check_inputs(files: Iterable[str | Path], root: str | Path) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """What the files of a model or of a checkpoint say of themselves, read before any job starts.
 
-Only headers and settings are read, never a weight. Imports the standard library only.
+Only headers and settings are read, never a weight, but for digests. Imports the standard library only.
 """
 
 import codecs
+import hashlib
 import json
 import math
 import re
@@ -11,6 +12,8 @@ import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from sft_interactions.files import content_digest, read_checksums
 
 Json = dict[str, Any]
 
@@ -154,6 +157,31 @@ def files_of(folder: str | Path) -> list[Path]:
     return sorted(
         {path for pattern in READ for path in Path(folder).glob(pattern) if path.is_file()}
     )
+
+
+def folder_digest(folder: str | Path, cache: str | Path | None = None) -> str:
+    """Digest of what a model folder holds, or a folder of checkpoints, whatever its times and place.
+
+    A file that is in ``SHA256SUMS`` is known by that, which is compared when it is loaded; others are read.
+
+    Args:
+        cache: see :func:`~sft_interactions.files.content_digest`.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    folder = Path(folder)
+    written = read_checksums(folder)
+    lines = [
+        f"{file.name} {written.get(file.name) or content_digest([file], cache)}"
+        for file in files_of(folder)
+    ]
+    checkpoints = sorted(path for path in folder.glob("step-*") if path.is_dir())
+    lines += [f"{path.name} {folder_digest(path, cache)}" for path in checkpoints]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def refuse_broken_links(folder: str | Path) -> None:
