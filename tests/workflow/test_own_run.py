@@ -214,7 +214,7 @@ def test_the_full_study_uses_the_config_as_it_is(previewed):
         ),
         (["output={run}/mine"], "--config: heldout= is missing"),
         (["output={run}/mine", "heldout=/no.jsonl"], "heldout: there is no file /no.jsonl"),
-        (["output={run}/mine", "heldout=x", "outptu=3"], "--config: outptu is not for the study"),
+        (["output={run}/mine", "heldout=x", "samplse=3"], "--config: samplse is not for the study"),
     ],
 )
 def test_what_cannot_be_understood_is_one_line_before_any_job(run, tmp_path, given, message):

@@ -37,7 +37,7 @@ CONCATENATE = (
 )
 SAMPLES, PLAYERS = 16, 8
 PREVIEW_SAMPLES, PREVIEW_PLAYERS, PREVIEW_CHECKPOINTS = 8, 6, 3
-_SEAL = "# unchanged: "
+SEAL = "# unchanged: "
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _digest(body: str) -> str:
 
 def _is_unchanged(file: Path) -> bool:
     first, _, body = file.read_text("utf-8").partition("\n")
-    return first == _SEAL + _digest(body)
+    return first == SEAL + _digest(body)
 
 
 def _template_of(
@@ -256,7 +256,7 @@ def _text_of(
     lines += ["    checkpoints:", "      0: base  # the model before SFT"]
     lines += [f"      {step}: {_quoted(str(folder))}" for step, folder in found.checkpoints.items()]
     body = "\n".join(lines) + "\n"
-    return f"{_SEAL}{_digest(body)}\n{body}"
+    return f"{SEAL}{_digest(body)}\n{body}"
 
 
 def _quoted(value: Any) -> str:
