@@ -26,7 +26,7 @@ except ValueError as error:
 configfiles = []
 # The command line names an own fine-tuning run, of which the config is made.
 IS_OWN = not workflow.modifier.skip_configfile and (
-    "output" in workflow.config_settings.config or "own" in sys.argv[1:]
+    "output" in workflow.config_settings.config or "own" in workflow.dag_settings.targets
 )
 try:
     if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config

@@ -477,6 +477,8 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
         ("log_odds", "1"),
         ("own_checkpoints", "1"),
     ]
+    more = snakemake(folder, config, "results/runs/gemma3-own/dynamics.parquet", "--dry-run")
+    assert "runs.gemma3-own.checkpoints: steps 3 and 9 have the same weights" in more.stdout
     del config["runs"]["gemma3-own"]["checkpoints"][9]
 
     own.rename(folder / "newer")

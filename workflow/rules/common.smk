@@ -157,9 +157,10 @@ def content_of_checkpoint(wildcards):
     if folder != "base":
         weights = content_of(weight_files_of(folder))
         other = SEEN_WEIGHTS.setdefault((wildcards.run, weights), step)
-        if other != step and is_run:
+        if other != step and workflow.is_main_process:
+            first, second = sorted([other, step])
             logger.warning(
-                f"runs.{wildcards.run}.checkpoints: steps {other} and {step} have the same weights"
+                f"runs.{wildcards.run}.checkpoints: steps {first} and {second} have the same weights"
             )
     return content_of(own_checkpoint_files(wildcards))
 
