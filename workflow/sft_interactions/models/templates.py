@@ -78,9 +78,11 @@ def make_frame(
         today: the date that a chat template writes as today's, YYYY-MM-DD.
 
     Raises:
-        ValueError: ``chat`` for a tokenizer without a chat template, or a template that stops, or that
-            does not keep the texts of user and response as they are.
+        ValueError: another template; ``chat`` for a tokenizer without a chat template, or a template that
+            stops, or that does not keep the texts of user and response as they are.
     """
+    if template not in ("chat", "plain"):
+        raise ValueError(f"template is {template!r}; give chat or plain")
     if instruction.count("{prompt}") != 1:
         raise ValueError(
             f"instruction: {{prompt}} is there {instruction.count('{prompt}')} times; write it once"
