@@ -25,9 +25,7 @@ except ValueError as error:
 
 configfiles = []
 # The command line names an own fine-tuning run, of which the config is made.
-IS_OWN = not workflow.modifier.skip_configfile and (
-    "output" in workflow.config_settings.config or "own" in workflow.dag_settings.targets
-)
+IS_OWN = not workflow.modifier.skip_configfile and "output" in workflow.config_settings.config
 try:
     if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config
         GIVEN_CONFIG, places = config, {}

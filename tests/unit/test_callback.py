@@ -1,5 +1,6 @@
 """Interactions while a model is being fine-tuned."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -423,6 +424,7 @@ class Slow:
             {"tokenizer": Slow()},
             r"^tokenizer: Slow does not tell the places of tokens; give a fast",
         ),
+        ({"template": "plian"}, r"^template is 'plian'; give chat or plain$"),
         ({"template": "plain", "instruction": "x"}, r"^instruction: \{prompt\} is there 0 times"),
         ({"mask_token": "<x>"}, r"^mask_token '<x>' is not in the tokenizer's vocabulary"),
     ],
@@ -454,15 +456,85 @@ def test_a_callback_without_its_trainer_is_refused(tmp_path, tokenizer):
         trainer.train()
 
 
+def go_on(folder, callback):
+    trainer = build_trainer(folder, build_trained_model())
+    callback.attach(trainer)
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-4"))
+
+
 @pytest.mark.slow
-def test_a_training_that_goes_on_is_refused(tmp_path, tokenizer):
-    train(tmp_path, None, max_steps=2)
-    trainer = build_trainer(tmp_path, build_trained_model())
-    follow(tokenizer).attach(trainer)
-    with pytest.raises(
-        ValueError, match=r"^InteractionCallback: the training goes on from step 2,"
+def test_a_training_that_goes_on_is_measured_as_one_that_did_not_stop(tmp_path, tokenizer):
+    kept = tmp_path / "kept"
+    whole = follow(tokenizer, folder=kept)
+    train(tmp_path, whole)
+    # As if it had been killed after the last measurement: step 6 is trained and measured again.
+    rest = follow(tokenizer, folder=kept)
+    go_on(tmp_path, rest)
+    for name in ("table", "interactions", "log_odds"):
+        assert getattr(rest, name).equals(getattr(whole, name))
+        assert pl.read_parquet(kept / f"{name}.parquet").equals(getattr(whole, name))
+
+
+def other_words(folder, tokenizer):
+    return follow(tokenizer, folder=folder, seed=1)
+
+
+def without_a_folder(folder, tokenizer):
+    return follow(tokenizer)
+
+
+def without_its_file(folder, tokenizer):
+    return follow(tokenizer, folder=folder / "other")
+
+
+def with_a_damaged_file(folder, tokenizer):
+    (folder / "log_odds.parquet").write_bytes(b"PAR1")
+    return follow(tokenizer, folder=folder)
+
+
+def without_the_step(folder, tokenizer):
+    rewrite(folder, lambda rows: rows.filter(pl.col("step") < 4))
+    return follow(tokenizer, folder=folder)
+
+
+def of_another_training(folder, tokenizer):
+    rewrite(folder, lambda rows: rows.with_columns(pl.col("log_odds") + 0.5))
+    return follow(tokenizer, folder=folder)
+
+
+def rewrite(folder, change):
+    file = folder / "log_odds.parquet"
+    rows, metadata = pl.read_parquet(file), pl.read_parquet_metadata(file)
+    change(rows).write_parquet(file, metadata={"read_from": metadata["read_from"]})
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_on_from_what_is_not_known_is_refused(tmp_path, tokenizer):
+    kept = tmp_path / "kept"
+    train(tmp_path, follow(tokenizer, folder=kept))
+    file = re.escape(str(kept / "log_odds.parquet"))
+    content = (kept / "log_odds.parquet").read_bytes()
+    for change, message in (
+        (
+            without_a_folder,
+            r"^InteractionCallback: the training goes on from step 4, and what came",
+        ),
+        (without_its_file, r"other/log_odds.parquet: there is no such file, so what came before"),
+        (with_a_damaged_file, rf"^{file}: it is damaged"),
+        (other_words, rf"^{file}: it is of other prompts, words, tokens"),
+        (without_the_step, rf"^{file}: it has no measurement of step 4, .* step 2, or"),
+        (of_another_training, rf"^{file}: its log-odds of step 4 differ by 0.5 from those of"),
     ):
-        trainer.train(resume_from_checkpoint=True)
+        (kept / "log_odds.parquet").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            go_on(tmp_path, change(kept, tokenizer))
+
+
+@pytest.mark.slow
+def test_a_folder_of_another_training_is_refused(tmp_path, tokenizer):
+    train(tmp_path, follow(tokenizer, folder=tmp_path / "kept"), max_steps=2)
+    with pytest.raises(ValueError, match=r"log_odds.parquet: it has the measurements of another"):
+        train(tmp_path, follow(tokenizer, folder=tmp_path / "kept"), max_steps=2)
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "files",
         "limits",
     },
-    "callback": {"explanation", "analysis", "masking", "models", "data", "tables"},
+    "callback": {"explanation", "analysis", "extraction", "masking", "models", "data", "tables"},
 }
 # Library to the parts that may load it, themselves or through what they import.
 MAY_LOAD = {

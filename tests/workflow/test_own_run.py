@@ -207,7 +207,7 @@ def test_the_full_study_uses_the_config_as_it_is(previewed):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "--config: output= is missing"),
+        (["seed=1"], "--config: output= is missing; add the trainer's output folder"),
         (
             ["output=/no", "heldout=x"],
             "output: /no does not exist; name the folder that the trainer",

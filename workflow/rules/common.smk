@@ -323,7 +323,8 @@ def run_settings(*keys):
         run = RUNS[wildcards.run]
         model, dataset = MODELS[run["model"]], DATASETS[run["dataset"]]
         return {
-            "template": model["template"],
+            # A template of one's own has become that of the model's folder.
+            "template": "plain" if model["template"] == "plain" else "chat",
             "template_date": model["template_date"],
             "mask_token": model.get("mask_token"),
             "instruction": dataset["instruction"],

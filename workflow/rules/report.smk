@@ -27,7 +27,7 @@ rule report:
 
 rule own:
     input:
-        f"{RESULTS}/verdict.md",
+        lambda _: f"{RESULTS}/verdict.md" if IS_OWN else stop(own_study.ASKED),
     message:
         "The preview of the run is there"
 

@@ -3,8 +3,11 @@
 Needs transformers alone.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +26,14 @@ from transformers import (
 
 from sft_interactions.analysis.online import OnlineRun, Reading
 from sft_interactions.explanation import draw_players
-from sft_interactions.masking.live import check_live, in_float32, live_log_odds, undisturbed
+from sft_interactions.extraction.interactions import to_values
+from sft_interactions.masking.live import (
+    MAX_ERROR,
+    check_live,
+    in_float32,
+    live_log_odds,
+    undisturbed,
+)
 from sft_interactions.masking.log_odds import MaskedPrompt
 from sft_interactions.masking.mask_embedding import make_mask_embedding
 from sft_interactions.models.loading import check_reading
@@ -35,6 +45,8 @@ if TYPE_CHECKING:
     from sft_interactions.data.words import Word
 
 _PREFIX = "interactions/"
+_LOG_ODDS = "log_odds.parquet"
+_DIGEST = "read_from"  # metadata of what was written: the digest of what log-odds depend on
 
 
 class InteractionCallback(TrainerCallback):
@@ -77,6 +89,8 @@ class InteractionCallback(TrainerCallback):
             checkpoint to keep (docs/stopping.md).
         float32_copy: measure a copy in float32 of a model whose weights are in half precision.
         seed: of the draw of the players.
+        folder: where :meth:`save` writes after each measurement, so that a training that goes on from a
+            checkpoint goes on here too; by default nothing is written.
 
     Attributes:
         problem: why measuring has stopped, or None.
@@ -107,6 +121,7 @@ class InteractionCallback(TrainerCallback):
         stop_training: bool = False,
         float32_copy: bool = False,
         seed: int = 0,
+        folder: str | Path | None = None,
     ) -> None:
         self.prompts = _checked(prompts)
         if every != "save" and (isinstance(every, str | bool) or every < 1):
@@ -130,6 +145,7 @@ class InteractionCallback(TrainerCallback):
         self.reading = reading or Reading()
         self.patience, self.stop_training = patience, stop_training
         self.float32_copy = float32_copy
+        self.folder = None if folder is None else Path(folder)
         self.problem: str | None = None
         self.suggestion: str | None = None
         self.words = [
@@ -138,6 +154,7 @@ class InteractionCallback(TrainerCallback):
         ]
         self._trainer: Trainer | None = None
         self._run: OnlineRun | None = None
+        self._measured_in_folder = False
 
     def attach(self, trainer: Trainer) -> None:
         """Add the callback to a trainer, through which it reaches the trainer's loggers.
@@ -195,18 +212,23 @@ class InteractionCallback(TrainerCallback):
     ) -> None:
         """Check the model, and measure it before its first step; the tables of a training before go.
 
+        A training that goes on from a checkpoint is measured there again, which must give the log-odds that
+        are kept.
+
         Raises:
-            ValueError: the model cannot be measured, or the training goes on from a checkpoint.
+            ValueError: the model cannot be measured; the training goes on from a checkpoint, and what came
+                before is not kept in ``folder``, or is of another training; or it begins, and ``folder``
+                has the measurements of another one.
         """
         if self._trainer is None or self.tokenizer is None:
             raise ValueError(
                 "InteractionCallback: it has no trainer, whose loggers it writes to; make the trainer "
                 "without it, then call callback.attach(trainer)"
             )
-        if state.global_step:
+        if state.global_step and self.folder is None:
             raise ValueError(
                 f"InteractionCallback: the training goes on from step {state.global_step}, and what came "
-                "before has not been measured; leave the callback out, or begin anew"
+                "before is not kept; leave the callback out, or begin anew with folder=..."
             )
         if not state.is_world_process_zero:
             return
@@ -218,6 +240,12 @@ class InteractionCallback(TrainerCallback):
             self.reading,
             self._measure_reference(model),
         )
+        if state.global_step:
+            self._go_on(state.global_step)
+            return
+        # A batch that was too large begins the same training anew.
+        if not (args.auto_find_batch_size and self._measured_in_folder):
+            self._check_folder_is_free()
         self._measure(state, control)
 
     def on_step_end(
@@ -268,7 +296,7 @@ class InteractionCallback(TrainerCallback):
             return
         try:
             self._measure(state, control)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             self.problem = f"step {state.global_step}: {error}"
             print(f"interactions: measuring has stopped, the training goes on; {self.problem}")
 
@@ -290,6 +318,9 @@ class InteractionCallback(TrainerCallback):
             numbers[f"{_PREFIX}denoising_ends"] = float(stage.step)
         numbers[f"{_PREFIX}seconds"] = time.perf_counter() - begin
         self._log(numbers, control)
+        if self.folder is not None:
+            self.save(self.folder)
+            self._measured_in_folder = True
         self._suggest(control)
 
     def _log_odds(
@@ -368,12 +399,84 @@ class InteractionCallback(TrainerCallback):
         """Write ``table``, ``interactions`` and ``log_odds`` to a folder, as Parquet files so named."""
         for name in ("table", "interactions", "log_odds"):
             with replacing(Path(folder) / f"{name}.parquet") as temporary:
-                getattr(self, name).write_parquet(temporary, compression="zstd")
+                getattr(self, name).write_parquet(
+                    temporary, compression="zstd", metadata={_DIGEST: self._digest()}
+                )
+
+    def _digest(self) -> str:
+        """Of all that log-odds depend on beside the model."""
+        if self.tokenizer is None:
+            return ""
+        prompts, token_id = self._tokenize(
+            self.tokenizer, self.template, self.mask_token, "tokenizer"
+        )
+        parts = [asdict(prompt) for prompt in prompts]
+        text = json.dumps([parts, self.mask_embedding, token_id])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _check_folder_is_free(self) -> None:
+        if self.folder is not None and (self.folder / _LOG_ODDS).exists():
+            raise ValueError(
+                f"{self.folder / _LOG_ODDS}: it has the measurements of another training; name another "
+                "folder, or delete this one"
+            )
+
+    def _go_on(self, last: int) -> None:
+        """Take up what is kept in the folder of the steps up to ``last``, and measure that step again."""
+        if self.folder is None or self._run is None or self.tokenizer is None:
+            return
+        file = self.folder / _LOG_ODDS
+        kept = _read_kept(file, self._digest())
+        steps = [step for step in sorted(kept) if step <= last]
+        if last not in steps:
+            raise ValueError(
+                f"{file}: it has no measurement of step {last}, from which the training goes on; go on "
+                f"from the checkpoint of step {max(steps, default=0)}, or leave the callback out"
+            )
+        now = self._log_odds(
+            self._live_model(), self.tokenizer, self.template, self.mask_token, "model"
+        )
+        difference = float(np.abs(now - kept[last]).max())
+        if not difference <= MAX_ERROR:
+            raise ValueError(
+                f"{file}: its log-odds of step {last} differ by {difference:.3g} from those of the model, "
+                "so they are of another training; name the folder of this one"
+            )
+        for step in steps:
+            self._run.add(step, kept[step])
 
     def _measured(self) -> OnlineRun:
         if self._run is None:
             raise ValueError("InteractionCallback: nothing has been measured; train first")
         return self._run
+
+
+def _read_kept(file: Path, digest: str) -> dict[int, NDArray[np.float32]]:
+    """Log-odds (prompts, 2^n) by step, as :meth:`InteractionCallback.save` has written them.
+
+    Raises:
+        ValueError: there is no such file, it is damaged, or of other prompts.
+    """
+    if not file.is_file():
+        raise ValueError(
+            f"{file}: there is no such file, so what came before is not known; begin the training anew, or "
+            "leave the callback out"
+        )
+    try:
+        rows = pl.read_parquet(file)
+        own = pl.read_parquet_metadata(file).get(_DIGEST)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise ValueError(f"{file}: it is damaged; leave the callback out, or begin anew") from None
+    if own != digest:
+        raise ValueError(
+            f"{file}: it is of other prompts, words, tokens or another mask embedding; give the callback "
+            "the arguments that it had before"
+        )
+    parts = rows.partition_by("step", as_dict=True, include_key=False)
+    return {
+        int(step): to_values(part, str(file))[1].astype(np.float32)
+        for (step,), part in parts.items()
+    }
 
 
 def _checked(prompts: Sequence[Any]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ import torch
 from pretend_gpu import on_pretended_gpu, pretend_gpu
 from tiny_models import ARCHITECTURES, build_model
 
+from sft_interactions.masking.live import plain_log_odds
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
 from sft_interactions.masking.mask_embedding import learn_mask_embedding, make_mask_embedding
 from sft_interactions.masking.memory import BatchSize
@@ -61,6 +62,10 @@ def test_log_odds_of_all_maskings(gpu, architecture, method):
         model, PROMPT, mask_embedding, batch=BatchSize(64, 2**30), method=method
     )
     assert values.shape == (8,)
+
+
+def test_log_odds_of_a_prompt_by_its_tokens(gpu):
+    assert plain_log_odds(build(), PROMPT) == 1.0  # as the pretended device reads a number
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,12 @@ def make_frame(
         earlier: turns before that of the user, each with ``role`` and ``content``; background too.
 
     Raises:
-        ValueError: ``chat`` for a tokenizer without a chat template, or a template that stops, or that
-            does not keep the texts of user and response as they are; or earlier turns that ``plain`` has no
-            place for, or that hold the name of a special token.
+        ValueError: another template; ``chat`` for a tokenizer without a chat template, or a template that
+            stops, or that does not keep the texts of user and response as they are; or earlier turns that
+            ``plain`` has no place for, or that hold the name of a special token.
     """
+    if template not in ("chat", "plain"):
+        raise ValueError(f"template is {template!r}; give chat or plain")
     if instruction.count("{prompt}") != 1:
         raise ValueError(
             f"instruction: {{prompt}} is there {instruction.count('{prompt}')} times; write it once"

@@ -40,6 +40,14 @@ PREVIEW_SAMPLES, PREVIEW_PLAYERS, PREVIEW_CHECKPOINTS = 8, 6, 3
 SEAL = "# unchanged: "
 
 
+def _missing(key: str) -> str:
+    return f"--config: {key}= is missing; add {KEYS[key]}"
+
+
+# What the command is answered with where it names no run.
+ASKED = _missing("output")
+
+
 @dataclass(frozen=True)
 class OwnStudy:
     """A study of one's own run.
@@ -78,7 +86,7 @@ def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnSt
         )
     for key in ("output", "heldout"):
         if not given.get(key):
-            raise ValueError(f"--config: {key}= is missing; add {KEYS[key]}")
+            raise ValueError(_missing(key))
     given = {key: str(value) for key, value in given.items()}
     output = Path(given["output"]).resolve()
     name = _safe(given.get("name", output.name))
