@@ -472,11 +472,8 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
     config["runs"]["gemma3-own"]["checkpoints"][9] = str(own)
     assert planned() == set()
     more = snakemake(folder, config, target.replace("step-3", "step-9"), "--dry-run")
-    assert re.findall(r"^(\w+) +(\d+)$", more.stdout, re.M)[:-1] == [
-        ("inference", "1"),
-        ("log_odds", "1"),
-        ("own_checkpoints", "1"),
-    ]
+    jobs = set(re.findall(r"^(\w+) +(\d+)$", more.stdout, re.M)) - {("total", "3")}
+    assert jobs == {("inference", "1"), ("log_odds", "1"), ("own_checkpoints", "1")}
     more = snakemake(folder, config, "results/runs/gemma3-own/dynamics.parquet", "--dry-run")
     assert "runs.gemma3-own.checkpoints: steps 3 and 9 have the same weights" in more.stdout
     del config["runs"]["gemma3-own"]["checkpoints"][9]
