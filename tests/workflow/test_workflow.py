@@ -735,6 +735,7 @@ def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
         monkeypatch.setenv(name, value)
     run = folder / "results" / "runs" / "llama-tiny"
     (run / "training.parquet").unlink()
+    shutil.rmtree(run / "store")  # the training would be taken from there
     done = snakemake(folder, config, str((run / "training.parquet").relative_to(folder)))
     assert done.returncode == 0, done.stdout[-5000:]
     first = study[0] / "results" / "runs" / "llama-tiny" / "training.parquet"
