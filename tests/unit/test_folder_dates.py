@@ -107,14 +107,22 @@ def test_without_a_note_dates_are_as_they_are(study, tmp_path, content):
     assert date_of(model) == before
 
 
-def test_a_date_that_may_not_be_set_is_told(study, monkeypatch):
+def test_a_date_that_may_not_be_set_is_told_where_it_matters(study, monkeypatch):
+    """As in another user's results."""
     model, _, keep = study
     keep()
-    set_date(model, time.time_ns())
+    before = date_of(model)
 
     def refuse(*_, **__):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
+    with monkeypatch.context() as patched:
+        set_date(model, before + DAY // 2)
+        patched.setattr(os, "utime", refuse)
+        keep()
+    assert date_of(model) == before + DAY // 2
+    (model / "model.safetensors").write_bytes(b"another")
+    set_date(model, before)
     monkeypatch.setattr(os, "utime", refuse)
     with pytest.raises(ValueError, match=r"its date cannot be set \(Operation not") as error:
         keep()
