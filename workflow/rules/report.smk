@@ -43,7 +43,7 @@ onsuccess:
     stages, protocol = folder / "stages.csv", folder / "protocol.csv"
     # A part of the study (--until, a file) may be made where these tables are of another config.
     up_to_date = {Path(file) for job in workflow.dag.jobs for file in job.output}
-    keep_folder_dates(is_settled=made_of_folders() <= up_to_date)
+    keep_folder_dates(list(workflow.dag.jobs))
     if stages in up_to_date:
         ends = {}
         if protocol in up_to_date:
