@@ -100,10 +100,12 @@ def kill(kind: str, run: subprocess.Popen[bytes], draw: random.Random) -> float:
 def contents(folder: Path) -> dict[str, str]:
     """Digest of every file of the results that a user reads."""
     results = folder / "results"
+    of_the_time = {results / "logs", results / "benchmarks"}
     return {
         path.relative_to(results).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(results.rglob("*"))
         if path.is_file() and not path.is_symlink() and path.name != ".snakemake_timestamp"
+        if not of_the_time & set(path.parents)
     }
 
 

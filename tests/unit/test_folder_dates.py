@@ -1,5 +1,6 @@
 """A folder has the date of what it holds."""
 
+import errno
 import os
 import shutil
 import time
@@ -104,6 +105,28 @@ def test_without_a_note_dates_are_as_they_are(study, tmp_path, content):
     set_date(model, before + DAY // 2)
     keep()
     assert date_of(model) == before
+
+
+def test_a_date_that_may_not_be_set_is_told_where_it_matters(study, monkeypatch):
+    """As in another user's results."""
+    model, _, keep = study
+    keep()
+    before = date_of(model)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        set_date(model, before + DAY // 2)
+        patched.setattr(os, "utime", refuse)
+        keep()
+    assert date_of(model) == before + DAY // 2
+    (model / "model.safetensors").write_bytes(b"another")
+    set_date(model, before)
+    monkeypatch.setattr(os, "utime", refuse)
+    with pytest.raises(ValueError, match=r"its date cannot be set \(Operation not") as error:
+        keep()
+    assert str(error.value).startswith(f"{model}: ")
 
 
 def test_a_folder_that_is_not_whole_is_left_out(study, tmp_path):

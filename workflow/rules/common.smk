@@ -193,30 +193,37 @@ def every_step(pattern, runs):
     ]
 
 
-def is_compared(path):
-    """Whether Snakemake compares the content of a file that is there; of a larger one it takes the date."""
-    limit = workflow.dag_settings.max_checksum_file_size
-    return Path(path).is_file() and Path(path).stat().st_size <= limit
+def keep_folder_dates(jobs=()):
+    """Let the dates of models and checkpoints be those of what they hold; see folder_dates.py.
 
-
-def keep_folder_dates(is_settled=False):
-    """Let the dates of models and checkpoints be those of what they hold; see folder_dates.py."""
-    # By folder the tables that it is made of; if their dates count, it must not be older.
-    folders = {f"{RESULTS}/models/{model}": [] for model in MODELS}
-    for run in TUNED_RUNS:
-        made_of = [data_table(run, split) for split in ("train", "validation")]
-        folders[f"{RESULTS}/runs/{run}/checkpoints"] = made_of
-    for run in OWN_RUNS:
-        folders.update(
-            (f"{RESULTS}/runs/{run}/checkpoints/step-{step}", []) for step in RUNS[run]["steps"]
-        )
-    settled = []
-    if is_settled:
-        settled = [folder for folder, tables in folders.items() if all(map(is_compared, tables))]
+    ``jobs`` are all of the study, once they are done.
+    """
+    folders = expand(f"{RESULTS}/models/{{model}}", model=MODELS)
+    folders += every_run("checkpoints", TUNED_RUNS)
+    folders += every_step("checkpoints/step-{step}", OWN_RUNS)
+    done = {Path(file): job for job in jobs for file in job.output}
+    # An older config may have left something that is made of another model or checkpoint.
+    is_settled = bool(jobs) and made_of_folders() <= done.keys()
+    settled = [
+        folder
+        for folder in folders
+        if is_settled and Path(folder) in done and is_known_by_content(done[Path(folder)])
+    ]
     try:
         keep_dates(folders, ".snakemake/folder_dates.json", DIGESTS, settled=settled)
     except ValueError as error:
         stop(error)
+
+
+def is_known_by_content(job):
+    """Whether Snakemake compares the contents of all tables that a job has read; else dates count."""
+    limit = workflow.dag_settings.max_checksum_file_size
+    tables = [file for file in job.input if file.endswith(".parquet") and not file.is_ancient]
+    return all(
+        Path(file).stat().st_size <= limit
+        and None not in workflow.persistence.input_checksums(job, file)
+        for file in tables
+    )
 
 
 def made_of_folders():

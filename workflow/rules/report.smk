@@ -49,7 +49,7 @@ onsuccess:
     verdict = Path(RESULTS) / "tables" / "verdict.csv"
     # A part of the study (--until, a file) may be made where this table is of another config.
     up_to_date = {Path(file) for job in workflow.dag.jobs for file in job.output}
-    keep_folder_dates(is_settled=made_of_folders() <= up_to_date)
+    keep_folder_dates(list(workflow.dag.jobs))
     if verdict in up_to_date:
         with verdict.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):

@@ -38,7 +38,7 @@ def keep_dates(
             dates are then older than any, so that it stays done if its own dates get lost too.
 
     Raises:
-        ValueError: a file cannot be read.
+        ValueError: a file cannot be read, or the date of one that is another now cannot be set.
     """
     note = Path(note)
     known, settled_names = _read(note), set(map(str, settled))
@@ -56,8 +56,16 @@ def keep_dates(
             wanted = known_date
         elif before and date <= known_date:
             wanted = time.time_ns()
-        if wanted != date:
-            os.utime(stamp, ns=(wanted, wanted))
+        try:
+            if wanted != date:
+                os.utime(stamp, ns=(wanted, wanted))
+        except PermissionError as error:  # the results are another user's
+            if before != digest:
+                raise ValueError(
+                    f"{folder}: holds something else than before, but its date cannot be set "
+                    f"({error.strerror}); work as the owner of the results, or on a copy of them"
+                ) from error
+            wanted = date
         found[str(folder)] = (digest, wanted)
     if any(known.get(folder) != entry for folder, entry in found.items()):
         _write(note, {**known, **found})
