@@ -31,7 +31,7 @@ def test_every_script_imports_job_before_the_package(path):
     imported = imported_in_order(path)
     if path.stem == "job":
         source = path.read_text()
-        assert source.index("sys.path.insert(0") < source.index("sft_interactions import")
+        assert source.index("sys.path.insert(0") < source.index("\nfrom sft_interactions")
     else:
         assert "job" in imported
         assert "sft_interactions" not in imported[: imported.index("job")]
