@@ -593,6 +593,11 @@ def _check_scale(where: Path, settings: Json) -> None:
         )
 
 
+def is_multimodal(folder: str | Path) -> bool:
+    """Whether a folder holds a model for images and text, of which the language model is taken."""
+    return "text_config" in read_json(Path(folder) / "config.json")
+
+
 def _text_config(config: Json) -> Json:
     """Of a model for images and text the part of the language model, which is what is prepared of it."""
     text = config.get("text_config")
@@ -600,9 +605,11 @@ def _text_config(config: Json) -> Json:
 
 
 def _check_same_shape(folder: Path, base: Path) -> None:
-    own, other = (read_json(place / "config.json") for place in (folder, base))
-    other = _text_config(other)
-    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+    own, other = (_text_config(read_json(place / "config.json")) for place in (folder, base))
+    # Where tokens were added in training, its tokenizer tells them; that one is compared by itself.
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    keys = ("model_type", "hidden_size", "num_hidden_layers")
+    for key in keys if has_tokenizer else (*keys, "vocab_size"):
         if key in own and key in other and own[key] != other[key]:
             fix = "name a checkpoint of this model, or the model that it was tuned from"
             raise ValueError(
