@@ -5,7 +5,7 @@ into.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sft_interactions.data.files import (
     read_separated,
     refuse_packed,
 )
+from sft_interactions.data.looks import BLANKS
 
 # Columns of prompt and response, in the order in which they are looked for. Of the prompt the first column
 # must be there, the others may.
@@ -32,6 +33,7 @@ _FORMS = (
 )
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "system_prompt")
+_HISTORY = "history"
 _COLUMN_KEYS = ("prompt", "target", "turns", "system")
 _SHOWN = 60
 
@@ -48,6 +50,9 @@ class HeldOut:
         between: what stands between prompt and response where the two are joined as they are: the blanks
             at the end of one and at the beginning of the other. None where they are no plain texts, or
             where it is not the same in all rows.
+        blank_ends: the first row, from 1 on, whose prompt begins or ends with blanks, or whose response
+            begins with them; None if there is none.
+        blank_start: the first row whose prompt begins with blanks; None if there is none.
     """
 
     columns: dict[str, Any]
@@ -55,6 +60,8 @@ class HeldOut:
     n_rows: int | None
     joins: bool
     between: str | None
+    blank_ends: int | None = None
+    blank_start: int | None = None
 
 
 def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
@@ -85,13 +92,17 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
     if not rows:
         raise ValueError(f"heldout: {path} has no rows; name another file")
     columns, why = _columns_of(path, rows[0], given)
+    _refuse_history(path, rows, columns)
     prompt = columns.get("prompt")
+    asked_and_answered = [_texts_of(row, columns) for row in rows]
     return HeldOut(
         columns=columns,
         why=why,
         n_rows=len(rows),
         joins=isinstance(prompt, list),
         between=_between(rows, prompt, columns["target"]) if isinstance(prompt, str) else None,
+        blank_ends=_first(_drops_ends(*texts) for texts in asked_and_answered),
+        blank_start=_first(_drops_start(asked) for asked, _ in asked_and_answered),
     )
 
 
@@ -173,6 +184,56 @@ def _holds_turns(cell: Any) -> bool:
         except ValueError:
             return False
     return isinstance(cell, list) and bool(cell) and isinstance(cell[0], Mapping)
+
+
+def _refuse_history(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]
+) -> None:
+    """Refuse earlier turns in the column that LLaMA-Factory has for them beside instruction and input."""
+    number = _first(bool(row.get(_HISTORY)) for row in rows)
+    if number is not None and "turns" not in columns:
+        raise ValueError(
+            f"heldout: {path}: row {number}: the column {_HISTORY} holds earlier turns, which are not read "
+            "beside a prompt; write the rows as conversations (a column messages), or drop that column if "
+            "the training did not use it"
+        )
+
+
+def _first(marks: Iterable[bool]) -> int | None:
+    """Number, from 1 on, of the first row that is marked."""
+    return next((number for number, mark in enumerate(marks, start=1) if mark), None)
+
+
+def _texts_of(row: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The texts that a row's prompt is made of, and its response; what is no text is left out."""
+    if "turns" in columns:
+        *_, asked, answered = ["", "", *_contents(row, columns["turns"])]
+        return [asked], answered
+    names = columns["prompt"] if isinstance(columns["prompt"], list) else [columns["prompt"]]
+    cells = [row.get(name) for name in (*names, columns["target"])]
+    *asked_of, response = (cell if isinstance(cell, str) else "" for cell in cells)
+    return asked_of, response
+
+
+def _contents(row: Mapping[str, Any], names: str | Sequence[str]) -> list[str]:
+    """The texts of a row's turns; a mistake in them is told where rows are read."""
+    found = []
+    for name in [names] if isinstance(names, str) else names:
+        cell = row.get(name)
+        turns = json.loads(cell) if isinstance(cell, str) and _holds_turns(cell) else cell
+        for turn in turns if isinstance(turns, list) else []:
+            text = turn.get("content", turn.get("value")) if isinstance(turn, Mapping) else None
+            found.append(text if isinstance(text, str) else "")
+    return found
+
+
+def _drops_ends(asked: Sequence[str], answered: str) -> bool:
+    """Whether blanks are dropped around a prompt, or at the beginning of its response."""
+    return any(text != text.strip(BLANKS) for text in asked) or answered != answered.lstrip(BLANKS)
+
+
+def _drops_start(asked: Sequence[str]) -> bool:
+    return asked[0] != asked[0].lstrip(BLANKS)
 
 
 def _between(rows: Sequence[Mapping[str, Any]], prompt: str, target: str) -> str | None:

@@ -16,6 +16,7 @@ from sft_interactions import config_file
 from sft_interactions.models.checkpoint_files import chat_template_of
 from sft_interactions.own_run.heldout import HeldOut, read_heldout
 from sft_interactions.own_run.trainer_output import TrainerOutput, read_output
+from sft_interactions.own_run.trainers import LLAMA_FACTORY, TRL, check_llama_factory
 
 # What the command line may give, with what it means.
 KEYS = {
@@ -30,10 +31,11 @@ KEYS = {
     "system": "column of what the system is told",
     "samples": "how many prompts the full analysis takes",
 }
-# Of a template in which the response follows the prompt, as TRL joins prompt and completion.
+# Of a template in which the response follows the prompt, as TRL joins prompt and completion. Where a
+# tokenizer begins every text with a token, that one is written too.
 CONCATENATE = (
-    "{{{{ messages[0]['content'] }}}}{{% if messages | length > 1 %}}{{{{ {between} }}}}"
-    "{{{{ messages[1]['content'] }}}}{{{{ eos_token }}}}{{% endif %}}"
+    "{{{{ text_begin }}}}{{{{ messages[0]['content'] }}}}{{% if messages | length > 1 %}}"
+    "{{{{ {between} }}}}{{{{ messages[1]['content'] }}}}{{{{ eos_token }}}}{{% endif %}}"
 )
 SAMPLES, PLAYERS = 16, 8
 PREVIEW_SAMPLES, PREVIEW_PLAYERS, PREVIEW_CHECKPOINTS = 8, 6, 3
@@ -151,7 +153,7 @@ def _is_unchanged(file: Path) -> bool:
 
 
 def _template_of(
-    file: Path, given: Mapping[str, str], found: TrainerOutput, data: HeldOut
+    file: Path, given: Mapping[str, str], output: Path, found: TrainerOutput, data: HeldOut
 ) -> tuple[str, str]:
     """Value of ``template`` and where it comes from."""
     asked = given.get("template")
@@ -165,7 +167,8 @@ def _template_of(
                 f"template: there is no file {asked}; name a file in Jinja, or plain, chat or concatenate"
             )
         return f"path:{Path(asked).resolve()}", "given as template"
-    if found.has_template:
+    if found.has_template and found.tokenizer is not None:
+        _check_template_was_used(output, found.tokenizer, found.trainer, data)
         return "chat", f"the chat template in {found.tokenizer}"
     if found.tokenizer is None and found.base.startswith("path:"):
         base = Path(found.base.removeprefix("path:"))
@@ -182,6 +185,32 @@ def _template_of(
         f"template: no chat template was saved in {where}, so how a prompt was written in training is not "
         f"known; add template=FILE.jinja with it to --config{texts}"
     )
+
+
+def _check_template_was_used(
+    output: Path, tokenizer: Path, trainer: str | None, data: HeldOut
+) -> None:
+    """Check that the trainer has written rows of this form by the chat template that it saved."""
+    if trainer == LLAMA_FACTORY:
+        check_llama_factory(tokenizer, output)
+    if trainer == TRL and "turns" not in data.columns:
+        raise ValueError(
+            f"template: {output} is of TRL, which writes conversations by the chat template and joins "
+            "prompt and completion that are text as they stand; add template=concatenate to --config if "
+            "the rows of the training were text, or template=chat if they were conversations"
+        )
+
+
+def _check_blanks(heldout: Path, given: Mapping[str, str], data: HeldOut) -> None:
+    """Refuse blanks that are dropped here and that the trainer has fed to the model."""
+    is_joined = given.get("template") == "concatenate"
+    row = data.blank_start if is_joined else data.blank_ends
+    if row is not None:
+        raise ValueError(
+            f"heldout: {heldout}: row {row}: its prompt begins or ends with blanks, or its response begins "
+            "with them, and they are dropped here; write the file without them if the template of the "
+            "training trims them, else leave such rows out"
+        )
 
 
 def _template_file(file: Path) -> Path:
@@ -211,7 +240,8 @@ def _text_of(
     data: HeldOut,
 ) -> str:
     """The config as text, every line with the source of its value."""
-    template, template_from = _template_of(file, given, found, data)
+    template, template_from = _template_of(file, given, output, found, data)
+    _check_blanks(heldout, given, data)
     model = _safe(found.base.partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2])
     samples = given.get("samples")
     if samples is not None and not (samples.isdecimal() and int(samples) > 0):
@@ -228,8 +258,8 @@ def _text_of(
     ]
     if found.tokenizer is not None:
         lines.append(
-            f"    tokenizer: {_quoted(f'path:{found.tokenizer}')}  # of the newest checkpoint, for "
-            "all steps"
+            f"    tokenizer: {_quoted(f'path:{found.tokenizer}')}  # of the first checkpoint that has "
+            "one, for all steps"
         )
     lines += [
         f"    template: {_quoted(template)}  # {template_from}",
@@ -238,7 +268,7 @@ def _text_of(
         f"    source: {_quoted(f'path:{heldout}')}  # given as heldout",
         *(f"    {key}: {_quoted(value)}  # {data.why}" for key, value in data.columns.items()),
     ]
-    if data.joins and found.joins_by_line:
+    if data.joins and found.trainer == LLAMA_FACTORY:
         lines.append('    separator: "\\n"  # LLaMA-Factory joins instruction and input so')
     lines += [
         f"    analysis: {analysis}  # "
