@@ -213,7 +213,7 @@ CASES = {
         options=factory("alpaca"),
         chat=None,
         bos=False,
-        refused="LLaMA-Factory",
+        refused="train with another template",
     ),
     "LLaMA-Factory, template qwen3, which thinks": Case(
         "llamafactory",
@@ -264,6 +264,12 @@ CASES = {
         lora=False,
         given={"base": "{folder}/resized"},
         resized=11,
+    ),
+    "LLaMA-Factory, LoRA, qwen, resized": Case(
+        "llamafactory",
+        sharegpt(),
+        options=factory("qwen", SHAREGPT, resize_vocab=True, add_tokens="<|one|>,<|two|>"),
+        chat=None,
     ),
 }
 

@@ -44,6 +44,8 @@ FOREIGN_PARTS = re.compile(
 BESIDE_TEXT = re.compile(
     r"(?<![^.])(vision_tower|vision_model|visual|multi_modal_projector|audio_tower)\."
 )
+# The base's own weights of a layer that was trained whole.
+_ORIGINAL = ".original_module"
 # The name of the adapter, which PEFT leaves out of its files.
 ADAPTER_NAME = re.compile(r"(?<=\.)(lora_\w+)\.(?!weight$|bias$)[^.]+(?=\.|$)")
 
@@ -61,7 +63,7 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     """
     config = _read_config(folder)
     _name_modules(config, model, folder)
-    weights = _of_text(_read_weights(folder), model, folder)
+    weights = _of_text(_once(_read_weights(folder), folder), model, folder)
     _resize_as(weights, model, folder)
     untie_if(model, not _ties(config) and any(_is_of_ends(name, model) for name in weights))
     before = _fingerprints(model.state_dict())
@@ -86,6 +88,22 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     return adapted
 
 
+def _once(weights: Tensors, folder: str | Path) -> Tensors:
+    """Weights without a second copy of layers that were trained whole.
+
+    PEFT writes one where the embeddings were resized in training and are trained too.
+    """
+    kept = dict(weights)
+    for name in weights:
+        plain = name.replace(".modules_to_save.", ".")
+        if plain == name or plain not in weights:
+            continue
+        if not torch.equal(weights[plain], weights[name]):
+            raise ValueError(f"{folder}: {plain} and {name} differ; save the adapter again")
+        del kept[name]
+    return kept
+
+
 def _of_text(weights: Tensors, model: PreTrainedModel, folder: str | Path) -> Tensors:
     """Weights without those of parts beside the language model, which is all that the model has."""
     if any(BESIDE_TEXT.search(f"{name}.") for name, _ in model.named_modules()):
@@ -106,12 +124,12 @@ def _resize_as(weights: Tensors, model: PreTrainedModel, folder: str | Path) -> 
     Those that are added are the adapter's. The others are compared later. Without a tokenizer beside the
     adapter nothing is changed, since nothing would tell what was added.
     """
-    ends = {name: module for name, module in model.named_modules() if name in _names_of_ends(model)}
+    # Of a layer that was trained whole the base's own weights come last.
     brought = {
-        name: tensor
-        for name in ends
-        for other, tensor in weights.items()
-        if other.endswith(".weight") and _module_of(other) == name
+        module: weights[name]
+        for name in sorted(weights, key=lambda name: _ORIGINAL in name)
+        for module in _names_of_ends(model)
+        if name.endswith(".weight") and _module_of(name) == module
     }
     sizes = {len(tensor) for tensor in brought.values()}
     size = input_embeddings(model).num_embeddings
@@ -129,7 +147,7 @@ def _resize_as(weights: Tensors, model: PreTrainedModel, folder: str | Path) -> 
 def _module_of(name: str) -> str:
     """The module that a tensor of an adapter's file is the whole weight of."""
     plain = FOREIGN_PARTS.sub("", name.removeprefix(START))
-    return plain.removesuffix(".weight").removesuffix(".base_layer")
+    return plain.removesuffix(".weight").removesuffix(".base_layer").removesuffix(_ORIGINAL)
 
 
 def adds_nothing(folder: str | Path) -> bool:

@@ -227,11 +227,12 @@ def _render_turns(
     answer: Any = {"role": "assistant", "content": response}
     try:
         with _on_date(today), _without_chance():
+            begin = _bos(tokenizer) if "text_begin" in str(tokenizer.chat_template) else ""
             asked = tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, text_begin=_bos(tokenizer)
+                turns, tokenize=False, add_generation_prompt=True, text_begin=begin
             )
             answered = tokenizer.apply_chat_template(
-                [*turns, answer], tokenize=False, text_begin=_bos(tokenizer)
+                [*turns, answer], tokenize=False, text_begin=begin
             )
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ValueError(

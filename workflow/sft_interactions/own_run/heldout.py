@@ -6,7 +6,7 @@ into.
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,15 @@ _FORMS = (
 )
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "system_prompt")
-_HISTORY = "history"
+# Columns that trainers put into a prompt besides.
+_UNREAD = {
+    "history": "earlier turns",
+    "tools": "tools",
+    "images": "images",
+    "videos": "videos",
+    "audios": "sounds",
+    "chat_template_kwargs": "settings of the chat template",
+}
 _COLUMN_KEYS = ("prompt", "target", "turns", "system")
 _SHOWN = 60
 
@@ -50,9 +58,8 @@ class HeldOut:
         between: what stands between prompt and response where the two are joined as they are: the blanks
             at the end of one and at the beginning of the other. None where they are no plain texts, or
             where it is not the same in all rows.
-        blank_ends: the first row, from 1 on, whose prompt begins or ends with blanks, or whose response
-            begins with them; None if there is none.
-        blank_start: the first row whose prompt begins with blanks; None if there is none.
+        blank: the first row, from 1 on, that has blanks where they are dropped: ``start`` of the prompt,
+            ``end`` of the prompt, start of the ``response``; without those that no row has.
     """
 
     columns: dict[str, Any]
@@ -60,8 +67,7 @@ class HeldOut:
     n_rows: int | None
     joins: bool
     between: str | None
-    blank_ends: int | None = None
-    blank_start: int | None = None
+    blank: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
@@ -92,17 +98,15 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
     if not rows:
         raise ValueError(f"heldout: {path} has no rows; name another file")
     columns, why = _columns_of(path, rows[0], given)
-    _refuse_history(path, rows, columns)
+    _refuse_unread(path, rows, columns)
     prompt = columns.get("prompt")
-    asked_and_answered = [_texts_of(row, columns) for row in rows]
     return HeldOut(
         columns=columns,
         why=why,
         n_rows=len(rows),
         joins=isinstance(prompt, list),
         between=_between(rows, prompt, columns["target"]) if isinstance(prompt, str) else None,
-        blank_ends=_first(_drops_ends(*texts) for texts in asked_and_answered),
-        blank_start=_first(_drops_start(asked) for asked, _ in asked_and_answered),
+        blank=_blank_rows([_texts_of(row, columns) for row in rows]),
     )
 
 
@@ -186,17 +190,22 @@ def _holds_turns(cell: Any) -> bool:
     return isinstance(cell, list) and bool(cell) and isinstance(cell[0], Mapping)
 
 
-def _refuse_history(
+def _refuse_unread(
     path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]
 ) -> None:
-    """Refuse earlier turns in the column that LLaMA-Factory has for them beside instruction and input."""
-    number = _first(bool(row.get(_HISTORY)) for row in rows)
-    if number is not None and "turns" not in columns:
-        raise ValueError(
-            f"heldout: {path}: row {number}: the column {_HISTORY} holds earlier turns, which are not read "
-            "beside a prompt; write the rows as conversations (a column messages), or drop that column if "
-            "the training did not use it"
-        )
+    """Refuse what trainers put into a prompt out of further columns, and what is not read here."""
+    for name, what in _UNREAD.items():
+        number = _first(_holds(row.get(name)) for row in rows)
+        if number is not None and name not in columns.values():
+            raise ValueError(
+                f"heldout: {path}: row {number}: the column {name} holds {what}, which trainers put "
+                "into the prompt and which are not read here; leave such rows out, or drop the column if "
+                "the training did not use it"
+            )
+
+
+def _holds(cell: Any) -> bool:
+    return bool(cell.strip()) and cell.strip() != "[]" if isinstance(cell, str) else bool(cell)
 
 
 def _first(marks: Iterable[bool]) -> int | None:
@@ -227,13 +236,18 @@ def _contents(row: Mapping[str, Any], names: str | Sequence[str]) -> list[str]:
     return found
 
 
-def _drops_ends(asked: Sequence[str], answered: str) -> bool:
-    """Whether blanks are dropped around a prompt, or at the beginning of its response."""
-    return any(text != text.strip(BLANKS) for text in asked) or answered != answered.lstrip(BLANKS)
+def _blank_rows(texts: Sequence[tuple[Sequence[str], str]]) -> dict[str, int]:
+    """See :class:`HeldOut`. Each text that a prompt is made of loses what is at its ends."""
+    found = {
+        "start": _first(any(map(_has_start, asked)) for asked, _ in texts),
+        "end": _first(any(t != t.rstrip(BLANKS) for t in asked) for asked, _ in texts),
+        "response": _first(_has_start(answered) for _, answered in texts),
+    }
+    return {place: row for place, row in found.items() if row is not None}
 
 
-def _drops_start(asked: Sequence[str]) -> bool:
-    return asked[0] != asked[0].lstrip(BLANKS)
+def _has_start(text: str) -> bool:
+    return text != text.lstrip(BLANKS)
 
 
 def _between(rows: Sequence[Mapping[str, Any]], prompt: str, target: str) -> str | None:

@@ -16,7 +16,7 @@ from sft_interactions import config_file
 from sft_interactions.models.checkpoint_files import chat_template_of
 from sft_interactions.own_run.heldout import HeldOut, read_heldout
 from sft_interactions.own_run.trainer_output import TrainerOutput, read_output
-from sft_interactions.own_run.trainers import LLAMA_FACTORY, TRL, check_llama_factory
+from sft_interactions.own_run.trainers import LLAMA_FACTORY, check_llama_factory, check_texts
 
 # What the command line may give, with what it means.
 KEYS = {
@@ -121,6 +121,11 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
     told += [f"base model: {found.base} ({found.base_from})"]
     told += [f"{heldout}: {data.n_rows or 'unknown'} rows; {data.why}", *found.notes]
+    if "turns" not in data.columns and "template" not in given:
+        told.append(
+            "rows of text are written by the chat template; if the training joined prompt and response as "
+            "they stand, add template=concatenate to --config"
+        )
     if file.is_file() and not _is_unchanged(file):
         there, _ = config_file.read([file])
         steps = {int(step) for run in there["runs"].values() for step in run.get("checkpoints", {})}
@@ -193,24 +198,25 @@ def _check_template_was_used(
     """Check that the trainer has written rows of this form by the chat template that it saved."""
     if trainer == LLAMA_FACTORY:
         check_llama_factory(tokenizer, output)
-    if trainer == TRL and "turns" not in data.columns:
-        raise ValueError(
-            f"template: {output} is of TRL, which writes conversations by the chat template and joins "
-            "prompt and completion that are text as they stand; add template=concatenate to --config if "
-            "the rows of the training were text, or template=chat if they were conversations"
-        )
+    elif "turns" not in data.columns:
+        check_texts(trainer, output)
 
 
 def _check_blanks(heldout: Path, given: Mapping[str, str], data: HeldOut) -> None:
     """Refuse blanks that are dropped here and that the trainer has fed to the model."""
-    is_joined = given.get("template") == "concatenate"
-    row = data.blank_start if is_joined else data.blank_ends
-    if row is not None:
-        raise ValueError(
-            f"heldout: {heldout}: row {row}: its prompt begins or ends with blanks, or its response begins "
-            "with them, and they are dropped here; write the file without them if the template of the "
-            "training trims them, else leave such rows out"
-        )
+    kept = {
+        "concatenate": ("end", "response"),  # written between the two
+        "plain": ("response",),  # one is always written there
+    }.get(given.get("template", ""), ())
+    places = {"start": "begins", "end": "ends", "response": "begins"}
+    for place, row in data.blank.items():
+        if place not in kept:
+            what = "response" if place == "response" else "prompt"
+            raise ValueError(
+                f"heldout: {heldout}: row {row}: its {what} {places[place]} with blanks, which are dropped "
+                "here; write the file without them if the template of the training trims them, else leave "
+                "such rows out"
+            )
 
 
 def _template_file(file: Path) -> Path:

@@ -10,34 +10,58 @@ from typing import Any
 
 from sft_interactions.models.checkpoint_files import chat_template_of, read_json
 
-TRL, LLAMA_FACTORY = "TRL", "LLaMA-Factory"
-# Tags of the model cards that the trainers write, in the output folder or in checkpoints.
-_TAGS = {"trl": TRL, "llama-factory": LLAMA_FACTORY}
+TRL, LLAMA_FACTORY, AXOLOTL = "TRL", "LLaMA-Factory", "Axolotl"
+# Tags of the model cards that the trainers write, in the output folder or in checkpoints. TRL comes last,
+# since the others use parts of it.
+_TAGS = {"llama-factory": LLAMA_FACTORY, "axolotl": AXOLOTL, "trl": TRL}
 _LOG = "trainer_log.jsonl"  # which LLaMA-Factory alone writes
 # Each chat template that LLaMA-Factory has written itself begins its loop so.
 _WRITTEN = "{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}"
-# What tells its templates that are safe: no other template of it that writes more into the prompt than this
-# one (such as an empty thought) looks the same, and its pieces, which it tokenizes one by one, meet at
-# special tokens or at line ends.
+# What tells its templates that are safe: no other one that writes more into the prompt, such as an empty
+# thought, looks the same; and its pieces, which are tokenized one by one, meet at special tokens or at a
+# single line end.
 _SAFE = {
     "default": "'Human: ' + content",
     "qwen": "You are Qwen, created by Alibaba Cloud",
     "llama3": "<|start_header_id|>user<|end_header_id|>",
 }
 
+_CUT_APART = "'### Instruction:\n' + content"  # its alpaca
+
 
 def find_trainer(output: Path, checkpoints: Iterable[Path]) -> str | None:
     """The trainer, where it is one of those that are told apart here; None for others."""
     if (output / _LOG).is_file():
         return LLAMA_FACTORY
-    found = set()
+    tags: set[str] = set()
     for folder in (output, *checkpoints):
         card = folder / "README.md"
         if card.is_file():
-            tags = re.findall(r"^- *(\S+) *$", card.read_text("utf-8", "replace"), re.M)
-            found |= {_TAGS[tag] for tag in tags if tag in _TAGS}
-    # LLaMA-Factory trains by TRL in parts.
-    return LLAMA_FACTORY if LLAMA_FACTORY in found else next(iter(found), None)
+            tags |= set(re.findall(r"^- *(\S+) *$", card.read_text("utf-8", "replace"), re.M))
+    return next((trainer for tag, trainer in _TAGS.items() if tag in tags), None)
+
+
+def check_texts(trainer: str | None, output: Path) -> None:
+    """Check that a trainer writes rows of text, which are no conversations, by the chat template.
+
+    Args:
+        output: the output folder, for messages.
+
+    Raises:
+        ValueError: it may write them otherwise.
+    """
+    if trainer == TRL:
+        raise ValueError(
+            f"template: {output} is of TRL, which writes conversations by the chat template and joins "
+            "prompt and completion that are text as they stand; add template=concatenate to --config if "
+            "the rows of the training were text, or template=chat if they were conversations"
+        )
+    if trainer == AXOLOTL:
+        raise ValueError(
+            f"template: {output} is of Axolotl, which writes rows of text by formats of its own (its "
+            "setting `type`); add template=FILE.jinja with that format to --config, or template=chat if "
+            "the rows of the training were conversations"
+        )
 
 
 def check_llama_factory(tokenizer: Path, output: Path) -> None:
@@ -61,6 +85,12 @@ def check_llama_factory(tokenizer: Path, output: Path) -> None:
         raise ValueError(
             f"template: {output} is of LLaMA-Factory, which writes prompts by a template of its own (its "
             f"setting `template`), and {tokenizer} has the chat template that the model came with; {how}"
+        )
+    if _CUT_APART in template:
+        raise ValueError(
+            f"template: {output} is of LLaMA-Factory with its template alpaca, which tokenizes text of the "
+            "system and of the user apart where an empty line is between them, so that no chat template "
+            "gives the same tokens; train with another template, such as default"
         )
     if not any(sign in template for sign in _SAFE.values()):
         raise ValueError(
