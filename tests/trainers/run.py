@@ -88,10 +88,12 @@ def alpaca(system=None, history=None):
     ]
 
 
-def sharegpt(system=None):
+def sharegpt(system=None, earlier=()):
+    names = ("human", "gpt"), ("from", "value")
+    before = [turn for pair in earlier for turn in turns(*pair, *names)]
     return [
         {
-            "conversations": turns(*pair, ("human", "gpt"), ("from", "value")),
+            "conversations": [*before, *turns(*pair, *names)],
             **({"system": system} if system else {}),
         }
         for pair in pairs()
@@ -172,6 +174,7 @@ CASES = {
     "Trainer, images and text, LoRA": Case("transformers", messages(), architecture="gemma3"),
     "TRL, LoRA, messages": Case("trl", messages()),
     "TRL, all weights, messages, system": Case("trl", messages(SYSTEM), lora=False, given=BASE),
+    "TRL, earlier turns": Case("trl", messages(SYSTEM, [pairs()[0]])),
     "TRL, prompt and completion as turns": Case("trl", split_turns()),
     "TRL, prompt and completion as text": Case(
         "trl", texts(), chat=None, given={"template": "concatenate"}
@@ -231,6 +234,19 @@ CASES = {
         sharegpt(SYSTEM),
         options=factory("qwen", SHAREGPT_SYSTEM),
         chat=None,
+        bos=False,
+    ),
+    "LLaMA-Factory, sharegpt, earlier turns": Case(
+        "llamafactory",
+        sharegpt(earlier=[pairs()[0]]),
+        options=factory("qwen", SHAREGPT),
+        chat=None,
+        bos=False,
+    ),
+    "LLaMA-Factory, sharegpt, default, earlier turns": Case(
+        "llamafactory",
+        sharegpt(SYSTEM, earlier=[pairs()[0]]),
+        options=factory("default", SHAREGPT_SYSTEM),
         bos=False,
     ),
     "LLaMA-Factory, qwen beside the model's own": Case(

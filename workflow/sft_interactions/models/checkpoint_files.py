@@ -639,7 +639,7 @@ def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: b
             raise ValueError(
                 f"{own}: the vocabulary is not that of {other}, which prompts are read by (token "
                 f"{token!r}); train with the tokenizer of the model, or name a model that has this "
-                "tokenizer"
+                "tokenizer, or set the model's `tokenizer` to that of the training"
             )
     if not compare_template:
         return
@@ -674,6 +674,27 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
             )
     if reads_template:
         _check_one_template(folder)
+
+
+def check_added_tokens(tokenizer: Path, model: Path, template: str) -> None:
+    """Check that a model has embeddings of the tokens that a template writes, where they were added.
+
+    Args:
+        tokenizer: folder of the tokenizer that is used.
+        model: folder of the model before SFT.
+        template: text of the chat template; the names of tokens are looked for in it.
+
+    Raises:
+        ValueError: it has not.
+    """
+    size = _text_config(read_json(model / "config.json")).get("vocab_size")
+    for added in read_json(tokenizer / "tokenizer.json").get("added_tokens", []):
+        if isinstance(size, int) and added["id"] >= size and added["content"] in template:
+            raise ValueError(
+                f"{tokenizer}: the chat template writes {added['content']!r}, which the training has added "
+                f"as token {added['id']}, but the model before SFT ({model}) has {size} embeddings; give "
+                "it as many (resize_token_embeddings), or another template"
+            )
 
 
 def _check_one_template(folder: Path) -> None:
