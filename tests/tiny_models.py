@@ -14,6 +14,8 @@ from tokenizers import (
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -116,6 +118,26 @@ def build_model(architecture: str, vocab_size: int = 320) -> PreTrainedModel:
     model_type, own = ARCHITECTURES[architecture]
     config = CONFIG_MAPPING[model_type](**{"num_hidden_layers": 2, **shape, **own})
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def for_images_too(model: PreTrainedModel) -> PreTrainedModel:
+    """A tiny Gemma-3 for images and text around one for text."""
+    vision = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    both = Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config=model.config.to_dict(), vision_config=vision, mm_tokens_per_image=4
+        )
+    )
+    both.model.language_model.load_state_dict(model.model.state_dict())
+    both.tie_weights()
+    return both.eval()
 
 
 def have_equal_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:

@@ -116,6 +116,30 @@ def errors_of(changes):
     return str(caught.value).splitlines()
 
 
+def test_tokens_that_a_training_added_need_embeddings_if_the_template_writes_them(tmp_path):
+    base = write_model(tmp_path / "base", vocab_size=1)
+    tuned = write_model(tmp_path / "tuned", vocab_size=3)
+    added = [{"content": "<new>", "id": 1}, {"content": "<pad>", "id": 2}]
+    written = {"model": {"vocab": {"a": 0}}, "added_tokens": added}
+    (tuned / "tokenizer.json").write_text(json.dumps(written))
+    given = {
+        "models.a.source": f"path:{base}",
+        "models.a.tokenizer": f"path:{tuned}",
+        "runs.a-d.checkpoints": {0: "base", 5: str(tuned)},
+    }
+    resolve(changed(given))  # the checkpoint has more embeddings, and tells by its tokenizer which
+    (tuned / "chat_template.jinja").write_text("<new>{{ messages }}")
+    (line,) = errors_of(given)
+    assert line.startswith(f"models.a.tokenizer: {tuned}: the chat template writes '<new>', which")
+    own = tmp_path / "own.jinja"
+    own.write_text("{{ messages }}")
+    resolve(changed({**given, "models.a.template": f"path:{own}"}))
+    resolve(changed({**given, "models.a.template": "plain"}))
+    (tuned / "tokenizer.json").unlink()
+    lines = errors_of({**given, "models.a.tokenizer": f"path:{base}"})
+    assert "vocab_size is 3, that of the model before SFT is 1" in lines[0]
+
+
 def test_models_and_checkpoints_are_looked_at_before_any_job_starts(tmp_path):
     base = write_model(tmp_path / "base")
     tuned = write_model(tmp_path / "tuned")

@@ -5,7 +5,7 @@ import polars as pl
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.models.examples import make_examples
+from sft_interactions.models.examples import make_examples, padding_token
 from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.positions import read_position_limit
 from sft_interactions.models.templates import frames_of
@@ -29,7 +29,6 @@ def examples(path):
 
 checkpoints = Path(snakemake.output.checkpoints)
 checkpoints.mkdir(parents=True, exist_ok=True)
-pad_id = tokenizer.pad_token_id
 with progress_bar(snakemake, settings["finetune"]["steps"], "step") as bar:
     rows = finetune(
         snakemake.input.model,
@@ -37,7 +36,7 @@ with progress_bar(snakemake, settings["finetune"]["steps"], "step") as bar:
         examples(snakemake.input.validation),
         settings["finetune"],
         checkpoints,
-        pad_id=tokenizer.eos_token_id if pad_id is None else pad_id,
+        pad_id=padding_token(tokenizer, snakemake.input.model),
         seed=settings["seed"],
         device=pick_device(compute["device"]),
         # Snakemake removes the outputs of a job before it starts it, and of one that was killed.

@@ -7,7 +7,7 @@ from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.files import find_steps
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.models.examples import make_examples
+from sft_interactions.models.examples import make_examples, padding_token
 from sft_interactions.models.loading import load_base, load_checkpoint
 from sft_interactions.models.losses import response_losses
 from sft_interactions.models.positions import read_position_limit
@@ -35,7 +35,6 @@ examples = make_examples(
 )
 folders = find_steps(snakemake.input.checkpoints, snakemake.params.steps)
 base = cache(partial(load_base, snakemake.input.model))
-pad_id = tokenizer.pad_token_id
 measured = []
 with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "response") as bar:
     for step, folder in folders.items():
@@ -43,7 +42,7 @@ with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "respo
         losses, n_tokens = response_losses(
             model,
             examples,
-            pad_id=tokenizer.eos_token_id if pad_id is None else pad_id,
+            pad_id=padding_token(tokenizer, snakemake.input.model),
             progress=bar.update,
         )
         measured.append(

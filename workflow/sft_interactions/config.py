@@ -18,6 +18,8 @@ from jsonschema.exceptions import ValidationError
 
 from sft_interactions.limits import MAX_PLAYERS_EXACT_FIT
 from sft_interactions.models.checkpoint_files import (
+    chat_template_of,
+    check_added_tokens,
     check_checkpoint,
     check_model,
     check_own_tokenizer,
@@ -538,6 +540,22 @@ def _check_own_reading(where: str, model: Mapping[str, Any]) -> Iterator[str]:
     scheme, _, path = model["template"].partition(":")
     if scheme == "path" and not Path(path).is_file():
         yield f"{where}.template: there is no file {path}; {_correction(path)}"
+    elif folder is not None and (folder / "tokenizer.json").is_file():
+        yield from _check_embeddings(where, model, folder)
+
+
+def _check_embeddings(where: str, model: Mapping[str, Any], tokenizer: Path) -> Iterator[str]:
+    """Check that the model has what the template of another tokenizer writes."""
+    base = _model_folder(model)
+    scheme, _, path = model["template"].partition(":")
+    try:
+        template = (
+            Path(path).read_text("utf-8") if scheme == "path" else chat_template_of(tokenizer)
+        )
+        if base and template and model["template"] != "plain":
+            check_added_tokens(tokenizer, Path(base), template)
+    except (ValueError, UnicodeDecodeError) as error:
+        yield f"{where}.tokenizer: {error}"
 
 
 def _tokenizer_folder(model: Mapping[str, Any]) -> Path | None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 from odd_texts import TEXTS
-from tiny_models import SENTENCES, build_model
+from tiny_models import SENTENCES, build_model, for_images_too
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -25,7 +25,6 @@ from tokenizers import (
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    Gemma3Config,
     Gemma3ForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
@@ -176,21 +175,7 @@ def prepared(family, tmp_path):
     tokenizer = build_tokenizer(family)
     model = build_model(FAMILIES[family][0], vocab_size=len(tokenizer))
     if family == "gemma-3":
-        vision = {
-            "hidden_size": 8,
-            "intermediate_size": 8,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "patch_size": 14,
-        }
-        both = Gemma3ForConditionalGeneration(
-            Gemma3Config(
-                text_config=model.config.to_dict(), vision_config=vision, mm_tokens_per_image=4
-            )
-        )
-        both.model.language_model.load_state_dict(model.model.state_dict())
-        both.to(torch.bfloat16).save_pretrained(source)
+        for_images_too(model).to(torch.bfloat16).save_pretrained(source)
     else:
         model.save_pretrained(source)
     tokenizer.save_pretrained(source)

@@ -536,3 +536,77 @@ def test_two_adapters_in_one_folder(llama, folder, tmp_path):
 def test_names_in_files_are_those_of_peft(llama):
     adapted = get_peft_model(copy.deepcopy(llama), lora())
     assert FIRST in get_peft_model_state_dict(adapted)
+
+
+ADDED = 3  # tokens that a training has added to a vocabulary of 320
+
+
+def make_resized(model, folder, **settings):
+    """Save an adapter to a model whose embeddings the training has enlarged, and return that model."""
+    resized = copy.deepcopy(model)
+    resized.resize_token_embeddings(320 + ADDED, mean_resizing=False)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        resized.get_input_embeddings().weight[320:].normal_()
+        resized.get_output_embeddings().weight[320:].normal_()
+    return make_adapter(resized, folder, lora(**settings), save_embedding_layers=True)
+
+
+@pytest.mark.parametrize("kept", ["embeddings beside", "embeddings trained"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_tokens_that_the_training_added_are_added(
+    tiny_models, model_folders, tmp_path, architecture, kept
+):
+    """gemma3 has one matrix for both ends."""
+    settings = {}
+    if kept == "embeddings trained":
+        both = ["embed_tokens", "lm_head"]
+        settings["modules_to_save"] = both[:1] if architecture == "gemma3" else both
+    adapted = make_resized(tiny_models[architecture], tmp_path, **settings)
+    shutil.copy(model_folders[architecture] / "tokenizer.json", tmp_path)
+    base = model_folders[architecture]
+    check_fit(base, tmp_path)
+    loaded = load_checkpoint(base, tmp_path, CPU)
+    ids = torch.tensor([[1, 20, 320 + ADDED - 1, 40, 7]])
+    with torch.no_grad():
+        found, expected = loaded(ids).logits, adapted(ids).logits
+    assert found.shape[-1] == 320 + ADDED
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_without_a_tokenizer_nothing_tells_which_tokens_were_added(llama, folder, tmp_path):
+    make_resized(llama, tmp_path)
+    with pytest.raises(ValueError, match=r"mismatched, .* \(323, 32\) instead of \(320, 32\)"):
+        check_fit(folder, tmp_path)
+
+
+def test_added_tokens_do_not_hide_another_base(llama, folder, tmp_path):
+    make_resized(llama, tmp_path)
+    shutil.copy(folder / "tokenizer.json", tmp_path)
+    name = "base_model.model.model.embed_tokens.weight"
+    rewrite(tmp_path, lambda weights: {**weights, name: weights[name] + 1})
+    with pytest.raises(ValueError, match="came with the adapter and is not that of the model"):
+        load_checkpoint(folder, tmp_path, CPU)
+
+
+@pytest.mark.parametrize("part", ["vision_tower.encoder", "model.multi_modal_projector"])
+def test_parts_that_no_text_goes_through_are_left_out(llama, folder, tmp_path, caplog, part):
+    """As LoRA on all layers of a model for images and text leaves them."""
+    adapted = make_adapter(llama, tmp_path, lora())
+    images_too = FOREIGN["images and text"]
+
+    def with_images(weights):
+        extra = [f"base_model.model.{part}.0.q_proj.lora_{x}.weight" for x in "AB"]
+        named = {images_too(name): tensor for name, tensor in weights.items()}
+        return {**named, **{name: torch.ones(2, 2) for name in extra}}
+
+    rewrite(tmp_path, with_images)
+    check_fit(folder, tmp_path)
+    found = logits(load_checkpoint(folder, tmp_path, CPU))
+    torch.testing.assert_close(found, logits(adapted), rtol=0, atol=1e-4)
+    assert "2 tensors of parts that no text goes through are left out" in caplog.text
+    # Of an adapter that is not of such a model they are surplus.
+    make_adapter(llama, tmp_path, lora())
+    rewrite(tmp_path, lambda weights: {**weights, **with_images({})})
+    with pytest.raises(ValueError, match="2 unexpected"):
+        check_fit(folder, tmp_path)

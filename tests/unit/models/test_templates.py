@@ -274,3 +274,17 @@ def test_a_special_token_named_in_an_earlier_turn_is_refused(chat_tokenizer):
     turn = {"role": "system", "content": f"Say {name}."}
     with pytest.raises(ValueError, match="the name of a special token"):
         make_frame(chat_tokenizer, "chat", "{prompt}", earlier=[turn])
+
+
+def test_a_template_may_write_what_the_tokenizer_puts_before_a_text(plain_tokenizer):
+    """So that a template that joins prompt and response reads as the tokenizer reads the two."""
+    tokenizer = copy.deepcopy(plain_tokenizer)
+    tokenizer.chat_template = (
+        "{{ text_begin }}{{ messages[0]['content'] }}{% if messages | length > 1 %}{{ ' ' }}"
+        "{{ messages[1]['content'] }}{{ eos_token }}{% endif %}"
+    )
+    pair = encode(tokenizer, make_frame(tokenizer, "chat", "{prompt}"), TEXT, "negative", "s")
+    whole = tokenizer(f"{TEXT} negative</s>")["input_ids"]
+    assert tokenizer(TEXT)["input_ids"] == pair.prompt_ids == whole[: len(pair.prompt_ids)]
+    assert whole == pair.prompt_ids + pair.trained_ids
+    assert pair.prompt_ids[0] == tokenizer.bos_token_id

@@ -6,7 +6,7 @@ from trainer_folders import give_tokenizer, write_checkpoint
 from sft_interactions import config_file
 from sft_interactions.own_run.study import prepare, what_next
 
-ROWS = [{"prompt": f"q {i}\n", "completion": f"a {i}"} for i in range(40)]
+ROWS = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(40)]
 
 
 @pytest.fixture
@@ -110,6 +110,8 @@ def test_a_template_is_asked_for_and_not_guessed(given, tmp_path):
     own.write_text("{{ messages }}")
     study = make(given, tmp_path, template=str(own))
     assert study.preview["models"]["base"]["template"] == f"path:{own}"
+    heldout = tmp_path / "heldout.jsonl"
+    heldout.write_text(heldout.read_text().replace('", "completion', '\\n", "completion'))
     study = make(given, tmp_path, template="concatenate")
     written = tmp_path / "config" / "my_run.jinja"
     assert study.preview["models"]["base"]["template"] == f"path:{written}"

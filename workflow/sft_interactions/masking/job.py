@@ -194,7 +194,8 @@ class InferenceJob:
             if largest >= size:
                 raise ValueError(
                     f"{folder}: sample {sample_id} has the token id {largest}, the model knows {size}; put "
-                    "the tokenizer of the model beside its weights"
+                    "the tokenizer of the model beside its weights, or, where the training added tokens, "
+                    "give the model before SFT as many (resize_token_embeddings)"
                 )
 
     def _base(self) -> PreTrainedModel:

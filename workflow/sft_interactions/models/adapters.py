@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import (
@@ -39,6 +40,12 @@ START = "base_model.model."
 FOREIGN_PARTS = re.compile(
     r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|language_model)\."
 )
+# Parts of models for images, sound and text that no text goes through.
+BESIDE_TEXT = re.compile(
+    r"(?<![^.])(vision_tower|vision_model|visual|multi_modal_projector|audio_tower)\."
+)
+# The base's own weights of a layer that was trained whole.
+_ORIGINAL = ".original_module"
 # The name of the adapter, which PEFT leaves out of its files.
 ADAPTER_NAME = re.compile(r"(?<=\.)(lora_\w+)\.(?!weight$|bias$)[^.]+(?=\.|$)")
 
@@ -56,7 +63,8 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     """
     config = _read_config(folder)
     _name_modules(config, model, folder)
-    weights = _read_weights(folder)
+    weights = _of_text(_once(_read_weights(folder), folder), model, folder)
+    _resize_as(weights, model, folder)
     untie_if(model, not _ties(config) and any(_is_of_ends(name, model) for name in weights))
     before = _fingerprints(model.state_dict())
     on_meta = model.device.type == "meta"
@@ -78,6 +86,68 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     if not on_meta:
         _set(weights, adapted, folder)
     return adapted
+
+
+def _once(weights: Tensors, folder: str | Path) -> Tensors:
+    """Weights without a second copy of layers that were trained whole.
+
+    PEFT writes one where the embeddings were resized in training and are trained too.
+    """
+    kept = dict(weights)
+    for name in weights:
+        plain = name.replace(".modules_to_save.", ".")
+        if plain == name or plain not in weights:
+            continue
+        if not torch.equal(weights[plain], weights[name]):
+            raise ValueError(f"{folder}: {plain} and {name} differ; save the adapter again")
+        del kept[name]
+    return kept
+
+
+def _of_text(weights: Tensors, model: PreTrainedModel, folder: str | Path) -> Tensors:
+    """Weights without those of parts beside the language model, which is all that the model has."""
+    if any(BESIDE_TEXT.search(f"{name}.") for name, _ in model.named_modules()):
+        return weights
+    kept = {name: tensor for name, tensor in weights.items() if not BESIDE_TEXT.search(name)}
+    if len(kept) < len(weights) and any("language_model." in name for name in kept):
+        logging.getLogger(__name__).warning(
+            "%s: %d tensors of parts that no text goes through are left out",
+            *(folder, len(weights) - len(kept)),
+        )
+        return kept
+    return weights
+
+
+def _resize_as(weights: Tensors, model: PreTrainedModel, folder: str | Path) -> None:
+    """Give a model as many embeddings as came with its adapter, where the training added tokens.
+
+    Those that are added are the adapter's. The others are compared later. Without a tokenizer beside the
+    adapter nothing is changed, since nothing would tell what was added.
+    """
+    # Of a layer that was trained whole the base's own weights come last.
+    brought = {
+        module: weights[name]
+        for name in sorted(weights, key=lambda name: _ORIGINAL in name)
+        for module in _names_of_ends(model)
+        if name.endswith(".weight") and _module_of(name) == module
+    }
+    sizes = {len(tensor) for tensor in brought.values()}
+    size = input_embeddings(model).num_embeddings
+    if len(sizes) != 1 or max(sizes) <= size or not (Path(folder) / "tokenizer.json").is_file():
+        return
+    model.resize_token_embeddings(max(sizes), mean_resizing=False)
+    if model.device.type == "meta":
+        return
+    for name, tensor in brought.items():
+        weight: Any = model.get_submodule(name).weight
+        with torch.no_grad():
+            weight[size:] = tensor[size:].to(weight.dtype)
+
+
+def _module_of(name: str) -> str:
+    """The module that a tensor of an adapter's file is the whole weight of."""
+    plain = FOREIGN_PARTS.sub("", name.removeprefix(START))
+    return plain.removesuffix(".weight").removesuffix(".base_layer").removesuffix(_ORIGINAL)
 
 
 def adds_nothing(folder: str | Path) -> bool:

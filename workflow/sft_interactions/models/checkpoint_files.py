@@ -593,6 +593,11 @@ def _check_scale(where: Path, settings: Json) -> None:
         )
 
 
+def is_multimodal(folder: str | Path) -> bool:
+    """Whether a folder holds a model for images and text, of which the language model is taken."""
+    return "text_config" in read_json(Path(folder) / "config.json")
+
+
 def _text_config(config: Json) -> Json:
     """Of a model for images and text the part of the language model, which is what is prepared of it."""
     text = config.get("text_config")
@@ -600,9 +605,11 @@ def _text_config(config: Json) -> Json:
 
 
 def _check_same_shape(folder: Path, base: Path) -> None:
-    own, other = (read_json(place / "config.json") for place in (folder, base))
-    other = _text_config(other)
-    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+    own, other = (_text_config(read_json(place / "config.json")) for place in (folder, base))
+    # Where tokens were added in training, its tokenizer tells them; that one is compared by itself.
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    keys = ("model_type", "hidden_size", "num_hidden_layers")
+    for key in keys if has_tokenizer else (*keys, "vocab_size"):
         if key in own and key in other and own[key] != other[key]:
             fix = "name a checkpoint of this model, or the model that it was tuned from"
             raise ValueError(
@@ -632,7 +639,7 @@ def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: b
             raise ValueError(
                 f"{own}: the vocabulary is not that of {other}, which prompts are read by (token "
                 f"{token!r}); train with the tokenizer of the model, or name a model that has this "
-                "tokenizer"
+                "tokenizer, or set the model's `tokenizer` to that of the training"
             )
     if not compare_template:
         return
@@ -667,6 +674,27 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
             )
     if reads_template:
         _check_one_template(folder)
+
+
+def check_added_tokens(tokenizer: Path, model: Path, template: str) -> None:
+    """Check that a model has embeddings of the tokens that a template writes, where they were added.
+
+    Args:
+        tokenizer: folder of the tokenizer that is used.
+        model: folder of the model before SFT.
+        template: text of the chat template; the names of tokens are looked for in it.
+
+    Raises:
+        ValueError: it has not.
+    """
+    size = _text_config(read_json(model / "config.json")).get("vocab_size")
+    for added in read_json(tokenizer / "tokenizer.json").get("added_tokens", []):
+        if isinstance(size, int) and added["id"] >= size and added["content"] in template:
+            raise ValueError(
+                f"{tokenizer}: the chat template writes {added['content']!r}, which the training has added "
+                f"as token {added['id']}, but the model before SFT ({model}) has {size} embeddings; give "
+                "it as many (resize_token_embeddings), or another template"
+            )
 
 
 def _check_one_template(folder: Path) -> None:

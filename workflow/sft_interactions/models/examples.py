@@ -4,10 +4,11 @@ Imports torch and transformers only.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sft_interactions.models.positions import check_length
 from sft_interactions.models.prompts import encode
@@ -61,6 +62,29 @@ def make_examples(
         check_length(length, position_limit, f"sample {sample_id}")
         examples.append(make_example(pair.prompt_ids, pair.trained_ids, max_length))
     return examples
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase, model_dir: str | Path) -> int:
+    """Token that fills a batch, where it is masked: that of the padding if it has an embedding.
+
+    Trainers add one without an embedding where no batch is filled; the end of a text stands in for it then.
+
+    Args:
+        model_dir: folder of the model, which says how many embeddings there are.
+
+    Raises:
+        ValueError: the tokenizer has neither.
+    """
+    size = AutoConfig.from_pretrained(model_dir).get_text_config().vocab_size
+    padding: int | None = tokenizer.pad_token_id
+    if padding is None or padding >= size:
+        padding = tokenizer.eos_token_id
+    if padding is None:
+        raise ValueError(
+            f"{model_dir}: the tokenizer has neither a padding token with an embedding nor an end of a "
+            "text; name one in its tokenizer_config.json (pad_token)"
+        )
+    return padding
 
 
 class ResponseCollator:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from sft_interactions.files import check_checksums
 from sft_interactions.models.bin_files import check_bin_files
 from sft_interactions.models.checkpoint_files import (
     check_checkpoint,
     check_model,
+    is_multimodal,
     refuse_differences,
 )
 from sft_interactions.models.layers import input_embeddings, output_head, transformers_model
@@ -50,6 +51,8 @@ def multiply_head_once(model: "PreTrainedModel | PeftModel") -> None:
 def load_base(folder: str | Path) -> PreTrainedModel:
     """Load the model of a folder that transformers can load, with its weights in float32.
 
+    Of a model for images and text it is the language model.
+
     Raises:
         ValueError: a file is not what was written; a weight of the model is not in the folder, or one of
             the folder is not in the model; a weight is not finite; or the model is not a causal LM.
@@ -58,6 +61,8 @@ def load_base(folder: str | Path) -> PreTrainedModel:
     check_model(folder)
     model = load_strictly(folder)
     _check_finite(model.state_dict(), folder)
+    if is_multimodal(folder):
+        model = language_model_of(model)
     check_reading(model, str(folder))
     return model
 
@@ -123,6 +128,38 @@ def load_strictly(
         mismatched=[f"{name} {tuple(own)}" for name, own, _ in report["mismatched_keys"]],
         other=report["error_msgs"],
     )
+    return model
+
+
+def language_model_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The language model inside of a model for images and text, with the same weights.
+
+    Raises:
+        AttributeError, RuntimeError: the model has no part of that name, or with other weights.
+    """
+    language_model = model.base_model.get_submodule("language_model")
+    weights = {f"model.{key}": value for key, value in language_model.state_dict().items()}
+    weights["lm_head.weight"] = output_head(model).weight
+    plain = without_storage(model.config.get_text_config())
+    plain.load_state_dict(weights, strict=True, assign=True)
+    # What is in no file, such as the frequencies of rotary positions, has no storage yet.
+    for name, buffer in language_model.named_buffers():
+        place, _, own = name.rpartition(".")
+        module = plain.base_model.get_submodule(place)
+        if module.get_buffer(own).is_meta:
+            module.register_buffer(own, buffer, persistent=False)
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    plain.train(model.training)
+    return plain
+
+
+def without_storage(config: PreTrainedConfig, **options: torch.dtype) -> PreTrainedModel:
+    """A model that takes its weights from another one, which are neither initialised nor copied."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]  # transformers'
+            config, **options
+        )
     return model
 
 

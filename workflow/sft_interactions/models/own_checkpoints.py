@@ -143,7 +143,10 @@ def _check_frame(
 
 def _differences(folder: Path, model_dir: Path) -> list[str]:
     """Settings of full weights that are not those of the model before SFT, one line each."""
-    own, other = (AutoConfig.from_pretrained(place).to_dict() for place in (folder, model_dir))
+    own, other = (
+        AutoConfig.from_pretrained(place).get_text_config().to_dict()
+        for place in (folder, model_dir)
+    )
     return [
         f"{key} is {own.get(key)} in {folder / 'config.json'}, {other.get(key)} in the model before SFT; "
         "see that the checkpoint was trained so"

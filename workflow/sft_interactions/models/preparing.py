@@ -17,9 +17,7 @@ from unittest.mock import patch
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -32,6 +30,7 @@ from sft_interactions.models.checkpoint_files import (
     check_model,
     check_own_tokenizer,
     files_of,
+    is_multimodal,
     read_json,
 )
 from sft_interactions.models.gguf_files import (
@@ -39,8 +38,12 @@ from sft_interactions.models.gguf_files import (
     cut_as_the_file_says,
     why_no_model,
 )
-from sft_interactions.models.layers import output_head
-from sft_interactions.models.loading import check_fit, load_strictly
+from sft_interactions.models.loading import (
+    check_fit,
+    language_model_of,
+    load_strictly,
+    without_storage,
+)
 from sft_interactions.models.tokenizing import load_tokenizer
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -77,7 +80,7 @@ def prepare_model(
     with _replacing_folder(destination) as folder:
         if origin.is_dir():
             _check_folder(origin, name)
-            if _is_multimodal(origin):
+            if is_multimodal(origin):
                 _extract_language_model(origin, folder, name)
             else:
                 _link_folder(origin, folder)
@@ -149,27 +152,16 @@ def _replace_template(folder: Path, template: Path) -> None:
     (folder / TEMPLATE_FILES[0]).write_bytes(template.read_bytes())
 
 
-def _is_multimodal(origin: Path) -> bool:
-    return "text_config" in json.loads((origin / "config.json").read_text("utf-8"))
-
-
 def _extract_language_model(origin: Path, folder: Path, name: str) -> None:
     """Save the language model inside a model for images and text, which is what SFT on text is about."""
     try:
-        model = load_strictly(origin, dtype="auto")
         tokenizer = load_tokenizer(origin)
-        language_model = model.base_model.get_submodule("language_model")
-        weights = {f"model.{key}": value for key, value in language_model.state_dict().items()}
-        weights["lm_head.weight"] = output_head(model).weight
-        plain = _without_storage(model.config.get_text_config())
-        plain.load_state_dict(weights, strict=True, assign=True)
+        plain = language_model_of(load_strictly(origin, dtype="auto"))
     except Exception as error:  # what fails depends on the architecture
         raise ValueError(
             f"models.{name}: cannot take the language model out of {origin}, a model for images and text; "
             f"save it by itself and use path: ({on_one_line(error)})"
         ) from error
-    plain.tie_weights()
-    plain.generation_config = model.generation_config
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -226,21 +218,12 @@ def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = _without_storage(config, dtype=torch.float32)
+    plain = without_storage(config, dtype=torch.float32)
     plain.load_state_dict(model.state_dict(), strict=True, assign=True)
     plain.tie_weights()
     if model.generation_config is not None:
         plain.generation_config = model.generation_config
     return plain
-
-
-def _without_storage(config: PreTrainedConfig, **options: torch.dtype) -> PreTrainedModel:
-    """A model that takes its weights from another one, which are neither initialised nor copied."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]  # transformers'
-            config, **options
-        )
-    return model
 
 
 def _verify(folder: Path, name: str, source: Source) -> None:
@@ -267,9 +250,12 @@ def _verify(folder: Path, name: str, source: Source) -> None:
 
 
 def _check_tokens_in_use(tokenizer: PreTrainedTokenizerBase, n_embeddings: int, name: str) -> None:
-    """Check that tokens that every prompt or batch has have embeddings; others may be left over."""
+    """Check that tokens that every prompt may have have embeddings; others may be left over.
+
+    So may that of the padding, which no prompt has.
+    """
     template = str(tokenizer.chat_template or "")
-    own = {tokenizer.unk_token, tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token}
+    own = {tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token}
     for token, added in sorted(tokenizer.added_tokens_decoder.items()):
         if token >= n_embeddings and (added.content in own or added.content in template):
             raise ValueError(

@@ -221,13 +221,21 @@ def _render_turns(
     today: str,
     earlier: Sequence[Mapping[str, str]] = (),
 ) -> tuple[str, str]:
-    """A user turn that asks for an answer, and the turn with its answer, by the chat template."""
+    """A user turn that asks for an answer, and the turn with its answer, by the chat template.
+
+    The template may write ``text_begin``: the token that the tokenizer puts before a text by itself.
+    """
     turns: Any = [*map(dict, earlier), {"role": "user", "content": user}]
     answer: Any = {"role": "assistant", "content": response}
     try:
         with _on_date(today), _without_chance():
-            asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            answered = tokenizer.apply_chat_template([*turns, answer], tokenize=False)
+            begin = _bos(tokenizer) if "text_begin" in str(tokenizer.chat_template) else ""
+            asked = tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, text_begin=begin
+            )
+            answered = tokenizer.apply_chat_template(
+                [*turns, answer], tokenize=False, text_begin=begin
+            )
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ValueError(
             f"the chat template does not render a user turn and its answer: {_on_one_line(error)}; "

@@ -5,8 +5,8 @@ into.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sft_interactions.data.files import (
     read_separated,
     refuse_packed,
 )
+from sft_interactions.data.looks import BLANKS
 
 # Columns of prompt and response, in the order in which they are looked for. Of the prompt the first column
 # must be there, the others may.
@@ -32,6 +33,15 @@ _FORMS = (
 )
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "system_prompt")
+# Columns that trainers put into a prompt besides.
+_UNREAD = {
+    "history": "earlier turns",
+    "tools": "tools",
+    "images": "images",
+    "videos": "videos",
+    "audios": "sounds",
+    "chat_template_kwargs": "settings of the chat template",
+}
 _COLUMN_KEYS = ("prompt", "target", "turns", "system")
 _SHOWN = 60
 
@@ -48,6 +58,8 @@ class HeldOut:
         between: what stands between prompt and response where the two are joined as they are: the blanks
             at the end of one and at the beginning of the other. None where they are no plain texts, or
             where it is not the same in all rows.
+        blank: the first row, from 1 on, that has blanks where they are dropped: ``start`` of the prompt,
+            ``end`` of the prompt, start of the ``response``; without those that no row has.
     """
 
     columns: dict[str, Any]
@@ -55,6 +67,7 @@ class HeldOut:
     n_rows: int | None
     joins: bool
     between: str | None
+    blank: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
@@ -85,6 +98,7 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
     if not rows:
         raise ValueError(f"heldout: {path} has no rows; name another file")
     columns, why = _columns_of(path, rows[0], given)
+    _refuse_unread(path, rows, columns)
     prompt = columns.get("prompt")
     return HeldOut(
         columns=columns,
@@ -92,6 +106,7 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
         n_rows=len(rows),
         joins=isinstance(prompt, list),
         between=_between(rows, prompt, columns["target"]) if isinstance(prompt, str) else None,
+        blank=_blank_rows([_texts_of(row, columns) for row in rows]),
     )
 
 
@@ -173,6 +188,66 @@ def _holds_turns(cell: Any) -> bool:
         except ValueError:
             return False
     return isinstance(cell, list) and bool(cell) and isinstance(cell[0], Mapping)
+
+
+def _refuse_unread(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]
+) -> None:
+    """Refuse what trainers put into a prompt out of further columns, and what is not read here."""
+    for name, what in _UNREAD.items():
+        number = _first(_holds(row.get(name)) for row in rows)
+        if number is not None and name not in columns.values():
+            raise ValueError(
+                f"heldout: {path}: row {number}: the column {name} holds {what}, which trainers put "
+                "into the prompt and which are not read here; leave such rows out, or drop the column if "
+                "the training did not use it"
+            )
+
+
+def _holds(cell: Any) -> bool:
+    return bool(cell.strip()) and cell.strip() != "[]" if isinstance(cell, str) else bool(cell)
+
+
+def _first(marks: Iterable[bool]) -> int | None:
+    """Number, from 1 on, of the first row that is marked."""
+    return next((number for number, mark in enumerate(marks, start=1) if mark), None)
+
+
+def _texts_of(row: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The texts that a row's prompt is made of, and its response; what is no text is left out."""
+    if "turns" in columns:
+        *_, asked, answered = ["", "", *_contents(row, columns["turns"])]
+        return [asked], answered
+    names = columns["prompt"] if isinstance(columns["prompt"], list) else [columns["prompt"]]
+    cells = [row.get(name) for name in (*names, columns["target"])]
+    *asked_of, response = (cell if isinstance(cell, str) else "" for cell in cells)
+    return asked_of, response
+
+
+def _contents(row: Mapping[str, Any], names: str | Sequence[str]) -> list[str]:
+    """The texts of a row's turns; a mistake in them is told where rows are read."""
+    found = []
+    for name in [names] if isinstance(names, str) else names:
+        cell = row.get(name)
+        turns = json.loads(cell) if isinstance(cell, str) and _holds_turns(cell) else cell
+        for turn in turns if isinstance(turns, list) else []:
+            text = turn.get("content", turn.get("value")) if isinstance(turn, Mapping) else None
+            found.append(text if isinstance(text, str) else "")
+    return found
+
+
+def _blank_rows(texts: Sequence[tuple[Sequence[str], str]]) -> dict[str, int]:
+    """See :class:`HeldOut`. Each text that a prompt is made of loses what is at its ends."""
+    found = {
+        "start": _first(any(map(_has_start, asked)) for asked, _ in texts),
+        "end": _first(any(t != t.rstrip(BLANKS) for t in asked) for asked, _ in texts),
+        "response": _first(_has_start(answered) for _, answered in texts),
+    }
+    return {place: row for place, row in found.items() if row is not None}
+
+
+def _has_start(text: str) -> bool:
+    return text != text.lstrip(BLANKS)
 
 
 def _between(rows: Sequence[Mapping[str, Any]], prompt: str, target: str) -> str | None:

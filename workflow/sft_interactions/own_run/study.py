@@ -16,6 +16,7 @@ from sft_interactions import config_file
 from sft_interactions.models.checkpoint_files import chat_template_of
 from sft_interactions.own_run.heldout import HeldOut, read_heldout
 from sft_interactions.own_run.trainer_output import TrainerOutput, read_output
+from sft_interactions.own_run.trainers import LLAMA_FACTORY, check_llama_factory, check_texts
 
 # What the command line may give, with what it means.
 KEYS = {
@@ -30,10 +31,11 @@ KEYS = {
     "system": "column of what the system is told",
     "samples": "how many prompts the full analysis takes",
 }
-# Of a template in which the response follows the prompt, as TRL joins prompt and completion.
+# Of a template in which the response follows the prompt, as TRL joins prompt and completion. Where a
+# tokenizer begins every text with a token, that one is written too.
 CONCATENATE = (
-    "{{{{ messages[0]['content'] }}}}{{% if messages | length > 1 %}}{{{{ {between} }}}}"
-    "{{{{ messages[1]['content'] }}}}{{{{ eos_token }}}}{{% endif %}}"
+    "{{{{ text_begin }}}}{{{{ messages[0]['content'] }}}}{{% if messages | length > 1 %}}"
+    "{{{{ {between} }}}}{{{{ messages[1]['content'] }}}}{{{{ eos_token }}}}{{% endif %}}"
 )
 SAMPLES, PLAYERS = 16, 8
 PREVIEW_SAMPLES, PREVIEW_PLAYERS, PREVIEW_CHECKPOINTS = 8, 6, 3
@@ -127,6 +129,11 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
     told += [f"base model: {found.base} ({found.base_from})"]
     told += [f"{heldout}: {data.n_rows or 'unknown'} rows; {data.why}", *found.notes]
+    if "turns" not in data.columns and "template" not in given:
+        told.append(
+            "rows of text are written by the chat template; if the training joined prompt and response as "
+            "they stand, add template=concatenate to --config"
+        )
     if file.is_file() and not _is_unchanged(file):
         there, _ = config_file.read([file])
         steps = {int(step) for run in there["runs"].values() for step in run.get("checkpoints", {})}
@@ -159,7 +166,7 @@ def _is_unchanged(file: Path) -> bool:
 
 
 def _template_of(
-    file: Path, given: Mapping[str, str], found: TrainerOutput, data: HeldOut
+    file: Path, given: Mapping[str, str], output: Path, found: TrainerOutput, data: HeldOut
 ) -> tuple[str, str]:
     """Value of ``template`` and where it comes from."""
     asked = given.get("template")
@@ -173,7 +180,8 @@ def _template_of(
                 f"template: there is no file {asked}; name a file in Jinja, or plain, chat or concatenate"
             )
         return f"path:{Path(asked).resolve()}", "given as template"
-    if found.has_template:
+    if found.has_template and found.tokenizer is not None:
+        _check_template_was_used(output, found.tokenizer, found.trainer, data)
         return "chat", f"the chat template in {found.tokenizer}"
     if found.tokenizer is None and found.base.startswith("path:"):
         base = Path(found.base.removeprefix("path:"))
@@ -190,6 +198,33 @@ def _template_of(
         f"template: no chat template was saved in {where}, so how a prompt was written in training is not "
         f"known; add template=FILE.jinja with it to --config{texts}"
     )
+
+
+def _check_template_was_used(
+    output: Path, tokenizer: Path, trainer: str | None, data: HeldOut
+) -> None:
+    """Check that the trainer has written rows of this form by the chat template that it saved."""
+    if trainer == LLAMA_FACTORY:
+        check_llama_factory(tokenizer, output)
+    elif "turns" not in data.columns:
+        check_texts(trainer, output)
+
+
+def _check_blanks(heldout: Path, given: Mapping[str, str], data: HeldOut) -> None:
+    """Refuse blanks that are dropped here and that the trainer has fed to the model."""
+    kept = {
+        "concatenate": ("end", "response"),  # written between the two
+        "plain": ("response",),  # one is always written there
+    }.get(given.get("template", ""), ())
+    places = {"start": "begins", "end": "ends", "response": "begins"}
+    for place, row in data.blank.items():
+        if place not in kept:
+            what = "response" if place == "response" else "prompt"
+            raise ValueError(
+                f"heldout: {heldout}: row {row}: its {what} {places[place]} with blanks, which are dropped "
+                "here; write the file without them if the template of the training trims them, else leave "
+                "such rows out"
+            )
 
 
 def _template_file(file: Path) -> Path:
@@ -219,7 +254,8 @@ def _text_of(
     data: HeldOut,
 ) -> str:
     """The config as text, every line with the source of its value."""
-    template, template_from = _template_of(file, given, found, data)
+    template, template_from = _template_of(file, given, output, found, data)
+    _check_blanks(heldout, given, data)
     model = _safe(found.base.partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2])
     samples = given.get("samples")
     if samples is not None and not (samples.isdecimal() and int(samples) > 0):
@@ -236,8 +272,8 @@ def _text_of(
     ]
     if found.tokenizer is not None:
         lines.append(
-            f"    tokenizer: {_quoted(f'path:{found.tokenizer}')}  # of the newest checkpoint, for "
-            "all steps"
+            f"    tokenizer: {_quoted(f'path:{found.tokenizer}')}  # of the first checkpoint that has "
+            "one, for all steps"
         )
     lines += [
         f"    template: {_quoted(template)}  # {template_from}",
@@ -246,7 +282,7 @@ def _text_of(
         f"    source: {_quoted(f'path:{heldout}')}  # given as heldout",
         *(f"    {key}: {_quoted(value)}  # {data.why}" for key, value in data.columns.items()),
     ]
-    if data.joins and found.joins_by_line:
+    if data.joins and found.trainer == LLAMA_FACTORY:
         lines.append('    separator: "\\n"  # LLaMA-Factory joins instruction and input so')
     lines += [
         f"    analysis: {analysis}  # "

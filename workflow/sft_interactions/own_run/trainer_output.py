@@ -23,6 +23,7 @@ from sft_interactions.models.checkpoint_files import (
     step_in_name,
     weight_files_of,
 )
+from sft_interactions.own_run.trainers import find_trainer
 
 # Names of bases that are quantised; what was trained on one is added to the weights before that.
 _QUANTISED = re.compile(r"(4-?bit|8-?bit|int[48]|nf4|fp8|gptq|awq|gguf)", re.IGNORECASE)
@@ -45,7 +46,7 @@ class TrainerOutput:
         has_template: whether that tokenizer has a chat template.
         losses: the trainer's own ``eval_loss`` by step.
         losses_from: the file with them; None if there is none.
-        joins_by_line: whether the trainer puts a line end between instruction and input.
+        trainer: ``TRL`` or ``LLaMA-Factory``, where it is one of them.
         notes: what was seen and does not stop anything, a sentence each.
     """
 
@@ -57,7 +58,7 @@ class TrainerOutput:
     has_template: bool
     losses: dict[int, float]
     losses_from: Path | None
-    joins_by_line: bool
+    trainer: str | None
     notes: list[str] = field(default_factory=list)
 
 
@@ -114,7 +115,7 @@ def read_output(output: Path, base: str | None = None) -> TrainerOutput:
         losses_from=checkpoints[with_losses] / "trainer_state.json"
         if losses and with_losses is not None
         else None,
-        joins_by_line=any("template" in content for _, content in settings),
+        trainer=find_trainer(output, checkpoints.values()),
         notes=notes,
     )
 

@@ -1,0 +1,17 @@
+import copy
+
+import pytest
+
+from sft_interactions.models.examples import padding_token
+
+
+def test_a_padding_token_without_an_embedding_gives_way_to_the_end(chat_tokenizer, model_folders):
+    folder = model_folders["llama"]
+    assert padding_token(chat_tokenizer, folder) == chat_tokenizer.convert_tokens_to_ids("<pad>")
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<new>"})
+    assert tokenizer.pad_token_id == 320
+    assert padding_token(tokenizer, folder) == tokenizer.eos_token_id
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="neither a padding token with an embedding nor an end"):
+        padding_token(tokenizer, folder)

@@ -1,0 +1,117 @@
+"""Trainers that may write a prompt otherwise than the chat template in their folder says.
+
+Imports the standard library only.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sft_interactions.models.checkpoint_files import chat_template_of, read_json
+
+TRL, LLAMA_FACTORY, AXOLOTL = "TRL", "LLaMA-Factory", "Axolotl"
+# Tags of the model cards that the trainers write, in the output folder or in checkpoints. TRL comes last,
+# since the others use parts of it.
+_TAGS = {"llama-factory": LLAMA_FACTORY, "axolotl": AXOLOTL, "trl": TRL}
+_LOG = "trainer_log.jsonl"  # which LLaMA-Factory alone writes
+# Each chat template that LLaMA-Factory has written itself begins its loop so.
+_WRITTEN = "{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}"
+# What tells its templates that are safe: no other one that writes more into the prompt, such as an empty
+# thought, looks the same; and its pieces, which are tokenized one by one, meet at special tokens or at a
+# single line end.
+_SAFE = {
+    "default": "'Human: ' + content",
+    "qwen": "You are Qwen, created by Alibaba Cloud",
+    "llama3": "<|start_header_id|>user<|end_header_id|>",
+}
+
+_CUT_APART = "'### Instruction:\n' + content"  # its alpaca
+
+
+def find_trainer(output: Path, checkpoints: Iterable[Path]) -> str | None:
+    """The trainer, where it is one of those that are told apart here; None for others."""
+    if (output / _LOG).is_file():
+        return LLAMA_FACTORY
+    tags: set[str] = set()
+    for folder in (output, *checkpoints):
+        card = folder / "README.md"
+        if card.is_file():
+            tags |= set(re.findall(r"^- *(\S+) *$", card.read_text("utf-8", "replace"), re.M))
+    return next((trainer for tag, trainer in _TAGS.items() if tag in tags), None)
+
+
+def check_texts(trainer: str | None, output: Path) -> None:
+    """Check that a trainer writes rows of text, which are no conversations, by the chat template.
+
+    Args:
+        output: the output folder, for messages.
+
+    Raises:
+        ValueError: it may write them otherwise.
+    """
+    if trainer == TRL:
+        raise ValueError(
+            f"template: {output} is of TRL, which writes conversations by the chat template and joins "
+            "prompt and completion that are text as they stand; add template=concatenate to --config if "
+            "the rows of the training were text, or template=chat if they were conversations"
+        )
+    if trainer == AXOLOTL:
+        raise ValueError(
+            f"template: {output} is of Axolotl, which writes rows of text by formats of its own (its "
+            "setting `type`); add template=FILE.jinja with that format to --config, or template=chat if "
+            "the rows of the training were conversations"
+        )
+
+
+def check_llama_factory(tokenizer: Path, output: Path) -> None:
+    """Check that prompts of LLaMA-Factory are what the chat template that it has saved writes.
+
+    It writes prompts by templates of its own, and saves the one that the model came with, if there was one.
+
+    Args:
+        tokenizer: folder of the tokenizer with its chat template.
+        output: the output folder, for messages.
+
+    Raises:
+        ValueError: they may be others.
+    """
+    template = chat_template_of(tokenizer) or ""
+    how = (
+        "add template=FILE.jinja with that one to --config, or template=chat if the two are the same "
+        "(docs/own_run.md says how to get it)"
+    )
+    if _WRITTEN not in template:
+        raise ValueError(
+            f"template: {output} is of LLaMA-Factory, which writes prompts by a template of its own (its "
+            f"setting `template`), and {tokenizer} has the chat template that the model came with; {how}"
+        )
+    if _CUT_APART in template:
+        raise ValueError(
+            f"template: {output} is of LLaMA-Factory with its template alpaca, which tokenizes text of the "
+            "system and of the user apart where an empty line is between them, so that no chat template "
+            "gives the same tokens; train with another template, such as default"
+        )
+    if not any(sign in template for sign in _SAFE.values()):
+        raise ValueError(
+            f"template: {output} is of LLaMA-Factory, whose setting `template` is not in it, and the chat "
+            f"template in {tokenizer} may lack what it wrote besides, such as an empty thought; {how}"
+        )
+    if _begins_with_blank(read_json(tokenizer / "tokenizer.json")):
+        raise ValueError(
+            f"template: {output} is of LLaMA-Factory, which tokenizes prompt and response apart, and the "
+            f"tokenizer in {tokenizer} puts a blank before each of them; add template=FILE.jinja that "
+            "writes a blank before the response to --config"
+        )
+
+
+def _begins_with_blank(tokenizer: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer puts a blank before every text that it is given."""
+    for key in ("normalizer", "pre_tokenizer"):
+        part = tokenizer.get(key) or {}
+        for step in part.get("normalizers") or part.get("pretokenizers") or [part]:
+            is_prefix = step.get("add_prefix_space") is True and step.get("type") == "ByteLevel"
+            is_meta = step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never"
+            if step.get("type") == "Prepend" or is_prefix or is_meta:
+                return True
+    return False
