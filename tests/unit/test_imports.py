@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "extraction": {"tables", "limits", "parallel"},
     "analysis": {"extraction", "tables", "limits", "parallel"},
     "figures": {"analysis", "tables"},
+    "report_page": {"figures", "analysis", "extraction", "tables"},
     "own_run": {"config_file", "config", "limits", "models", "data", "tables", "files"},
     "explanation": {
         "figures",
@@ -51,7 +52,7 @@ MAY_IMPORT = {
 MAY_LOAD = {
     "torch": {"models", "masking", "explanation", "callback"},
     "transformers": {"models", "masking", "explanation", "callback"},
-    "matplotlib": {"figures", "explanation", "callback"},
+    "matplotlib": {"figures", "report_page", "explanation", "callback"},
     "snakemake": set(),
 }
 

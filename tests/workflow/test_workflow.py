@@ -5,10 +5,13 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
 import pytest
+from report_pages import cells_of, data_of, text_of
 from safetensors.torch import load_file, save_file
 from tiny_study import CONFIG, ROWS, STEPS, N, snakemake
 
@@ -365,14 +368,26 @@ def test_the_report_is_of_the_whole_config_and_the_end_names_the_checkpoints(stu
         folder, {**config, "results": "nowhere"}, "report", "--config", "results=results"
     )
     assert done.returncode == 0, done.stdout[-5000:]
-    page = (folder / "results" / "report.html").read_text()
-    assert all(name in page for name in ("fig9.png", "findings.md", "stages.md"))
+    page = (folder / "results" / "report.html").read_text("utf-8")
+    assert all(name in page for name in ('id="fig9"', "tables/findings.csv", "tables/stages.csv"))
     assert not (folder / "nowhere").exists()
     for run in STEPS:
         # Three prompts and three checkpoints are too few for more.
         assert re.search(f"{run}: (Keep step|No checkpoint is named)", done.stdout)
         assert "No verdict on the stages: " in done.stdout
-    assert "verdict.md" in page
+    verdict = pl.read_csv(folder / "results" / "tables" / "verdict.csv")
+    for sentence in [*verdict["interactions"], *verdict["stage"]]:
+        assert sentence in text_of(page)
+    # Every stage that ran is there with what it took.
+    stages = {path.name for path in (folder / "results" / "benchmarks").iterdir()}
+    assert {Path(name).stem for name in stages} <= set(cells_of(page))
+    for run in data_of(page)["runs"]:
+        assert run["steps"] == STEPS[run["name"]]
+        assert len(run["samples"]) == 3
+    links = set(re.findall(r'href="((?:tables|runs)/[^"]+)"', page))
+    assert links
+    for link in links:
+        assert (folder / "results" / unquote(link)).is_file(), link
 
 
 def test_the_end_of_a_run_says_nothing_of_tables_of_another_config(own_study):

@@ -1,10 +1,39 @@
 import csv
 
 
+def about_run(run):
+    """What a run is, by name, for the page of the study."""
+    model, dataset = MODELS[RUNS[run]["model"]], DATASETS[RUNS[run]["dataset"]]
+    reference = RUNS[run].get("reference_run")
+    return {
+        "run": run,
+        "model": model["source"],
+        "data": dataset["source"],
+        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked words each",
+        "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
+        "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
+    }
+
+
 rule report:
     input:
         rules.figures.input,
         rules.tables.input,
+        analysis=[data_table(run, "analysis") for run in RUNS],
+        prompts=every_run("prompts.parquet"),
+        players=every_run("players.parquet"),
+        dynamics=every_run("dynamics.parquet"),
+        metrics=every_run("metrics.parquet"),
+        sensitivity=every_run("sensitivity.parquet"),
+        stages=every_run("stages.json"),
+        log_odds=every_step("log_odds/step-{step}.parquet", RUNS),
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
+        verdict=rules.verdict.output.csv,
+        findings=rules.findings.output.findings,
+        parts=rules.findings.output.parts,
+        protocol=rules.protocol.output.protocol,
+        figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
+        captions=expand(f"{workflow.basedir}/workflow/report/{{figure}}.rst", figure=FIGURES),
     output:
         f"{RESULTS}/report.html",
     log:
@@ -13,14 +42,32 @@ rule report:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
+        mem_mb=growing(4000),
         runtime=growing(15),
     params:
-        python=sys.executable,
-        snakefile=workflow.main_snakefile,
+        runs=[
+            {
+                "name": run,
+                "label": label,
+                "steps": RUNS[run]["steps"],
+                "losses_are": losses_are(run),
+                "about": about_run(run),
+            }
+            for run, label in zip(RUNS, labels_of(RUNS))
+        ],
+        figures={name: dict(getattr(rules, name).params.items()) for name in FIGURES},
+        files=sorted(
+            str(Path(path).relative_to(RESULTS))
+            for path in [*rules.tables.input, *(rules.seeds_table.output if REPEATED else [])]
+            if str(path).endswith(".csv")
+        ),
+        benchmarks=f"{RESULTS}/benchmarks",
+        logs=f"{RESULTS}/logs",
+        checkout=workflow.basedir,
         config=GIVEN_CONFIG,
+        seed=config["seed"],
     message:
-        "Putting figures, tables and run times into one page"
+        "Putting figures, findings, interactions and run times into one page"
     script:
         "../scripts/report.py"
 

@@ -1,0 +1,394 @@
+// The explorer. Text of the data reaches the page as text nodes alone.
+
+const byId = (id) => document.getElementById(id);
+const range = (n) => Array.from({ length: n }, (_, k) => k);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const NO_LABEL = "–";
+
+async function unpack(name) {
+  const packed = byId(`packed-${name}`).textContent;
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+async function load(name) {
+  const url = URL.createObjectURL(new Blob([await unpack(name)], { type: "text/javascript" }));
+  try {
+    return await import(url);
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+function element(tag, text, attributes = {}) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+const shown = (value) => (value === null ? NO_LABEL : value.toFixed(3));
+
+// A cell with a text of the data, and a button in it, so that the keyboard reaches its row.
+function chooser(text) {
+  return element("button", text, { type: "button", class: "choose", dir: "auto" });
+}
+
+function css(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+class Explorer {
+  constructor(data, jQuery) {
+    Object.assign(this, { data, jQuery });
+    this.Plotly = null; // it is large, and comes later
+    this.run = data.runs[0];
+    this.step = 0;
+    this.sample = 0;
+    this.pattern = null;
+    this.#makeControls();
+    this.#makeTables();
+    this.#chooseRun(0);
+    dark.addEventListener("change", () => this.#draw());
+  }
+
+  // --- The rows of dynamics of what is chosen -------------------------------------------------
+
+  #indexRows() {
+    const { sample, step } = this.run.rows;
+    this.rowsOf = this.run.samples.map(() => this.run.steps.map(() => []));
+    sample.forEach((place, row) => this.rowsOf[place][step[row]].push(row));
+  }
+
+  #isThere(row) {
+    return this.data.classes[this.run.rows.class[row]] !== "removed";
+  }
+
+  #countsAt(sample, step, name) {
+    const code = this.data.classes.indexOf(name);
+    return this.rowsOf[sample][step].filter((row) => this.run.rows.class[row] === code).length;
+  }
+
+  #words(pattern) {
+    const { sample, kind, pattern: masks } = this.run.patterns;
+    const { words } = this.run.samples[sample[pattern]];
+    const members = words.filter((_, k) => (masks[pattern] >>> k) & 1);
+    return members.join(this.data.kinds[kind[pattern]] === "and" ? " ∧ " : " ∨ ");
+  }
+
+  // --- Controls and tables ---------------------------------------------------------------------
+
+  #makeControls() {
+    const { data } = this;
+    data.runs.forEach((run, k) => byId("run").append(element("option", run.label, { value: k })));
+    byId("run").addEventListener("change", (event) => this.#chooseRun(Number(event.target.value)));
+    byId("step").addEventListener("input", (event) => this.#chooseStep(Number(event.target.value)));
+    const fill = (name, values) => {
+      const select = document.querySelector(`[data-filter="${name}"]`);
+      values.forEach((value) => select.append(element("option", value, { value })));
+    };
+    fill("class", data.classes);
+    fill("kind", data.kinds);
+    const orders = new Set(data.runs.flatMap((run) => run.patterns.order));
+    fill("order", [...orders].sort((a, b) => a - b));
+    byId("filters").addEventListener("change", () => this.#listInteractions());
+  }
+
+  #makeTables() {
+    const numeric = (title, data) => ({ title, data, render: { display: (v) => this.#short(v) } });
+    const text = (title, data) => ({
+      title,
+      data,
+      render: (value, type) => (type === "display" ? chooser(value) : value),
+    });
+    const plain = this.jQuery.fn.dataTable.render.text();
+    this.samples = this.#table("samples", 5, [
+      text("Prompt", "text"),
+      { title: "Answer", data: "target", render: plain },
+      numeric("Interactions", "count"),
+      numeric("Strength", "strength"),
+      numeric("Changed since SFT", "change"),
+      numeric("|v(N) − v(∅)|", "difference"),
+    ]);
+    this.interactions = this.#table("interactions", 10, [
+      text("Words", "words"),
+      { title: "Kind", data: "kind" },
+      { title: "Order", data: "order" },
+      numeric("Effect", "effect"),
+      numeric("Size", "size"),
+      { title: "Class", data: "class" },
+      { title: "Other LLM has it", data: "general" },
+    ]);
+    this.interactions.order([4, "desc"]);
+    byId("samples").addEventListener("click", (event) => {
+      const row = event.target.closest("tbody tr");
+      const chosen = row && this.samples.row(row).data();
+      if (chosen) this.#chooseSample(chosen.place);
+    });
+    byId("interactions").addEventListener("click", (event) => {
+      const row = event.target.closest("tbody tr");
+      const chosen = row && this.interactions.row(row).data();
+      if (chosen) this.#choosePattern(chosen.pattern);
+    });
+  }
+
+  #table(id, length, columns) {
+    return this.jQuery(byId(id)).DataTable({
+      columns,
+      data: [],
+      pageLength: length,
+      lengthMenu: [5, 10, 25, 100],
+      order: [],
+      autoWidth: false,
+      language: { emptyTable: "Nothing to show." },
+    });
+  }
+
+  #short(value) {
+    return Number.isInteger(value) ? String(value) : value.toFixed(3);
+  }
+
+  // --- Choices ---------------------------------------------------------------------------------
+
+  #chooseRun(place) {
+    this.run = this.data.runs[place];
+    byId("run").value = place;
+    byId("step").max = this.run.steps.length - 1;
+    this.#indexRows();
+    this.#chooseStep(Math.min(Number(byId("step").value), this.run.steps.length - 1), 0);
+  }
+
+  #chooseStep(step, sample = this.sample) {
+    this.step = step;
+    byId("step").value = step;
+    const name = this.run.steps[step];
+    const title = step === 0 ? `step ${name}, before SFT` : `step ${name}`;
+    byId("step-name").textContent = title;
+    byId("step").setAttribute("aria-valuetext", title);
+    const pattern = sample === this.sample ? this.pattern : null;
+    this.#listSamples();
+    this.#chooseSample(sample, pattern);
+  }
+
+  #listSamples() {
+    const { rows, samples } = this.run;
+    const listed = samples.map((sample, place) => {
+      const there = this.rowsOf[place][this.step].filter((row) => this.#isThere(row));
+      const changed = ["removed", "emerged"].map((c) => this.#countsAt(place, this.step, c));
+      return {
+        place,
+        text: sample.text.length > 90 ? `${[...sample.text].slice(0, 90).join("")}…` : sample.text,
+        target: sample.target,
+        count: there.length,
+        strength: there.reduce((sum, row) => sum + Math.abs(rows.effect[row]), 0),
+        change: changed[0] + changed[1],
+        difference: Math.abs(sample.v_all[this.step] - sample.v_none[this.step]),
+      };
+    });
+    this.samples.clear().rows.add(listed).draw(false);
+  }
+
+  #mark(table, isChosen) {
+    table.rows().every(function mark() {
+      this.node()?.classList.toggle("chosen", isChosen(this.data()));
+    });
+  }
+
+  #chooseSample(place, pattern = null) {
+    this.sample = place;
+    this.pattern = pattern;
+    this.#mark(this.samples, (row) => row.place === place);
+    const sample = this.run.samples[place];
+    byId("sample-name").textContent = `Prompt ${sample.id}`;
+    byId("target").textContent = sample.target;
+    byId("scored").textContent = sample.scored;
+    const marks = sample.pieces.map(([text, player]) =>
+      player < 0 ? document.createTextNode(text) : element("mark", text, { "data-player": player }),
+    );
+    byId("prompt").replaceChildren(...marks);
+    this.#showValues(sample);
+    this.#listInteractions();
+    this.#choosePattern(pattern);
+  }
+
+  #showValues(sample) {
+    const { step } = this;
+    const values = [
+      ["v(N), all words", sample.v_all[step]],
+      ["v(∅), all players masked", sample.v_none[step]],
+      ["φ(N), of the interactions", sample.phi_all[step]],
+      ["φ(∅), of the interactions", sample.phi_none[step]],
+      ["largest |φ − v| over all maskings", sample.residual[step]],
+      ["max v − min v over all maskings", sample.range[step]],
+    ];
+    byId("values").replaceChildren(
+      ...values.map(([name, value]) => {
+        const both = document.createElement("div");
+        both.append(element("dt", name), element("dd", shown(value)));
+        return both;
+      }),
+    );
+    const doubt = byId("doubt");
+    doubt.hidden = !sample.small[step];
+    doubt.textContent =
+      "Masking all players changes the answer by less than a quarter of what other maskings do: here the " +
+      "interactions mostly cancel, and should not be taken for reasons of the answer.";
+  }
+
+  #listInteractions() {
+    const { rows, patterns } = this.run;
+    const wanted = {};
+    for (const select of document.querySelectorAll("[data-filter]")) {
+      wanted[select.dataset.filter] = select.value;
+    }
+    const names = { true: "yes", false: "no", null: NO_LABEL };
+    const listed = this.rowsOf[this.sample][this.step].map((row) => {
+      const pattern = rows.pattern[row];
+      const effect = rows.effect[row];
+      return {
+        pattern,
+        words: this.#words(pattern),
+        kind: this.data.kinds[patterns.kind[pattern]],
+        order: patterns.order[pattern],
+        effect,
+        size: Math.abs(effect),
+        sign: effect > 0 ? "+" : "-",
+        class: this.data.classes[rows.class[row]],
+        general: names[rows.general[row]],
+      };
+    });
+    const kept = listed.filter((row) =>
+      Object.entries(wanted).every(([name, value]) => !value || String(row[name]) === value),
+    );
+    this.interactions.clear().rows.add(kept).draw();
+    this.#mark(this.interactions, (row) => row.pattern === this.pattern);
+  }
+
+  #choosePattern(pattern) {
+    this.pattern = pattern;
+    this.#mark(this.interactions, (row) => row.pattern === pattern);
+    const mask = pattern === null ? 0 : this.run.patterns.pattern[pattern];
+    for (const mark of byId("prompt").querySelectorAll("mark")) {
+      mark.classList.toggle("chosen", Boolean((mask >>> Number(mark.dataset.player)) & 1));
+    }
+    this.#tellAlong();
+    this.#draw();
+  }
+
+  // --- Plots: numbers and fixed texts alone, since Plotly reads markup in its labels ---------------
+
+  drawWith(Plotly) {
+    this.Plotly = Plotly;
+    this.#draw();
+  }
+
+  #draw() {
+    if (!this.Plotly) return;
+    const steps = this.run.steps.map(String);
+    const sample = this.run.samples[this.sample];
+    const line = (name, y, color, dash = "solid") => ({
+      name,
+      x: steps,
+      y,
+      mode: "lines+markers",
+      line: { color, dash },
+    });
+    this.#plot(
+      "counts",
+      this.data.classes.map((name) =>
+        line(name, range(steps.length).map((step) => this.#countsAt(this.sample, step, name)), css(`--${name}`)),
+      ),
+      "count",
+    );
+    this.#plot(
+      "course",
+      [
+        line("v(N)", sample.v_all, css("--link")),
+        line("v(∅)", sample.v_none, css("--soft")),
+        line("φ(N)", sample.phi_all, css("--emerged"), "dot"),
+      ],
+      "log-odds",
+    );
+    const effects = this.run.patterns.effects.map((column) => column[this.pattern]);
+    const along = this.pattern === null ? [] : [line("effect", effects, css("--link"))];
+    this.#plot("along", along, "effect");
+  }
+
+  #tellAlong() {
+    const caption = byId("along-caption");
+    const { pattern } = this;
+    if (pattern === null) {
+      caption.textContent = "Choose an interaction to follow it.";
+      return;
+    }
+    const { rows, steps, patterns } = this.run;
+    const told = steps.map((step, k) => {
+      const here = this.rowsOf[this.sample][k].filter((row) => rows.pattern[row] === pattern);
+      const names = here.map((row) => this.data.classes[rows.class[row]]);
+      return names.length ? `step ${step}: ${names.join(", ")}` : `step ${step}: not salient`;
+    });
+    const kind = this.data.kinds[patterns.kind[pattern]].toUpperCase();
+    caption.textContent = `${kind} of ${this.#words(pattern)}: its effect in log-odds. ${told.join("; ")}.`;
+  }
+
+  #plot(id, traces, unit) {
+    const axis = { gridcolor: css("--line"), zerolinecolor: css("--soft"), automargin: true };
+    const layout = {
+      margin: { l: 45, r: 10, t: 10, b: 40 },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: css("--text"), size: 12 },
+      xaxis: { ...axis, type: "category", title: { text: "step" }, range: [-0.3, this.run.steps.length - 0.7] },
+      yaxis: { ...axis, title: { text: unit } },
+      showlegend: traces.length > 1,
+      legend: { orientation: "h", y: 1.15 },
+      shapes: [
+        {
+          type: "line",
+          xref: "x",
+          yref: "paper",
+          x0: this.step,
+          x1: this.step,
+          y0: 0,
+          y1: 1,
+          line: { color: css("--soft"), width: 1, dash: "dot" },
+        },
+      ],
+    };
+    this.Plotly.react(byId(id), traces, layout, { displayModeBar: false, responsive: true });
+  }
+}
+
+// A link to a number opens what holds it.
+function openTarget() {
+  const target = location.hash.length > 1 && byId(decodeURIComponent(location.hash.slice(1)));
+  const folded = target && target.closest("details");
+  if (folded) {
+    folded.open = true;
+    target.scrollIntoView();
+  }
+}
+
+addEventListener("hashchange", openTarget);
+addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("#answer details, #findings details")) one.open = true;
+});
+openTarget();
+
+const followScheme = () => document.documentElement.classList.toggle("dark", dark.matches);
+dark.addEventListener("change", followScheme);
+followScheme(); // the style of the tables goes by this class
+
+try {
+  const [data, { jQuery }] = await Promise.all([unpack("data"), load("datatables")]);
+  const explorer = new Explorer(JSON.parse(data), jQuery);
+  document.body.dataset.ready = "tables";
+  await load("plotly");
+  explorer.drawWith(window.Plotly);
+  document.body.dataset.ready = "all";
+} catch (error) {
+  byId("failure").hidden = false;
+  byId("failure").textContent = `The explorer could not be started in this browser: ${error}`;
+  throw error;
+}

@@ -1,0 +1,261 @@
+"""The page of a study, put together."""
+
+import base64
+import gzip
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sft_interactions.analysis import verdicts
+from sft_interactions.figures import intervals
+from sft_interactions.figures.style import UNDATED, plain_style
+from sft_interactions.report_page import captions
+from sft_interactions.report_page.explorer import CLASSES, KINDS, RunTables, explore
+from sft_interactions.report_page.records import Cost, Warned
+from sft_interactions.report_page.wording import WORDS
+
+FOLDER = Path(__file__).parent
+# What the browser draws plots and tables with: package of PyPI, and the file that it carries.
+SCRIPTS = {
+    "plotly": ("plotly", "plotly/package_data/plotly.min.js"),
+    "datatables": ("itables", "itables/html/dt_bundle.js"),
+}
+TABLE_STYLE = ("itables", "itables/html/dt_bundle.css")
+
+
+@dataclass(frozen=True)
+class FigureOnPage:
+    """A figure and what it is made of.
+
+    Attributes:
+        name: of its files.
+        svg: its file.
+        caption: the file of its caption.
+        params: of its rule, which the caption names.
+    """
+
+    name: str
+    svg: str | Path
+    caption: str | Path
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunOnPage:
+    """A run, and the files of what the page says of it.
+
+    Attributes:
+        tables: those of the explorer.
+        about: what it is, by name: model, data and so on, each a text.
+        metrics: its table, like ``sensitivity``.
+        losses: validation loss by step, in nats a token.
+        losses_are: what the loss is called.
+    """
+
+    tables: RunTables
+    about: Mapping[str, str]
+    metrics: pl.DataFrame
+    sensitivity: pl.DataFrame
+    losses: Mapping[int, float]
+    losses_are: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as the page shows it.
+
+    Attributes:
+        title: of the page.
+        made: (name, text) of what made it: date, versions, commit, machine.
+        runs: its runs.
+        verdict: rows of ``tables/verdict.csv``.
+        findings: rows of the table, like ``parts`` and ``protocol``.
+        figures: its figures.
+        files: place below the results folder of every further table, for links.
+        config: as it was given, as YAML.
+        costs: what its jobs took.
+        warned: what its jobs warned of.
+        digests: rows of :func:`~sft_interactions.report_page.records.read_digests`.
+        skipped: (table, reason, number) of what was left out.
+    """
+
+    title: str
+    made: Sequence[tuple[str, str]]
+    runs: Sequence[RunOnPage]
+    verdict: pl.DataFrame
+    findings: pl.DataFrame
+    parts: pl.DataFrame
+    protocol: pl.DataFrame
+    figures: Sequence[FigureOnPage]
+    files: Sequence[str]
+    config: str
+    costs: Sequence[Cost]
+    warned: Sequence[Warned]
+    digests: pl.DataFrame
+    skipped: Sequence[tuple[str, str, str]]
+
+
+def build(study: Study) -> str:
+    """The page of a study as one HTML file, which loads nothing from elsewhere.
+
+    Raises:
+        ValueError: a table or a caption cannot be understood; the message starts with its file.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    explored = [explore(run.tables) for run in study.runs]
+    data = {"classes": CLASSES, "kinds": KINDS, "runs": explored}
+    packed = {
+        "data": _pack(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
+        **{name: _packed_script(name) for name in SCRIPTS},
+    }
+    return environment.get_template("page.html").render(
+        study=study,
+        runs=[_run_on_page(run, study) for run in study.runs],
+        figures=[_figure_on_page(figure) for figure in study.figures],
+        packed=packed,
+        # Our own files and a library's, none of which data reach.
+        style=Markup(_carried(*TABLE_STYLE) + (FOLDER / "page.css").read_text("utf-8")),
+        script=Markup((FOLDER / "page.js").read_text("utf-8")),
+    )
+
+
+def _carried(package: str, place: str) -> str:
+    """A file that a package of PyPI carries; the package itself is not imported."""
+    return Path(str(distribution(package).locate_file(place))).read_text("utf-8")
+
+
+@cache
+def _packed_script(name: str) -> str:
+    return _pack(_carried(*SCRIPTS[name]))
+
+
+def _pack(text: str) -> str:
+    """A text compressed, in letters that are no markup."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _picture(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _figure_on_page(figure: FigureOnPage) -> dict[str, Any]:
+    caption = Path(figure.caption)
+    text = captions.render(caption.read_text("utf-8"), figure.params, str(caption))
+    svg = Path(figure.svg).read_bytes()
+    return {
+        "name": figure.name,
+        "title": _title_of(text),
+        "picture": _picture(svg),
+        "size": _size_of(svg, str(figure.svg)),
+        "caption": Markup(text),  # made by docutils, to which data were literal text
+    }
+
+
+def _size_of(svg: bytes, name: str) -> tuple[str, str]:
+    """Width and height of a picture in points, so that the page keeps its place before it is drawn."""
+    found = re.search(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', svg)
+    if found is None:
+        raise ValueError(
+            f"{name}: this is no picture of matplotlib; delete it and run snakemake again to rebuild it"
+        )
+    return found[1].decode(), found[2].decode()
+
+
+def _title_of(caption: str) -> str:
+    """What stands in bold at the start of a caption."""
+    found = re.search(r"<strong>(.*?)</strong>", caption, re.DOTALL)
+    return Markup(found[1]).striptags() if found else ""
+
+
+def _run_on_page(run: RunOnPage, study: Study) -> dict[str, Any]:
+    name = run.tables.name
+    (verdict,) = study.verdict.filter(pl.col("run") == name).iter_rows(named=True)
+    sentences = [verdict[key] for key in ("checkpoint", "interactions", "stage")]
+    return {
+        "name": name,
+        "label": run.tables.label,
+        "about": run.about,
+        "sentences": [split_numbers(sentence) for sentence in sentences],
+        "losses_are": run.losses_are,
+        "numbers": _numbers_of(run),
+        "findings": _findings_of(run, study),
+    }
+
+
+def split_numbers(sentence: str) -> list[tuple[str, bool]]:
+    """A sentence cut into (text, whether it is a number)."""
+    pieces = re.split(r"(?<![\w.])(\d+(?:\.\d+)?)(?![\w])", sentence)
+    return [(piece, place % 2 == 1) for place, piece in enumerate(pieces) if piece]
+
+
+def _numbers_of(run: RunOnPage) -> list[dict[str, Any]]:
+    """What the verdict rests on, one row a step."""
+    counts = {
+        (step, label): value
+        for step, label, value in run.metrics.filter(
+            pl.col("order").is_null(), pl.col("kind") == "both", pl.col("metric") == "count"
+        )
+        .select("step", "class", "value")
+        .iter_rows()
+    }
+    steps = sorted({*run.tables.steps, *run.losses})
+    return [
+        {
+            "step": step,
+            "loss": run.losses.get(step),
+            **{label: counts.get((step, label)) for label in CLASSES},
+        }
+        for step in steps
+    ]
+
+
+def _findings_of(run: RunOnPage, study: Study) -> list[dict[str, Any]]:
+    name = run.tables.name
+    others = {row["finding"]: row for row in verdicts.tabulate(run.sensitivity).to_dicts()}
+    protocol = {
+        row["finding"]: row for row in study.protocol.filter(pl.col("run") == name).to_dicts()
+    }
+    found = []
+    for row in study.findings.filter(pl.col("run") == name).sort("finding").to_dicts():
+        parts = study.parts.filter(pl.col("run") == name, pl.col("finding") == row["finding"])
+        found.append(
+            {
+                **row,
+                "rows": [_part_on_page(part) for part in parts.sort("part").to_dicts()],
+                "others": others[row["finding"]],
+                "protocol": protocol[row["finding"]],
+            }
+        )
+    return found
+
+
+def _part_on_page(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part["part"] not in WORDS:
+        raise ValueError(f"finding_parts: the page has no words for {part['part']}; add them")
+    figure = intervals.draw(
+        part["value"],
+        part["ci_low"],
+        part["ci_high"],
+        threshold=part["threshold"],
+        claims_more=part["claim"].startswith(">"),
+    )
+    file = io.BytesIO()
+    with plain_style():
+        figure.savefig(file, format="svg", metadata=UNDATED[".svg"])
+    return {**part, "words": WORDS[part["part"]], "picture": _picture(file.getvalue())}
