@@ -60,7 +60,8 @@ def folder(tmp_path):
 
 def make(folder, row, saved, **given):
     for checkpoint in sorted((folder / "mine").glob("checkpoint-*")):
-        give_tokenizer(checkpoint, saved)
+        if saved is not None:
+            give_tokenizer(checkpoint, saved)
     (folder / "heldout.jsonl").write_text(json.dumps(row) + "\n")
     brought = {"output": str(folder / "mine"), "heldout": str(folder / "heldout.jsonl"), **given}
     study = prepare(brought, folder / "config", may_write=True)
@@ -103,6 +104,15 @@ def test_rows_of_text_are_not_taken_for_conversations(folder, tag, name):
         assert content["models"]["base"]["template"].startswith(value)
     content, _ = make(folder, TURNS, "{{ messages }}")
     assert content["models"]["base"]["template"] == "chat"
+
+
+def test_the_template_of_the_base_is_no_better_known(folder):
+    """As where the tokenizer was removed from the checkpoints."""
+    (folder / "base").mkdir()
+    give_tokenizer(folder / "base")
+    of_llama_factory(folder)
+    with pytest.raises(ValueError, match="has the chat template that the model came with"):
+        make(folder, TURNS, None, base=str(folder / "base"))
 
 
 def test_of_other_trainers_it_is_told_how_rows_of_text_are_written(folder):
