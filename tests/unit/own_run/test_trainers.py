@@ -48,7 +48,10 @@ QWEN = written(
     start="{% set system_message = 'You are Qwen, created by Alibaba Cloud. You are a helpful "
     "assistant.' %}",
 )
-BY_IT = written("system_message", "'### Instruction:\n' + content", "content")
+LIKE_DEFAULT = written("system_message", "'Human: ' + content + ' Assistant:'", "content")
+ALPACA_BY_IT = written(
+    "system_message", "'### Instruction:\n' + content + '\n\n### Response:\n'", "content"
+)
 
 
 @pytest.fixture
@@ -136,9 +139,10 @@ def test_a_template_that_llama_factory_wrote_is_used(folder, template):
     [
         ("{{ messages }}", "has the chat template that the model came with; add template=FILE"),
         (written(*CHATML), "may lack what it wrote besides, such as an empty thought; add"),
-        (BY_IT, "its template alpaca, which tokenizes .* train with another template"),
+        (LIKE_DEFAULT, "may lack what it wrote besides"),
+        (ALPACA_BY_IT, "its template alpaca, which tokenizes .* train with another template"),
     ],
-    ids=["the model's", "qwen3 or chatml", "alpaca"],
+    ids=["the model's", "qwen3 or chatml", "xuanyuan", "alpaca"],
 )
 def test_another_template_may_not_be_that_of_llama_factory(folder, template, message):
     of_llama_factory(folder)

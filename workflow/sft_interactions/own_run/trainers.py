@@ -21,12 +21,12 @@ _WRITTEN = "{% set loop_messages = messages[1:] %}{% set system_message = messag
 # thought, looks the same; and its pieces, which are tokenized one by one, meet at special tokens or at a
 # single line end.
 _SAFE = {
-    "default": "'Human: ' + content",
+    "default": "+ '\nAssistant:'",
     "qwen": "You are Qwen, created by Alibaba Cloud",
     "llama3": "<|start_header_id|>user<|end_header_id|>",
 }
 
-_CUT_APART = "'### Instruction:\n' + content"  # its alpaca
+_CUT_APART = "+ '\n\n### Response:\n'"  # its alpaca
 
 
 def find_trainer(output: Path, checkpoints: Iterable[Path]) -> str | None:
