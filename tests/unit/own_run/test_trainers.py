@@ -92,6 +92,9 @@ def test_the_trainer_is_told_by_its_log_or_its_model_cards(folder):
     assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
     card(checkpoint, "axolotl")
     assert find_trainer(output, [checkpoint]) == "Axolotl"
+    (output / "training_args.yaml").write_text("stage: sft\ntemplate: qwen\n")
+    assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
+    (output / "training_args.yaml").unlink()
     of_llama_factory(folder)
     assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
 
