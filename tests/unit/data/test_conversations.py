@@ -77,6 +77,11 @@ def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(tur
         ([[{"text": "Hi"}]], None, "neither role and content nor from and value"),
         ([[{"role": "user", "content": [{"type": "image"}]}]], None, "is not text; drop the row"),
         ([[{"role": "user", "content": None}]], None, "is not text"),
+        (
+            [[ASKED[0], {**ASKED[1], "reasoning_content": "Hm."}]],
+            None,
+            "a turn has reasoning_content beside its text, which chat templates write",
+        ),
         ([[SYSTEM, *ASKED]], "Be long.", "and so has the column `system`; drop one"),
     ],
 )

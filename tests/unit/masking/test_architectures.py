@@ -256,7 +256,9 @@ def test_from_data_to_interactions(family, prepared, splits, tmp_path, method):
     tokenizer = AutoTokenizer.from_pretrained(prepared)
     frame = make_frame(tokenizer, "chat", INSTRUCTION)
     pairs = {
-        split: [encode(tokenizer, frame, text, target, i) for i, text, target in rows.iter_rows()]
+        split: [
+            encode(tokenizer, frame, text, target, i) for i, text, target, _ in rows.iter_rows()
+        ]
         for split, rows in splits.items()
     }
     examples = {
@@ -281,7 +283,7 @@ def test_from_data_to_interactions(family, prepared, splits, tmp_path, method):
     token = "<|reserved_special_token_250|>" if family == "llama-3" else None
     prompts = [
         make_prompt(tokenizer, frame, sample, text, target, choose(sample, text, ()))
-        for sample, text, target in splits["analysis"].iter_rows()
+        for sample, text, target, _ in splits["analysis"].iter_rows()
     ]
     values = {}
     for step in FINETUNE["checkpoints"]:

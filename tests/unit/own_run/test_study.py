@@ -104,6 +104,8 @@ def test_a_template_is_asked_for_and_not_guessed(given, tmp_path):
     ) as error:
         make(given, tmp_path)
     assert "template=concatenate" in str(error.value)
+    with pytest.raises(ValueError, match=r"^template: no chat template .* in place of chat"):
+        make(given, tmp_path, template="chat")
     study = make(given, tmp_path, template="plain")
     assert study.preview["models"]["base"]["template"] == "plain"
     own = tmp_path / "own.jinja"

@@ -48,7 +48,10 @@ QWEN = written(
     start="{% set system_message = 'You are Qwen, created by Alibaba Cloud. You are a helpful "
     "assistant.' %}",
 )
-BY_IT = written("system_message", "'### Instruction:\n' + content", "content")
+LIKE_DEFAULT = written("system_message", "'Human: ' + content + ' Assistant:'", "content")
+ALPACA_BY_IT = written(
+    "system_message", "'### Instruction:\n' + content + '\n\n### Response:\n'", "content"
+)
 
 
 @pytest.fixture
@@ -60,7 +63,8 @@ def folder(tmp_path):
 
 def make(folder, row, saved, **given):
     for checkpoint in sorted((folder / "mine").glob("checkpoint-*")):
-        give_tokenizer(checkpoint, saved)
+        if saved is not None:
+            give_tokenizer(checkpoint, saved)
     (folder / "heldout.jsonl").write_text(json.dumps(row) + "\n")
     brought = {"output": str(folder / "mine"), "heldout": str(folder / "heldout.jsonl"), **given}
     study = prepare(brought, folder / "config", may_write=True)
@@ -88,6 +92,9 @@ def test_the_trainer_is_told_by_its_log_or_its_model_cards(folder):
     assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
     card(checkpoint, "axolotl")
     assert find_trainer(output, [checkpoint]) == "Axolotl"
+    (output / "training_args.yaml").write_text("stage: sft\ntemplate: qwen\n")
+    assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
+    (output / "training_args.yaml").unlink()
     of_llama_factory(folder)
     assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
 
@@ -103,6 +110,15 @@ def test_rows_of_text_are_not_taken_for_conversations(folder, tag, name):
         assert content["models"]["base"]["template"].startswith(value)
     content, _ = make(folder, TURNS, "{{ messages }}")
     assert content["models"]["base"]["template"] == "chat"
+
+
+def test_the_template_of_the_base_is_no_better_known(folder):
+    """As where the tokenizer was removed from the checkpoints."""
+    (folder / "base").mkdir()
+    give_tokenizer(folder / "base")
+    of_llama_factory(folder)
+    with pytest.raises(ValueError, match="has the chat template that the model came with"):
+        make(folder, TURNS, None, base=str(folder / "base"))
 
 
 def test_of_other_trainers_it_is_told_how_rows_of_text_are_written(folder):
@@ -126,9 +142,10 @@ def test_a_template_that_llama_factory_wrote_is_used(folder, template):
     [
         ("{{ messages }}", "has the chat template that the model came with; add template=FILE"),
         (written(*CHATML), "may lack what it wrote besides, such as an empty thought; add"),
-        (BY_IT, "its template alpaca, which tokenizes .* train with another template"),
+        (LIKE_DEFAULT, "may lack what it wrote besides"),
+        (ALPACA_BY_IT, "its template alpaca, which tokenizes .* train with another template"),
     ],
-    ids=["the model's", "qwen3 or chatml", "alpaca"],
+    ids=["the model's", "qwen3 or chatml", "xuanyuan", "alpaca"],
 )
 def test_another_template_may_not_be_that_of_llama_factory(folder, template, message):
     of_llama_factory(folder)

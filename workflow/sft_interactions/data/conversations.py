@@ -21,6 +21,8 @@ ROLES = {
 }
 # The keys of a turn: of OpenAI and transformers, and of ShareGPT.
 _KEYS = (("role", "content"), ("from", "value"))
+# What a turn may have beside its text, and some chat templates write.
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 Turn = dict[str, str]
 
@@ -79,6 +81,13 @@ def _read_turn(turn: Any, where: str) -> Turn | None:
     """A turn with the names of transformers; None if it is of somebody else, or calls a tool."""
     for role_key, content_key in _KEYS:
         if isinstance(turn, Mapping) and turn.get(role_key) is not None:
+            for key in _THOUGHTS:
+                if turn.get(key):
+                    raise ValueError(
+                        f"{where}: turns: a turn has {key} beside its text, which chat templates "
+                        "write before an answer and which is not read; write it into the text as the "
+                        "template does, or drop the row"
+                    )
             role, content = ROLES.get(str(turn[role_key])), turn.get(content_key)
             if role is None or turn.get("tool_calls"):
                 return None

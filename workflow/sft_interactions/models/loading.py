@@ -61,8 +61,14 @@ def load_base(folder: str | Path) -> PreTrainedModel:
     check_model(folder)
     model = load_strictly(folder)
     _check_finite(model.state_dict(), folder)
-    if is_multimodal(folder):
-        model = language_model_of(model)
+    if is_multimodal(folder) and hasattr(model.base_model, "language_model"):
+        try:
+            model = language_model_of(model)
+        except Exception as error:  # what fails depends on the architecture
+            raise ValueError(
+                f"{folder}: cannot take the language model out of this model for images and text "
+                f"({_first_line(error)}); save it by itself"
+            ) from error
     check_reading(model, str(folder))
     return model
 

@@ -129,11 +129,7 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
     told += [f"base model: {found.base} ({found.base_from})"]
     told += [f"{heldout}: {data.n_rows or 'unknown'} rows; {data.why}", *found.notes]
-    if "turns" not in data.columns and "template" not in given:
-        told.append(
-            "rows of text are written by the chat template; if the training joined prompt and response as "
-            "they stand, add template=concatenate to --config"
-        )
+    told += _notes_on(heldout, data, given)
     if file.is_file() and not _is_unchanged(file):
         there, _ = config_file.read([file])
         steps = {int(step) for run in there["runs"].values() for step in run.get("checkpoints", {})}
@@ -150,6 +146,22 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
             temporary.replace(path)
     told.append(f"written: {file}")
     return told
+
+
+def _notes_on(heldout: Path, data: HeldOut, given: Mapping[str, str]) -> list[str]:
+    """What the user must see to, since it cannot be seen here."""
+    notes = []
+    if data.n_rows is None:
+        notes.append(
+            f"{heldout} is not looked into: see that no prompt begins or ends with blanks and no response "
+            "begins with them, which are dropped, and that no column holds tools or earlier turns"
+        )
+    if "turns" not in data.columns and "template" not in given:
+        notes.append(
+            "rows of text are written by the chat template; if the training joined prompt and response as "
+            "they stand, add template=concatenate to --config"
+        )
+    return notes
 
 
 def _listed(steps: Sequence[int] | Mapping[int, Any]) -> str:
@@ -172,6 +184,11 @@ def _template_of(
     asked = given.get("template")
     if asked == "concatenate":
         return f"path:{_template_file(file)}", "given as template: the response follows the prompt"
+    if asked == "chat" and found.tokenizer is not None and not found.has_template:
+        raise ValueError(
+            f"template: no chat template was saved in {found.tokenizer}; add template=FILE.jinja with that "
+            "of the training to --config in place of chat"
+        )
     if asked in ("chat", "plain"):
         return asked, "given as template"
     if asked is not None:
@@ -186,6 +203,7 @@ def _template_of(
     if found.tokenizer is None and found.base.startswith("path:"):
         base = Path(found.base.removeprefix("path:"))
         if base.is_dir() and chat_template_of(base) is not None:
+            _check_template_was_used(output, base, found.trainer, data)
             return "chat", f"the chat template in {base}, since the trainer has saved no tokenizer"
     texts = ""
     if data.between is not None:

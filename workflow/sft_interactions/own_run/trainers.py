@@ -14,24 +14,25 @@ TRL, LLAMA_FACTORY, AXOLOTL = "TRL", "LLaMA-Factory", "Axolotl"
 # Tags of the model cards that the trainers write, in the output folder or in checkpoints. TRL comes last,
 # since the others use parts of it.
 _TAGS = {"llama-factory": LLAMA_FACTORY, "axolotl": AXOLOTL, "trl": TRL}
-_LOG = "trainer_log.jsonl"  # which LLaMA-Factory alone writes
+# Which LLaMA-Factory alone writes, the latter two from its web page.
+_FILES = ("trainer_log.jsonl", "training_args.yaml", "llamaboard_config.yaml")
 # Each chat template that LLaMA-Factory has written itself begins its loop so.
 _WRITTEN = "{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}"
 # What tells its templates that are safe: no other one that writes more into the prompt, such as an empty
 # thought, looks the same; and its pieces, which are tokenized one by one, meet at special tokens or at a
 # single line end.
 _SAFE = {
-    "default": "'Human: ' + content",
+    "default": "+ '\nAssistant:'",
     "qwen": "You are Qwen, created by Alibaba Cloud",
     "llama3": "<|start_header_id|>user<|end_header_id|>",
 }
 
-_CUT_APART = "'### Instruction:\n' + content"  # its alpaca
+_CUT_APART = "+ '\n\n### Response:\n'"  # its alpaca
 
 
 def find_trainer(output: Path, checkpoints: Iterable[Path]) -> str | None:
     """The trainer, where it is one of those that are told apart here; None for others."""
-    if (output / _LOG).is_file():
+    if any((output / name).is_file() for name in _FILES):
         return LLAMA_FACTORY
     tags: set[str] = set()
     for folder in (output, *checkpoints):
