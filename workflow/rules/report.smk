@@ -32,6 +32,7 @@ rule report:
         findings=rules.findings.output.findings,
         parts=rules.findings.output.parts,
         protocol=rules.protocol.output.protocol,
+        turnover=rules.protocol.output.turnover,
         figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
         captions=expand(f"{workflow.basedir}/workflow/report/{{figure}}.rst", figure=FIGURES),
     output:

@@ -74,6 +74,7 @@ study = Study(
     findings=tables.read(files.findings, tables.FINDINGS),
     parts=tables.read(files.parts, tables.FINDING_PARTS),
     protocol=tables.read(files.protocol, tables.PROTOCOL),
+    turnover=tables.read(files.turnover, tables.TURNOVER),
     figures=[
         FigureOnPage(name, svg, caption, params.figures[name])
         for name, svg, caption in zip(params.figures, files.figures, files.captions, strict=True)

@@ -97,7 +97,8 @@ def test_the_verdict_comes_first_and_its_numbers_lead_to_their_table(plain, page
     assert numbers == ["20", "0.250", "3.5", "2.0", "300", "4", "5"]
     # Steps of the analysis and of the losses, with the counts of the metrics.
     rows = cells_of(plain)
-    assert rows[rows.index("400") : rows.index("400") + 5] == ["400", "–", "–", "–", "0.500"]
+    assert rows[rows.index("400") : rows.index("400") + 6] == ["400", "–", "–", "–", "–", "0.500"]
+    assert " ".join(["0", "5", "0.625", "0.500 to 0.750", "2.5"]) in " ".join(rows)
 
 
 def test_numbers_of_a_sentence():

@@ -79,7 +79,7 @@ class Study:
         made: (name, text) of what made it: date, versions, commit, machine.
         runs: its runs.
         verdict: rows of ``tables/verdict.csv``.
-        findings: rows of the table, like ``parts`` and ``protocol``.
+        findings: rows of the table, like ``parts``, ``protocol`` and ``turnover``.
         figures: its figures.
         files: place below the results folder of every further table, for links.
         config: as it was given, as YAML.
@@ -96,6 +96,7 @@ class Study:
     findings: pl.DataFrame
     parts: pl.DataFrame
     protocol: pl.DataFrame
+    turnover: pl.DataFrame
     figures: Sequence[FigureOnPage]
     files: Sequence[str]
     config: str
@@ -194,6 +195,7 @@ def _run_on_page(run: RunOnPage, study: Study) -> dict[str, Any]:
         "sentences": [split_numbers(sentence) for sentence in sentences],
         "losses_are": run.losses_are,
         "numbers": _numbers_of(run),
+        "rates": study.turnover.filter(pl.col("run") == name).sort("step").to_dicts(),
         "findings": _findings_of(run, study),
     }
 
@@ -206,20 +208,20 @@ def split_numbers(sentence: str) -> list[tuple[str, bool]]:
 
 def _numbers_of(run: RunOnPage) -> list[dict[str, Any]]:
     """What the verdict rests on, one row a step."""
-    counts = {
-        (step, label): value
-        for step, label, value in run.metrics.filter(
-            pl.col("order").is_null(), pl.col("kind") == "both", pl.col("metric") == "count"
-        )
-        .select("step", "class", "value")
-        .iter_rows()
+    overall = run.metrics.filter(pl.col("order").is_null(), pl.col("kind") == "both")
+    values = {
+        (step, label, metric): value
+        for step, label, metric, value in overall.select(
+            "step", "class", "metric", "value"
+        ).iter_rows()
     }
     steps = sorted({*run.tables.steps, *run.losses})
     return [
         {
             "step": step,
             "loss": run.losses.get(step),
-            **{label: counts.get((step, label)) for label in CLASSES},
+            "noise": values.get((step, "removed", "churn_floor")),
+            **{label: values.get((step, label, "count")) for label in CLASSES},
         }
         for step in steps
     ]
