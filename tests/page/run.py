@@ -52,6 +52,9 @@ def open_page(context, page_file, problems):
     context.set_offline(True)
     page = context.new_page()
     page.on("console", lambda message: problems.append(f"console: {message.type}: {message.text}"))
+    page.on(
+        "dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss())
+    )
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
     page.on(
         "request",

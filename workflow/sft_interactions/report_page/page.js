@@ -247,8 +247,8 @@ class Explorer {
     const doubt = byId("doubt");
     doubt.hidden = !sample.small[step];
     doubt.textContent =
-      "Masking all players changes the answer by less than a quarter of what other maskings do: here the " +
-      "interactions mostly cancel, and should not be taken for reasons of the answer.";
+      "Do not trust these interactions: v(N) and v(∅) differ by less than a quarter of what other maskings " +
+      "span. The effects mostly cancel, and are no reasons of the answer.";
   }
 
   #listInteractions() {
