@@ -1,5 +1,7 @@
+import base64
 import re
 import shutil
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -221,6 +223,25 @@ def test_costs_warnings_and_what_was_left_out_are_told(folder, pages, plain):
     assert "finetune: FutureWarning: old (2 times)" in text
     assert "data: UserWarning: x data/x" not in text
     assert "data/x.parquet: 3, too few words" in text
+
+
+def test_figures_are_shown_with_their_captions_at_their_size(plain, folder):
+    (image,) = (
+        e["attributes"] for e in elements_of(plain) if e["attributes"].get("alt") == "A title."
+    )
+    assert (image["width"], image["height"]) == ("378", "252")  # 3 by 2 inches, 1.75 pixels a point
+    kind, _, packed = image["src"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    assert base64.b64decode(packed) == (folder / "fig1.svg").read_bytes()
+    assert "A title. Runs: A run." in text_of(plain)
+
+
+def test_a_file_that_is_no_figure_is_refused(tmp_path, folder, pages):
+    study = pages.make_study(folder)
+    (tmp_path / "fig1.svg").write_text("<svg>")
+    figure = replace(study.figures[0], svg=tmp_path / "fig1.svg")
+    with pytest.raises(ValueError, match=r"fig1.svg: this is no picture of matplotlib; delete it"):
+        build(replace(study, figures=[figure]))
 
 
 def test_samples_are_those_of_the_tables(plain):

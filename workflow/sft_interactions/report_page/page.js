@@ -108,7 +108,7 @@ class Explorer {
       { title: "Answer", data: "target", render: plain },
       numeric("Interactions", "count"),
       numeric("Strength", "strength"),
-      numeric("Changed since SFT", "change"),
+      numeric("Gone or new since SFT", "change"),
       numeric("|v(N) − v(∅)|", "difference"),
     ]);
     this.interactions = this.#table("interactions", 10, [

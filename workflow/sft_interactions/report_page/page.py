@@ -32,6 +32,9 @@ SCRIPTS = {
 }
 TABLE_STYLE = ("itables", "itables/html/dt_bundle.css")
 
+# Figures are drawn for the width of a printed page, with small letters.
+PIXELS_PER_POINT = 1.75
+
 
 @dataclass(frozen=True)
 class FigureOnPage:
@@ -168,14 +171,14 @@ def _figure_on_page(figure: FigureOnPage) -> dict[str, Any]:
     }
 
 
-def _size_of(svg: bytes, name: str) -> tuple[str, str]:
-    """Width and height of a picture in points, so that the page keeps its place before it is drawn."""
+def _size_of(svg: bytes, name: str) -> tuple[int, int]:
+    """Width and height of a picture in CSS pixels, so that the page keeps its place before it is drawn."""
     found = re.search(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', svg)
     if found is None:
         raise ValueError(
             f"{name}: this is no picture of matplotlib; delete it and run snakemake again to rebuild it"
         )
-    return found[1].decode(), found[2].decode()
+    return round(PIXELS_PER_POINT * float(found[1])), round(PIXELS_PER_POINT * float(found[2]))
 
 
 def _title_of(caption: str) -> str:
