@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import re
 import shutil
 from dataclasses import replace
@@ -69,11 +70,15 @@ def test_nothing_is_loaded_from_elsewhere(plain):
         for e in elements_of(plain)
         if e["attributes"].get("http-equiv") == "Content-Security-Policy"
     )
+    script = scripts_of(plain)[-1]["text"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.split("; ") == [
         "default-src 'none'",
-        "script-src 'unsafe-inline' blob:",
+        f"script-src 'sha256-{digest}' blob:",
         "style-src 'unsafe-inline'",
         "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
     ]
     for element in elements_of(plain):
         for name in ("src", "srcset", "action", "data", "poster"):
