@@ -61,7 +61,7 @@ study = Study(
         ("page made on", f"{now:%Y-%m-%d %H:%M} UTC"),
         ("tables made by version", ", ".join(sorted(set(digests["code"])))),
         ("page made by version", tables.code_version()),
-        ("checkout", records.checkout_of(params.checkout)),
+        ("checkout", records.checkout_of(Path(records.__file__).parents[3])),
         ("page made with", f"Python {platform.python_version()}, polars {pl.__version__}"),
         (
             "page made on machine",
