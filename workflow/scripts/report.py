@@ -30,6 +30,7 @@ for run, analysis, prompts, players, dynamics, metrics, sensitivity, stages in z
     strict=True,
 ):
     losses = read_stages(stages)["evidence"]["validation_loss"]
+    of_run = [next(log_odds) for _ in run["steps"]]
     runs.append(
         RunOnPage(
             tables=RunTables(
@@ -40,10 +41,10 @@ for run, analysis, prompts, players, dynamics, metrics, sensitivity, stages in z
                 prompts,
                 players,
                 dynamics,
-                [next(log_odds) for _ in run["steps"]],
+                of_run,
                 [next(interactions) for _ in run["steps"]],
             ),
-            about=run["about"],
+            about={**run["about"], "log-odds": records.describe_log_odds(of_run)},
             metrics=tables.read(metrics, tables.METRICS),
             sensitivity=tables.read(sensitivity, tables.SENSITIVITY),
             losses={int(step): loss for step, loss in losses.items()},

@@ -63,6 +63,21 @@ def test_the_script_finds_all_that_it_looks_for(plain):
     assert wanted <= ids
 
 
+def test_the_script_reads_only_what_the_data_have(plain):
+    script = scripts_of(plain)[-1]["text"]
+    (run,) = data_of(plain)["runs"]
+    for name, having in (
+        ("sample", run["samples"][0]),
+        ("rows", run["rows"]),
+        ("patterns", run["patterns"]),
+        ("run", run),
+    ):
+        # Not what a table in the browser has, such as rows.add.
+        read = set(re.findall(rf"\b{name}\.(\w+)\b(?!\()", script))
+        assert read
+        assert read <= set(having), name
+
+
 def test_nothing_is_loaded_from_elsewhere(plain):
     """The policy forbids it to the browser; beside it, no element asks for it."""
     (policy,) = (
