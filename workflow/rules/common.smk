@@ -470,6 +470,20 @@ def losses_are(run):
     return "validation loss"
 
 
+def about_run(run):
+    """What a run is, by name, for the page of the study."""
+    model, dataset = MODELS[RUNS[run]["model"]], DATASETS[RUNS[run]["dataset"]]
+    reference = RUNS[run].get("reference_run")
+    return {
+        "run": run,
+        "model": model["source"],
+        "data": dataset["source"],
+        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked words each",
+        "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
+        "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
+    }
+
+
 def n_samples_of(runs):
     """Number of analysed samples, for captions; the largest where runs differ."""
     return max(DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs)

@@ -1,20 +1,6 @@
 import csv
 
 
-def about_run(run):
-    """What a run is, by name, for the page of the study."""
-    model, dataset = MODELS[RUNS[run]["model"]], DATASETS[RUNS[run]["dataset"]]
-    reference = RUNS[run].get("reference_run")
-    return {
-        "run": run,
-        "model": model["source"],
-        "data": dataset["source"],
-        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked words each",
-        "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
-        "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
-    }
-
-
 rule report:
     input:
         rules.figures.input,
@@ -32,6 +18,7 @@ rule report:
         findings=rules.findings.output.findings,
         parts=rules.findings.output.parts,
         protocol=rules.protocol.output.protocol,
+        turnover=rules.protocol.output.turnover,
         figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
         captions=expand(f"{workflow.basedir}/workflow/report/{{figure}}.rst", figure=FIGURES),
     output:
@@ -63,7 +50,6 @@ rule report:
         ),
         benchmarks=f"{RESULTS}/benchmarks",
         logs=f"{RESULTS}/logs",
-        checkout=workflow.basedir,
         config=GIVEN_CONFIG,
         seed=config["seed"],
     message:

@@ -30,6 +30,7 @@ for run, analysis, prompts, players, dynamics, metrics, sensitivity, stages in z
     strict=True,
 ):
     losses = read_stages(stages)["evidence"]["validation_loss"]
+    of_run = [next(log_odds) for _ in run["steps"]]
     runs.append(
         RunOnPage(
             tables=RunTables(
@@ -40,10 +41,10 @@ for run, analysis, prompts, players, dynamics, metrics, sensitivity, stages in z
                 prompts,
                 players,
                 dynamics,
-                [next(log_odds) for _ in run["steps"]],
+                of_run,
                 [next(interactions) for _ in run["steps"]],
             ),
-            about=run["about"],
+            about={**run["about"], "log-odds": records.describe_log_odds(of_run)},
             metrics=tables.read(metrics, tables.METRICS),
             sensitivity=tables.read(sensitivity, tables.SENSITIVITY),
             losses={int(step): loss for step, loss in losses.items()},
@@ -61,7 +62,7 @@ study = Study(
         ("page made on", f"{now:%Y-%m-%d %H:%M} UTC"),
         ("tables made by version", ", ".join(sorted(set(digests["code"])))),
         ("page made by version", tables.code_version()),
-        ("checkout", records.checkout_of(params.checkout)),
+        ("checkout", records.checkout_of(Path(records.__file__).parents[3])),
         ("page made with", f"Python {platform.python_version()}, polars {pl.__version__}"),
         (
             "page made on machine",
@@ -74,6 +75,7 @@ study = Study(
     findings=tables.read(files.findings, tables.FINDINGS),
     parts=tables.read(files.parts, tables.FINDING_PARTS),
     protocol=tables.read(files.protocol, tables.PROTOCOL),
+    turnover=tables.read(files.turnover, tables.TURNOVER),
     figures=[
         FigureOnPage(name, svg, caption, params.figures[name])
         for name, svg, caption in zip(params.figures, files.figures, files.captions, strict=True)

@@ -93,6 +93,11 @@ def make_study(folder, label="A run", **changed):
         "findings": findings,
         "parts": make_parts(),
         "protocol": findings,
+        "turnover": pl.DataFrame(
+            [(NAME, 0, 5, 4.0, 1.0, 3.0, 2.5, None, 0.625, 0.5, 0.75)],
+            schema=tables.TURNOVER.columns,
+            orient="row",
+        ),
         "figures": [
             FigureOnPage("fig1", folder / "fig1.svg", folder / "fig1.rst", {"labels": [label]})
         ],

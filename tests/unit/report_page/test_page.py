@@ -1,5 +1,8 @@
+import base64
+import hashlib
 import re
 import shutil
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -60,6 +63,21 @@ def test_the_script_finds_all_that_it_looks_for(plain):
     assert wanted <= ids
 
 
+def test_the_script_reads_only_what_the_data_have(plain):
+    script = scripts_of(plain)[-1]["text"]
+    (run,) = data_of(plain)["runs"]
+    for name, having in (
+        ("sample", run["samples"][0]),
+        ("rows", run["rows"]),
+        ("patterns", run["patterns"]),
+        ("run", run),
+    ):
+        # Not what a table in the browser has, such as rows.add.
+        read = set(re.findall(rf"\b{name}\.(\w+)\b(?!\()", script))
+        assert read
+        assert read <= set(having), name
+
+
 def test_nothing_is_loaded_from_elsewhere(plain):
     """The policy forbids it to the browser; beside it, no element asks for it."""
     (policy,) = (
@@ -67,11 +85,15 @@ def test_nothing_is_loaded_from_elsewhere(plain):
         for e in elements_of(plain)
         if e["attributes"].get("http-equiv") == "Content-Security-Policy"
     )
+    script = scripts_of(plain)[-1]["text"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.split("; ") == [
         "default-src 'none'",
-        "script-src 'unsafe-inline' blob:",
+        f"script-src 'sha256-{digest}' blob:",
         "style-src 'unsafe-inline'",
         "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
     ]
     for element in elements_of(plain):
         for name in ("src", "srcset", "action", "data", "poster"):
@@ -97,7 +119,8 @@ def test_the_verdict_comes_first_and_its_numbers_lead_to_their_table(plain, page
     assert numbers == ["20", "0.250", "3.5", "2.0", "300", "4", "5"]
     # Steps of the analysis and of the losses, with the counts of the metrics.
     rows = cells_of(plain)
-    assert rows[rows.index("400") : rows.index("400") + 5] == ["400", "–", "–", "–", "0.500"]
+    assert rows[rows.index("400") : rows.index("400") + 6] == ["400", "–", "–", "–", "–", "0.500"]
+    assert " ".join(["0", "5", "0.625", "0.500 to 0.750", "2.5"]) in " ".join(rows)
 
 
 def test_numbers_of_a_sentence():
@@ -220,6 +243,25 @@ def test_costs_warnings_and_what_was_left_out_are_told(folder, pages, plain):
     assert "finetune: FutureWarning: old (2 times)" in text
     assert "data: UserWarning: x data/x" not in text
     assert "data/x.parquet: 3, too few words" in text
+
+
+def test_figures_are_shown_with_their_captions_at_their_size(plain, folder):
+    (image,) = (
+        e["attributes"] for e in elements_of(plain) if e["attributes"].get("alt") == "A title."
+    )
+    assert (image["width"], image["height"]) == ("378", "252")  # 3 by 2 inches, 1.75 pixels a point
+    kind, _, packed = image["src"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    assert base64.b64decode(packed) == (folder / "fig1.svg").read_bytes()
+    assert "A title. Runs: A run." in text_of(plain)
+
+
+def test_a_file_that_is_no_figure_is_refused(tmp_path, folder, pages):
+    study = pages.make_study(folder)
+    (tmp_path / "fig1.svg").write_text("<svg>")
+    figure = replace(study.figures[0], svg=tmp_path / "fig1.svg")
+    with pytest.raises(ValueError, match=r"fig1.svg: this is no picture of matplotlib; delete it"):
+        build(replace(study, figures=[figure]))
 
 
 def test_samples_are_those_of_the_tables(plain):

@@ -7,6 +7,7 @@ from sft_interactions.report_page.records import (
     Cost,
     Warned,
     checkout_of,
+    describe_log_odds,
     read_costs,
     read_digests,
     read_skipped,
@@ -97,6 +98,31 @@ def test_what_was_left_out_is_told(tmp_path):
         )
     paths = [tmp_path / "x.parquet", tmp_path / "y.parquet"]
     assert read_skipped(paths, tmp_path) == [("x.parquet", "too few words", "3")]
+
+
+def test_how_log_odds_were_made_is_told(tmp_path):
+    rows = pl.DataFrame({"sample_id": ["a"], "mask": [0], "log_odds": [1.0]})
+    paths = [tmp_path / "step-0.parquet", tmp_path / "step-5.parquet"]
+    for path, method, error in zip(
+        paths, ("prefix_tree", "full_length"), ("2e-06", "0.0"), strict=True
+    ):
+        tables.write(
+            rows,
+            path,
+            tables.LOG_ODDS,
+            created_by="test",
+            inputs_digest="0",
+            metadata={"dtype": "float32", "method": method, "log_odds_error_max": error},
+        )
+    assert describe_log_odds(paths[:1]) == "float32, prefix tree; measured error up to 2e-06"
+    assert describe_log_odds(paths) == (
+        "float32, full length; float32, prefix tree; measured error up to 2e-06"
+    )
+    write(rows, paths[1], tables.LOG_ODDS)
+    with pytest.raises(
+        ValueError, match=r"step-5.parquet: it does not tell how it was made; delete"
+    ):
+        describe_log_odds(paths)
 
 
 def test_a_folder_without_git_is_told_so(tmp_path):

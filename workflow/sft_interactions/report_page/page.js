@@ -108,7 +108,7 @@ class Explorer {
       { title: "Answer", data: "target", render: plain },
       numeric("Interactions", "count"),
       numeric("Strength", "strength"),
-      numeric("Changed since SFT", "change"),
+      numeric("Gone or new since SFT", "change"),
       numeric("|v(N) − v(∅)|", "difference"),
     ]);
     this.interactions = this.#table("interactions", 10, [
@@ -121,6 +121,8 @@ class Explorer {
       { title: "Other LLM has it", data: "general" },
     ]);
     this.interactions.order([4, "desc"]);
+    this.samples.on("draw", () => this.#markSamples());
+    this.interactions.on("draw", () => this.#markInteractions());
     byId("samples").addEventListener("click", (event) => {
       const row = event.target.closest("tbody tr");
       const chosen = row && this.samples.row(row).data();
@@ -152,23 +154,25 @@ class Explorer {
   // --- Choices ---------------------------------------------------------------------------------
 
   #chooseRun(place) {
+    const { id } = this.run.samples[this.sample];
     this.run = this.data.runs[place];
+    this.pattern = null;
+    this.sample = Math.max(0, this.run.samples.findIndex((sample) => sample.id === id));
     byId("run").value = place;
     byId("step").max = this.run.steps.length - 1;
     this.#indexRows();
-    this.#chooseStep(Math.min(Number(byId("step").value), this.run.steps.length - 1), 0);
+    this.#chooseStep(Math.min(Number(byId("step").value), this.run.steps.length - 1));
   }
 
-  #chooseStep(step, sample = this.sample) {
+  #chooseStep(step) {
     this.step = step;
     byId("step").value = step;
     const name = this.run.steps[step];
     const title = step === 0 ? `step ${name}, before SFT` : `step ${name}`;
     byId("step-name").textContent = title;
     byId("step").setAttribute("aria-valuetext", title);
-    const pattern = sample === this.sample ? this.pattern : null;
     this.#listSamples();
-    this.#chooseSample(sample, pattern);
+    this.#chooseSample(this.sample, this.pattern);
   }
 
   #listSamples() {
@@ -189,16 +193,27 @@ class Explorer {
     this.samples.clear().rows.add(listed).draw(false);
   }
 
+  // Rows of other pages have no element before they are shown, so every drawing marks anew.
   #mark(table, isChosen) {
-    table.rows().every(function mark() {
-      this.node()?.classList.toggle("chosen", isChosen(this.data()));
+    table.rows({ page: "current" }).every(function mark() {
+      const row = this.node();
+      row.classList.toggle("chosen", isChosen(this.data()));
+      row.setAttribute("aria-selected", isChosen(this.data()));
     });
+  }
+
+  #markSamples() {
+    this.#mark(this.samples, (row) => row.place === this.sample);
+  }
+
+  #markInteractions() {
+    this.#mark(this.interactions, (row) => row.pattern === this.pattern);
   }
 
   #chooseSample(place, pattern = null) {
     this.sample = place;
     this.pattern = pattern;
-    this.#mark(this.samples, (row) => row.place === place);
+    this.#markSamples();
     const sample = this.run.samples[place];
     byId("sample-name").textContent = `Prompt ${sample.id}`;
     byId("target").textContent = sample.target;
@@ -232,8 +247,8 @@ class Explorer {
     const doubt = byId("doubt");
     doubt.hidden = !sample.small[step];
     doubt.textContent =
-      "Masking all players changes the answer by less than a quarter of what other maskings do: here the " +
-      "interactions mostly cancel, and should not be taken for reasons of the answer.";
+      "Do not trust these interactions: v(N) and v(∅) differ by less than a quarter of what other maskings " +
+      "span. The effects mostly cancel, and are no reasons of the answer.";
   }
 
   #listInteractions() {
@@ -262,12 +277,11 @@ class Explorer {
       Object.entries(wanted).every(([name, value]) => !value || String(row[name]) === value),
     );
     this.interactions.clear().rows.add(kept).draw();
-    this.#mark(this.interactions, (row) => row.pattern === this.pattern);
   }
 
   #choosePattern(pattern) {
     this.pattern = pattern;
-    this.#mark(this.interactions, (row) => row.pattern === pattern);
+    this.#markInteractions();
     const mask = pattern === null ? 0 : this.run.patterns.pattern[pattern];
     for (const mark of byId("prompt").querySelectorAll("mark")) {
       mark.classList.toggle("chosen", Boolean((mask >>> Number(mark.dataset.player)) & 1));

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import io
 import json
 import re
@@ -31,6 +32,9 @@ SCRIPTS = {
     "datatables": ("itables", "itables/html/dt_bundle.js"),
 }
 TABLE_STYLE = ("itables", "itables/html/dt_bundle.css")
+
+# Figures are drawn for the width of a printed page, with small letters.
+PIXELS_PER_POINT = 1.75
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Study:
         made: (name, text) of what made it: date, versions, commit, machine.
         runs: its runs.
         verdict: rows of ``tables/verdict.csv``.
-        findings: rows of the table, like ``parts`` and ``protocol``.
+        findings: rows of the table, like ``parts``, ``protocol`` and ``turnover``.
         figures: its figures.
         files: place below the results folder of every further table, for links.
         config: as it was given, as YAML.
@@ -96,6 +100,7 @@ class Study:
     findings: pl.DataFrame
     parts: pl.DataFrame
     protocol: pl.DataFrame
+    turnover: pl.DataFrame
     figures: Sequence[FigureOnPage]
     files: Sequence[str]
     config: str
@@ -124,6 +129,7 @@ def build(study: Study) -> str:
         "data": _pack(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
         **{name: _packed_script(name) for name in SCRIPTS},
     }
+    script = (FOLDER / "page.js").read_text("utf-8")
     return environment.get_template("page.html").render(
         study=study,
         runs=[_run_on_page(run, study) for run in study.runs],
@@ -131,7 +137,9 @@ def build(study: Study) -> str:
         packed=packed,
         # Our own files and a library's, none of which data reach.
         style=Markup(_carried(*TABLE_STYLE) + (FOLDER / "page.css").read_text("utf-8")),
-        script=Markup((FOLDER / "page.js").read_text("utf-8")),
+        script=Markup(script),
+        # The one script that the browser may run, beside the libraries that it unpacks.
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -167,14 +175,14 @@ def _figure_on_page(figure: FigureOnPage) -> dict[str, Any]:
     }
 
 
-def _size_of(svg: bytes, name: str) -> tuple[str, str]:
-    """Width and height of a picture in points, so that the page keeps its place before it is drawn."""
+def _size_of(svg: bytes, name: str) -> tuple[int, int]:
+    """Width and height of a picture in CSS pixels, so that the page keeps its place before it is drawn."""
     found = re.search(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', svg)
     if found is None:
         raise ValueError(
             f"{name}: this is no picture of matplotlib; delete it and run snakemake again to rebuild it"
         )
-    return found[1].decode(), found[2].decode()
+    return round(PIXELS_PER_POINT * float(found[1])), round(PIXELS_PER_POINT * float(found[2]))
 
 
 def _title_of(caption: str) -> str:
@@ -194,6 +202,7 @@ def _run_on_page(run: RunOnPage, study: Study) -> dict[str, Any]:
         "sentences": [split_numbers(sentence) for sentence in sentences],
         "losses_are": run.losses_are,
         "numbers": _numbers_of(run),
+        "rates": study.turnover.filter(pl.col("run") == name).sort("step").to_dicts(),
         "findings": _findings_of(run, study),
     }
 
@@ -206,20 +215,20 @@ def split_numbers(sentence: str) -> list[tuple[str, bool]]:
 
 def _numbers_of(run: RunOnPage) -> list[dict[str, Any]]:
     """What the verdict rests on, one row a step."""
-    counts = {
-        (step, label): value
-        for step, label, value in run.metrics.filter(
-            pl.col("order").is_null(), pl.col("kind") == "both", pl.col("metric") == "count"
-        )
-        .select("step", "class", "value")
-        .iter_rows()
+    overall = run.metrics.filter(pl.col("order").is_null(), pl.col("kind") == "both")
+    values = {
+        (step, label, metric): value
+        for step, label, metric, value in overall.select(
+            "step", "class", "metric", "value"
+        ).iter_rows()
     }
     steps = sorted({*run.tables.steps, *run.losses})
     return [
         {
             "step": step,
             "loss": run.losses.get(step),
-            **{label: counts.get((step, label)) for label in CLASSES},
+            "noise": values.get((step, "removed", "churn_floor")),
+            **{label: values.get((step, label, "count")) for label in CLASSES},
         }
         for step in steps
     ]

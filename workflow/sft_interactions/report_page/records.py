@@ -160,6 +160,28 @@ def read_skipped(paths: Iterable[str | Path], root: str | Path) -> list[tuple[st
     return found
 
 
+def describe_log_odds(paths: Iterable[str | Path]) -> str:
+    """How the log-odds of a run were made, and how exact they are, in words.
+
+    Args:
+        paths: its tables of log-odds.
+
+    Raises:
+        ValueError: a table is damaged, or does not tell.
+    """
+    made, errors = set(), []
+    for path in paths:
+        metadata = tables.read_metadata(path)
+        try:
+            made.add(f"{metadata['dtype']}, {metadata['method'].replace('_', ' ')}")
+            errors.append(float(metadata["log_odds_error_max"]))
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"{path}: it does not tell how it was made; delete it and run snakemake again to rebuild it"
+            ) from None
+    return f"{'; '.join(sorted(made))}; measured error up to {max(errors):.1g}"
+
+
 def checkout_of(folder: str | Path) -> str:
     """Commit of a Git checkout, and whether its files differ from it, in words."""
     if shutil.which("git") is None or not (Path(folder) / ".git").exists():
