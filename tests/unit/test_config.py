@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bad_input import assert_one_line
 
 from sft_interactions import config as study_config
 from sft_interactions import limits
@@ -639,6 +640,7 @@ def error_of(changes):
     return str(error.value)
 
 
+@pytest.mark.bad_input(of="config")
 @pytest.mark.parametrize(("changes", "key", "fix"), BAD.values(), ids=BAD)
 def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(
     changes, key, fix, tmp_path, monkeypatch
@@ -648,7 +650,7 @@ def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(
     message = error_of(changes)
     assert key in message
     assert re.search(fix, message)
-    assert "\n" not in message
+    assert_one_line(message)
 
 
 @pytest.mark.parametrize(("resamples", "level"), [(0, 0.95), (40, 0.95), (200, 0.99), (4, 0.5)])

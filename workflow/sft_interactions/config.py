@@ -348,7 +348,8 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _check_chosen_runs(config)
     for name in config["figures"].get("main_runs", []):
         if name not in config["runs"]:
-            yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
+            known = ", ".join(config["runs"])
+            yield f"figures.main_runs: {name!r} is not in runs ({known}); name one of them"
 
 
 def _check_titles(runs: Mapping[str, Any]) -> Iterator[str]:
@@ -390,7 +391,7 @@ def _check_chosen_runs(config: Mapping[str, Any]) -> Iterator[str]:
     for name in chosen:
         reference = runs.get(name, {}).get("reference_run")
         if name not in runs:
-            yield f"only_runs: {name!r} is not in runs ({', '.join(runs)})"
+            yield f"only_runs: {name!r} is not in runs ({', '.join(runs)}); name one of them"
         elif reference in runs and reference not in chosen:
             yield f"only_runs: {name!r} needs its reference_run {reference!r}; add it"
 
@@ -573,7 +574,7 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     if dataset.get("train") == "all" and dataset["balance"]:
         yield f"{where}.train: all cannot be balanced; give a number or drop balance"
     if dataset["instruction"].count("{prompt}") > 1:
-        yield f"{where}.instruction: write {{prompt}} once"
+        yield f"{where}.instruction: {{prompt}} stands there more than once; write {{prompt}} once"
     limits = dataset["filter"]
     try:
         re.compile(limits.get("exclude_pattern", ""))
@@ -632,10 +633,11 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
     if model_of(name) not in models:
         yield (
             f"{where}: a run's name starts with its model's name and a hyphen, but {model_of(name)!r} "
-            f"is not in models ({', '.join(models)})"
+            f"is not in models ({', '.join(models)}); rename it, or add that model"
         )
     if run["dataset"] not in datasets:
-        yield f"{where}.dataset: {run['dataset']!r} is not in datasets ({', '.join(datasets)})"
+        known = ", ".join(datasets)
+        yield f"{where}.dataset: {run['dataset']!r} is not in datasets ({known}); name one of them"
     if "seeds" in run:
         yield from _check_seeds(where, name, run, runs)
     reference = run.get("reference_run")
@@ -643,7 +645,8 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
         yield f"{where}.reference_checkpoint: there is no reference_run; name one or drop this"
     if reference is not None:
         if reference not in runs:
-            yield f"{where}.reference_run: {reference!r} is not in runs ({', '.join(runs)})"
+            known = ", ".join(runs)
+            yield f"{where}.reference_run: {reference!r} is not in runs ({known}); name one of them"
         elif model_of(reference) == model_of(name):
             yield f"{where}.reference_run: {reference!r} has the same model; name a run of another one"
         elif run["reference_checkpoint"] == "first" and _is_same_model(
@@ -654,7 +657,10 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
                 "has all its interactions; name a run of another one"
             )
         elif runs[reference]["dataset"] != run["dataset"]:
-            yield f"{where}.reference_run: {reference!r} is on another data set; both must share samples"
+            yield (
+                f"{where}.reference_run: {reference!r} is on another data set, and both must share samples; name "
+                f"one on {run['dataset']!r}"
+            )
     if "validation_losses" in run and "checkpoints" not in run:
         yield f"{where}.validation_losses: this run is fine-tuned here, and its loss measured; drop it"
     if "checkpoints" in run:
