@@ -626,6 +626,31 @@ BAD = {
         "datasets.d.validation: missing",
         "set both train and validation, or neither",
     ),
+    "a number without an end": (
+        {"finetune.learning_rate": float("inf")},
+        "finetune.learning_rate: inf is not a finite number",
+        "write a finite one$",
+    ),
+    "no number at all": (
+        {"sensitivity.noise_ratio": [0.01, float("nan")]},
+        "sensitivity.noise_ratio.1: nan is not a finite number",
+        "write a finite one$",
+    ),
+    "a line end in a name": (
+        {"only_runs": ["a-d", "b-d", "b\n-d\u2028"]},
+        r"only_runs: 'b\n-d\u2028' is not in runs",
+        "name one of them$",
+    ),
+    "a line end in a key": (
+        {"datasets.d.filter": {"min_value": {"a\u2028": "x"}}},
+        r"datasets.d.filter.min_value.a\u2028: ",
+        "must be of type number",
+    ),
+    "a path that is too long": (
+        {"models.a.source": "path:" + "x" * 300},
+        "xxx: is too long for the name of a file",
+        "correct the path$",
+    ),
     "own, no number": (
         {"runs.b-d.checkpoints": {0: "base", "last": "base"}},
         'runs.b-d.checkpoints: the name "last"',

@@ -117,6 +117,7 @@ PASTED = (
         ("a: &x {b: [&y {c: *x}]}\n", "line 1: a block holds itself; remove the alias"),
         ("a: .nan\n", "line 1: a: nan is not a finite number; write a finite one"),
         ("a:\n- 1\n- -.inf\n", "line 3: a.1: -inf is not a finite number; write a finite one"),
+        ("a: " + "9" * 5000, "line 1: a: a number of 5000 digits; write a shorter one"),
         ("a: !x 1\n", "line 1: a: the tag !x is not known here; remove it"),
         ("a: !x {b: 1}\n", "line 1: a: the tag !x is not known here; remove it"),
         ("a:\n  <<: 3\n", "line 2: << names no block of keys; correct it"),

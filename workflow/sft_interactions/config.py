@@ -3,6 +3,7 @@
 import copy
 import datetime
 import difflib
+import errno
 import hashlib
 import json
 import math
@@ -132,6 +133,12 @@ def resolve(config: Mapping[str, Any], places: Mapping[str, str] | None = None) 
         return _resolve(config)
     except PermissionError as error:
         raise ConfigError(f"{error.filename}: {NOT_PERMITTED}") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ConfigError(
+            f"{_visible(error.filename)}: is too long for the name of a file; correct the path"
+        ) from error
     except ConfigError as error:
         if not places:
             raise
@@ -147,13 +154,18 @@ def _with_place(message: str, places: Mapping[str, str]) -> str:
 def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     schema = _read_schema()
     given = json.loads(json.dumps(config, default=_date_as_text))
+    endless = list(_not_finite(given, ""))
+    if endless:
+        raise ConfigError("\n".join(map(_visible, endless)))
     errors = list(_Validator(schema).iter_errors(given))
     if errors:
-        raise ConfigError("\n".join(sorted({line for e in errors for line in _describe(e)})))
+        raise ConfigError(
+            "\n".join(sorted({_visible(line) for e in errors for line in _describe(e)}))
+        )
     resolved = _fill_in_defaults(given, schema)
     problems = list(_cross_check(resolved))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(map(_visible, problems)))
     runs = resolved["runs"]
     chosen = resolved.get("only_runs", list(runs))
     main = [name for name in resolved["figures"].get("main_runs", []) if name in chosen]
@@ -168,6 +180,20 @@ def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         own_checkpoints = run.get("checkpoints")
         run["steps"] = sorted(map(int, own_checkpoints or run["finetune"]["checkpoints"]))
     return resolved
+
+
+def _visible(message: str) -> str:
+    """A message with what would end its line, or cannot be seen, written as Python writes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Numbers without an end, which a command line can give though no file can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: {value} is not a finite number; write a finite one"
+    block = dict(enumerate(value)) if isinstance(value, list) else value
+    for key, part in block.items() if isinstance(block, dict) else ():
+        yield from _not_finite(part, f"{where}.{key}" if where else str(key))
 
 
 def _date_as_text(value: object) -> str:
@@ -658,8 +684,8 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             )
         elif runs[reference]["dataset"] != run["dataset"]:
             yield (
-                f"{where}.reference_run: {reference!r} is on another data set, and both must share samples; name "
-                f"one on {run['dataset']!r}"
+                f"{where}.reference_run: {reference!r} is on another data set, and both must share "
+                f"samples; name one on {run['dataset']!r}"
             )
     if "validation_losses" in run and "checkpoints" not in run:
         yield f"{where}.validation_losses: this run is fine-tuned here, and its loss measured; drop it"

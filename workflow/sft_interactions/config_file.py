@@ -425,7 +425,7 @@ class _File:
             case "bool":
                 return text.lower() == "true"
             case "int":
-                return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+                return self._whole(node, where)
             case "float":
                 return self._finite(node, where)
             case "str" | "merge":
@@ -436,6 +436,15 @@ class _File:
         return ConfigError(
             f"{self._line(node)}: {where}: the tag {node.tag} is not known here; remove it"
         )
+
+    def _whole(self, node: yaml.ScalarNode, where: str) -> int:
+        text: str = node.value
+        try:
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        except ValueError as error:  # Python's limit of digits
+            raise ConfigError(
+                f"{self._line(node)}: {where}: a number of {len(text)} digits; write a shorter one"
+            ) from error
 
     def _finite(self, node: yaml.ScalarNode, where: str) -> float:
         number = float(node.value.replace(".inf", "inf").replace(".nan", "nan"))

@@ -95,6 +95,16 @@ def other_run(output):
     path.write_text(path.read_text().replace("2.0", "2.5"))
 
 
+def note(**entry):
+    def change(output):
+        path = output / "checkpoint-20" / "trainer_state.json"
+        state = json.loads(path.read_text())
+        state["log_history"] = entry.get("history", [*state["log_history"], entry])
+        path.write_text(json.dumps(state))
+
+    return change
+
+
 def no_checkpoints(output):
     for folder in list(output.iterdir()):
         folder.rename(output / f"old-{folder.name}")
@@ -134,6 +144,15 @@ def quantised(output):
 WRONG = {
     "step": (other_step, "is named after step 20, but global_step is 30"),
     "two runs": (other_run, "are of two runs (loss at step 10 is 2.5 in one, 2.0 in the other)"),
+    "no history": (note(history=None), "entry 1 of log_history is no block of keys"),
+    "a history of texts": (note(history=["a"]), "entry 1 of log_history is no block of keys"),
+    "a loss as text": (note(step=20, eval_loss="1.4"), "eval_loss is '1.4' in entry 5 of log_hist"),
+    "a loss as true": (
+        note(step=20, eval_loss=True),
+        "eval_loss is True in entry 5 of log_history",
+    ),
+    "no step": (note(step=[20], loss=1.4), "step is [20] in entry 5 of log_history"),
+    "half a step": (note(step=2.5, loss=1.4), "step is 2.5 in entry 5 of log_history"),
     "none": (no_checkpoints, "holds no folder checkpoint-STEP (it holds: old-checkpoint-10, "),
     "mixed kinds": (full_weights, "holds an adapter and"),
     "cut off": (half_a_file, "checkpoint-100/adapter_model.safetensors: has "),
@@ -159,7 +178,9 @@ def test_a_wrong_folder_is_one_line_with_the_mend(output, change, message):
         read_output(output)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert any(word in str(error.value) for word in ("move", "name ", "give", "add base=", "wait"))
+    assert any(
+        word in str(error.value) for word in ("move", "name ", "give", "add base=", "wait", "copy")
+    )
 
 
 @pytest.mark.bad_input(of="folder")
