@@ -86,6 +86,7 @@ if workflow.is_main_process:
 
 localrules:
     all,
+    check,
     download,
     figures,
     tables,

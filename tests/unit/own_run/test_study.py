@@ -133,7 +133,7 @@ WRONG = {
         {"cores": 3},
         "--config: cores is not for the study of an own run; known are out",
     ),
-    "a slip in a key": ({"ouput": "x"}, "--config: ouput is not for the study of an own run"),
+    "a slip in a key": ({"outdir": "x"}, "--config: outdir is not for the study of an own run"),
     "samples, a word": ({"samples": "all"}, "samples: all is no number of prompts; correct it"),
     "samples, none": ({"samples": 0}, "samples: 0 is no number of prompts; correct it"),
     "samples, below none": ({"samples": -3}, "samples: -3 is no number of prompts; correct it"),
