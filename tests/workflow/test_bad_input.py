@@ -79,9 +79,9 @@ def many_words(config):
 
 
 IN_JOBS = {
-    "rows": (too_few_rows, r"10000 rows wanted"),
-    "column": (another_column, r"there is no column 'question'; name one of"),
-    "filter": (many_words, r"no row is left after the filters; loosen filter"),
+    "rows": (too_few_rows, r"^data: .*10000 rows wanted"),
+    "column": (another_column, r"^data: .*there is no column 'question'; name one of"),
+    "filter": (many_words, r"^data: .* 3 rows wanted, 0 available; lower analysis, loosen filter"),
 }
 
 
@@ -92,7 +92,7 @@ def test_data_that_do_not_suffice_stop_before_training(unstarted, change, messag
     change(config)
     done = snakemake(folder, config, "check")
     assert done.returncode != 0
-    line = next(line for line in done.stdout.splitlines() if re.search(message, line))
+    (line,) = {line for line in done.stdout.splitlines() if re.search(message, line)}
     assert_one_line(line)
     assert not list((folder / "results").glob("data/*/*.parquet"))
     assert not (folder / "results" / "runs").exists()
