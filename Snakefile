@@ -84,6 +84,7 @@ if workflow.is_main_process:
 
 localrules:
     all,
+    check,
     download,
     figures,
     tables,

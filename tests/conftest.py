@@ -3,6 +3,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import bad_input
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, build_model, build_tokenizer
@@ -41,3 +42,15 @@ def model_folders(tiny_models, plain_tokenizer, chat_tokenizer, tmp_path_factory
         tokenizer = plain_tokenizer if name == "gemma3" else chat_tokenizer
         tokenizer.save_pretrained(root / name)
     return {name: root / name for name in tiny_models}
+
+
+@pytest.fixture(autouse=True)
+def _a_bad_input_is_answered_in_one_line(request):
+    """A test that says that it refuses a bad input has to look at the message."""
+    marker = request.node.get_closest_marker("bad_input")
+    n_before = len(bad_input.looked_at)
+    yield
+    if marker is not None:
+        assert marker.kwargs["of"] in bad_input.KINDS
+        n_looked_at = len(bad_input.looked_at) - n_before
+        assert n_looked_at, "no message was looked at by tests/bad_input.py"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bad_input import assert_one_line
 
 from sft_interactions import config as study_config
 from sft_interactions import limits
@@ -656,6 +657,31 @@ BAD = {
         "datasets.d.validation: missing",
         "set both train and validation, or neither",
     ),
+    "a number without an end": (
+        {"finetune.learning_rate": float("inf")},
+        "finetune.learning_rate: inf is not a finite number",
+        "write a finite one$",
+    ),
+    "no number at all": (
+        {"sensitivity.noise_ratio": [0.01, float("nan")]},
+        "sensitivity.noise_ratio.1: nan is not a finite number",
+        "write a finite one$",
+    ),
+    "a line end in a name": (
+        {"only_runs": ["a-d", "b-d", "b\n-d\u2028"]},
+        r"only_runs: 'b\n-d\u2028' is not in runs",
+        "name one of them$",
+    ),
+    "a line end in a key": (
+        {"datasets.d.filter": {"min_value": {"a\u2028": "x"}}},
+        r"datasets.d.filter.min_value.a\u2028: ",
+        "must be of type number",
+    ),
+    "a path that is too long": (
+        {"models.a.source": "path:" + "x" * 300},
+        "xxx: is too long for the name of a file",
+        "correct the path$",
+    ),
     "own, no number": (
         {"runs.b-d.checkpoints": {0: "base", "last": "base"}},
         'runs.b-d.checkpoints: the name "last"',
@@ -670,6 +696,7 @@ def error_of(changes):
     return str(error.value)
 
 
+@pytest.mark.bad_input(of="config")
 @pytest.mark.parametrize(("changes", "key", "fix"), BAD.values(), ids=BAD)
 def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(
     changes, key, fix, tmp_path, monkeypatch
@@ -679,7 +706,7 @@ def test_an_error_is_one_line_with_its_key_and_a_suggested_fix(
     message = error_of(changes)
     assert key in message
     assert re.search(fix, message)
-    assert "\n" not in message
+    assert_one_line(message)
 
 
 @pytest.mark.parametrize(("resamples", "level"), [(0, 0.95), (40, 0.95), (200, 0.99), (4, 0.5)])

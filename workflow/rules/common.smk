@@ -33,6 +33,8 @@ SINGLE = "selection" if config["salience"]["rule"] == "stable" else "interaction
 IS_JOINT = config["optima"]["reading"] == "joint"
 INTERACTIONS = "joint" if IS_JOINT else SINGLE
 UNSELECTED = "joint" if IS_JOINT else "interactions"
+# Jobs that tell whether data, models and prompts can be used come before those that take hours.
+FIRST = 1
 SPLITS = ("train", "validation", "analysis")
 # Of a data set that no model is trained on, only the analysed samples may be drawn.
 HELD_OUT = [name for name in DATASETS if "train" not in DATASETS[name]]

@@ -13,6 +13,7 @@ rule data:
         f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
     wildcard_constraints:
         dataset=one_of(name for name in DATASETS if name not in HELD_OUT),
+    priority: FIRST
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -69,3 +70,17 @@ rule download:
         ],
     message:
         "All that needs the network is there"
+
+
+rule check:
+    input:
+        rules.download.input,
+        every_run("prompts.parquet"),
+        [
+            f"{RESULTS}/data/{dataset}/test.parquet"
+            for dataset in used("dataset")
+            if "test" in DATASETS[dataset]
+        ],
+        every_step("checkpoints/step-{step}", OWN_RUNS),
+    message:
+        "Data, models, prompts and own checkpoints can be used"

@@ -77,6 +77,7 @@ rule own_checkpoints:
         f"{RESULTS}/benchmarks/own_checkpoints/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(OWN_RUNS),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     threads: 1

@@ -12,6 +12,7 @@ rule prompts:
         f"{RESULTS}/benchmarks/prompts/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     threads: 1

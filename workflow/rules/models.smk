@@ -7,6 +7,7 @@ rule wheel:
         f"{RESULTS}/benchmarks/wheel/{{requirement}}.tsv"
     wildcard_constraints:
         requirement=one_of(WHEELS),
+    priority: FIRST
     retries: 2
     conda:
         "../../envs/data.yaml"
@@ -36,6 +37,7 @@ rule model:
         f"{RESULTS}/benchmarks/model/{{model}}.tsv"
     wildcard_constraints:
         model=one_of(MODELS),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     threads: 1

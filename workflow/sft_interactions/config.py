@@ -3,6 +3,7 @@
 import copy
 import datetime
 import difflib
+import errno
 import hashlib
 import json
 import math
@@ -134,6 +135,12 @@ def resolve(config: Mapping[str, Any], places: Mapping[str, str] | None = None) 
         return _resolve(config)
     except PermissionError as error:
         raise ConfigError(f"{error.filename}: {NOT_PERMITTED}") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ConfigError(
+            f"{_visible(error.filename)}: is too long for the name of a file; correct the path"
+        ) from error
     except ConfigError as error:
         if not places:
             raise
@@ -149,13 +156,18 @@ def _with_place(message: str, places: Mapping[str, str]) -> str:
 def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     schema = _read_schema()
     given = json.loads(json.dumps(config, default=_date_as_text))
+    endless = list(_not_finite(given, ""))
+    if endless:
+        raise ConfigError("\n".join(map(_visible, endless)))
     errors = list(_Validator(schema).iter_errors(given))
     if errors:
-        raise ConfigError("\n".join(sorted({line for e in errors for line in _describe(e)})))
+        raise ConfigError(
+            "\n".join(sorted({_visible(line) for e in errors for line in _describe(e)}))
+        )
     resolved = _fill_in_defaults(given, schema)
     problems = list(_cross_check(resolved))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(map(_visible, problems)))
     runs = resolved["runs"]
     chosen = resolved.get("only_runs", list(runs))
     main = [name for name in resolved["figures"].get("main_runs", []) if name in chosen]
@@ -170,6 +182,20 @@ def _resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         own_checkpoints = run.get("checkpoints")
         run["steps"] = sorted(map(int, own_checkpoints or run["finetune"]["checkpoints"]))
     return resolved
+
+
+def _visible(message: str) -> str:
+    """A message with what would end its line, or cannot be seen, written as Python writes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Numbers without an end, which a command line can give though no file can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: {value} is not a finite number; write a finite one"
+    block = dict(enumerate(value)) if isinstance(value, list) else value
+    for key, part in block.items() if isinstance(block, dict) else ():
+        yield from _not_finite(part, f"{where}.{key}" if where else str(key))
 
 
 def _date_as_text(value: object) -> str:
@@ -350,7 +376,8 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _check_chosen_runs(config)
     for name in config["figures"].get("main_runs", []):
         if name not in config["runs"]:
-            yield f"figures.main_runs: {name!r} is not in runs ({', '.join(config['runs'])})"
+            known = ", ".join(config["runs"])
+            yield f"figures.main_runs: {name!r} is not in runs ({known}); name one of them"
 
 
 def _check_titles(runs: Mapping[str, Any]) -> Iterator[str]:
@@ -392,7 +419,7 @@ def _check_chosen_runs(config: Mapping[str, Any]) -> Iterator[str]:
     for name in chosen:
         reference = runs.get(name, {}).get("reference_run")
         if name not in runs:
-            yield f"only_runs: {name!r} is not in runs ({', '.join(runs)})"
+            yield f"only_runs: {name!r} is not in runs ({', '.join(runs)}); name one of them"
         elif reference in runs and reference not in chosen:
             yield f"only_runs: {name!r} needs its reference_run {reference!r}; add it"
 
@@ -591,7 +618,7 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     if dataset.get("train") == "all" and dataset["balance"]:
         yield f"{where}.train: all cannot be balanced; give a number or drop balance"
     if dataset["instruction"].count("{prompt}") > 1:
-        yield f"{where}.instruction: write {{prompt}} once"
+        yield f"{where}.instruction: {{prompt}} stands there more than once; write {{prompt}} once"
     limits = dataset["filter"]
     try:
         re.compile(limits.get("exclude_pattern", ""))
@@ -650,10 +677,11 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
     if model_of(name) not in models:
         yield (
             f"{where}: a run's name starts with its model's name and a hyphen, but {model_of(name)!r} "
-            f"is not in models ({', '.join(models)})"
+            f"is not in models ({', '.join(models)}); rename it, or add that model"
         )
     if run["dataset"] not in datasets:
-        yield f"{where}.dataset: {run['dataset']!r} is not in datasets ({', '.join(datasets)})"
+        known = ", ".join(datasets)
+        yield f"{where}.dataset: {run['dataset']!r} is not in datasets ({known}); name one of them"
     if "seeds" in run:
         yield from _check_seeds(where, name, run, runs)
     reference = run.get("reference_run")
@@ -661,7 +689,8 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
         yield f"{where}.reference_checkpoint: there is no reference_run; name one or drop this"
     if reference is not None:
         if reference not in runs:
-            yield f"{where}.reference_run: {reference!r} is not in runs ({', '.join(runs)})"
+            known = ", ".join(runs)
+            yield f"{where}.reference_run: {reference!r} is not in runs ({known}); name one of them"
         elif model_of(reference) == model_of(name):
             yield f"{where}.reference_run: {reference!r} has the same model; name a run of another one"
         elif run["reference_checkpoint"] == "first" and _is_same_model(
@@ -672,7 +701,10 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
                 "has all its interactions; name a run of another one"
             )
         elif runs[reference]["dataset"] != run["dataset"]:
-            yield f"{where}.reference_run: {reference!r} is on another data set; both must share samples"
+            yield (
+                f"{where}.reference_run: {reference!r} is on another data set, and both must share "
+                f"samples; name one on {run['dataset']!r}"
+            )
     if "validation_losses" in run and "checkpoints" not in run:
         yield f"{where}.validation_losses: this run is fine-tuned here, and its loss measured; drop it"
     if "checkpoints" in run:

@@ -333,10 +333,12 @@ class _File:
                 ) from error
             mark = error.problem_mark or error.context_mark
             place = f"{self.name}, line {mark.line + 1}" if mark else self.name
-            raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from error
+            raise ConfigError(
+                f"{place}: not YAML: {error.problem or error.context}; correct that line"
+            ) from error
         except (yaml.YAMLError, RecursionError) as error:
             detail = str(error).partition("\n")[0]
-            raise ConfigError(f"{self.name}: not YAML: {detail}") from error
+            raise ConfigError(f"{self.name}: not YAML: {detail}; correct it") from error
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{self.name}: holds no keys; write `key: value` lines")
         return self._mapping(node, "")
@@ -423,7 +425,7 @@ class _File:
             case "bool":
                 return text.lower() == "true"
             case "int":
-                return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+                return self._whole(node, where)
             case "float":
                 return self._finite(node, where)
             case "str" | "merge":
@@ -435,10 +437,21 @@ class _File:
             f"{self._line(node)}: {where}: the tag {node.tag} is not known here; remove it"
         )
 
+    def _whole(self, node: yaml.ScalarNode, where: str) -> int:
+        text: str = node.value
+        try:
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        except ValueError as error:  # Python's limit of digits
+            raise ConfigError(
+                f"{self._line(node)}: {where}: a number of {len(text)} digits; write a shorter one"
+            ) from error
+
     def _finite(self, node: yaml.ScalarNode, where: str) -> float:
         number = float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
         if not math.isfinite(number):
-            raise ConfigError(f"{self._line(node)}: {where}: {number} is not a finite number")
+            raise ConfigError(
+                f"{self._line(node)}: {where}: {number} is not a finite number; write a finite one"
+            )
         return number
 
     def _checked(self, node: yaml.ScalarNode, where: str) -> str:

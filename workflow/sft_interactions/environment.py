@@ -142,8 +142,8 @@ def check_account(
         name_of_user()
     except (KeyError, OSError) as error:  # the latter since Python 3.13
         raise ValueError(
-            "the user that this runs under has a number but no name, and Snakemake asks for one; set USER "
-            "to any name (docker run --env USER=me)"
+            "USER is not set, and the user that this runs under has a number but no name; set USER to any "
+            "name (docker run --env USER=me)"
         ) from error
 
 

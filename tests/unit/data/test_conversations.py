@@ -3,6 +3,7 @@ import logging
 
 import polars as pl
 import pytest
+from bad_input import refused
 from tiny_datasets import EVERY, write_jsonl
 
 from sft_interactions.data.conversations import NO_TURNS, split_conversation
@@ -65,6 +66,7 @@ def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(tur
     assert split_conversation([turns], None, "row 1") is None
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(
     ("cells", "system", "message"),
     [
@@ -86,7 +88,7 @@ def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(tur
     ],
 )
 def test_what_is_no_conversation_stops_with_its_row(cells, system, message):
-    with pytest.raises(ValueError, match="row 7") as error:
+    with refused("row 7") as error:
         split_conversation(cells, system, "row 7")
     assert message in str(error.value)
 

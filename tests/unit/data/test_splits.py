@@ -2,6 +2,7 @@ import logging
 
 import polars as pl
 import pytest
+from bad_input import refused
 from tiny_datasets import EVERY, block, rows, write_jsonl
 
 from sft_interactions.data.reading import load_rows
@@ -22,6 +23,7 @@ def twelve(tmp_path):
     return write_jsonl(tmp_path / "rows.jsonl", rows(12))
 
 
+@pytest.mark.bad_input(of="data")
 def test_folder_with_a_file_for_each_split(tmp_path):
     for split in ("train", "dev", "test"):
         write_jsonl(tmp_path / f"{split}.jsonl", [{"text": split, "label": "x"}])
@@ -32,11 +34,9 @@ def test_folder_with_a_file_for_each_split(tmp_path):
         "validation": {"dev"},
         "analysis": {"test"},
     }
-    with pytest.raises(ValueError, match="is a folder; name a file in it"):
+    with refused("is a folder; name a file in it"):
         load_rows(block(f"path:{tmp_path}"))
-    with pytest.raises(
-        ValueError, match=r"there is no file .*absent.jsonl.*correct source or splits"
-    ):
+    with refused(r"there is no file .*absent.jsonl.*correct source or splits"):
         build(dataset | {"splits": splits | {"train": "absent.jsonl"}})
 
 
@@ -55,6 +55,7 @@ def test_goemotions_form(tmp_path):
     assert clean(frame, {}, "g").select("prompt", "target").rows() == [('So "happy" now!', "joy")]
 
 
+@pytest.mark.bad_input(of="data")
 def test_dolly_form(tmp_path):
     rows = [
         {"instruction": "Who won?", "context": " Ann beat Bo. ", "response": "Ann"},
@@ -70,7 +71,7 @@ def test_dolly_form(tmp_path):
         ("Who won?\n\nAnn beat Bo.", "Ann"),
         ("Why?", "So."),
     ]
-    with pytest.raises(ValueError, match="prompt: there is no column 'input'"):
+    with refused("prompt: there is no column 'input'"):
         load_rows(block(source, **keys | {"prompt": ["instruction", "input"]}))
 
 
@@ -79,6 +80,7 @@ def kept(source, **filters):
     return set(clean(frame, filters, "d")["prompt"])
 
 
+@pytest.mark.bad_input(of="data")
 def test_each_filter(tmp_path):
     table = [
         {"text": " one two ", "label": "x", "score": "0.5"},
@@ -97,9 +99,9 @@ def test_each_filter(tmp_path):
     assert kept(source, exclude_pattern="http(?=:)") == all_four - {"see http://a"}
     assert kept(source, targets=["y"]) == {"one two three", "one"}
     assert kept(source, min_value={"score": 0.5}) == {"one two", "one"}
-    with pytest.raises(ValueError, match="exclude_pattern is no regular expression"):
+    with refused("exclude_pattern is no regular expression"):
         kept(source, exclude_pattern="(")
-    with pytest.raises(ValueError, match="min_value: column 'label' holds 'x', not a number"):
+    with refused("min_value: column 'label' holds 'x', not a number"):
         kept(source, min_value={"label": 1})
 
 
@@ -116,6 +118,7 @@ def test_repeated_prompts(tmp_path, caplog):
     assert "d: 2 rows dropped: other response elsewhere" in caplog.messages
 
 
+@pytest.mark.bad_input(of="data")
 def test_a_prompt_is_in_one_split_only(tmp_path):
     shared = [{"text": "shared", "label": "x"}]
     for split in ("a", "b", "c"):
@@ -127,9 +130,7 @@ def test_a_prompt_is_in_one_split_only(tmp_path):
         "validation": {"b"},
         "analysis": {"c"},
     }
-    with pytest.raises(
-        ValueError, match="validation: 2 rows wanted, 1 available; lower validation"
-    ):
+    with refused("validation: 2 rows wanted, 1 available; lower validation"):
         build(dataset | {"validation": 2})
 
 
@@ -178,6 +179,7 @@ def test_sample_id_is_fixed():
     assert sample_id("a prompt", "yes") == "7891150b35912575"
 
 
+@pytest.mark.bad_input(of="data")
 def test_balance_gives_the_remainder_in_sorted_order(tmp_path):
     labels = ["c", "a", "b", "c", "c", "c"]
     source = write_jsonl(tmp_path / "t.jsonl", rows(60, labels))
@@ -188,12 +190,11 @@ def test_balance_gives_the_remainder_in_sorted_order(tmp_path):
         "validation": {"a": 1, "b": 1},
         "analysis": {"a": 1, "b": 1, "c": 1},
     }
-    with pytest.raises(
-        ValueError, match="train: 11 rows with the response 'a' wanted, 8 available"
-    ):
+    with refused("train: 11 rows with the response 'a' wanted, 8 available"):
         build(block(source, balance=True, train=31))
 
 
+@pytest.mark.bad_input(of="data")
 def test_analysis_takes_suitable_prompts_only(twelve, caplog):
     caplog.set_level(logging.INFO)
     even = {f"row number {i}" for i in range(0, 12, 2)}
@@ -208,20 +209,20 @@ def test_analysis_takes_suitable_prompts_only(twelve, caplog):
     assert prompts(splits)["analysis"] == even
     assert 0 < skipped["too odd"] <= 6
     assert f"d, analysis: {skipped['too odd']} rows skipped: too odd" in caplog.messages
-    with pytest.raises(
-        ValueError,
-        match=r"^datasets.d: analysis: 7 rows wanted, 6 available .skipped: 6 too odd.; lower",
+    with refused(
+        r"^datasets.d: analysis: 7 rows wanted, 6 available .skipped: 6 too odd.; lower",
     ):
         build(block(twelve, analysis=7), unsuitable=unsuitable)
 
 
+@pytest.mark.bad_input(of="data")
 def test_nothing_left(tmp_path, twelve):
     (tmp_path / "empty.csv").write_text("text,label\n")
-    with pytest.raises(ValueError, match="analysis: 3 rows wanted, 0 available"):
+    with refused("analysis: 3 rows wanted, 0 available"):
         build(block(f"path:{tmp_path}/empty.csv"))
-    with pytest.raises(ValueError, match="no row is left after the filters; loosen filter"):
+    with refused("no row is left after the filters; loosen filter"):
         build(block(twelve, balance=True, filter={"min_words": 9}))
-    with pytest.raises(ValueError, match="analysis: 3 rows wanted, 0 available"):
+    with refused("analysis: 3 rows wanted, 0 available"):
         build(block(twelve, filter={"min_words": 9}))
 
 
@@ -264,11 +265,10 @@ def test_label_noise_is_in_the_training_responses_only(twelve):
     assert build(dataset | {"label_noise": 0.0})["train"].equals(clean_splits["train"])
 
 
+@pytest.mark.bad_input(of="data")
 def test_classes_that_look_the_same_are_not_balanced(tmp_path):
     source = write_jsonl(tmp_path / "t.jsonl", rows(12, ["no", "not yet", "not\u00a0yet"]))
-    with pytest.raises(
-        ValueError, match=r"balance: the responses 'not yet' and 'not\\xa0yet' look"
-    ):
+    with refused(r"balance: the responses 'not yet' and 'not\\xa0yet' look"):
         build(block(source, balance=True))
     assert build(block(source))
 
@@ -288,13 +288,16 @@ def test_traces_of_a_wrong_encoding_are_told(tmp_path, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.bad_input(of="data")
 def test_a_misspelt_response_of_the_filter_is_refused(twelve):
     dataset = block(twelve, filter={"targets": ["yes", "No"]}, balance=True)
-    message = r"^datasets\.d: filter\.targets: no row .* has the response 'No'; left are 'yes'$"
-    with pytest.raises(ValueError, match=message):
+    message = (
+        r"^datasets\.d: filter\.targets: no row .* the response 'No'; left are 'yes'; correct it$"
+    )
+    with refused(message):
         build(dataset)
     filters = {"targets": ["yes", "no"], "exclude_pattern": "[02468]"}
-    with pytest.raises(ValueError, match="has the response 'no'; left are 'yes'"):
+    with refused("has the response 'no'; left are 'yes'"):
         build(block(twelve, filter=filters, balance=True))
 
 

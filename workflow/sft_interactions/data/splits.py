@@ -91,7 +91,7 @@ def _check_filtered_responses(frames: Iterable[pl.DataFrame], targets: Sequence[
             known = ", ".join(map(repr, sorted(found)[:_KNOWN])) or "none"
             raise ValueError(
                 f"filter.targets: no row that passes the filters has the response {target!r}; left are "
-                f"{known}"
+                f"{known}; correct it"
             )
 
 

@@ -175,7 +175,25 @@ def _state_of(step: int, folder: Path) -> Mapping[str, Any]:
             f"output: {folder} is named after step {step}, but global_step is {state['global_step']} in "
             f"{file.name}; give the folder its right name"
         )
+    _check_history(file, state.get("log_history", []))
     return state
+
+
+def _check_history(file: Path, history: Any) -> None:
+    """Check that losses and their steps are noted as a trainer notes them."""
+    kinds: dict[str, Any] = {"step": int, "loss": int | float, "eval_loss": int | float}
+    for number, entry in enumerate(history if isinstance(history, list) else [history], 1):
+        if not isinstance(entry, dict):
+            raise ValueError(
+                f"output: {file}: entry {number} of log_history is no block of keys, as trainers write it; "
+                "copy the file again, or delete it"
+            )
+        for key, kind in kinds.items():
+            if key in entry and (isinstance(entry[key], bool) or not isinstance(entry[key], kind)):
+                raise ValueError(
+                    f"output: {file}: {key} is {entry[key]!r} in entry {number} of log_history, which is "
+                    "no number that trainers write; copy the file again, or delete it"
+                )
 
 
 def _check_one_run(folders: Mapping[int, Path], states: Mapping[int, Mapping[str, Any]]) -> None:
