@@ -424,7 +424,7 @@ class Slow:
             {"tokenizer": Slow()},
             r"^tokenizer: Slow does not tell the places of tokens; give a fast",
         ),
-        ({"template": "plian"}, r"^template is 'plian'; give chat or plain$"),
+        ({"template": "unknown_one"}, r"^template is 'unknown_one'; give chat or plain$"),
         ({"template": "plain", "instruction": "x"}, r"^instruction: \{prompt\} is there 0 times"),
         ({"mask_token": "<x>"}, r"^mask_token '<x>' is not in the tokenizer's vocabulary"),
     ],
