@@ -393,9 +393,7 @@ rule verdict:
         stages=every_run("stages.json"),
         prompts=every_run("prompts.parquet"),
     output:
-        page=report(
-            f"{RESULTS}/verdict.md", caption="../report/verdict.rst", category="Verdict"
-        ),
+        page=report(f"{RESULTS}/verdict.md", caption="../report/verdict.rst", category="Verdict"),
         csv=f"{RESULTS}/tables/verdict.csv",
     log:
         f"{RESULTS}/logs/verdict.log",
