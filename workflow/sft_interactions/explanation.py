@@ -152,7 +152,7 @@ def explain(
         mask_token: the token of ``token``; by default the unknown token, else the padding token.
         noise_ratio: ζ of :func:`~sft_interactions.extraction.program.noise_bounds`.
         noise_scale: what it is a share of, see there; of one prompt ``mean`` is the same as ``sample``.
-        tie_break: a name of :data:`~sft_interactions.extraction.tie_break.TIE_BREAKS`.
+        tie_break: a name of ``TIE_BREAKS`` of ``extraction.tie_break``.
         seed: of the draw of the players.
         progress: called with the number of maskings that have just been evaluated, of 2^n.
 

@@ -362,7 +362,7 @@ def write(
     Args:
         created_by: name of the rule, kept in the file's metadata.
         inputs_digest: digest of the settings and inputs that the rows depend on, kept in the file's
-            metadata (:func:`~sft_interactions.origin.inputs_digest`).
+            metadata (``inputs_digest`` of ``origin``).
         results: the results folder; the metadata then have the place below it.
         prompts: run to the digest of its prompts; the metadata then have that of the table's run.
         metadata: further file metadata.

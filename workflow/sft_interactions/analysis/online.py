@@ -40,7 +40,7 @@ class Reading:
     Attributes:
         noise_ratio: ζ of :func:`~sft_interactions.extraction.program.noise_bounds`.
         noise_scale: what it is a share of.
-        tie_break: a name of :data:`~sft_interactions.extraction.tie_break.TIE_BREAKS`.
+        tie_break: a name of ``TIE_BREAKS`` of ``extraction.tie_break``.
         salience: salience rule and threshold.
         level: confidence level of intervals, between 0 and 1.
     """

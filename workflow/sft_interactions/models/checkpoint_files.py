@@ -165,7 +165,7 @@ def folder_digest(folder: str | Path, cache: str | Path | None = None) -> str:
     A file that is in ``SHA256SUMS`` is known by that, which is compared when it is loaded; others are read.
 
     Args:
-        cache: see :func:`~sft_interactions.files.content_digest`.
+        cache: see ``content_digest`` of ``files``.
 
     Returns:
         64 hexadecimal digits.

@@ -121,7 +121,10 @@ def frames_of(
     """Function from the turns before a prompt, as JSON, to the frame of the prompt.
 
     Args:
-        tokenizer, template, instruction, today: as of :func:`make_frame`.
+        tokenizer: as of :func:`make_frame`.
+        template: as there.
+        instruction: as there.
+        today: as there.
     """
 
     @cache
