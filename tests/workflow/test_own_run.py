@@ -219,7 +219,8 @@ def test_the_full_study_uses_the_config_as_it_is(previewed):
 )
 def test_what_cannot_be_understood_is_one_line_before_any_job(run, tmp_path, given, message):
     filled = [text.format(run=run[0]) for text in given]
-    done = own(tmp_path, *(["--config", *filled] if filled else []))
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    done = own(tmp_path, "--config", *filled)
     assert done.returncode != 0
     assert message in done.stdout
     assert "Traceback" not in done.stdout
