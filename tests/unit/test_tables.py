@@ -283,3 +283,14 @@ def test_a_bar_or_a_line_end_does_not_end_a_cell(tmp_path):
         "| --- | --- |",
         r"| a\|b | 4 |",
     ]
+
+
+def test_samples_have_their_earlier_turns_where_the_table_has_them(tmp_path):
+    path = tmp_path / "analysis.parquet"
+    rows = pl.DataFrame({"sample_id": ["a"], "prompt": ["p"], "target": ["t"], "earlier": ["[{}]"]})
+    for table, earlier in ((tables.DATA, "[]"), (tables.DATA_WITH_TURNS, "[{}]")):
+        tables.write(rows, path, table, **PROVENANCE)
+        assert tables.read_samples(path).rows() == [("a", "p", "t", earlier)]
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="this is not what was written"):
+        tables.read_samples(path)

@@ -35,6 +35,7 @@ examples = make_examples(
 )
 folders = find_steps(snakemake.input.checkpoints, snakemake.params.steps)
 base = cache(partial(load_base, snakemake.input.model))
+pad_id = padding_token(tokenizer, snakemake.input.model)
 measured = []
 with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "response") as bar:
     for step, folder in folders.items():
@@ -42,7 +43,7 @@ with progress_bar(snakemake, len(snakemake.params.steps) * len(examples), "respo
         losses, n_tokens = response_losses(
             model,
             examples,
-            pad_id=padding_token(tokenizer, snakemake.input.model),
+            pad_id=pad_id,
             progress=bar.update,
         )
         measured.append(

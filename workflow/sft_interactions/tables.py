@@ -535,19 +535,28 @@ def scan(path: str | Path, table: Table) -> pl.LazyFrame:
         ValueError: the file is of another version of the tables, or its columns or their types differ
             from the table's.
     """
+    rows, schema = _open(path)
+    _check_schema(schema, table, path)
+    return rows.select(list(table.columns))
+
+
+def _open(path: str | Path) -> tuple[pl.LazyFrame, pl.Schema]:
+    """All columns of a table whose file is what was written, and their types."""
     read_metadata(path)
     # A name with brackets is the name of this file, not a pattern that others match.
     rows = pl.scan_parquet(path, glob=False)
     try:
-        schema = rows.collect_schema()
+        return rows, rows.collect_schema()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise _damaged(path) from None
+
+
+def _check_schema(schema: pl.Schema, table: Table, path: str | Path) -> None:
     for column, dtype in table.columns.items():
         if column not in schema:
             raise ValueError(f"{path}: column {column} is missing; rebuild this table")
         if schema[column] != dtype:
             raise ValueError(f"{path}: column {column} is {schema[column]}, expected {dtype}")
-    return rows.select(list(table.columns))
 
 
 def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -556,7 +565,10 @@ def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -
     Raises:
         ValueError: as :func:`scan`.
     """
-    rows = scan(path, table).select(columns or list(table.columns))
+    return _collect(scan(path, table).select(columns or list(table.columns)), path)
+
+
+def _collect(rows: pl.LazyFrame, path: str | Path) -> pl.DataFrame:
     try:
         return rows.collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
@@ -569,10 +581,12 @@ def read_samples(path: str | Path) -> pl.DataFrame:
     Raises:
         ValueError: as :func:`scan`.
     """
-    read_metadata(path)
-    if "earlier" in pl.scan_parquet(path, glob=False).collect_schema():
-        return read(path, DATA_WITH_TURNS)
-    return read(path, DATA).with_columns(earlier=pl.lit("[]"))
+    rows, schema = _open(path)
+    if "earlier" in schema:
+        _check_schema(schema, DATA_WITH_TURNS, path)
+        return _collect(rows.select(list(DATA_WITH_TURNS.columns)), path)
+    _check_schema(schema, DATA, path)
+    return _collect(rows.select(*DATA.columns, pl.lit("[]").alias("earlier")), path)
 
 
 def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str | Path) -> None:

@@ -53,6 +53,10 @@ def test_later_weights_at_the_root_are_a_checkpoint_if_their_step_is_known(outpu
     shutil.copy(last / "trainer_state.json", output)
     found = read_output(output)
     assert found.checkpoints[120] == output
+    state = {"global_step": 120, "log_history": [{"step": 120, "eval_loss": True}]}
+    (output / "trainer_state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="eval_loss is True in entry 1 of log_history"):
+        read_output(output)
 
 
 def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):

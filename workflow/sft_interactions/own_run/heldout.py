@@ -43,7 +43,6 @@ _UNREAD = {
     "chat_template_kwargs": "settings of the chat template",
 }
 _COLUMN_KEYS = ("prompt", "target", "turns", "system")
-_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -144,9 +143,8 @@ def _columns_of(
     found, why = _told(given) or _found(row) or ({}, "")
     if not found:
         raise ValueError(
-            f"heldout: which columns of {path} are prompt and response is not known "
-            f"({', '.join(row)}); add "
-            "prompt=COLUMN target=COLUMN, or turns=COLUMN for conversations, to --config"
+            f"heldout: which columns of {path} are prompt and response is not known ({', '.join(row)}); "
+            "add prompt=COLUMN target=COLUMN, or turns=COLUMN for conversations, to --config"
         )
     return {**found, **_system_of(given, row)}, why
 

@@ -255,9 +255,8 @@ def _templates_of(file: Path, given: Mapping[str, str], data: HeldOut) -> dict[P
         return {}
     if data.between is None:
         raise ValueError(
-            "template: concatenate needs texts with the same blanks between prompt and response in "
-            "every row of "
-            f"{given['heldout']}; add template=FILE.jinja with the template of the training instead"
+            "template: concatenate needs texts with the same blanks between prompt and response in every "
+            f"row of {given['heldout']}; add template=FILE.jinja with the template of the training instead"
         )
     return {_template_file(file): CONCATENATE.format(between=json.dumps(data.between))}
 

@@ -81,8 +81,7 @@ def read_output(output: Path, base: str | None = None) -> TrainerOutput:
         )
         raise ValueError(
             f"output: {folders[one]} holds an adapter and {folders[other]} full weights, so that they "
-            "are of "
-            "two runs; move those of one run elsewhere"
+            "are of two runs; move those of one run elsewhere"
         )
     states = {step: _state_of(step, folder) for step, folder in folders.items()}
     _check_one_run(folders, states)
@@ -91,7 +90,7 @@ def read_output(output: Path, base: str | None = None) -> TrainerOutput:
     last = _read_last(output, folders, notes)
     if last is not None:
         checkpoints[last] = output
-        states[last] = read_json(output / "trainer_state.json")
+        states[last] = _state_of(last, output)
     settings = list(_settings_of(output))
     source, source_from = _find_base(base, output, checkpoints, settings)
     tokenizer = next(
@@ -283,8 +282,8 @@ def _find_base(
         why = quantised[0] if quantised else f"the base {name}, which {file} names"
         raise ValueError(
             f"base: the run was trained on a quantised model ({why}); add base=ORG/NAME of the model "
-            "before "
-            "quantisation to --config (the adapter is then added to other weights than it was trained on)"
+            "before quantisation to --config (the adapter is then added to other weights than it was "
+            "trained on)"
         )
     return _source_of(name, f"base: {file} names"), str(file)
 
@@ -330,5 +329,5 @@ def _losses_in(state: Mapping[str, Any]) -> dict[int, float]:
     return {
         int(entry["step"]): float(entry["eval_loss"])
         for entry in state.get("log_history", [])
-        if isinstance(entry.get("eval_loss"), int | float) and isinstance(entry.get("step"), int)
+        if "eval_loss" in entry and "step" in entry
     }

@@ -98,7 +98,8 @@ def explore(run: RunTables) -> dict[str, Any]:
 def _read_samples(run: RunTables) -> list[dict[str, Any]]:
     data = tables.read_samples(run.analysis)
     players = tables.read(run.players, tables.PLAYERS)
-    prompts = tables.read(run.prompts, tables.PROMPTS)
+    prompts = tables.read(run.prompts, tables.PROMPTS, ["sample_id", "rendered", "target_text"])
+    of_samples = players.sort("player").partition_by("sample_id", as_dict=True)
     targets = {row["sample_id"]: row for row in data.iter_rows(named=True)}
     samples = []
     for prompt in prompts.iter_rows(named=True):
@@ -108,7 +109,7 @@ def _read_samples(run: RunTables) -> list[dict[str, Any]]:
                 f"{run.prompts}: sample {sample_id} is not in {run.analysis}; delete both and run "
                 "snakemake again to rebuild them"
             )
-        of_sample = players.filter(pl.col("sample_id") == sample_id).sort("player")
+        of_sample = of_samples.get((sample_id,), players.clear())
         samples.append(
             {
                 "id": sample_id,

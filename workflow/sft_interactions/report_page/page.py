@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft_interactions.analysis import verdicts
+from sft_interactions.analysis.runs import overall_metrics
 from sft_interactions.figures import intervals
 from sft_interactions.figures.style import UNDATED, plain_style
 from sft_interactions.report_page import captions
@@ -215,13 +216,8 @@ def split_numbers(sentence: str) -> list[tuple[str, bool]]:
 
 def _numbers_of(run: RunOnPage) -> list[dict[str, Any]]:
     """What the verdict rests on, one row a step."""
-    overall = run.metrics.filter(pl.col("order").is_null(), pl.col("kind") == "both")
-    values = {
-        (step, label, metric): value
-        for step, label, metric, value in overall.select(
-            "step", "class", "metric", "value"
-        ).iter_rows()
-    }
+    overall = overall_metrics(run.metrics).select("step", "class", "metric", "value")
+    values = {(step, label, metric): value for step, label, metric, value in overall.iter_rows()}
     steps = sorted({*run.tables.steps, *run.losses})
     return [
         {
