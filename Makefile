@@ -11,11 +11,11 @@ study: $(INSTALLED)
 
 # Units need one core, and workflows wait a lot: side by side they take two thirds of the time.
 test: $(INSTALLED)
-	COVERAGE_FILE=.coverage.unit $(VENV)/bin/pytest tests/unit --cov --cov-report= >.coverage.unit.log 2>&1 & \
+	COVERAGE_FILE=.coverage.unit $(VENV)/bin/pytest tests/unit --cov --cov-report= >.unit.log 2>&1 & \
 	units=$$!; failed=0; \
 	COVERAGE_FILE=.coverage.workflow $(VENV)/bin/pytest tests/workflow tests/llm --randomly-dont-reorganize \
 	  --cov --cov-report= || failed=1; \
-	wait $$units || failed=1; cat .coverage.unit.log; \
+	wait $$units || failed=1; cat .unit.log; \
 	$(VENV)/bin/coverage combine --quiet .coverage.unit .coverage.workflow && $(VENV)/bin/coverage report || failed=1; \
 	exit $$failed
 
