@@ -16,9 +16,11 @@ from sft_interactions.analysis.turnover import (
     NEW,
     NONE,
     UNKNOWN,
+    Stage,
     bounds,
     detect,
     find_changes,
+    interval,
     kept_by_chance,
     leave_one_out,
     omega,
@@ -189,3 +191,58 @@ def test_the_table_of_turnover():
     checked = tables.check(table.with_columns(run=pl.lit("r")), tables.TURNOVER, "turnover")
     assert checked.columns == list(tables.TURNOVER.columns)
     assert turnover.MARGIN == 0.1
+
+
+def falls_of(dynamics, samples, n_intervals):
+    """Fall of the mean loss rate at every cut, counted from the sets of the salient interactions."""
+    present = dynamics.filter(pl.col("class") != "removed", pl.col("sample_id").is_in(samples))
+    sets = [
+        set(present.filter(step=10 * number).select("sample_id", "pattern").rows())
+        for number in range(n_intervals + 1)
+    ]
+    rates = [len(sets[i] - sets[i + 1]) / len(sets[i]) for i in range(n_intervals)]
+    cuts = range(1, n_intervals)
+    return np.array([np.mean(rates[:cut]) - np.mean(rates[cut:]) for cut in cuts])
+
+
+def jackknifed(statistic, samples, n_statements):
+    """Value and Student's bounds of a statistic of samples, by Bonferroni."""
+    n = len(samples)
+    without = [statistic([other for other in samples if other != one]) for one in samples]
+    error = np.sqrt((n - 1) * np.var(without, axis=0))
+    reach = stats.t.ppf(1 - 0.025 / n_statements, n - 1) * error
+    value = statistic(samples)
+    return value, value - reach, value + reach
+
+
+@pytest.mark.parametrize("rates", [[0.6, 0.45, 0.3, 0.2, 0.1], [0.6, 0.3, 0.4, 0.2, 0.1]])
+def test_the_end_is_the_largest_fall_and_its_range_what_may_be_as_large(rates):
+    dynamics, samples = run_of(rates, seed=1), [f"s{i:02d}" for i in range(12)]
+    value, low, high = jackknifed(lambda some: falls_of(dynamics, some, 5), samples, 4)
+    certain = np.flatnonzero(low > 0)
+    cut = max(certain, key=lambda number: value[number])
+
+    def leads(some):
+        falls = falls_of(dynamics, some, 5)
+        return falls[cut] - falls
+
+    _, lead, _ = jackknifed(leads, samples, 4)
+    possible = [number for number in certain if lead[number] <= 0]
+    assert len(possible) > 1
+    stage = answer(dynamics)
+    assert (stage.step, stage.low, stage.high) == tuple(
+        10 * (number + 1) for number in (cut, min(possible), max(possible))
+    )
+    assert stage.fall == pytest.approx((value[cut], low[cut], high[cut]))
+
+
+def test_where_nothing_is_found_there_is_no_fall():
+    assert np.isnan(Stage(NONE).fall).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize(("n_samples", "known"), [(4, False), (5, True)])
+def test_an_interval_needs_five_samples_and_the_value_is_that_of_all(n_samples, known):
+    lost, before = np.arange(1.0, n_samples + 1), np.arange(10.0, 10 + n_samples)
+    value, low, high = interval(leave_one_out(lost) / leave_one_out(before), 0.95)
+    assert value == pytest.approx(lost.sum() / before.sum())
+    assert (low is not None, high is not None) == (known, known)

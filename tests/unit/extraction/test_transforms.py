@@ -24,6 +24,7 @@ def test_against_brute_force(n):
     ]
     np.testing.assert_allclose(transforms.moebius(f), signed, atol=1e-12)
     np.testing.assert_array_equal(transforms.orders(n), [t.bit_count() for t in range(1 << n)])
+    assert transforms.orders(n).dtype == np.uint8
 
 
 # 11 to 16 players take three or four matrix products, which small n do not reach.
