@@ -60,6 +60,12 @@ def test_what_emerges_late_moves_the_best_checkpoint_and_not_the_boundary():
     assert find_stages(signals[:4], np.array([0, 1, 2, 100.0]), 0.9)[0] == 2
 
 
+def test_the_end_of_denoising_is_looked_for_up_to_the_last_removals_alone():
+    removed = np.array([0, 45, 90, 95, 100, 100, 100.0])
+    emerged = np.array([0, 0, 0, 0, 0, 0, 900.0])
+    assert find_stages(np.stack([removed, emerged], axis=1), removed, 0.95) == (2, 5)
+
+
 def test_where_no_pace_changes_the_best_checkpoint_is_the_end_of_denoising():
     removed = np.array([0, 10, 10, 10, 10.0])
     assert find_stages(removed[:, None], removed, 0.9) == (1, 1)

@@ -55,6 +55,14 @@ def test_an_interaction_that_changes_its_sign_is_lost_and_new():
     assert changes["step"].unique().to_list() == [1]
 
 
+def test_weak_effects_have_a_sign_too():
+    changes = find_changes(
+        dynamics_of({"a": {1: 0.5, 2: -0.5}}, {"a": {1: -0.5, 2: -0.5}}), [0, 10]
+    )
+    found = sorted(changes.select("class", "pattern").rows())
+    assert found == [(KEPT, 2), (LOST, 1), (NEW, 1)]
+
+
 def test_every_interval_is_held_against_its_own_start():
     dynamics = dynamics_of({"a": {1: 1.0}}, {"a": {2: 1.0}}, {"a": {1: 1.0, 2: 1.0}})
     counts = find_changes(dynamics, [0, 10, 20]).group_by("step", "class").len()
@@ -150,6 +158,19 @@ def test_it_cannot_be_told_from_few_or_noisy_samples():
     assert answer(two, n_intervals=1).answer == UNKNOWN
     nothing = run_of([1.0, 0.0, 0.0, 0.0, 0.0], gains=[0.0] * 5)
     assert answer(nothing).answer == UNKNOWN
+
+
+def test_a_checkpoint_without_an_interaction_leaves_no_rate():
+    nothing = {f"s{i:02d}": {} for i in range(6)}
+    something = {f"s{i:02d}": {1: 1.0} for i in range(6)}
+    dynamics = dynamics_of(something, nothing, something, something)
+    assert answer(dynamics, 6, 3).answer == UNKNOWN
+
+
+def test_five_samples_and_one_cut_are_enough():
+    five = run_of([0.6, 0.6, 0.1, 0.1, 0.1], n_samples=5, size=200)
+    assert answer(five, 5).step == 20
+    assert answer(run_of([0.6, 0.1]), n_intervals=2).step == 10
 
 
 @pytest.mark.slow

@@ -147,6 +147,10 @@ def test_removals_are_held_against_noise(table, sentence):
             {"stage": Stage("20", 20, 20, 30, (0.3, 0.1, 0.5)), "n_samples": 5},
             "falls after step 20 (20 to 30): there the denoising stage ends. This chooses no checkpoint.",
         ),
+        (
+            {"steps": [*STEPS, 50]},
+            "falls after step 20 (10 to 20): there the denoising stage ends. This chooses no checkpoint.",
+        ),
         ({"stage": Stage(LAST)}, "denoising has not ended."),
         ({"stage": Stage(NONE)}, "does not fall: there is no denoising stage."),
         ({"stage": Stage(UNKNOWN)}, "cannot be told from 16 prompts."),

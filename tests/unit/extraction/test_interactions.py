@@ -153,6 +153,8 @@ def test_certificates():
         check_certificates(certificate(l1_lower_bound=9.9), 1e-6, "r, step 5")
     with pytest.raises(ValueError, match=r"^r, step 5, sample a: .*1\.100e-01.*report it"):
         check_certificates(certificate(max_residual=0.11), 1e-6, "r, step 5")
+    with pytest.raises(ValueError, match="report it"):  # a multiple of its bound
+        check_certificates(certificate(max_residual=0.2), 1e-6, "r, step 5")
 
 
 def test_solutions_come_back_from_their_tables():

@@ -46,6 +46,8 @@ def test_input_is_not_changed():
     f = np.arange(8.0)
     transforms.subset_sums(f)
     np.testing.assert_array_equal(f, np.arange(8.0))
+    alone = np.array([2.0])
+    assert not np.shares_memory(transforms.subset_sums(alone), alone)
 
 
 @pytest.mark.parametrize("size", [0, 3, 12])
