@@ -1,7 +1,7 @@
 """Would the tests notice a mistake in the method? Mutants of its modules, made by cosmic-ray.
 
     pip install cosmic-ray==8.7.0                   into an environment that runs the tests
-    python benchmarks/mutation.py                   a sample of each module; about 40 minutes of CPU
+    python benchmarks/mutation.py                   a sample of each module; about 15 minutes
     python benchmarks/mutation.py --survivors       those that survived the last time, once more
     python benchmarks/mutation.py --table           the tables anew, after changes of the reasons
 
