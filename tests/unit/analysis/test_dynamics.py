@@ -137,3 +137,14 @@ def test_without_a_reference_generalizability_is_unknown():
 def test_a_reference_without_salient_interactions_shares_none():
     found = generalized(salient(("and", 3, 1.0)), salient())
     assert found == {("and", 3): (False, 0)}
+
+
+def test_weak_effects_have_a_sign_too():
+    rows = salient(("and", 3, -0.5), ("and", 5, 0.5), ("and", 6, 0.5))
+    found = generalized(rows, salient(("and", 3, 0.5), ("and", 5, -0.5), ("and", 6, 0.25)))
+    # n = 3, order 2: two patterns with positive effects, one with a negative one
+    assert found == {
+        ("and", 3): (False, 1 / 3),
+        ("and", 5): (False, 2 / 3),
+        ("and", 6): (True, 2 / 3),
+    }

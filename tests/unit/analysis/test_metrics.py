@@ -108,6 +108,15 @@ def test_gamma_is_weighted_by_strength(metrics):
     assert metrics(0, "preserved", "gamma_chance") == pytest.approx(((1 + 0.25 + 0.5) / 4 + 0) / 2)
 
 
+def test_gamma_by_count_gives_every_interaction_weight_one(metrics):
+    # a: 2 of 4, b: 0 of 1
+    assert metrics(0, "preserved", "gamma_by_count") == pytest.approx((2 / 4 + 0) / 2)
+    assert metrics(0, "preserved", "gamma_by_count", "and") == pytest.approx((1 / 2 + 0) / 2)
+    chance = ((0.5 + 0.25 + 0 + 1) / 4 + 0) / 2
+    assert metrics(0, "preserved", "gamma_by_count_chance") == pytest.approx(chance)
+    assert metrics(10, "removed", "gamma_by_count", "or") is None
+
+
 def test_rho_is_what_is_not_cancelled(metrics):
     assert metrics(0, "preserved", "rho") == pytest.approx((1 / 4 + 1) / 2)
     assert metrics(0, "preserved", "rho", "or") == 0
@@ -120,6 +129,15 @@ def test_chance_level_of_rho_is_its_mean_over_all_signs(metrics):
     of_b = 1.0  # a single interaction cannot cancel
     expected = (np.mean(drawn) + of_b) / 2
     assert metrics(0, "preserved", "rho_chance") == pytest.approx(expected)
+
+
+def test_chance_level_of_rho_of_ten_is_exact():
+    sizes = [2.0**-k for k in range(10)]
+    rows = [("a", 0, "preserved", "and", 1, size, None, None) for size in sizes]
+    signs = itertools.product([-1, 1], repeat=10)
+    expected = np.mean([abs(np.dot(row, sizes)) / sum(sizes) for row in signs])
+    found = Metrics(dynamics(*rows), samples=("a",))(0, "preserved", "rho_chance")
+    assert found == pytest.approx(expected)
 
 
 def test_chance_level_of_rho_of_many_falls_with_their_number():
@@ -242,6 +260,8 @@ def test_churn_floor_is_the_mean_over_draws():
     first_only = Metrics(HAND_MADE, unchanged=draws, unchanged_samples=1)
     assert first_only(10, "emerged", "churn_floor") == 2 / 2
     assert first_only.row(10, "emerged", "churn_floor")["n_samples"] == 1
+    of_three = Metrics(HAND_MADE, samples="acb", unchanged=draws, unchanged_samples=1)
+    assert of_three(10, "emerged", "churn_floor") == 2 / 2
 
 
 def test_other_readings_have_metrics_of_their_own():

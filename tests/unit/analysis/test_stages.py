@@ -6,9 +6,12 @@ import pytest
 
 from sft_interactions import tables
 from sft_interactions.analysis.stages import (
+    LEAST_ERROR,
+    _precision,
     detect_stages,
     find_boundary,
     find_stages,
+    mean_losses,
     scale_signals,
     tabulate,
     validation_losses,
@@ -57,6 +60,12 @@ def test_what_emerges_late_moves_the_best_checkpoint_and_not_the_boundary():
     assert find_stages(signals[:4], np.array([0, 1, 2, 100.0]), 0.9)[0] == 2
 
 
+def test_the_end_of_denoising_is_looked_for_up_to_the_last_removals_alone():
+    removed = np.array([0, 45, 90, 95, 100, 100, 100.0])
+    emerged = np.array([0, 0, 0, 0, 0, 0, 900.0])
+    assert find_stages(np.stack([removed, emerged], axis=1), removed, 0.95) == (2, 5)
+
+
 def test_where_no_pace_changes_the_best_checkpoint_is_the_end_of_denoising():
     removed = np.array([0, 10, 10, 10, 10.0])
     assert find_stages(removed[:, None], removed, 0.9) == (1, 1)
@@ -85,6 +94,28 @@ def test_constant_signals_explain_nothing():
 
 def test_two_checkpoints_leave_no_choice():
     assert find_boundary(np.array([[0.0], [1.0]])) == (1, 0.0)
+
+
+def test_three_checkpoints_leave_one_boundary():
+    assert find_boundary(np.array([[0.0], [2.0], [2.0]])) == (1, 1.0)
+
+
+def test_what_a_cut_explains_is_the_share_of_the_squared_deviations():
+    # Increments 6, 3, 1, 2, of mean 3; cut after the first, they are 6 and 3, 1, 2, of mean 2.
+    index, explained = find_boundary(np.array([[0.0], [6], [9], [10], [12]]))
+    assert index == 1
+    assert explained == pytest.approx(1 - (1 + 0 + 1) / (9 + 0 + 4 + 1))
+
+
+def test_precision_is_one_over_the_error_of_the_increments():
+    # One signal moves as a whole from draw to draw, one by steps of 1 or 3, one by steps of -2 or 4.
+    courses = np.array(
+        [
+            [[0.0, 0.0, 0.0], [1.0, 1.0, -2.0], [2.0, 2.0, -4.0]],
+            [[7.0, 0.0, 0.0], [8.0, 3.0, 4.0], [9.0, 6.0, 8.0]],
+        ]
+    )
+    np.testing.assert_allclose(_precision(courses), [1 / LEAST_ERROR, 1 / 1, 1 / 3])
 
 
 def test_signals_are_scaled_together_and_gaps_are_no_change():
@@ -157,6 +188,8 @@ def test_a_signal_counts_as_much_as_the_samples_agree_on_it():
     settings = {"share": 1.0, "level": 0.95, "seed": 0}
     found = detect_stages(frame, {}, SAMPLES, STEPS, N, resamples=100, **settings)
     assert found["boundary_step"] == 5
+    # So it is in every resample.
+    assert (found["ci_low_step"], found["ci_high_step"]) == (5, 5)
     strength = found["evidence"]["signals"]["strength_total_preserved"]
     assert strength["boundary_step"] == 20
 
@@ -216,3 +249,42 @@ def test_the_table_says_what_else_could_choose():
 def test_same_seed_same_stages():
     counts = [[0, 10, 10, 10], [0, 4, 8, 8]]
     assert detect(counts, seed=3) == detect(counts, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "of_both", "wide"),
+    [
+        ([[0, 8, 8, 8], [0, 2, 12, 12]], 20, (5, 20)),  # the first alone: 5
+        ([[0, 10, 10, 12], [0, 6, 12, 12]], 5, (5, 20)),  # the second alone: 20
+    ],
+)
+def test_the_interval_leaves_out_as_much_on_either_side(counts, of_both, wide):
+    # Of two samples a quarter of the resamples has the first alone, and a quarter the second.
+    for level, interval in ((0.4, (of_both, of_both)), (0.6, wide)):
+        found = detect(counts, level=level, resamples=400, share=1.0)
+        assert found["boundary_step"] == of_both
+        assert (found["ci_low_step"], found["ci_high_step"]) == interval
+        assert found["evidence"]["resamples_at_boundary"] == pytest.approx(0.75, abs=0.06)
+
+
+def losses_of(*rows):
+    """Rows (step, split, loss, n_tokens) as of a ``losses`` table."""
+    return pl.DataFrame(rows, schema=["step", "split", "loss", "n_tokens"], orient="row")
+
+
+def test_mean_losses_are_those_of_a_token_of_the_validation_samples():
+    rows = [(5, "validation", 6.0, 2), (5, "validation", 2.0, 6), (5, "test", 90.0, 1)]
+    assert mean_losses(losses_of(*rows, (0, "validation", 9.0, 3))) == {0: 3.0, 5: 1.0}
+
+
+def test_mean_losses_are_of_all_samples_where_none_is_of_validation():
+    rows = [(5, "test", 6.0, 2), (0, "train", 1.0, 4), (5, "train", 1.0, 2)]
+    assert mean_losses(losses_of(*rows)) == {0: 0.25, 5: 1.75}
+
+
+def test_columns_have_their_type_where_nothing_is_known():
+    own = {"run": "b-d", **detect([[0, 10, 10, 10]] * 2, resamples=0)}
+    schema = tabulate([own], [None]).schema
+    assert schema["best_checkpoint_epoch"] == schema["lowest_validation_loss"] == pl.Float64
+    assert schema["validation_loss_at_best"] == pl.Float64
+    assert schema["lowest_validation_loss_step"] == pl.Int64

@@ -16,9 +16,11 @@ from sft_interactions.analysis.turnover import (
     NEW,
     NONE,
     UNKNOWN,
+    Stage,
     bounds,
     detect,
     find_changes,
+    interval,
     kept_by_chance,
     leave_one_out,
     omega,
@@ -51,6 +53,14 @@ def test_an_interaction_that_changes_its_sign_is_lost_and_new():
     }
     assert found == {LOST: [(2, 1.0), (3, 0.5)], NEW: [(2, -1.0), (4, 1.0)], KEPT: [(1, 2.0)]}
     assert changes["step"].unique().to_list() == [1]
+
+
+def test_weak_effects_have_a_sign_too():
+    changes = find_changes(
+        dynamics_of({"a": {1: 0.5, 2: -0.5}}, {"a": {1: -0.5, 2: -0.5}}), [0, 10]
+    )
+    found = sorted(changes.select("class", "pattern").rows())
+    assert found == [(KEPT, 2), (LOST, 1), (NEW, 1)]
 
 
 def test_every_interval_is_held_against_its_own_start():
@@ -150,6 +160,19 @@ def test_it_cannot_be_told_from_few_or_noisy_samples():
     assert answer(nothing).answer == UNKNOWN
 
 
+def test_a_checkpoint_without_an_interaction_leaves_no_rate():
+    nothing = {f"s{i:02d}": {} for i in range(6)}
+    something = {f"s{i:02d}": {1: 1.0} for i in range(6)}
+    dynamics = dynamics_of(something, nothing, something, something)
+    assert answer(dynamics, 6, 3).answer == UNKNOWN
+
+
+def test_five_samples_and_one_cut_are_enough():
+    five = run_of([0.6, 0.6, 0.1, 0.1, 0.1], n_samples=5, size=200)
+    assert answer(five, 5).step == 20
+    assert answer(run_of([0.6, 0.1]), n_intervals=2).step == 10
+
+
 @pytest.mark.slow
 def test_a_stage_is_found_where_there_is_none_in_at_most_a_twentieth_of_runs():
     found = [answer(run_of([0.4] * 5, n_samples=8, seed=s), 8).step for s in range(200)]
@@ -189,3 +212,58 @@ def test_the_table_of_turnover():
     checked = tables.check(table.with_columns(run=pl.lit("r")), tables.TURNOVER, "turnover")
     assert checked.columns == list(tables.TURNOVER.columns)
     assert turnover.MARGIN == 0.1
+
+
+def falls_of(dynamics, samples, n_intervals):
+    """Fall of the mean loss rate at every cut, counted from the sets of the salient interactions."""
+    present = dynamics.filter(pl.col("class") != "removed", pl.col("sample_id").is_in(samples))
+    sets = [
+        set(present.filter(step=10 * number).select("sample_id", "pattern").rows())
+        for number in range(n_intervals + 1)
+    ]
+    rates = [len(sets[i] - sets[i + 1]) / len(sets[i]) for i in range(n_intervals)]
+    cuts = range(1, n_intervals)
+    return np.array([np.mean(rates[:cut]) - np.mean(rates[cut:]) for cut in cuts])
+
+
+def jackknifed(statistic, samples, n_statements):
+    """Value and Student's bounds of a statistic of samples, by Bonferroni."""
+    n = len(samples)
+    without = [statistic([other for other in samples if other != one]) for one in samples]
+    error = np.sqrt((n - 1) * np.var(without, axis=0))
+    reach = stats.t.ppf(1 - 0.025 / n_statements, n - 1) * error
+    value = statistic(samples)
+    return value, value - reach, value + reach
+
+
+@pytest.mark.parametrize("rates", [[0.6, 0.45, 0.3, 0.2, 0.1], [0.6, 0.3, 0.4, 0.2, 0.1]])
+def test_the_end_is_the_largest_fall_and_its_range_what_may_be_as_large(rates):
+    dynamics, samples = run_of(rates, seed=1), [f"s{i:02d}" for i in range(12)]
+    value, low, high = jackknifed(lambda some: falls_of(dynamics, some, 5), samples, 4)
+    certain = np.flatnonzero(low > 0)
+    cut = max(certain, key=lambda number: value[number])
+
+    def leads(some):
+        falls = falls_of(dynamics, some, 5)
+        return falls[cut] - falls
+
+    _, lead, _ = jackknifed(leads, samples, 4)
+    possible = [number for number in certain if lead[number] <= 0]
+    assert len(possible) > 1
+    stage = answer(dynamics)
+    assert (stage.step, stage.low, stage.high) == tuple(
+        10 * (number + 1) for number in (cut, min(possible), max(possible))
+    )
+    assert stage.fall == pytest.approx((value[cut], low[cut], high[cut]))
+
+
+def test_where_nothing_is_found_there_is_no_fall():
+    assert np.isnan(Stage(NONE).fall).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize(("n_samples", "known"), [(4, False), (5, True)])
+def test_an_interval_needs_five_samples_and_the_value_is_that_of_all(n_samples, known):
+    lost, before = np.arange(1.0, n_samples + 1), np.arange(10.0, 10 + n_samples)
+    value, low, high = interval(leave_one_out(lost) / leave_one_out(before), 0.95)
+    assert value == pytest.approx(lost.sum() / before.sum())
+    assert (low is not None, high is not None) == (known, known)

@@ -53,6 +53,27 @@ def facts(**changes):
             "less good).",
         ),
         (
+            {0: 4.2, 1: 2.0, 40: 3.0},
+            1,
+            "Keep step 1: it has the lowest validation loss, 2.000 nats (3.000 at step 40).",
+        ),
+        (
+            {10: 1.0, 40: 2.0},
+            10,
+            "Keep step 10: it has the lowest validation loss, 1.000 nats (2.000 at step 40).",
+        ),
+        (
+            {10: 0.0, 40: 0.001},
+            10,
+            "Keep step 10: it has the lowest validation loss, 0.000 nats (0.001 at step 40).",
+        ),
+        (
+            {0: 1.5, 10: 1.5, 40: 2.0},
+            None,
+            "No checkpoint is named: none has a lower validation loss than the model before SFT (1.500; "
+            "step 10: 1.500).",
+        ),
+        (
             {0: 1.0, 10: 1.1, 40: 1.5},
             None,
             "No checkpoint is named: none has a lower validation loss than the model before SFT (1.000; "
@@ -90,6 +111,12 @@ def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
             "Of 87.0 interactions a prompt before SFT, 75.0 are gone by step 40 (noise of the inference "
             "alone: 4.0), and 30.0 are new.",
         ),
+        (metrics(removed=5.0, low=4.0), "That is no more than noise would do on so few prompts."),
+        (
+            metrics(removed=0.0, low=0.0, floor=-1.0),
+            "Of 87.0 interactions a prompt before SFT, 0.0 are gone by step 40 (noise of the inference "
+            "alone: -1.0), and 30.0 are new.",
+        ),
         (metrics(removed=5.0, low=3.0), "That is no more than noise would do on so few prompts."),
         (
             metrics(before=0.0),
@@ -116,6 +143,14 @@ def test_removals_are_held_against_noise(table, sentence):
             {"stage": Stage("20", 20, 10, 30, (0.3, 0.1, 0.5))},
             "but where cannot be told (10 to 30, all that is possible).",
         ),
+        (
+            {"stage": Stage("20", 20, 20, 30, (0.3, 0.1, 0.5)), "n_samples": 5},
+            "falls after step 20 (20 to 30): there the denoising stage ends. This chooses no checkpoint.",
+        ),
+        (
+            {"steps": [*STEPS, 50]},
+            "falls after step 20 (10 to 20): there the denoising stage ends. This chooses no checkpoint.",
+        ),
         ({"stage": Stage(LAST)}, "denoising has not ended."),
         ({"stage": Stage(NONE)}, "does not fall: there is no denoising stage."),
         ({"stage": Stage(UNKNOWN)}, "cannot be told from 16 prompts."),
@@ -137,3 +172,10 @@ def test_the_page_has_the_sentences_and_the_numbers_and_titles_are_text():
     assert "| 5 |  |  |  | 3.000 |" in page
     assert "| 40 |  | 75.0 | 30.0 | 2.100 |" in page
     assert r"a \| b \<script\>\$x\$" in page
+
+
+def test_the_page_has_what_the_model_reads_between_more_marks_than_it_has():
+    run = facts(read=("a ```b``` c", "joy"))
+    page = write_page([run], [judge(run)])
+    assert "up to the token `joy`:\n\n````\na ```b``` c\n````\n" in page
+    assert "Before SFT: step 0." in page

@@ -51,7 +51,7 @@ def first_row_of_b(**changes):
         (pl.concat([WHOLE, WHOLE.filter(sample_id="b")]), "sample b repeats a mask"),
         (first_row_of_b(log_odds=float("nan")), "sample b holds a log_odds that is NaN"),
         (first_row_of_b(log_odds=float("-inf")), "sample b holds a log_odds that is NaN or inf"),
-        (WHOLE.filter(pl.col("mask") < 3), "not 2\\^n - 1"),
+        (WHOLE.filter(pl.col("mask") < 3), "the largest mask is 2, not 2\\^n - 1"),
         (log_odds({"a": [0.0] * 6}), "not 2\\^n - 1"),
         (log_odds({"a": [0.0] * 4, "b": [0.0] * 8}), "sample a has 4 of 8 masks"),
     ],
@@ -60,6 +60,17 @@ def test_broken_log_odds_are_refused_with_file_and_sample(frame, message):
     with pytest.raises(ValueError, match=message) as error:
         to_values(frame, "runs/r/log_odds/step-5.parquet")
     assert str(error.value).startswith("runs/r/log_odds/step-5.parquet: ")
+
+
+def test_of_several_broken_samples_the_first_is_named():
+    broken = {f"s{number:02d}": [0.0] * 3 for number in range(30)}
+    with pytest.raises(ValueError, match="sample s00 has 3 of 4 masks"):
+        to_values(log_odds({**broken, "whole": [0.0] * 4}).reverse(), "t")
+
+
+def test_a_prompt_without_players_has_one_value():
+    samples, values = to_values(log_odds({"a": [2.5]}), "t")
+    assert (samples, values.tolist()) == (["a"], [[2.5]])
 
 
 VALUES = np.random.default_rng(0).normal(size=(2, 8))
@@ -142,6 +153,8 @@ def test_certificates():
         check_certificates(certificate(l1_lower_bound=9.9), 1e-6, "r, step 5")
     with pytest.raises(ValueError, match=r"^r, step 5, sample a: .*1\.100e-01.*report it"):
         check_certificates(certificate(max_residual=0.11), 1e-6, "r, step 5")
+    with pytest.raises(ValueError, match="report it"):  # a multiple of its bound
+        check_certificates(certificate(max_residual=0.2), 1e-6, "r, step 5")
 
 
 def test_solutions_come_back_from_their_tables():

@@ -24,6 +24,7 @@ def test_against_brute_force(n):
     ]
     np.testing.assert_allclose(transforms.moebius(f), signed, atol=1e-12)
     np.testing.assert_array_equal(transforms.orders(n), [t.bit_count() for t in range(1 << n)])
+    assert transforms.orders(n).dtype == np.uint8
 
 
 # 11 to 16 players take three or four matrix products, which small n do not reach.
@@ -45,6 +46,8 @@ def test_input_is_not_changed():
     f = np.arange(8.0)
     transforms.subset_sums(f)
     np.testing.assert_array_equal(f, np.arange(8.0))
+    alone = np.array([2.0])
+    assert not np.shares_memory(transforms.subset_sums(alone), alone)
 
 
 @pytest.mark.parametrize("size", [0, 3, 12])

@@ -109,6 +109,31 @@ def test_the_model_is_given_the_same_prompt_length_for_every_mask(model):
     assert [len(rows) for rows in inputs] == [3, 3, 2]
 
 
+def test_a_batch_smaller_than_a_prompt_has_one_masked_prompt(tiny_models):
+    owners = OWNERS["long tail"]
+    with Seen(tiny_models["llama"]) as inputs:
+        evaluate(tiny_models["llama"], owners, [17], method="full_length", batch=batch(1))
+    assert [len(rows) for rows in inputs] == [1] * 8
+
+
+def test_a_model_may_give_the_logits_of_all_positions(tiny_models):
+    model, owners, targets = tiny_models["llama"], OWNERS["long tail"], [17, 90, 4]
+    expected = evaluate(model, owners, targets, method="full_length")
+
+    def ask_for_all(model, args, kwargs):
+        return args, {**kwargs, "logits_to_keep": 0}
+
+    handle = model.register_forward_pre_hook(ask_for_all, with_kwargs=True)
+    found = evaluate(model, owners, targets, method="full_length")
+    handle.remove()
+    np.testing.assert_allclose(found, expected, atol=ROUNDING)
+
+
+def test_the_last_scored_token_is_not_read():
+    assert MaskedPrompt([7, 8, 9], [-1, 0, 1], [5]).n_tokens == 3
+    assert MaskedPrompt([7, 8, 9], [-1, 0, 1], [5, 6]).n_tokens == 4
+
+
 def test_some_maskings_only(model):
     owners = OWNERS["words of several tokens"]
     whole = evaluate(model, owners, [17], method="full_length")
