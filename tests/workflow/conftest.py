@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from tiny_study import CONFIG, ROWS, snakemake
+from tiny_study import CONFIG, HF_TOKEN, ROWS, snakemake
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,11 @@ def study(model_folders, tmp_path_factory):
     config = copy.deepcopy(CONFIG)
     for name, model in config["models"].items():
         model["source"] = f"path:{model_folders[name]}"
-    done = snakemake(folder, config)
+    with pytest.MonkeyPatch.context() as shell:
+        shell.setenv("HF_TOKEN", HF_TOKEN)
+        done = snakemake(folder, config)
     assert done.returncode == 0, done.stdout[-5000:]
+    assert HF_TOKEN not in done.stdout
     return folder, config
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from report_pages import cells_of, data_of, text_of
 from safetensors.torch import load_file, save_file
-from tiny_study import CONFIG, ROWS, STEPS, N, snakemake
+from tiny_study import CONFIG, HF_TOKEN, ROWS, STEPS, N, snakemake
 
 from sft_interactions import tables
 from sft_interactions.extraction.program import reconstruct
@@ -124,6 +124,12 @@ def test_nothing_is_written_outside_results_and_caches(study):
     assert written - given <= {"results", ".snakemake", "cache"}
     assert list((folder / "home").rglob("*")) == []
     assert [path for path in (folder / "temporary").rglob("*") if path.is_file()] == []
+
+
+def test_the_token_of_the_hub_is_in_no_file(study):
+    files = [path for path in study[0].rglob("*") if path.is_file()]
+    assert any(path.suffix == ".log" for path in files)
+    assert [path for path in files if HF_TOKEN.encode() in path.read_bytes()] == []
 
 
 @EVERY_RUN

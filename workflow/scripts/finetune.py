@@ -14,6 +14,7 @@ from sft_interactions.models.tokenizing import load_tokenizer
 provenance = start(snakemake)
 settings = snakemake.params.settings
 compute = snakemake.params.compute
+device = pick_device(compute["device"])
 use_reproducible_float32(compute["threads"])
 tokenizer = load_tokenizer(snakemake.input.model)
 frame_of = frames_of(
@@ -38,7 +39,7 @@ with progress_bar(snakemake, settings["finetune"]["steps"], "step") as bar:
         checkpoints,
         pad_id=padding_token(tokenizer, snakemake.input.model),
         seed=settings["seed"],
-        device=pick_device(compute["device"]),
+        device=device,
         # Snakemake removes the outputs of a job before it starts it, and of one that was killed.
         store_dir=checkpoints.parent / "store" / "training",
         progress=lambda step: bar.update(step - bar.n),

@@ -55,6 +55,31 @@ class _Lines:
         pass
 
 
+def _in_one_line(error: BaseException) -> str | None:
+    """What an error that a user can mend comes down to; None for a defect."""
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped from the keyboard"
+    if isinstance(error, PermissionError):
+        return (
+            f"{error.filename} may not be read or written (permission denied); see who owns it, or name "
+            "another place"
+        )
+    if any(text in str(error) for text in _DISK_FULL):
+        return (
+            f"the disk is full, or a quota is used up ({error}); make room for the folders of results, "
+            "logs and temporary files, and start again"
+        )
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_FULL):
+        first = str(error).partition("\n")[0]
+        return (
+            f"memory is used up, or limited for this job (ulimit -v, a scheduler, the GPU; {first}); give "
+            "it more, or lower inference.memory_gb or finetune.batch_size"
+        )
+    return None
+
+
 def start(snakemake: Any) -> dict[str, Any]:
     """Send logging and errors to the job's log file and to the terminal, and look at the tables it reads.
 
@@ -89,37 +114,21 @@ def start(snakemake: Any) -> dict[str, Any]:
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.disable_progress_bar()
 
+    where = log.with_suffix(".traceback")  # Snakemake shows the log itself
+    where.unlink(missing_ok=True)
+
     def report(
         error_type: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
+        whole = "".join(traceback.format_exception(error_type, error, trace))
+        line = _in_one_line(error)
+        line = line and f"{snakemake.rule}: {line}"
+        print(line or whole, file=sys.stderr)
         with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(error_type, error, trace)))
-        if isinstance(error, ValueError):
-            print(f"{snakemake.rule}: {error}", file=sys.stderr)
-        elif isinstance(error, KeyboardInterrupt):
-            print(f"{snakemake.rule}: stopped from the keyboard", file=sys.stderr)
-        elif isinstance(error, PermissionError):
-            print(
-                f"{snakemake.rule}: {error.filename} may not be read or written (permission denied); see "
-                "who owns it, or name another place",
-                file=sys.stderr,
-            )
-        elif any(text in str(error) for text in _DISK_FULL):
-            print(
-                f"{snakemake.rule}: the disk is full, or a quota is used up ({error}); make room for the "
-                "folders of results, logs and temporary files, and start again",
-                file=sys.stderr,
-            )
-        elif isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_FULL):
-            first = str(error).partition("\n")[0]
-            print(
-                f"{snakemake.rule}: memory is used up, or limited for this job (ulimit -v, a scheduler, "
-                f"the GPU; {first}); give it more, or lower inference.memory_gb or "
-                "finetune.batch_size",
-                file=sys.stderr,
-            )
-        else:
-            traceback.print_exception(error_type, error, trace)
+            print(f"{line}\n(traceback: {where})" if line else whole, file=file)
+        if line:
+            with contextlib.suppress(OSError):
+                where.write_text(whole, encoding="utf-8")
 
     sys.excepthook = report
     check_packages()  # an environment of conda has others than Snakemake's

@@ -16,8 +16,8 @@ from sft_interactions.models.tokenizing import load_tokenizer
 
 provenance = start(snakemake)
 settings, compute = snakemake.params.settings, snakemake.params.compute
-use_reproducible_float32(compute["threads"])
 device = pick_device(compute["device"])
+use_reproducible_float32(compute["threads"])
 tokenizer = load_tokenizer(snakemake.input.model)
 frame_of = frames_of(
     tokenizer, settings["template"], settings["instruction"], settings["template_date"]

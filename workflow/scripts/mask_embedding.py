@@ -10,8 +10,9 @@ from sft_interactions.models.loading import load_checkpoint
 
 provenance = start(snakemake)
 settings, compute = snakemake.params.settings, snakemake.params.compute
+device = pick_device(compute["device"])
 use_reproducible_float32(compute["threads"])
-model = load_checkpoint(snakemake.input.model, None, pick_device(compute["device"]))
+model = load_checkpoint(snakemake.input.model, None, device)
 token_id = int(tables.read_metadata(snakemake.input.prompts)["mask_token_id"])
 prompts = list(read_prompts(snakemake.input.prompts).values())
 with progress_bar(snakemake, settings["steps"], "step") as bar:

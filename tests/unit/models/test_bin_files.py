@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from bad_input import refused
@@ -34,6 +36,28 @@ def test_files_of_other_things_than_weights_are_refused(tmp_path, file, case):
     assert str(caught.value).startswith(f"{tmp_path / file}: ")
     assert "; " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class _Code:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, written):
+        self.written = written
+
+    def __reduce__(self):
+        return Path.touch, (self.written,)
+
+
+@pytest.mark.bad_input(of="folder")
+def test_code_in_a_bin_file_is_refused_and_not_run(tmp_path):
+    written = tmp_path / "written"
+    torch.save({NAME: _Code(written)}, tmp_path / "pytorch_model.bin")
+    torch.load(tmp_path / "pytorch_model.bin", weights_only=False)
+    assert written.exists()
+    written.unlink()
+    with refused("holds other things than tensors, or is damaged"):
+        check_bin_files(tmp_path)
+    assert not written.exists()
 
 
 @pytest.mark.parametrize(

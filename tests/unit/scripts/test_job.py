@@ -40,6 +40,17 @@ def run(tmp_path, *options, then=""):
     return done, log.read_text()
 
 
+def assert_in_one_line(tmp_path, done, log, line):
+    """On the terminal and in the log, which Snakemake shows; the traceback is beside it."""
+    assert done.returncode != 0
+    where = tmp_path / "logs" / "rule" / "run-a.traceback"
+    assert done.stderr.splitlines()[-1].startswith(line)
+    assert log.splitlines()[-2] == done.stderr.splitlines()[-1]
+    assert log.splitlines()[-1] == f"(traceback: {where})"
+    assert "Traceback" not in done.stderr + log
+    assert where.read_text().startswith("Traceback")
+
+
 def test_warnings_are_in_the_log_and_not_on_the_terminal(tmp_path):
     done, log = run(tmp_path)
     assert done.returncode == 0, done.stderr
@@ -63,10 +74,7 @@ def test_settings_of_the_shell_are_gone_before_other_imports(tmp_path, monkeypat
 
 def test_an_interrupt_is_told_in_one_line(tmp_path):
     done, log = run(tmp_path, then="raise KeyboardInterrupt\n")
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[-1] == "rule: stopped from the keyboard"
-    assert "Traceback" not in done.stderr
-    assert "Traceback" in log
+    assert_in_one_line(tmp_path, done, log, "rule: stopped from the keyboard")
 
 
 def test_asked_for_warnings_as_errors_they_are(tmp_path):
@@ -75,18 +83,21 @@ def test_asked_for_warnings_as_errors_they_are(tmp_path):
     assert "FutureWarning: of a library" in log
 
 
-@pytest.mark.parametrize(
-    ("error", "on_terminal"), [("ValueError", False), ("KeyError", True)], ids=["expected", "other"]
-)
-def test_an_error_is_in_the_log_with_its_place_and_one_line_if_expected(
-    tmp_path, error, on_terminal
-):
-    done, log = run(tmp_path, then=f"raise {error}('too few; lower n')")
+def test_what_a_user_can_mend_is_told_in_one_line(tmp_path):
+    done, log = run(tmp_path, then="raise ValueError('too few; lower n')")
+    assert_in_one_line(tmp_path, done, log, "rule: too few; lower n")
+    done, _ = run(tmp_path)
+    assert done.returncode == 0
+    assert not list(tmp_path.rglob("*.traceback"))  # it was of the job before
+
+
+def test_a_defect_is_told_with_its_place(tmp_path):
+    done, log = run(tmp_path, then="raise KeyError('too few; lower n')")
     assert done.returncode == 1
-    assert "Traceback" in log
-    assert "too few; lower n" in log
-    assert ("Traceback" in done.stderr) == on_terminal
-    assert ("rule: too few; lower n\n" in done.stderr) == (not on_terminal)
+    for text in (log, done.stderr):
+        assert "Traceback" in text
+        assert "KeyError: 'too few; lower n'" in text
+    assert not list(tmp_path.rglob("*.traceback"))
 
 
 @pytest.mark.parametrize(
@@ -98,10 +109,7 @@ def test_an_error_is_in_the_log_with_its_place_and_one_line_if_expected(
 )
 def test_a_full_disk_is_told_in_one_line(tmp_path, write):
     done, log = run(tmp_path, then=write)
-    assert done.returncode == 1
-    assert "Traceback" in log
-    assert "Traceback" not in done.stderr
-    assert "\nrule: the disk is full, or a quota is used up (" in done.stderr
+    assert_in_one_line(tmp_path, done, log, "rule: the disk is full, or a quota is used up (")
 
 
 @pytest.mark.parametrize(
@@ -116,15 +124,11 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, write):
 )
 def test_too_little_memory_is_told_in_one_line(tmp_path, error):
     done, log = run(tmp_path, then=f"raise {error}")
-    assert done.returncode == 1
-    assert "Traceback" in log
-    assert "Traceback" not in done.stderr
-    assert "\nrule: memory is used up, or limited for this job (" in done.stderr
+    assert_in_one_line(tmp_path, done, log, "rule: memory is used up, or limited for this job (")
 
 
 def test_what_may_not_be_written_is_told_in_one_line(tmp_path):
     done, log = run(tmp_path, then="raise PermissionError(13, 'Permission denied', 'results/x')")
-    assert done.returncode == 1
-    assert "Traceback" in log
-    assert "Traceback" not in done.stderr
-    assert "\nrule: results/x may not be read or written (permission denied); see " in done.stderr
+    assert_in_one_line(
+        tmp_path, done, log, "rule: results/x may not be read or written (permission denied); see "
+    )
