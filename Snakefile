@@ -95,7 +95,15 @@ localrules:
 
 
 rule all:
-    default_target: True
+    default_target: not IS_OWN
     input:
         rules.figures.input,
         rules.tables.input,
+
+
+rule own:
+    default_target: IS_OWN
+    input:
+        lambda _: f"{RESULTS}/verdict.md" if IS_OWN else stop(own_study.ASKED),
+    message:
+        "The preview of the run is there"

@@ -109,9 +109,9 @@ def run(tmp_path_factory):
     return folder, asked, keeper.logits, trainer.state.log_history
 
 
-def own(folder, *arguments, cores=2):
+def own(folder, *arguments, cores=2, target=("own",)):
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
-    command += ["--directory", str(folder), "--cores", str(cores), "own", *arguments]
+    command += ["--directory", str(folder), "--cores", str(cores), *target, *arguments]
     return subprocess.run(
         command,
         env=environment(folder),
@@ -136,6 +136,12 @@ def test_the_preview_says_what_was_understood_and_the_verdict(previewed):
     assert "itself are those of step 8, and count once" in told
     found = re.search(r"^base-mine: (Keep step \d|No checkpoint is named).*", told, re.M)
     assert found
+    # The trainer has measured all checkpoints, so that none is called unseen; none of the model before SFT.
+    assert "not looked at" not in found[0]
+    assert "Whether it learned is not told: the loss before SFT is not known." in found[0]
+    assert re.search(
+        r"masked inference takes about (a minute|\d+ minutes) on the same device", told
+    )
     assert "No verdict on the stages: 4 checkpoints, and 5 are needed." in found[0]
     assert "snakemake --cores 4 --configfile config/mine.yaml" in told
     page = (folder / "results" / "mine" / "preview" / "verdict.md").read_text()
@@ -170,6 +176,13 @@ def test_losses_are_those_of_the_trainer(run, previewed):
     history = {str(e["step"]): e["eval_loss"] for e in run[3] if "eval_loss" in e}
     assert found == history
     assert len(found) == len(STEPS)
+
+
+def test_without_a_target_it_is_the_preview(previewed):
+    folder, _, brought = previewed
+    done = own(folder, "--dry-run", "--config", *brought, target=())
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "Nothing to be done" in done.stdout
 
 
 def test_a_new_checkpoint_is_picked_up(run, tmp_path):

@@ -392,6 +392,8 @@ rule verdict:
         solve=[first_solve(run) for run in RUNS],
         stages=every_run("stages.json"),
         prompts=every_run("prompts.parquet"),
+        analysis=[data_table(run, "analysis") for run in RUNS],
+        losses=every_run("losses.parquet", RUNS_WITHOUT_LOSSES),
     output:
         page=report(f"{RESULTS}/verdict.md", caption="../report/verdict.rst", category="Verdict"),
         csv=f"{RESULTS}/tables/verdict.csv",
@@ -410,6 +412,8 @@ rule verdict:
         labels=labels_of(RUNS),
         steps=steps_of(RUNS),
         losses_are=[losses_are(run) for run in RUNS],
+        with_losses=RUNS_WITHOUT_LOSSES,
+        skipped=OWN.skipped if IS_OWN else [],
         level=config["bootstrap"]["level"],
         n_players=config["players"]["n"],
     message:

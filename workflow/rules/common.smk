@@ -40,6 +40,8 @@ SPLITS = ("train", "validation", "analysis")
 HELD_OUT = [name for name in DATASETS if "train" not in DATASETS[name]]
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
+# Own runs that bring no loss: that of single responses is measured.
+RUNS_WITHOUT_LOSSES = [run for run in OWN_RUNS if "validation_losses" not in RUNS[run]]
 MAIN_RUNS = config["figures"]["main_runs"]
 OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
 # Runs that repeat each other with other seeds, by the name that they share.
@@ -460,7 +462,7 @@ def labels_of(runs):
 
 def is_without_losses(wildcards):
     """Whether the job's run brings its checkpoints, and no loss of theirs."""
-    return wildcards.run in OWN_RUNS and "validation_losses" not in RUNS[wildcards.run]
+    return wildcards.run in RUNS_WITHOUT_LOSSES
 
 
 def losses_are(run):

@@ -58,13 +58,6 @@ rule report:
         "../scripts/report.py"
 
 
-rule own:
-    input:
-        lambda _: f"{RESULTS}/verdict.md" if IS_OWN else stop(own_study.ASKED),
-    message:
-        "The preview of the run is there"
-
-
 onstart:
     if configfiles:
         config_file.note_owner(RESULTS, configfiles, digest(config))
@@ -86,11 +79,12 @@ onsuccess:
     if verdict in up_to_date:
         with verdict.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                told = [row[key] for key in ("checkpoint", "interactions", "stage")]
-                print(f"{row['run']}: {' '.join(told)}", file=sys.stderr)
+                told = [row[key] for key in ("checkpoint", "learning", "interactions", "stage")]
+                print(f"{row['run']}: {' '.join(filter(None, told))}", file=sys.stderr)
         print(f"More in {RESULTS}/verdict.md.", file=sys.stderr)
         if IS_OWN:
-            print(own_study.what_next(OWN), file=sys.stderr)
+            measured = own_study.inference_seconds(f"{RESULTS}/benchmarks/inference")
+            print(own_study.what_next(OWN, measured), file=sys.stderr)
     elif verdict.exists():
         print(
             f"What this run was not asked for, such as {verdict}, is as it was, and may be of another config; "

@@ -1,8 +1,10 @@
+import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from sft_interactions.analysis.turnover import LAST, NONE, UNKNOWN, Stage
-from sft_interactions.analysis.verdict import Facts, judge, write_page
+from sft_interactions.analysis.verdict import Facts, judge, loss_change, write_page
 
 STEPS = [0, 10, 20, 30, 40]
 LOSSES = {0: 4.2, 10: 2.0, 20: 1.7, 30: 1.8, 40: 2.1}
@@ -104,6 +106,130 @@ def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
 
 
 @pytest.mark.parametrize(
+    ("losses", "sentence"),
+    [
+        (
+            LOSSES,
+            "It learned: from the model before SFT to step 20 the loss falls by 2.500 nats. It overfits "
+            "after step 20: to step 40 the loss rises by 0.400 nats.",
+        ),
+        (
+            {0: 4.2, 10: 3.0, 40: 1.7},
+            "It learned: from the model before SFT to step 40 the loss falls by 2.500 nats. No overfitting "
+            "shows up to step 40.",
+        ),
+        (
+            {10: 1.7, 40: 1.7004},
+            "Whether it learned is not told: the loss before SFT is not known. No overfitting shows up to "
+            "step 40.",
+        ),
+        (
+            {0: 1.0, 10: 1.1, 40: 1.5},
+            "It overfits after step 10: to step 40 the loss rises by 0.400 nats.",
+        ),
+        ({10: 1.0}, "Whether it learned is not told: the loss before SFT is not known."),
+        ({}, ""),
+    ],
+)
+def test_whether_it_learned_and_overfits_is_told_from_the_losses(losses, sentence):
+    assert judge(facts(losses=losses)).learning == sentence
+
+
+def single_losses(means, spread, n=8, tokens=2):
+    """Losses of n responses whose means a token are given; changes from step to step vary by ``spread``."""
+    varies = np.linspace(-1, 1, n) * spread
+    return pl.DataFrame(
+        [
+            (f"s{i}", step, tokens * (mean + varies[i] * step), tokens)
+            for step, mean in means.items()
+            for i in range(n)
+        ],
+        schema=["sample_id", "step", "loss", "n_tokens"],
+        orient="row",
+    )
+
+
+@pytest.mark.parametrize(
+    ("spread", "learned", "overfits"),
+    [
+        (
+            0.001,
+            "It learned: from the model before SFT to step 20 the loss falls by 2.500 nats (2.4",
+            "It overfits after step 20: to step 40 the loss rises by 0.400 nats (0.3",
+        ),
+        (
+            0.1,
+            "It learned: ",
+            "Whether it overfits cannot be told: from step 20 to step 40 the loss changes by 0.400 nats (-",
+        ),
+        (1.0, "Whether it learned cannot be told: ", "Whether it overfits cannot be told: "),
+    ],
+)
+def test_a_change_that_may_be_chance_is_none(spread, learned, overfits):
+    found = judge(facts(sample_losses=single_losses(LOSSES, spread))).learning
+    assert found.startswith(learned)
+    assert overfits in found
+    assert "8 responses" in found
+
+
+def test_a_change_of_responses_of_one_length_is_a_paired_t_test():
+    draw = np.random.default_rng(0)
+    first, second = draw.normal(size=(2, 12))
+    rows = pl.DataFrame(
+        {
+            "sample_id": [f"s{i}" for i in range(12)] * 2,
+            "step": [0] * 12 + [5] * 12,
+            "loss": np.concatenate([first, second]),
+            "n_tokens": [1] * 24,
+        }
+    )
+    found = loss_change(rows.sample(fraction=1, shuffle=True, seed=1), 0, 5, 0.9)
+    known = stats.ttest_rel(second, first).confidence_interval(0.9)
+    assert found == pytest.approx(((second - first).mean(), known.low, known.high, 12))
+
+
+def test_a_change_is_one_a_token():
+    """A long response counts more, and five responses are the fewest with an interval."""
+    rows = single_losses({0: 1.0, 5: 1.0}, 0.0, n=4)
+    rows = rows.with_columns(
+        n_tokens=pl.when(pl.col("sample_id") == "s0").then(6).otherwise(2),
+        loss=pl.when((pl.col("sample_id") == "s0") & (pl.col("step") == 5))
+        .then(8.0)
+        .otherwise("loss"),
+    )
+    assert loss_change(rows, 0, 5, 0.95) == (0.5, 0.5, 0.5, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [8, 16])
+def test_intervals_of_a_change_hold_the_true_one_as_often_as_they_say(n):
+    """Responses of 1 to 20 tokens, with skewed changes of mean 0.3 a token."""
+    draw = np.random.default_rng(n)
+    held = 0
+    for _ in range(500):
+        tokens = draw.integers(1, 21, n)
+        change = (draw.gamma(4.0, 0.25, n) - 0.7) * tokens
+        rows = pl.DataFrame(
+            {
+                "sample_id": [f"s{i}" for i in range(n)] * 2,
+                "step": [0] * n + [5] * n,
+                "loss": np.concatenate([np.zeros(n), change]),
+                "n_tokens": np.tile(tokens, 2),
+            }
+        )
+        found = loss_change(rows, 0, 5, 0.95)
+        held += found.low <= 0.3 <= found.high
+    assert 0.9 <= held / 500 <= 0.98
+
+
+def test_what_was_not_looked_at_is_named():
+    told = judge(facts(skipped=[5, 15, 40])).checkpoint
+    assert told.endswith("(2.100 at step 40). Steps 5, 15 were not looked at.")
+    assert judge(facts(skipped=[40])).checkpoint.endswith("(2.100 at step 40).")
+    assert judge(facts(skipped=[5])).checkpoint.endswith(" Step 5 was not looked at.")
+
+
+@pytest.mark.parametrize(
     ("table", "sentence"),
     [
         (
@@ -175,7 +301,14 @@ def test_the_page_has_the_sentences_and_the_numbers_and_titles_are_text():
 
 
 def test_the_page_has_what_the_model_reads_between_more_marks_than_it_has():
-    run = facts(read=("a ```b``` c", "joy"))
+    run = facts(read=("a ```b``` c", "joy", "joy"))
     page = write_page([run], [judge(run)])
     assert "up to the token `joy`:\n\n````\na ```b``` c\n````\n" in page
     assert "Before SFT: step 0." in page
+
+
+def test_the_page_says_of_what_a_scored_token_is_a_part():
+    run = facts(read=("text", "n", f"no\n{'x' * 100}"), n_parts=3)
+    page = write_page([run], [judge(run)])
+    told = f"up to the token `n` of the response `no {'x' * 77} …` (in 3 of 16 prompts the scored token is a "
+    assert f"{told}part of the response):\n" in page

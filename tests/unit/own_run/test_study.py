@@ -6,7 +6,7 @@ from bad_input import refused
 from trainer_folders import give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
-from sft_interactions.own_run.study import prepare, what_next
+from sft_interactions.own_run.study import inference_seconds, prepare, what_next
 
 ROWS = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(40)]
 
@@ -78,7 +78,43 @@ def test_the_preview_is_a_part_of_it_in_a_folder_of_its_own(given, tmp_path):
     assert study.preview["datasets"]["heldout"]["analysis"] == 8
     assert study.preview["players"]["n"] == 6
     assert study.preview["results"] == "results/my_run/preview"
-    assert f"snakemake --cores 4 --configfile {study.file}" in what_next(study)
+    assert study.skipped == [10, 30, 50]
+    told = what_next(study, 60)
+    assert f"snakemake --cores 4 --configfile {study.file}" in told
+    # Twice the prompts, 7 checkpoints for 4, and (2**9 - 1) / 9 positions for (2**7 - 1) / 7.
+    assert f"about {round(2 * 7 / 4 * (511 / 9) / (127 / 7))} minutes" in told
+    assert "about 1.1 hours" in what_next(study, 360)
+
+
+def test_the_masked_inference_has_taken_what_snakemake_has_noted(tmp_path):
+    for name, seconds in (("a/0.tsv", "2.5"), ("b/0.tsv", "4")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(f"s\th:m:s\n{seconds}\t0:00:01\n")
+    assert inference_seconds(tmp_path) == 6.5
+    assert inference_seconds(tmp_path / "none") == 0
+
+
+def test_all_that_is_missing_is_asked_for_at_once(given, tmp_path):
+    with pytest.raises(ValueError, match=r"output= is missing") as error:
+        prepare({}, tmp_path / "config", may_write=True)
+    assert "heldout= is missing" in str(error.value).splitlines()[1]
+    for file in (tmp_path / "My Run").rglob("adapter_config.json"):
+        file.write_text(
+            json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": None})
+        )
+    for file in (tmp_path / "My Run").rglob("chat_template.jinja"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"^base: ") as error:
+        make(given, tmp_path)
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "base",
+        "template",
+    ]
+    (tmp_path / "heldout.jsonl").write_text('{"a": "x", "b": "y"}\n')
+    with pytest.raises(ValueError, match=r"^base: ") as error:
+        make(given, tmp_path)
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == ["base", "heldout"]
+    assert not (tmp_path / "config").exists()
 
 
 def test_it_is_written_anew_unless_somebody_changed_it(given, tmp_path):

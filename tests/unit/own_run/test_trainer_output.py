@@ -7,7 +7,7 @@ from bad_input import refused
 from safetensors.torch import save_file
 from trainer_folders import give_tokenizer, write_checkpoint
 
-from sft_interactions.own_run.trainer_output import read_output
+from sft_interactions.own_run.trainer_output import find_base, read_output
 
 
 @pytest.fixture
@@ -20,8 +20,9 @@ def output(tmp_path):
 def test_steps_base_and_losses_are_read(output):
     found = read_output(output)
     assert list(found.checkpoints) == [10, 20, 100]
-    assert (found.kind, found.base) == ("adapter", "hub:org/base@main")
-    assert found.base_from == str(output / "checkpoint-10" / "adapter_config.json")
+    assert found.kind == "adapter"
+    named = str(output / "checkpoint-10" / "adapter_config.json")
+    assert find_base(found) == ("hub:org/base@main", named)
     assert found.losses == {10: 1.9, 20: 1.4}
     assert found.losses_from == output / "checkpoint-100" / "trainer_state.json"
     assert (found.tokenizer, found.has_template, found.notes) == (None, False, [])
@@ -62,13 +63,13 @@ def test_later_weights_at_the_root_are_a_checkpoint_if_their_step_is_known(outpu
 def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
     base = tmp_path / "base"
     base.mkdir()
-    assert read_output(output, str(base)).base == f"path:{base}"
-    assert read_output(output, "org/other@abc").base == "hub:org/other@abc"
+    assert find_base(read_output(output), str(base))[0] == f"path:{base}"
+    assert find_base(read_output(output), "org/other@abc")[0] == "hub:org/other@abc"
     for step in (10, 20, 100):
         path = output / f"checkpoint-{step}" / "adapter_config.json"
         settings = {**json.loads(path.read_text()), "revision": "abc123"}
         path.write_text(json.dumps(settings))
-    assert read_output(output).base == "hub:org/base@abc123"
+    assert find_base(read_output(output))[0] == "hub:org/base@abc123"
 
 
 @pytest.mark.bad_input(of="folder")
@@ -80,13 +81,13 @@ def test_a_model_card_names_the_base_of_full_weights(tmp_path):
     (folder / "config.json").write_text(json.dumps(settings))
     save_file({"w": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
     with refused("names the model before SFT; add base=FOLDER"):
-        read_output(output)
+        find_base(read_output(output))
     (output / "README.md").write_text(
         "---\nbase_model: org/base\nlibrary_name: transformers\n---\n"
     )
     found = read_output(output)
-    assert (found.kind, found.base) == ("full", "hub:org/base@main")
-    assert found.base_from == str(output / "README.md")
+    assert found.kind == "full"
+    assert find_base(found) == ("hub:org/base@main", str(output / "README.md"))
 
 
 def other_step(output):
@@ -179,7 +180,7 @@ WRONG = {
 def test_a_wrong_folder_is_one_line_with_the_mend(output, change, message):
     change(output)
     with refused(r"^(output|base): ") as error:
-        read_output(output)
+        find_base(read_output(output))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert any(

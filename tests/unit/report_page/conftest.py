@@ -15,6 +15,7 @@ from sft_interactions.report_page.page import FigureOnPage, RunOnPage, Study
 NAME = "a-run"
 SENTENCES = {
     "checkpoint": "Keep step 20: it has the lowest validation loss, 0.250 nats.",
+    "learning": "It overfits after step 20: to step 300 the loss rises by 0.500 nats.",
     "interactions": "Of 3.5 interactions a prompt before SFT, 2.0 are gone by step 300.",
     "stage": "No verdict on the stages: 4 checkpoints, and 5 are needed.",
 }

@@ -116,7 +116,7 @@ def test_the_verdict_comes_first_and_its_numbers_lead_to_their_table(plain, page
         for e in elements_of(plain)
         if e["tag"] == "a" and e["attributes"].get("class") == "number"
     ]
-    assert numbers == ["20", "0.250", "3.5", "2.0", "300", "4", "5"]
+    assert numbers == ["20", "0.250", "20", "300", "0.500", "3.5", "2.0", "300", "4", "5"]
     # Steps of the analysis and of the losses, with the counts of the metrics.
     rows = cells_of(plain)
     assert rows[rows.index("400") : rows.index("400") + 6] == ["400", "–", "–", "–", "–", "0.500"]

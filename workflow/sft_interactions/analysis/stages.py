@@ -325,9 +325,15 @@ def validation_losses(training: pl.DataFrame) -> dict[int, float]:
     return dict(rows.select("step", "validation_loss").iter_rows())
 
 
-def mean_losses(losses: pl.DataFrame) -> dict[int, float]:
-    """Loss a token by step, of the rows of a ``losses`` table: of the validation samples, else of all."""
+def counted_losses(losses: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a ``losses`` table that count: those of the validation samples, else all."""
     validation = losses.filter(pl.col("split") == "validation")
-    rows = losses if validation.is_empty() else validation
-    means = rows.group_by("step").agg(pl.col("loss").sum() / pl.col("n_tokens").sum())
+    return losses if validation.is_empty() else validation
+
+
+def mean_losses(losses: pl.DataFrame) -> dict[int, float]:
+    """Loss a token by step, of the rows of a ``losses`` table that count."""
+    means = (
+        counted_losses(losses).group_by("step").agg(pl.col("loss").sum() / pl.col("n_tokens").sum())
+    )
     return dict(means.sort("step").iter_rows())

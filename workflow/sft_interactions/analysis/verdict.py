@@ -8,8 +8,11 @@ rest of the run (docs/protocol.md).
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from scipy.stats import t as student
 
 from sft_interactions.analysis.findings import FEWEST_SAMPLES
 from sft_interactions.analysis.turnover import LAST, NONE, Stage
@@ -18,6 +21,8 @@ from sft_interactions.analysis.turnover import LAST, NONE, Stage
 FEWEST_CHECKPOINTS = 5
 # Change of the validation loss, in nats, that is none.
 LEAST_CHANGE = 0.001
+# Characters of a response on the page.
+RESPONSE_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,13 @@ class Facts:
         stage: where the denoising stage ends by docs/protocol.md.
         losses: validation loss by step, in nats a token; a step need not be among ``steps``.
         whose_losses: what the loss is called, such as ``validation loss``.
-        read: what the model reads of the first prompt, and the token that is scored.
+        sample_losses: rows (sample_id, step, loss, n_tokens), of which ``losses`` are the means a token;
+            None where means alone are known.
+        skipped: checkpoints of the run that were not looked at.
+        level: of the intervals.
+        read: what the model reads of the first prompt, the token that is scored, and the response that it
+            begins or is.
+        n_parts: prompts of which the scored token is a part of the response.
     """
 
     title: str
@@ -44,7 +55,11 @@ class Facts:
     stage: Stage
     losses: Mapping[int, float]
     whose_losses: str = "validation loss"
-    read: tuple[str, str] = ("", "")
+    sample_losses: pl.DataFrame | None = None
+    skipped: Sequence[int] = ()
+    level: float = 0.95
+    read: tuple[str, str, str] = ("", "", "")
+    n_parts: int = 0
 
     def value(self, step: int, label: str, metric: str) -> float | None:
         """A mean a prompt; None where it is undefined."""
@@ -67,24 +82,90 @@ class Verdict:
 
     Attributes:
         checkpoint: which checkpoint to keep, or why none is named.
+        learning: whether the run has learned, and whether it overfits.
         interactions: what happened to the interactions.
         stage: where the denoising stage ends, or why there is no answer.
         kept_step: the step of the checkpoint, or None.
     """
 
     checkpoint: str
+    learning: str
     interactions: str
     stage: str
     kept_step: int | None
 
     def __str__(self) -> str:
-        return " ".join((self.checkpoint, self.interactions, self.stage))
+        told = (self.checkpoint, self.learning, self.interactions, self.stage)
+        return " ".join(filter(None, told))
+
+
+class Change(NamedTuple):
+    """How a loss differs between two checkpoints, in nats a token.
+
+    Attributes:
+        value: the later one less the earlier one.
+        low, high: its interval; equal to ``value`` where none is known.
+        n_samples: of the interval; 0 where none is known.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_samples: int = 0
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether nothing known says that its sign may be chance."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        size = f"by {abs(self.value):.3f} nats"
+        if not self.n_samples:
+            return size
+        ends = sorted((abs(self.low), abs(self.high))) if self.is_certain else (self.low, self.high)
+        return f"{size} ({ends[0]:.3f} to {ends[1]:.3f}, {self.n_samples} responses)"
+
+
+def loss_change(sample_losses: pl.DataFrame, earlier: int, later: int, level: float) -> Change:
+    """Change of the loss a token between two checkpoints, from the same responses at both.
+
+    The interval is that of a ratio of sums (linearised) with Student's t over responses.
+
+    Args:
+        sample_losses: rows (sample_id, step, loss, n_tokens); ``loss`` is the sum over a response's tokens.
+        earlier: step of the one checkpoint.
+        later: step of the other.
+        level: of the interval, such as 0.95.
+    """
+    first, second = (
+        sample_losses.filter(pl.col("step") == step).sort("sample_id") for step in (earlier, later)
+    )
+    tokens = first["n_tokens"].to_numpy().astype(np.float64)
+    differences = second["loss"].to_numpy() - first["loss"].to_numpy()
+    n = len(tokens)
+    value = float(differences.sum() / tokens.sum())
+    if n < FEWEST_SAMPLES:
+        return Change(value, value, value)
+    residuals = differences - value * tokens
+    error = float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum())
+    half = float(student.ppf((1 + level) / 2, n - 1)) * error
+    return Change(value, value - half, value + half, n)
 
 
 def judge(facts: Facts) -> Verdict:
     """The verdict on a run."""
     kept, checkpoint = _judge_losses(facts)
-    return Verdict(checkpoint, _judge_interactions(facts), _judge_stage(facts), kept)
+    unseen = [step for step in facts.skipped if step not in facts.losses]
+    if unseen:
+        steps, were = ("Step", "was") if len(unseen) == 1 else ("Steps", "were")
+        checkpoint += f" {steps} {', '.join(map(str, unseen))} {were} not looked at."
+    return Verdict(
+        checkpoint,
+        _judge_learning(facts),
+        _judge_interactions(facts),
+        _judge_stage(facts),
+        kept,
+    )
 
 
 def _judge_losses(facts: Facts) -> tuple[int | None, str]:
@@ -113,6 +194,50 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
     if rise < LEAST_CHANGE:
         return best, f"Keep step {best}: it has {lowest} ({risen}, which is no less good)."
     return best, f"Keep step {best}: it has {lowest} ({risen})."
+
+
+def _judge_learning(facts: Facts) -> str:
+    after = {step: loss for step, loss in facts.losses.items() if step > 0}
+    if not after:
+        return ""
+    best, last = min(after, key=lambda step: (after[step], step)), max(after)
+    return " ".join(filter(None, (_learned(facts, best), _overfits(facts, best, last))))
+
+
+def _change(facts: Facts, earlier: int, later: int) -> Change:
+    """Change of the loss, at a level that holds for whichever checkpoint the lowest loss is at."""
+    rows = facts.sample_losses
+    if rows is None:
+        value = facts.losses[later] - facts.losses[earlier]
+        return Change(value, value, value)
+    candidates = sum(step > 0 for step in facts.losses)
+    return loss_change(rows, earlier, later, 1 - (1 - facts.level) / max(candidates, 1))
+
+
+def _learned(facts: Facts, best: int) -> str:
+    if 0 not in facts.losses:
+        return "Whether it learned is not told: the loss before SFT is not known."
+    if facts.losses[0] <= facts.losses[best]:
+        return ""
+    fall = _change(facts, 0, best)
+    if fall.is_certain:
+        return f"It learned: from the model before SFT to step {best} the loss falls {fall}."
+    return (
+        f"Whether it learned cannot be told: from the model before SFT to step {best} the loss changes "
+        f"{fall}, which may be chance."
+    )
+
+
+def _overfits(facts: Facts, best: int, last: int) -> str:
+    if best == last or facts.losses[last] - facts.losses[best] < LEAST_CHANGE:
+        return f"No overfitting shows up to step {last}." if len(facts.losses) > 1 else ""
+    rise = _change(facts, best, last)
+    if rise.is_certain:
+        return f"It overfits after step {best}: to step {last} the loss rises {rise}."
+    return (
+        f"Whether it overfits cannot be told: from step {best} to step {last} the loss changes {rise}, "
+        "which may be chance."
+    )
 
 
 def _judge_interactions(facts: Facts) -> str:
@@ -177,11 +302,11 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
     for run, verdict in zip(facts, verdicts, strict=True):
         blocks += [
             f"## {_inert(run.title)}",
-            f"**{verdict.checkpoint}** {verdict.interactions} {verdict.stage}",
+            f"**{verdict.checkpoint}**{str(verdict).removeprefix(verdict.checkpoint)}",
             _table_of(run),
             f"{run.n_samples} prompts, {run.n_players} masked words each; means a prompt. Before SFT: step "
             f"{run.steps[0]}. Loss: {run.whose_losses}, in nats.",
-            f"What the model reads of the first prompt, up to the token {_fenced(run.read[1], '`')}:",
+            f"What the model reads of the first prompt, up to {_scored(run)}:",
             _fenced(f"\n{run.read[0]}\n", "```"),
         ]
     blocks.append(
@@ -189,6 +314,24 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
         "loss because interactions chose worse ones (docs/stopping.md)."
     )
     return "\n\n".join(blocks) + "\n"
+
+
+def _scored(run: Facts) -> str:
+    """The scored token, and what it is a part of, where there are such prompts."""
+    _, token, response = run.read
+    told = f"the token {_fenced(token, '`')}"
+    if not run.n_parts:
+        return told
+    return (
+        f"{told} of the response {_fenced(_cut(response), '`')} (in {run.n_parts} of {run.n_samples} prompts "
+        "the scored token is a part of the response)"
+    )
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= RESPONSE_SHOWN else f"{line[:RESPONSE_SHOWN]} …"
 
 
 def _inert(text: str) -> str:

@@ -4,19 +4,22 @@ Imports PyYAML only.
 """
 
 import copy
+import csv
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sft_interactions import config_file
 from sft_interactions.models.checkpoint_files import chat_template_of
 from sft_interactions.own_run.heldout import HeldOut, read_heldout
-from sft_interactions.own_run.trainer_output import TrainerOutput, read_output
+from sft_interactions.own_run.trainer_output import TrainerOutput, find_base, read_output
 from sft_interactions.own_run.trainers import LLAMA_FACTORY, check_llama_factory, check_texts
+
+_T = TypeVar("_T")
 
 # What the command line may give, with what it means.
 KEYS = {
@@ -56,15 +59,23 @@ class OwnStudy:
 
     Attributes:
         file: its config.
+        content: what that says.
         preview: the config of its preview: fewer prompts, words and checkpoints, in a folder of its own.
         places: where each key stands, see :func:`sft_interactions.config_file.read`.
         told: what was understood, a line each.
     """
 
     file: Path
+    content: dict[str, Any]
     preview: dict[str, Any]
     places: dict[str, str]
     told: list[str] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> list[int]:
+        """Steps that the preview leaves out."""
+        of_all, of_preview = (_steps_in(config) for config in (self.content, self.preview))
+        return sorted(of_all - of_preview)
 
 
 def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnStudy:
@@ -86,9 +97,9 @@ def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnSt
         raise ValueError(
             f"--config: {unknown[0]} is not for the study of an own run; known are {', '.join(KEYS)}"
         )
-    for key in ("output", "heldout"):
-        if not given.get(key):
-            raise ValueError(_missing(key))
+    missing = [_missing(key) for key in ("output", "heldout") if not given.get(key)]
+    if missing:
+        raise ValueError("\n".join(missing))
     given = {key: str(value) for key, value in given.items()}
     output = Path(given["output"]).resolve()
     name = _safe(given.get("name", output.name))
@@ -99,20 +110,50 @@ def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnSt
     elif not file.is_file():
         raise ValueError(f"{file}: is not there any more; start again")
     content, places = config_file.read([file])
-    return OwnStudy(file, _preview_of(content), places, told)
+    return OwnStudy(file, content, _preview_of(content), places, told)
 
 
-def what_next(study: OwnStudy) -> str:
-    """What to do after the preview, in a few lines."""
-    (run,) = study.preview["runs"].values()
-    n_shown = len(run["checkpoints"])
+def inference_seconds(folder: str | Path) -> float:
+    """What the masked inference of a study has taken, by the run times that Snakemake has noted."""
+    seconds = 0.0
+    for file in Path(folder).rglob("*.tsv"):
+        with file.open(encoding="utf-8", newline="") as lines:
+            seconds += sum(float(row["s"]) for row in csv.DictReader(lines, delimiter="\t"))
+    return seconds
+
+
+def what_next(study: OwnStudy, seconds: float) -> str:
+    """What to do after the preview, in a few lines.
+
+    Args:
+        study: of which the preview has been made.
+        seconds: what its masked inference took.
+    """
+    small, full = _positions_in(study.preview), _positions_in(study.content)
+    minutes = seconds * full / small / 60
+    time = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.0f} minutes"
+    time = "a minute" if minutes < 1.5 else time
     return (
-        f"This was the preview: {n_shown} checkpoints, {study.preview['players']['n']} masked words. It "
-        "cannot tell stages. See that the prompts in "
+        f"This was the preview: {len(_steps_in(study.preview))} checkpoints, "
+        f"{study.preview['players']['n']} masked words. It cannot tell stages. See that the prompts in "
         f"{study.preview['results']}/verdict.md are written as in the training, then run the full "
-        "analysis:\n"
+        f"analysis (its masked inference takes about {time} on the same device, the rest comes on top):\n"
         f"    snakemake --cores 4 --configfile {study.file}"
     )
+
+
+def _steps_in(config: Mapping[str, Any]) -> set[int]:
+    return {int(step) for run in config["runs"].values() for step in run.get("checkpoints", {})}
+
+
+def _positions_in(config: Mapping[str, Any]) -> float:
+    """What the masked inference of a study costs, up to a factor: token positions of the prefix tree.
+
+    A prompt of L tokens with n players evenly spread has L / (n + 1) · (2^(n + 1) − 1) of them.
+    """
+    n = config["players"]["n"]
+    prompts = sum(dataset["analysis"] for dataset in config["datasets"].values())
+    return float(prompts * len(_steps_in(config)) * (2 ** (n + 1) - 1) / (n + 1))
 
 
 def _safe(name: str) -> str:
@@ -122,18 +163,26 @@ def _safe(name: str) -> str:
 
 def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> list[str]:
     """Write the config, unless it was changed by hand; what was understood, a line each."""
-    found = read_output(output, given.get("base"))
+    found = read_output(output)
     heldout = Path(given["heldout"]).resolve()
-    data = read_heldout(heldout, given)
-    text = _text_of(file, given, output, name, found, heldout, data)
+    asked: list[str] = []
+    base = _or_asked(asked, find_base, found, given.get("base"))
+    data = _or_asked(asked, read_heldout, heldout, given)
+    # Without a tokenizer of the training the template is that of the base.
+    if data is None or (base is None and found.tokenizer is None):
+        raise ValueError("\n".join(asked))
+    source = "" if base is None else base[0]
+    template = _or_asked(asked, _template_of, file, given, source, found, data)
+    if base is None or template is None:
+        raise ValueError("\n".join(asked))
+    text = _text_of(given, name, found, base, template, heldout, data)
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
-    told += [f"base model: {found.base} ({found.base_from})"]
+    told += [f"base model: {base[0]} ({base[1]})"]
     told += [f"{heldout}: {data.n_rows or 'unknown'} rows; {data.why}", *found.notes]
     told += _notes_on(heldout, data, given)
     if file.is_file() and not _is_unchanged(file):
         there, _ = config_file.read([file])
-        steps = {int(step) for run in there["runs"].values() for step in run.get("checkpoints", {})}
-        missing = [step for step in found.checkpoints if step not in steps]
+        missing = found.checkpoints.keys() - _steps_in(there)
         told.append(f"{file} was changed by hand and is used as it is")
         if missing:
             told.append(f"it lacks the checkpoints {_listed(missing)} of {output}; add them there")
@@ -146,6 +195,15 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
             temporary.replace(path)
     told.append(f"written: {file}")
     return told
+
+
+def _or_asked(asked: list[str], question: Callable[..., _T], *args: Any) -> _T | None:
+    """The answer to a question, or None, with what the user is asked for added to ``asked``."""
+    try:
+        return question(*args)
+    except ValueError as error:
+        asked.append(str(error))
+        return None
 
 
 def _notes_on(heldout: Path, data: HeldOut, given: Mapping[str, str]) -> list[str]:
@@ -164,7 +222,7 @@ def _notes_on(heldout: Path, data: HeldOut, given: Mapping[str, str]) -> list[st
     return notes
 
 
-def _listed(steps: Sequence[int] | Mapping[int, Any]) -> str:
+def _listed(steps: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(steps)))
 
 
@@ -178,9 +236,9 @@ def _is_unchanged(file: Path) -> bool:
 
 
 def _template_of(
-    file: Path, given: Mapping[str, str], output: Path, found: TrainerOutput, data: HeldOut
+    file: Path, given: Mapping[str, str], source: str, found: TrainerOutput, data: HeldOut
 ) -> tuple[str, str]:
-    """Value of ``template`` and where it comes from."""
+    """Value of ``template`` and where it comes from; ``source`` is that of the base."""
     asked = given.get("template")
     if asked == "concatenate":
         return f"path:{_template_file(file)}", "given as template: the response follows the prompt"
@@ -198,12 +256,12 @@ def _template_of(
             )
         return f"path:{Path(asked).resolve()}", "given as template"
     if found.has_template and found.tokenizer is not None:
-        _check_template_was_used(output, found.tokenizer, found.trainer, data)
+        _check_template_was_used(found.folder, found.tokenizer, found.trainer, data)
         return "chat", f"the chat template in {found.tokenizer}"
-    if found.tokenizer is None and found.base.startswith("path:"):
-        base = Path(found.base.removeprefix("path:"))
+    if found.tokenizer is None and source.startswith("path:"):
+        base = Path(source.removeprefix("path:"))
         if base.is_dir() and chat_template_of(base) is not None:
-            _check_template_was_used(output, base, found.trainer, data)
+            _check_template_was_used(found.folder, base, found.trainer, data)
             return "chat", f"the chat template in {base}, since the trainer has saved no tokenizer"
     texts = ""
     if data.between is not None:
@@ -262,30 +320,29 @@ def _templates_of(file: Path, given: Mapping[str, str], data: HeldOut) -> dict[P
 
 
 def _text_of(
-    file: Path,
     given: Mapping[str, str],
-    output: Path,
     name: str,
     found: TrainerOutput,
+    base: tuple[str, str],
+    template: tuple[str, str],
     heldout: Path,
     data: HeldOut,
 ) -> str:
     """The config as text, every line with the source of its value."""
-    template, template_from = _template_of(file, given, output, found, data)
     _check_blanks(heldout, given, data)
-    model = _safe(found.base.partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2])
+    model = _safe(base[0].partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2])
     samples = given.get("samples")
     if samples is not None and not (samples.isdecimal() and int(samples) > 0):
         raise ValueError(f"samples: {samples} is no number of prompts; correct it")
     analysis = int(samples) if samples else min(SAMPLES, data.n_rows or SAMPLES)
     lines = [
-        f"# The study of {output}, written by `snakemake own`. Behind each value stands where it "
+        f"# The study of {found.folder}, written by `snakemake own`. Behind each value stands where it "
         "comes from.",
         "# Change what is wrong: a file that was changed by hand is not written again.",
         f"results: {_quoted(f'results/{name}')}",
         "models:",
         f"  {model}:",
-        f"    source: {_quoted(found.base)}  # {found.base_from}",
+        f"    source: {_quoted(base[0])}  # {base[1]}",
     ]
     if found.tokenizer is not None:
         lines.append(
@@ -293,7 +350,7 @@ def _text_of(
             "one, for all steps"
         )
     lines += [
-        f"    template: {_quoted(template)}  # {template_from}",
+        f"    template: {_quoted(template[0])}  # {template[1]}",
         "datasets:",
         "  heldout:",
         f"    source: {_quoted(f'path:{heldout}')}  # given as heldout",

@@ -5,7 +5,7 @@ not loaded. Imports PyYAML only.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -38,10 +38,9 @@ class TrainerOutput:
     """What is to be read in an output folder.
 
     Attributes:
+        folder: the output folder.
         checkpoints: step to folder, sorted, without the model before SFT.
         kind: of each, ``adapter`` or ``full``.
-        base: the model before SFT, as a ``source`` of the config.
-        base_from: where that is written.
         tokenizer: folder of the tokenizer of the training; None if none was saved.
         has_template: whether that tokenizer has a chat template.
         losses: the trainer's own ``eval_loss`` by step.
@@ -50,10 +49,9 @@ class TrainerOutput:
         notes: what was seen and does not stop anything, a sentence each.
     """
 
+    folder: Path
     checkpoints: dict[int, Path]
     kind: str
-    base: str
-    base_from: str
     tokenizer: Path | None
     has_template: bool
     losses: dict[int, float]
@@ -62,16 +60,15 @@ class TrainerOutput:
     notes: list[str] = field(default_factory=list)
 
 
-def read_output(output: Path, base: str | None = None) -> TrainerOutput:
+def read_output(output: Path) -> TrainerOutput:
     """Read the output folder of a trainer.
 
     Args:
         output: the folder with the ``checkpoint-...`` folders in it.
-        base: the model before SFT, a folder or an id of the hub; None where the checkpoints name it.
 
     Raises:
-        ValueError: the folder has no checkpoints, they are not whole, not of one run, or do not name their
-            base. The message says what to do.
+        ValueError: the folder has no checkpoints, or they are not whole or not of one run. The message says
+            what to do.
     """
     folders = _find_checkpoints(output)
     kinds = {step: _kind_of(folder) for step, folder in folders.items()}
@@ -91,8 +88,6 @@ def read_output(output: Path, base: str | None = None) -> TrainerOutput:
     if last is not None:
         checkpoints[last] = output
         states[last] = _state_of(last, output)
-    settings = list(_settings_of(output))
-    source, source_from = _find_base(base, output, checkpoints, settings)
     tokenizer = next(
         (
             folder
@@ -104,10 +99,9 @@ def read_output(output: Path, base: str | None = None) -> TrainerOutput:
     with_losses = max((step for step in states if states[step]), default=None)
     losses = {} if with_losses is None else _losses_in(states[with_losses])
     return TrainerOutput(
+        folder=output,
         checkpoints=checkpoints,
         kind=next(iter(kinds.values())),
-        base=source,
-        base_from=source_from,
         tokenizer=tokenizer,
         has_template=tokenizer is not None and chat_template_of(tokenizer) is not None,
         losses=losses,
@@ -249,16 +243,20 @@ def _settings_of(output: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
             yield file, content
 
 
-def _find_base(
-    given: str | None,
-    output: Path,
-    checkpoints: Mapping[int, Path],
-    settings: Sequence[tuple[Path, Mapping[str, Any]]],
-) -> tuple[str, str]:
-    """The model before SFT as a source, and where it is named."""
+def find_base(found: TrainerOutput, given: str | None = None) -> tuple[str, str]:
+    """The model before SFT, as a ``source`` of the config, and where it is named.
+
+    Args:
+        found: what is in the output folder.
+        given: a folder or an id of the hub; None where the checkpoints name it.
+
+    Raises:
+        ValueError: they name none, several, a quantised one, or one that is not here.
+    """
     if given is not None:
         return _source_of(given, "base"), "given as base"
-    named = _names_of_base(output, checkpoints)
+    output, settings = found.folder, list(_settings_of(found.folder))
+    named = _names_of_base(output, found.checkpoints)
     if not named:
         raise ValueError(
             f"base: nothing in {output} names the model before SFT; add base=FOLDER or base=ORG/NAME "

@@ -195,12 +195,12 @@ def _title_of(caption: str) -> str:
 def _run_on_page(run: RunOnPage, study: Study) -> dict[str, Any]:
     name = run.tables.name
     (verdict,) = study.verdict.filter(pl.col("run") == name).iter_rows(named=True)
-    sentences = [verdict[key] for key in ("checkpoint", "interactions", "stage")]
+    sentences = [verdict[key] for key in ("checkpoint", "learning", "interactions", "stage")]
     return {
         "name": name,
         "label": run.tables.label,
         "about": run.about,
-        "sentences": [split_numbers(sentence) for sentence in sentences],
+        "sentences": [split_numbers(sentence) for sentence in sentences if sentence],
         "losses_are": run.losses_are,
         "numbers": _numbers_of(run),
         "rates": study.turnover.filter(pl.col("run") == name).sort("step").to_dicts(),
