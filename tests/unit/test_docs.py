@@ -24,7 +24,9 @@ LINKED_PAGES = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "workflow" / "resources" /
 PROFILES = sorted(ROOT.glob("profiles/*/config.yaml"))
 
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
-RULES_TEXT = "".join(path.read_text() for path in sorted(ROOT.glob("workflow/rules/*.smk")))
+RULES_TEXT = "".join(
+    path.read_text() for path in [ROOT / "Snakefile", *sorted(ROOT.glob("workflow/rules/*.smk"))]
+)
 SCRIPTS_TEXT = "".join(path.read_text() for path in sorted(ROOT.glob("workflow/scripts/*.py")))
 RULES = {"all", *re.findall(r"^(?:use rule \w+ as|rule) (\w+)", RULES_TEXT, re.M)}
 MAKE_TARGETS = " ".join(re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.M)).split()

@@ -310,5 +310,5 @@ def test_the_page_has_what_the_model_reads_between_more_marks_than_it_has():
 def test_the_page_says_of_what_a_scored_token_is_a_part():
     run = facts(read=("text", "n", f"no\n{'x' * 100}"), n_parts=3)
     page = write_page([run], [judge(run)])
-    told = f"up to the token `n` of the response `no {'x' * 77} …` (in 3 of 16 prompts the scored token is a "
-    assert f"{told}part of the response):\n" in page
+    told = f"up to the token `n` of the response `no {'x' * 77} …` (in 3 of 16 prompts the scored "
+    assert f"{told}token is a part of the response):\n" in page

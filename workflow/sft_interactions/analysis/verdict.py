@@ -323,8 +323,8 @@ def _scored(run: Facts) -> str:
     if not run.n_parts:
         return told
     return (
-        f"{told} of the response {_fenced(_cut(response), '`')} (in {run.n_parts} of {run.n_samples} prompts "
-        "the scored token is a part of the response)"
+        f"{told} of the response {_fenced(_cut(response), '`')} (in {run.n_parts} of {run.n_samples} "
+        "prompts the scored token is a part of the response)"
     )
 
 
