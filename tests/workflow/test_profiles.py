@@ -55,7 +55,13 @@ def test_profiles_name_rules_that_exist(name):
 def test_model_jobs_get_a_gpu_in_every_profile_that_has_some():
     for name in ("slurm", "gpus"):
         gpus = {rule: r.get("gpu") for rule, r in PROFILES[name]["set-resources"].items()}
-        heavy = ("finetune", "inference", "inference_of_mask_embedding", "losses", "mask_embedding")
+        heavy = (
+            "finetune",
+            "inference",
+            "inference_of_mask_embedding",
+            "losses_of_step",
+            "mask_embedding",
+        )
         assert gpus == dict.fromkeys(heavy, 1), name
 
 

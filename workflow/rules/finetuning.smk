@@ -27,11 +27,40 @@ rule finetune:
         "../scripts/finetune.py"
 
 
-rule losses:
+rule losses_of_step:
     input:
         model=model_folder,
-        checkpoints=lambda wildcards: checkpoints_of(wildcards, steps_of_run(wildcards)),
+        checkpoints=lambda wildcards: checkpoints_of(wildcards, [wildcards.step]),
         splits=held_out_of_run,
+    output:
+        f"{RESULTS}/runs/{{run}}/losses/step-{{step}}.parquet",
+    log:
+        f"{RESULTS}/logs/losses_of_step/{{run}}/step-{{step}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/losses_of_step/{{run}}/step-{{step}}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/torch.yaml"
+    threads: COMPUTE["threads"]
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(120),
+    params:
+        settings=run_settings("finetune"),
+        compute=COMPUTE,
+    message:
+        "Measuring the loss of held-out responses at step {wildcards.step} of {wildcards.run}"
+    script:
+        "../scripts/losses_of_step.py"
+
+
+rule losses:
+    input:
+        lambda wildcards: expand(
+            f"{RESULTS}/runs/{wildcards.run}/losses/step-{{step}}.parquet",
+            step=steps_of_run(wildcards),
+        ),
     output:
         f"{RESULTS}/runs/{{run}}/losses.parquet",
     log:
@@ -41,17 +70,13 @@ rule losses:
     wildcard_constraints:
         run=one_of(RUNS),
     conda:
-        "../../envs/torch.yaml"
-    threads: COMPUTE["threads"]
+        "../../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(720),
-    params:
-        settings=run_settings("finetune"),
-        steps=steps_of_run,
-        compute=COMPUTE,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     message:
-        "Measuring the loss of held-out responses at the checkpoints of {wildcards.run}"
+        "Putting the losses of {wildcards.run} into one table"
     script:
         "../scripts/losses.py"
 

@@ -10,7 +10,7 @@ def test_four_scripts_use_a_device():
     assert [path.stem for path in OF_DEVICES] == [
         "finetune",
         "inference",
-        "losses",
+        "losses_of_step",
         "mask_embedding",
     ]
 
