@@ -493,6 +493,16 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
     assert "runs.gemma3-own.checkpoints: steps 3 and 9 have the same weights" in more.stdout
     del config["runs"]["gemma3-own"]["checkpoints"][9]
 
+    # A block that was copied, and whose folders were not changed.
+    config["runs"]["gemma3-twin"] = copy.deepcopy(config["runs"]["gemma3-own"])
+    both = [f"results/runs/gemma3-{name}/dynamics.parquet" for name in ("own", "twin")]
+    twins = snakemake(folder, config, *both, "--dry-run")
+    told = re.findall(r"runs\.gemma3-(\w+)\.checkpoints\.3 has the same weights as", twins.stdout)
+    assert set(told) in ({"own"}, {"twin"})
+    config["runs"]["gemma3-twin"]["checkpoints"] = {0: str(own), 6: str(older)}
+    assert "has the same weights" not in snakemake(folder, config, *both, "--dry-run").stdout
+    del config["runs"]["gemma3-twin"]
+
     own.rename(folder / "newer")
     older.rename(own)
     assert planned() == {"own_checkpoints", "inference", "log_odds"}
