@@ -8,6 +8,9 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# The bash of each job would read that file first, as of a cluster's modules, which may change its folder.
+os.environ.pop("BASH_ENV", None)
+
 # The checkout's own package, whatever else is installed; scripts do the same in job.py.
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 

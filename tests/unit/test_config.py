@@ -642,6 +642,16 @@ BAD = {
         "models.b.template: there is no file /no.jinja",
         "correct the path",
     ),
+    "template of another kind": (
+        {"models.b.template": f"path:{ROOT / 'mkdocs.yml'}"},
+        f"models.b.template: {ROOT / 'mkdocs.yml'}: has nothing in double braces",
+        "write a chat template in Jinja",
+    ),
+    "a line end of two characters": (
+        {"datasets.d.separator": r"\n"},
+        r"datasets.d.separator: has a line end or a tab as two characters (\n)",
+        "between double quotation marks",
+    ),
     "turns and a prompt": (
         {"datasets.d.turns": "messages", "datasets.d.target": DROP},
         "datasets.d.prompt: turns hold prompt and response",

@@ -499,6 +499,16 @@ def test_what_a_user_brought_is_known_by_its_content(own_study, model_folders):
     assert "runs.gemma3-own.checkpoints: steps 3 and 9 have the same weights" in more.stdout
     del config["runs"]["gemma3-own"]["checkpoints"][9]
 
+    # A block that was copied, and whose folders were not changed.
+    config["runs"]["gemma3-twin"] = copy.deepcopy(config["runs"]["gemma3-own"])
+    both = [f"results/runs/gemma3-{name}/dynamics.parquet" for name in ("own", "twin")]
+    twins = snakemake(folder, config, *both, "--dry-run")
+    told = re.findall(r"runs\.gemma3-(\w+)\.checkpoints\.3 has the same weights as", twins.stdout)
+    assert set(told) in ({"own"}, {"twin"})
+    config["runs"]["gemma3-twin"]["checkpoints"] = {0: str(own), 6: str(older)}
+    assert "has the same weights" not in snakemake(folder, config, *both, "--dry-run").stdout
+    del config["runs"]["gemma3-twin"]
+
     own.rename(folder / "newer")
     older.rename(own)
     assert planned() == {"own_checkpoints", "inference", "log_odds"}
@@ -762,13 +772,19 @@ def test_settings_of_the_shell_change_nothing(study, own_study, monkeypatch):
         "ACCELERATE_MIXED_PRECISION": "bf16",
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "3",
     }
-    for name, value in {**launched, **precision, "MASTER_PORT": "1"}.items():
+    (folder / "of_bash").write_text(f"cd {folder / 'home'}\n")
+    shell = {"BASH_ENV": str(folder / "of_bash"), "SOURCE_DATE_EPOCH": ""}
+    for name, value in {**launched, **precision, **shell, "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     run = folder / "results" / "runs" / "llama-tiny"
     (run / "training.parquet").unlink()
     shutil.rmtree(run / "store")  # the training would be taken from there
-    done = snakemake(folder, config, str((run / "training.parquet").relative_to(folder)))
+    figure = folder / "results" / "figures" / "fig3.pdf"
+    figure.unlink()
+    wanted = [str(path.relative_to(folder)) for path in (run / "training.parquet", figure)]
+    done = snakemake(folder, config, *wanted)
     assert done.returncode == 0, done.stdout[-5000:]
+    assert figure.read_bytes() == (study[0] / "results" / "figures" / "fig3.pdf").read_bytes()
     first = study[0] / "results" / "runs" / "llama-tiny" / "training.parquet"
     assert pl.read_parquet(run / "training.parquet").equals(pl.read_parquet(first))
     log = (folder / "results" / "logs" / "finetune" / "llama-tiny.log").read_text()

@@ -151,20 +151,29 @@ def own_checkpoint_files(wildcards):
     return [] if folder == "base" else [str(file) for file in files_of(folder)]
 
 
-# Run and digest of weights to the checkpoint that has them.
+# Model, data set and digest of weights to the run and the step that have them.
 SEEN_WEIGHTS = {}
 
 
 def content_of_checkpoint(wildcards):
     """Param: as content_of, of a checkpoint that a run brings; tells of one whose weights are there twice."""
-    folder, step = RUNS[wildcards.run]["checkpoints"][wildcards.step], int(wildcards.step)
+    run, step = wildcards.run, int(wildcards.step)
+    folder = RUNS[run]["checkpoints"][wildcards.step]
     if folder != "base":
         weights = content_of(weight_files_of(folder))
-        other = SEEN_WEIGHTS.setdefault((wildcards.run, weights), step)
-        if other != step and workflow.is_main_process:
-            first, second = sorted([other, step])
+        known = RUNS[run]["model"], RUNS[run]["dataset"], weights
+        other_run, other_step = SEEN_WEIGHTS.setdefault(known, (run, step))
+        if workflow.is_main_process and other_run == run and other_step != step:
+            first, second = sorted([other_step, step])
             logger.warning(
-                f"runs.{wildcards.run}.checkpoints: steps {first} and {second} have the same weights"
+                f"runs.{run}.checkpoints: steps {first} and {second} have the same weights"
+            )
+        # Runs may begin with one checkpoint, or one where another one has ended.
+        if workflow.is_main_process and other_run != run and other_step and step:
+            logger.warning(
+                f"runs.{run}.checkpoints.{step} has the same weights as "
+                f"runs.{other_run}.checkpoints.{other_step}, on the same data set; see that the folders "
+                "are those that are meant"
             )
     return content_of(own_checkpoint_files(wildcards))
 

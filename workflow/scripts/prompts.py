@@ -16,7 +16,11 @@ from sft_interactions.models.prompts import (
     mask_token_id,
     text_offsets,
 )
-from sft_interactions.models.templates import describe_rendered, frames_of
+from sft_interactions.models.templates import (
+    describe_rendered,
+    describe_written,
+    frames_of,
+)
 from sft_interactions.models.tokenizing import load_tokenizer
 from sft_interactions.origin import digest_prompts
 
@@ -58,7 +62,8 @@ for reason, count in sorted(skipped.items()):
 if not prompts:
     raise ValueError(f"no sample can give its players ({dict(skipped)}); lower players.n")
 scored = describe_scored_tokens(prompts, targets)
-for note in [*scored.notes, *describe_rendered(frame, texts, targets)]:
+notes = [*describe_written(frame), *describe_rendered(frame, texts, targets)]
+for note in [*scored.notes, *notes]:
     logging.warning(note)
 metadata = {
     "mask_embedding": inference["mask_embedding"],

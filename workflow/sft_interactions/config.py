@@ -24,6 +24,7 @@ from sft_interactions.models.checkpoint_files import (
     check_checkpoint,
     check_model,
     check_own_tokenizer,
+    check_template_file,
     check_tokenizer,
 )
 
@@ -567,7 +568,14 @@ def _check_own_reading(where: str, model: Mapping[str, Any]) -> Iterator[str]:
     scheme, _, path = model["template"].partition(":")
     if scheme == "path" and not Path(path).is_file():
         yield f"{where}.template: there is no file {path}; {_correction(path)}"
-    elif folder is not None and (folder / "tokenizer.json").is_file():
+        return
+    if scheme == "path":
+        try:
+            check_template_file(Path(path))
+        except ValueError as error:
+            yield f"{where}.template: {error}"
+            return
+    if folder is not None and (folder / "tokenizer.json").is_file():
         yield from _check_embeddings(where, model, folder)
 
 
@@ -619,6 +627,12 @@ def _check_dataset(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.train: all cannot be balanced; give a number or drop balance"
     if dataset["instruction"].count("{prompt}") > 1:
         yield f"{where}.instruction: {{prompt}} stands there more than once; write {{prompt}} once"
+    for key in ("separator", "target_separator"):
+        if re.search(r"\\[nt]", dataset.get(key, "")):
+            yield (
+                f"{where}.{key}: has a line end or a tab as two characters ({dataset[key]}); write it "
+                "between double quotation marks"
+            )
     limits = dataset["filter"]
     try:
         re.compile(limits.get("exclude_pattern", ""))

@@ -35,6 +35,8 @@ NUMBER_FORMATS = (
 SAFETY = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
 # A notebook sets it to a backend of its own, without which matplotlib cannot be imported elsewhere.
 DRAWING = ("MPLBACKEND",)
+# Builds of packages set it, and empty or in another form it stops numpy and matplotlib.
+DATES = ("SOURCE_DATE_EPOCH",)
 PREFIXES = (
     "ACCELERATE_",
     "DEEPSPEED_",
@@ -49,7 +51,7 @@ PREFIXES = (
     "TORCHELASTIC_",
     "XLA_",
 )
-NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY, *DRAWING])
+NAMES = frozenset([*DISTRIBUTED, *NUMBER_FORMATS, *SAFETY, *DRAWING, *DATES])
 # cuBLAS needs a fixed workspace to add in the same order each time.
 FIXED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 

@@ -60,6 +60,8 @@ def test_the_last_question_and_its_answer_are_prompt_and_response(cells, system,
         [],
         [ASKED[0], {"role": "tool", "content": "3"}, ASKED[1]],
         [ASKED[0], {**ASKED[1], "tool_calls": [{"name": "f"}]}],
+        [ASKED[0], {**ASKED[1], "weight": 0}],
+        [ASKED[0], {**ASKED[1], "train": False}],
     ],
 )
 def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(turns):
@@ -151,6 +153,28 @@ def test_conversations_that_are_left_out_are_told(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         build(source, turns=["messages"])
     assert "1 of 3 conversations do not end with a user's turn and the answer to it" in caplog.text
+
+
+@pytest.mark.parametrize("weight", [1, 0.5, None])
+def test_an_answer_that_is_to_be_learned_is_a_response(weight):
+    """The earlier one may be left out of a training; it is read."""
+    turns = [ASKED[0], {**ASKED[1], "weight": 0}, ASKED[0], {**ASKED[1], "weight": weight}]
+    earlier, *pair = split_conversation([turns], None, "row 1")
+    assert (len(json.loads(earlier)), pair) == (2, ["Hi?", "Yes."])
+
+
+@pytest.mark.bad_input(of="data")
+@pytest.mark.parametrize("role", ["developer", "bot", "Assistant"])
+def test_roles_that_are_not_known_are_told(tmp_path, caplog, role):
+    foreign = [{"messages": [{"role": role, "content": "Be brief."}, *ASKED]}]
+    with caplog.at_level(logging.WARNING):
+        build(write_jsonl(tmp_path / "rows.jsonl", conversations(4) + foreign), turns="messages")
+    assert (
+        "1 of 5 conversations do not end with a user's turn and the answer to it, have turns of others, "
+        f"such as tools (roles '{role}'), or an answer of weight 0, and are left out"
+    ) in caplog.text
+    with refused(rf"1 of 1 conversations .* \(roles '{role}'\).*; call the roles user, assistant"):
+        build(write_jsonl(tmp_path / "rows.jsonl", foreign), turns="messages")
 
 
 def test_training_samples_too(tmp_path):

@@ -130,7 +130,7 @@ def test_a_prompt_is_in_one_split_only(tmp_path):
         "validation": {"b"},
         "analysis": {"c"},
     }
-    with refused("validation: 2 rows wanted, 1 available; lower validation"):
+    with refused(r"validation: 2 rows wanted, 1 available \(prompts .*: 1\); lower validation"):
         build(dataset | {"validation": 2})
 
 
@@ -367,6 +367,37 @@ def test_marks_of_html_are_told(tmp_path, caplog, mark):
     (line,) = told(tmp_path, caplog, [(f"A film.{mark}It was good", "yes"), ("a < b & c;", "no")])
     assert line.startswith("d: 1 prompts hold marks of HTML, such as " + repr(mark[:6])[:4])
     assert told(tmp_path, caplog, [("I <3 it & so on; 5 <b> 4", "yes")]) == []
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [
+        ("_x000D_\n", "line ends as Excel writes them, such as '_x000D_'"),
+        ("\u00ad", r"soft hyphens or control characters, such as '\xad'"),
+        ("\x1b[31m", r"soft hyphens or control characters, such as '\x1b'"),
+        ("\x00", r"soft hyphens or control characters, such as '\x00'"),
+    ],
+)
+def test_marks_that_are_no_text_are_told(tmp_path, caplog, mark, kind):
+    rows = [(f"A wonder{mark}ful film", "yes"), ("a_x000_ \t tab, a line\r\nend\f", "no")]
+    (line,) = told(tmp_path, caplog, rows)
+    assert line.startswith(f"d: 1 prompts hold {kind}, which count as words")
+
+
+@pytest.mark.bad_input(of="data")
+def test_rows_that_an_earlier_split_has_are_told_where_they_are_missing(tmp_path):
+    """As where one file is named in two ways, or is a copy of another."""
+    write_jsonl(tmp_path / "one.jsonl", rows(12))
+    write_jsonl(tmp_path / "other.jsonl", [{"text": "elsewhere", "label": "no"}] * 3)
+    keys = {"analysis": 1, "validation": 2, "train": 2}
+    splits = {"train": "one.jsonl", "validation": "./one.jsonl", "analysis": "other.jsonl"}
+    with refused(
+        r"validation: 2 .* 0 available \(prompts of its file that are in .*: 12\); .* the same name"
+    ):
+        build(block(f"path:{tmp_path}", **{**keys, "splits": splits}))
+    same = {**splits, "validation": "one.jsonl"}
+    found = prompts(build(block(f"path:{tmp_path}", **{**keys, "splits": same})))
+    assert len(found["train"] | found["validation"]) == 4
 
 
 def test_prompts_that_hold_their_response_are_told(tmp_path, caplog):

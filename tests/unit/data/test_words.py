@@ -73,6 +73,7 @@ def test_stop_words():
     composed, decomposed = "\u00e9t\u00e9", "e\u0301te\u0301"
     assert eligible_words(composed, stop_words([decomposed])) == []
     assert eligible_words(decomposed.upper(), stop_words([composed])) == []
+    assert eligible_words("be\u00adfore", stop_words("english")) == []
 
 
 def test_chinese_stop_words_are_those_of_both_ways_to_write():

@@ -34,3 +34,21 @@ def test_scored_tokens_that_differ_are_named_apart(model, prompt):
     assert "“cooking”" in target("cooking", "cooking")
     assert "“c” of “cooking” (left); “cook” of “cooking” (right)" in target("c", "cook")
     assert "“c” of “cooking”" in target("c")
+
+
+def test_long_titles_stay_in_their_halves(model, prompt):
+    title = (
+        "Llama-3.2-3B-Instruct fine-tuned with LoRA (r = 16, lr 1e-4) on GoEmotions, seed 0, t = 1"
+    )
+    models = [replace(model, title=title), replace(model, title="short, t = 1")]
+    figure = comparison.draw(models, [prompt])
+    figure.draw_without_rendering()
+    drawn = [text for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    middle = figure.bbox.width / 2
+    left = [text for text in drawn if text.get_text() in title]
+    assert " ".join(text.get_text() for text in left) == title
+    assert len(left) > 1
+    assert max(text.get_window_extent().x1 for text in left) <= middle
+    # Nothing below is drawn over them.
+    line = next(text for text in figure.axes[0].texts if text.get_text().startswith("v(N)"))
+    assert min(text.get_window_extent().y0 for text in left) > line.get_window_extent().y1

@@ -3,7 +3,14 @@ from matplotlib.figure import Figure
 from sample_tables import TEXT, WORDS
 
 from sft_interactions.analysis.samples import AnalysedPrompt
-from sft_interactions.figures.logical_model import Canvas, lay_out, shorten_apart, text_width
+from sft_interactions.figures.logical_model import (
+    Canvas,
+    break_lines,
+    lay_out,
+    shorten_apart,
+    size_within,
+    text_width,
+)
 from sft_interactions.figures.style import MEDIUM
 
 
@@ -76,3 +83,19 @@ def test_a_dollar_in_a_text_is_not_mathematics():
     figure.draw_without_rendering()
     (text,) = figure.axes[0].texts
     assert not text.get_parse_math()
+
+
+@pytest.mark.parametrize("text", ["short", "a title of very many words " * 8])
+def test_a_title_is_as_large_as_its_line_allows(text):
+    size = size_within(text, 6.5, 8)
+    assert text_width(text, size, bold=True) <= 6.51
+    assert (size == 8) == (text == "short")
+
+
+def test_a_title_is_broken_into_lines():
+    text = f"a title of {'x' * 80} and of more words"
+    lines = break_lines(text, 2.0, 8)
+    assert max(text_width(line, 8, bold=True) for line in lines) <= 2.0
+    assert lines[0] == "a title of"
+    assert lines[1].endswith("x…")
+    assert " ".join(lines[2:]) == "and of more words"

@@ -22,6 +22,7 @@ from sft_interactions.models.checkpoint_files import (
     check_checkpoint,
     check_model,
     check_own_tokenizer,
+    check_template_file,
     check_tokenizer,
     files_of,
     read_shapes,
@@ -181,6 +182,13 @@ def training_state(name):
     return spoil
 
 
+def bin_in_a_folder(folder):
+    """As zero_to_fp32.py of DeepSpeed makes it, which takes the name that it is given for a folder's."""
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").mkdir()
+    torch.save({}, folder / "pytorch_model.bin" / "pytorch_model.bin")
+
+
 def also_bin(folder):
     torch.save({}, folder / "pytorch_model.bin")
 
@@ -251,6 +259,11 @@ SPOILT_FILES = {
     "no weights": (unlink("model.safetensors"), r"the weights are missing"),
     "ZeRO-3": (training_state("global_step500"), r"global_step500 is a part.*zero_to_fp32"),
     "FSDP": (training_state("pytorch_model_fsdp_0"), r"fsdp_0 is a part.*merge-weights"),
+    "verl": (training_state("model_world_size_2_rank_0.pt"), r"is a part of .*verl\.model_merger"),
+    "a folder of weights": (
+        bin_in_a_folder,
+        r"pytorch_model\.bin: is a folder, .*; move what is in",
+    ),
     "half a file": (lambda f: truncate(f / "model.safetensors"), r"has \d+ bytes, \d+ by its"),
     "a file of a few bytes": (write("model.safetensors", "abc"), r"is cut off or no safetensors"),
     "a damaged header": (
@@ -687,6 +700,64 @@ def test_a_tokenizer_that_cuts_words_by_chance_is_refused(model_folders, folder)
 
 
 @pytest.mark.bad_input(of="folder")
+def test_a_tokenizer_of_sentencepiece_alone_is_refused(folder):
+    """As older trainers leave it."""
+    (folder / "tokenizer.model").write_bytes(b"x")
+    check_own_tokenizer(folder, reads_template=True)
+    kept = (folder / "tokenizer.json").rename(folder / "kept")
+    for read in (load_tokenizer, lambda place: check_own_tokenizer(place, reads_template=False)):
+        with refused(
+            r"tokenizer\.model: is there without tokenizer\.json, .*; copy that of the mod"
+        ):
+            read(folder)
+    kept.rename(folder / "tokenizer.json")
+    load_tokenizer(folder)
+
+
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+OTHER_TEMPLATES = {
+    "a tokenizer's settings": (
+        json.dumps({"chat_template": TEMPLATE}),
+        "is JSON, .*; write the text",
+    ),
+    "a text of JSON": (json.dumps(TEMPLATE), "is JSON"),
+    "Ollama's": ("{{ if .System }}{{ .System }}{{ end }}{{ .Prompt }}", "is a template in Go"),
+    "Ollama's, with other blanks": (
+        "{{- range .Messages }}{{.Content}}{{ end }}",
+        "is a template in",
+    ),
+    "of str.format": ("[INST] {prompt} [/INST]", "has nothing in double braces, .*; write a chat"),
+    "empty": ("", "has nothing in double braces"),
+    "marked": ("\ufeff" + TEMPLATE, "begins with a byte order mark"),
+}
+
+
+@pytest.mark.bad_input(of="folder")
+@pytest.mark.parametrize("case", OTHER_TEMPLATES)
+def test_a_file_that_is_no_chat_template_is_refused(tmp_path, case):
+    text, message = OTHER_TEMPLATES[case]
+    path = tmp_path / "chat.jinja"
+    path.write_text(text, "utf-8")
+    with refused(rf"^{path}: {message}"):
+        check_template_file(path)
+
+
+@pytest.mark.bad_input(of="folder")
+def test_a_chat_template_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "chat.jinja"
+    path.write_bytes(TEMPLATE.encode("utf-16"))
+    with refused("is not in UTF-8; save it so"):
+        check_template_file(path)
+
+
+@pytest.mark.parametrize("text", [TEMPLATE, "{{ '{\"a\": [1]}' }}", "{%- set x = messages %}"])
+def test_a_chat_template_in_jinja_is_read(tmp_path, text):
+    path = tmp_path / "chat.jinja"
+    path.write_text(text, "utf-8")
+    assert check_template_file(path) == text
+
+
+@pytest.mark.bad_input(of="folder")
 def test_two_chat_templates_in_one_folder_are_refused(folder):
     template = (folder / "chat_template.jinja").read_text()
     reconfigure_tokenizer(folder, chat_template=f"{template}\n")
@@ -720,6 +791,10 @@ def test_another_chat_template_is_refused(model_folders, folder):
     base = model_folders["llama"]
     template = folder / "chat_template.jinja"
     own = template.read_text()
+    # Jinja drops one line end at the end, which editors add; git writes those of Windows.
+    for same in (own + "\n", own.replace("\n", "\r\n")):
+        template.write_bytes(same.encode())
+        check_tokenizer(folder, base, compare_template=True)
     template.write_text(own + "!")
     with refused(r"chat template is not that of .*template: plain"):
         check_tokenizer(folder, base, compare_template=True)
@@ -776,6 +851,24 @@ def test_weights_in_the_format_of_another_program_are_refused(folder, name, with
         (folder / "config.json").unlink()
     with refused(OTHER_PROGRAMS[name]):
         check(folder)
+
+
+@pytest.mark.bad_input(of="folder")
+@pytest.mark.parametrize("check", [check_model, check_checkpoint])
+@pytest.mark.parametrize("inner", ["", "huggingface"])
+def test_a_training_in_parts_is_told_beside_its_settings(folder, tmp_path, check, inner):
+    """As verl keeps it: config and tokenizer in a folder of their own, which hold no weights."""
+    weights = (folder / "model.safetensors").rename(tmp_path / "kept")
+    actor = tmp_path / "actor"
+    actor.mkdir()
+    folder.rename(actor / "huggingface")
+    (actor / "model_world_size_2_rank_0.pt").touch()
+    with refused(rf"^{actor}: model_world_size_2_rank_0\.pt is a part .*; run .*verl"):
+        check(actor / inner)
+    weights.rename(actor / "huggingface" / "model.safetensors")
+    check(actor / "huggingface")
+    with refused(rf"; name {actor}/huggingface$"):
+        check(actor)
 
 
 @pytest.mark.bad_input(of="folder")

@@ -6,6 +6,7 @@ from datetime import date
 import pytest
 import yaml
 from framed_prompts import INSTRUCTION, TEXT, prompt_of
+from tiny_models import CHAT_TEMPLATE
 from tokenizers import Tokenizer
 
 from sft_interactions.config import SCHEMA_PATH
@@ -14,6 +15,7 @@ from sft_interactions.models.templates import (
     TEMPLATE_DATE,
     check_rendering,
     describe_rendered,
+    describe_written,
     frames_of,
     make_frame,
 )
@@ -244,6 +246,27 @@ def test_texts_that_are_rendered_already_are_told(chat_tokenizer, template, prom
 
 
 SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("template", "instruction", "earlier", "is_told"),
+    [
+        (CHAT_TEMPLATE, "{prompt}\nYes or no?", [], False),
+        (CHAT_TEMPLATE.replace("\n", r"\n"), "{prompt}", [], True),
+        (CHAT_TEMPLATE, r"{prompt}\nYes or no?", [], True),
+        (CHAT_TEMPLATE, "{prompt}", [{**SYSTEM, "content": r"Write \n for a line end."}], False),
+    ],
+    ids=["right", "template", "instruction", "earlier turn"],
+)
+def test_line_ends_of_two_characters_are_told(
+    chat_tokenizer, template, instruction, earlier, is_told
+):
+    """As in a template that was copied out of JSON, and in a value of YAML without quotation marks."""
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.chat_template = template
+    notes = describe_written(make_frame(tokenizer, "chat", instruction, earlier=earlier))
+    assert len(notes) == is_told
+    assert not notes or r"has \n as two characters, not as a line end: '" in notes[0]
 
 
 def test_earlier_turns_are_background_as_the_template_writes_them(chat_tokenizer):

@@ -21,6 +21,8 @@ ROLES = {
 }
 # The keys of a turn: of OpenAI and transformers, and of ShareGPT.
 _KEYS = (("role", "content"), ("from", "value"))
+# What says of a turn, by 0 or false, that a training leaves it out: of OpenAI, and of axolotl.
+_WEIGHTS = ("weight", "train")
 # What a turn may have beside its text, and some chat templates write.
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
@@ -40,7 +42,7 @@ def split_conversation(
     Returns:
         The earlier turns as JSON (:func:`read_earlier` reads it), prompt and response without blanks at
         their ends. None where the conversation does not end with a question of the user and the answer to
-        it, or has turns of others, such as tools.
+        it, or has turns of others, such as tools, or where that answer is not to be learned.
 
     Raises:
         ValueError: a cell holds no turns, or the system's text is there twice.
@@ -49,6 +51,8 @@ def split_conversation(
     turns = [_read_turn(turn, where) for turn in given]
     known = [turn for turn in turns if turn is not None]
     if len(known) < len(turns) or [turn["role"] for turn in known[-2:]] != ["user", "assistant"]:
+        return None
+    if any(given[-1].get(key) == 0 for key in _WEIGHTS):
         return None
     earlier = known[:-2]
     if system is not None and system.strip(BLANKS):
@@ -59,6 +63,23 @@ def split_conversation(
         earlier = [{"role": "system", "content": system}, *earlier]
     prompt, response = (turn["content"].strip(BLANKS) for turn in known[-2:])
     return write_earlier(earlier), prompt, response
+
+
+def foreign_roles(cells: Sequence[Any], where: str) -> set[str]:
+    """Roles in one row that are not known.
+
+    Args:
+        cells: as of :func:`split_conversation`.
+        where: as there.
+    """
+    roles = {
+        str(turn[key])
+        for cell in cells
+        for turn in _turns_of(cell, where)
+        for key, _ in _KEYS
+        if turn.get(key) is not None
+    }
+    return roles - ROLES.keys()
 
 
 def _turns_of(cell: Any, where: str) -> Sequence[Any]:

@@ -12,7 +12,12 @@ from typing import Any
 
 import polars as pl
 
-from sft_interactions.data.conversations import NO_TURNS, split_conversation, write_earlier
+from sft_interactions.data.conversations import (
+    NO_TURNS,
+    foreign_roles,
+    split_conversation,
+    write_earlier,
+)
 from sft_interactions.data.files import (
     Row,
     find_column,
@@ -41,6 +46,7 @@ _TEXT = (pl.String, pl.Null, pl.Categorical, pl.Enum)
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _PART = re.compile(r"-\d{5}-of-(\d{5})\b")
 _WITH_POINT = re.compile(r"\d+\.0*")
+_SHOWN_ROLES = 5  # in a message
 _SAVED_MARKERS = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -443,13 +449,17 @@ def _decode_turns(frame: pl.DataFrame, dataset: Mapping[str, Any]) -> pl.DataFra
         split_conversation(cells, system, f"row {number}")
         for number, (*cells, system) in enumerate(zip(*columns, systems, strict=True), 1)
     ]
-    odd = sum(row is None for row in rows)
+    odd = [cells for cells, row in zip(zip(*columns, strict=True), rows, strict=True) if not row]
     if odd:
-        logger.warning(
-            "%d of %d conversations do not end with a user's turn and the answer to it, or have turns of "
-            "others, such as tools, and are left out",
-            *(odd, len(rows)),
+        roles = sorted(set().union(*(foreign_roles(cells, "a row") for cells in odd)))
+        others = f" (roles {', '.join(map(repr, roles[:_SHOWN_ROLES]))})" if roles else ""
+        message = (
+            f"{len(odd)} of {len(rows)} conversations do not end with a user's turn and the answer to it, "
+            f"have turns of others, such as tools{others}, or an answer of weight 0"
         )
+        if len(odd) == len(rows):
+            raise ValueError(f"turns: {message}; call the roles user, assistant and system")
+        logger.warning("%s, and are left out", message)
     kept = [row or (NO_TURNS, "", "") for row in rows]
     return pl.DataFrame(
         {

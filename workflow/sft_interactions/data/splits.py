@@ -30,8 +30,17 @@ _DRAWING_ORDER = ("analysis", "validation", TEST, "train")
 _BROKEN = r"[\x{80}-\x{84}\x{86}-\x{9f}\x{fffd}]"
 # What programs write for a cell that is empty, where text is asked for.
 _EMPTY = ("nan", "NaN", "NaT", "None", "<NA>", "NULL", "null", "#N/A", r"\N")
+# What stands for a line end in texts that went through Excel, and marks that cannot be seen: a soft hyphen,
+# and control characters, such as those of colours in a terminal.
+_EXCEL = r"_x000[dD]_"
+_UNSEEN = r"[\x{ad}\x{00}-\x{08}\x{0e}-\x{1f}\x{7f}]"
 # Marks of HTML, whose names would be words: a line break, the end of an element, a character.
 _HTML = r"(?i)<br ?/?>|</[a-z][a-z0-9]*>|&(?:amp|lt|gt|quot|apos|nbsp|#\d+|#x[0-9a-f]+);"
+_MARKS = {
+    "marks of HTML": _HTML,
+    "line ends as Excel writes them": _EXCEL,
+    "soft hyphens or control characters": _UNSEEN,
+}
 _LIST = r"(?s)^\[.*\]$"
 _KNOWN = 20  # responses that a message lists
 
@@ -73,8 +82,8 @@ def build_splits(
             for table, frame in load_rows(dataset, source_files).items()
         }
         _check_filtered_responses(tables.values(), filters.get("targets", []))
-        tables = _without_repeats_across(tables, name)
-        splits, skipped = _draw_splits(tables, dataset, seed, name, unsuitable)
+        tables, n_repeats = _without_repeats_across(tables, name)
+        splits, skipped = _draw_splits(tables, dataset, seed, name, unsuitable, n_repeats)
         noise = dataset.get("label_noise", 0)
         if "train" in splits:
             splits["train"] = add_label_noise(splits["train"], noise, seed)
@@ -152,13 +161,14 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
 
 def _tell_other_forms(rows: pl.DataFrame, label: str) -> None:
     """Warn of texts that are something else than a prompt or a response, by their form."""
-    marked = rows.filter(pl.col("prompt").str.contains(_HTML))["prompt"]
-    if len(marked):
-        logger.warning(
-            "%s: %d prompts hold marks of HTML, such as %r, which count as words or parts of them; drop "
-            "them from the file if they are not meant",
-            *(label, len(marked), _first_match(_HTML, marked[0])),
-        )
+    for kind, pattern in _MARKS.items():
+        marked = rows.filter(pl.col("prompt").str.contains(pattern))["prompt"]
+        if len(marked):
+            logger.warning(
+                "%s: %d prompts hold %s, such as %a, which count as words or parts of them; drop them from "
+                "the file if they are not meant",
+                *(label, len(marked), kind, _first_match(pattern, marked[0])),
+            )
     answered = rows.filter(pl.col("prompt").str.ends_with(pl.col("target")))
     if 2 * len(answered) > len(rows):
         logger.warning(
@@ -176,8 +186,7 @@ def _tell_other_forms(rows: pl.DataFrame, label: str) -> None:
 
 
 def _first_match(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    return found.group() if found else ""
+    return str(pl.Series([text]).str.extract(f"({pattern})")[0])
 
 
 def _tell_cases(targets: pl.Series, label: str) -> None:
@@ -231,18 +240,21 @@ def _matches(text: pl.Expr, pattern: str) -> pl.Expr:
 
 def _without_repeats_across(
     tables: Mapping[str, pl.DataFrame], label: str
-) -> dict[str, pl.DataFrame]:
-    """The tables less the prompts that an earlier one has."""
+) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
+    """The tables less the prompts that an earlier one has, and how many rows those were, by table."""
     result: dict[str, pl.DataFrame] = {}
+    n_repeats: Counter[str] = Counter()
     for table, frame in tables.items():
         kept = _with_look(frame)
         for earlier in result.values():
             kept = kept.join(_with_look(earlier), on="look", how="anti")
         if result:
-            dropped = len(frame) - len(kept)
-            logger.info("%s, %s: %d rows dropped: in an earlier split", label, table, dropped)
+            n_repeats[table] = len(frame) - len(kept)
+            logger.info(
+                "%s, %s: %d rows dropped: in an earlier split", label, table, n_repeats[table]
+            )
         result[table] = kept.drop("look")
-    return result
+    return result, n_repeats
 
 
 def _with_look(frame: pl.DataFrame) -> pl.DataFrame:
@@ -263,6 +275,7 @@ def _draw_splits(
     seed: int,
     label: str,
     unsuitable: Callable[[str, str], str | None],
+    n_repeats: Mapping[str, int],
 ) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
     """The splits, drawn out of cleaned tables, and how many samples were skipped, by reason."""
     table_of = dataset.get("splits") or dict.fromkeys((*SPLITS, TEST), UNDIVIDED)
@@ -283,7 +296,7 @@ def _draw_splits(
             logger.info("%s, %s: %d rows skipped: %s", label, split, count, reason)
         all_skipped += skipped
         if quotas.missing:
-            raise ValueError(_shortage(split, quotas, skipped))
+            raise ValueError(_shortage(split, quotas, skipped, n_repeats.get(table_of[split], 0)))
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
     return {split: drawn[split] for split in (*SPLITS, TEST) if split in drawn}, all_skipped
@@ -377,8 +390,12 @@ def _take(
     return pl.Series(taken, dtype=pl.Boolean), skipped
 
 
-def _shortage(split: str, quotas: _Quotas, skipped: Counter[str]) -> str:
-    """Message about rows that are missing in a split, with what to do."""
+def _shortage(split: str, quotas: _Quotas, skipped: Counter[str], n_repeats: int) -> str:
+    """Message about rows that are missing in a split, with what to do.
+
+    Args:
+        n_repeats: rows of its table whose prompts an earlier one has too.
+    """
     group, missing = next(iter(quotas.missing.items()))
     wanted = quotas.wanted[group]
     of_response = f" with the response {group!r}" if quotas.by_response else ""
@@ -389,4 +406,7 @@ def _shortage(split: str, quotas: _Quotas, skipped: Counter[str]) -> str:
     fix = f"lower {split}, loosen filter"
     if quotas.by_response:
         fix += ", or set filter.targets"
+    if n_repeats:
+        found += f" (prompts of its file that are in that of an earlier split too: {n_repeats})"
+        fix += ", or give splits that are to share a file the same name"
     return f"{split}: {found}; {fix}"

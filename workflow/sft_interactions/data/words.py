@@ -53,7 +53,7 @@ _UNSPACED = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?…؟۔։።]+[\"')\]”’»]*(?=\s)|[。！？；｡।॥။។៕]|\n")
 _JOINERS = "\u200c\u200d"
-_APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
+_AS_COMPARED = str.maketrans("’‘ʼ＇", "''''", "\u00ad")
 
 
 @dataclass(frozen=True)
@@ -218,8 +218,11 @@ def stop_words(setting: str | Collection[str]) -> frozenset[str]:
 
 
 def plain_form(word: str) -> str:
-    """A word as stop-words are compared: case, kind of apostrophe and composition do not matter."""
-    return unicodedata.normalize("NFC", word.casefold()).translate(_APOSTROPHES)
+    """A word as stop-words are compared.
+
+    Case, kind of apostrophe, composition and soft hyphens do not matter.
+    """
+    return unicodedata.normalize("NFC", word.casefold()).translate(_AS_COMPARED)
 
 
 def eligible_words(text: str, excluded: Collection[str]) -> list[Word]:

@@ -13,6 +13,7 @@ from sft_interactions.figures.logical_model import (
     LINE,
     Canvas,
     box_height,
+    break_lines,
     draw_interaction,
     draw_prompt,
     lay_out,
@@ -26,7 +27,7 @@ IN_A_ROW = 4  # interactions of a kind
 MARGIN, GUTTER = 0.12, 0.24
 PROMPT_LEFT = 0.6
 BOX_GAP, ROW_GAP = 0.08, 0.1
-HEAD, NOTE = 0.46, 0.36
+HEAD, TITLE_LINE, NOTE = 0.46, 0.15, 0.36
 SHARED = "#5b2a86"  # none of the colours of the classes, of which this figure says nothing
 
 
@@ -46,8 +47,11 @@ def draw(models: Sequence[LogicalModel], prompts: Sequence[AnalysedPrompt]) -> F
         for kind in ("and", "or")
     }
     lines = lay_out(prompt, TEXT_WIDTH - 2 * MARGIN - PROMPT_LEFT)
+    half = (TEXT_WIDTH - 2 * MARGIN - GUTTER) / 2
+    titles = [break_lines(model.title, half, LARGE) for model in models]
+    head = HEAD + TITLE_LINE * (max(map(len, titles)) - 1)
     top = 0.06 + LINE * (len(lines) + 1) + 0.12
-    height = top + HEAD + sum(heights.values()) + ROW_GAP + NOTE + 0.1
+    height = top + head + sum(heights.values()) + ROW_GAP + NOTE + 0.1
     figure = Figure(figsize=(TEXT_WIDTH, height))
     canvas = Canvas(figure)
     canvas.text(MARGIN, 0.06 + LINE / 2, "Prompt x", fontweight="bold")
@@ -59,11 +63,14 @@ def draw(models: Sequence[LogicalModel], prompts: Sequence[AnalysedPrompt]) -> F
         MARGIN + PROMPT_LEFT, below, " (left); ".join(names) + " (right)" * (len(names) > 1)
     )
 
-    half = (TEXT_WIDTH - 2 * MARGIN - GUTTER) / 2
+    boxes_top = top + head - HEAD
     for number, model in enumerate(models):
         other = models[1 - number].interactions
         left = MARGIN + number * (half + GUTTER)
-        _draw_half(canvas, model, shown[number], other, prompt, left, top, half, heights)
+        for place, line in enumerate(titles[number]):
+            y = top + 0.06 + TITLE_LINE * place
+            canvas.text(left, y, line, fontsize=LARGE, fontweight="bold")
+        _draw_half(canvas, model, shown[number], other, prompt, left, boxes_top, half, heights)
     middle = TEXT_WIDTH / 2
     canvas.axes.plot([middle, middle], [top, height - NOTE], color=GREY, linewidth=0.4)
     canvas_note = (
@@ -87,7 +94,6 @@ def _draw_half(
     heights: dict[str, float],
 ) -> None:
     common = find_shared(model.interactions, other).sum()
-    canvas.text(left, top + 0.06, model.title, fontsize=LARGE, fontweight="bold")
     canvas.text(
         left,
         top + 0.24,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sft_interactions.analysis.runs import Run
 from sft_interactions.figures import panels
+from sft_interactions.figures.logical_model import size_within
 from sft_interactions.figures.style import (
     CLASSES,
     DENOISING,
@@ -113,7 +114,8 @@ class _Block:
         self.lefts = np.concatenate([[LEFT], later])
 
     def draw(self) -> None:
-        self._text(0.06, 0.02, self.run.label, fontsize=LARGE, fontweight="bold", va="top")
+        size = size_within(self.run.label, TEXT_WIDTH - 2 * 0.06, LARGE)
+        self._text(0.06, 0.02, self.run.label, fontsize=size, fontweight="bold", va="top")
         for left, step in zip(self.lefts, self.run.steps, strict=True):
             centre = left + self.width / 2
             size = SMALL if self.width < NARROW else MEDIUM

@@ -28,6 +28,7 @@ from sft_interactions.figures.logical_model import (
     note,
     shorten,
     signed,
+    size_within,
     text_width,
 )
 from sft_interactions.figures.panels import samples_name
@@ -87,7 +88,8 @@ def draw(
     figure = Figure(figsize=(TEXT_WIDTH, lower_top + LOWER))
     canvas = Canvas(figure)
 
-    canvas.text(MARGIN, 0.13, model.title, fontsize=LARGE, fontweight="bold")
+    size = size_within(model.title, TEXT_WIDTH - 2 * MARGIN, LARGE)
+    canvas.text(MARGIN, 0.13, model.title, fontsize=size, fontweight="bold")
     canvas.text(MARGIN, 0.28 + LINE / 2, "Prompt x", fontweight="bold")
     draw_prompt(canvas, lines, MARGIN + PROMPT_LEFT, 0.28)
     found = f" v(N) = {signed(model.log_odds)}   ≈   logical model: φ(N) = {equation(model, shown)}"

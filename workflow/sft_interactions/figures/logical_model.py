@@ -34,11 +34,16 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 
-def shorten(text: str, width: float, size: float) -> str:
+def size_within(text: str, width: float, size: float) -> float:
+    """Size of a bold text, at most ``size``, at which it takes no more than so many inches."""
+    return size * width / max(text_width(text, size, bold=True), width)
+
+
+def shorten(text: str, width: float, size: float, *, bold: bool = False) -> str:
     """The text, cut with an ellipsis to so many inches."""
-    if text_width(text, size) <= width:
+    if text_width(text, size, bold) <= width:
         return text
-    while text and text_width(text + "…", size) > width:
+    while text and text_width(text + "…", size, bold) > width:
         text = text[:-1]
     return text + "…"
 
@@ -51,6 +56,18 @@ def shorten_apart(word: str, words: Sequence[str], width: float, size: float) ->
     while word and text_width("…" + word, size) > width:
         word = word[1:]
     return "…" + word
+
+
+def break_lines(text: str, width: float, size: float) -> list[str]:
+    """A bold text in lines of so many inches; a word that is wider is cut with an ellipsis."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size, bold=True) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(shorten(word, width, size, bold=True))
+    return lines
 
 
 class Canvas:

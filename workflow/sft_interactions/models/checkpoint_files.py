@@ -96,6 +96,7 @@ PARTS_OF_TRAINING = {
     "pytorch_model_fsdp*": "run `accelerate merge-weights`",
     "*.distcp": "run `accelerate merge-weights`",
     "mp_rank_*": "export it to the format of transformers",
+    "model_world_size_*": "run `python -m verl.model_merger merge --backend fsdp` on that folder",
 }
 # Ways to compute attention that torch has itself, in every precision.
 WAYS_OF_ATTENTION = ("eager", "sdpa", "flex_attention")
@@ -139,6 +140,11 @@ _RESIZE = (
     "(resize_token_embeddings) and the tokenizer of the training, or cut back what was only padded"
 )
 _OF_PROCESSORS = "chat_template.json"
+# Marks of templates: a field of Go, as in {{ .Prompt }} and {{- if .System }}; anything of Jinja.
+_OF_GO = re.compile(r"\{\{-?\s*(?:(?:if|range|with)\s+)?[.$]\w")
+_OF_JINJA = re.compile(r"\{\{|\{%")
+# Where verl keeps settings and tokenizer, beside its parts of the weights.
+_OF_VERL = "huggingface"
 NO_WEIGHTS = "copy or train it again"
 # What scales an adapter. PEFT always writes it, and takes a default where it is not there.
 SCALES = {
@@ -234,7 +240,7 @@ def checkpoint_kind(folder: str | Path) -> Literal["adapter", "full"]:
         return "adapter"
     if (folder / "config.json").is_file() or full:
         return "full"
-    inner = _inner_folders(folder, "adapter_config.json") or _inner_folders(folder, "config.json")
+    inner = _inner_folders(folder, "adapter_config.json") or _inner_models(folder)
     fix = f"name {' or '.join(map(str, inner[:3]))}" if inner else "name a checkpoint folder"
     if not inner:
         _refuse_other_formats(folder)
@@ -249,6 +255,24 @@ def _inner_folders(folder: Path, file: str) -> list[Path]:
     return sorted(
         path.parent for start in ("*", "snapshots/*") for path in folder.glob(f"{start}/{file}")
     )
+
+
+def _inner_models(folder: Path) -> list[Path]:
+    """Folders below that hold a model.
+
+    Raises:
+        ValueError: what lies here is a training in parts, beside settings alone, as verl leaves them.
+    """
+    inner = _inner_folders(folder, "config.json")
+    if not any(map(_has_weights, [folder, *inner])):
+        _refuse_parts(folder)
+    return inner
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether full weights are in a folder, or links to them, which may lead nowhere."""
+    files = [folder / name for name in FULL_WEIGHTS]
+    return any(file.exists() or file.is_symlink() for file in files)
 
 
 def check_checkpoint(
@@ -285,12 +309,12 @@ def check_model(folder: str | Path) -> None:
     folder = Path(folder)
     refuse_broken_links(folder)
     _check_encoding(folder)
-    inner = _inner_folders(folder, "config.json")
-    if inner and not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
-        )
     if not (folder / "config.json").is_file():
+        inner = _inner_models(folder)
+        if inner:
+            raise ValueError(
+                f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
+            )
         _refuse_other_formats(folder)
         raise ValueError(
             f"{folder / 'config.json'}: is missing, as where weights alone were saved (save_state of "
@@ -415,13 +439,10 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
         )
     if found:
         return found[0]
+    _refuse_parts(folder)
+    if folder.name == _OF_VERL:
+        _refuse_parts(folder.parent)
     _refuse_other_formats(folder)
-    for pattern, fix in PARTS_OF_TRAINING.items():
-        for part in sorted(folder.glob(pattern)):
-            raise ValueError(
-                f"{folder}: {part.name} is a part of a training state, whole weights are missing; {fix} "
-                f"to make {names[0]}"
-            )
     # A browser or a synchronised folder gives a second copy a name of its own: model (1).safetensors.
     files = sorted(file.name for file in folder.glob("*.safetensors"))
     others = [name for name in files if "-of-" not in name]
@@ -432,6 +453,16 @@ def _only_one_set(folder: Path, names: tuple[str, ...]) -> Path:
     else:
         fix = NO_WEIGHTS
     raise ValueError(f"{folder}: the weights are missing ({' or '.join(names)}); {fix}")
+
+
+def _refuse_parts(folder: Path) -> None:
+    """Refuse what a training in parts leaves, where whole weights are missing."""
+    for pattern, fix in PARTS_OF_TRAINING.items():
+        for part in sorted(folder.glob(pattern)):
+            raise ValueError(
+                f"{folder}: {part.name} is a part of a training state, whole weights are missing; {fix} "
+                "to make them"
+            )
 
 
 def _refuse_other_formats(folder: Path) -> None:
@@ -497,6 +528,11 @@ def _check_index(weights: Path, found: Mapping[str, tuple[int, ...]]) -> None:
 
 def _check_weights(file: Path) -> Mapping[str, tuple[int, ...]]:
     """Shapes of the tensors of a file by name; none for a .bin file, which only torch can read."""
+    if file.is_dir():
+        raise ValueError(
+            f"{file}: is a folder, as zero_to_fp32.py makes it of a name with an end; move what is in it "
+            "beside config.json"
+        )
     try:
         opened = file.open("rb")
     except OSError as error:
@@ -644,7 +680,7 @@ def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: b
     if not compare_template:
         return
     templates = [chat_template_of(Path(place)) for place in (folder, base)]
-    if all(templates) and templates[0] != templates[1]:
+    if all(templates) and _as_rendered(templates[0]) != _as_rendered(templates[1]):
         raise ValueError(
             f"{folder}: the chat template is not that of {base}, which prompts are rendered by; put the "
             "template of the training into the model's folder, or set the model's `template: plain` if it "
@@ -660,10 +696,11 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
         reads_template: whether prompts are rendered by the chat template.
 
     Raises:
-        ValueError: the tokenizer cuts words by chance, two chat templates differ, or the only one is that
-            of a processor, which tokenizers do not read.
+        ValueError: the tokenizer cuts words by chance, or is in the form of sentencepiece alone; two chat
+            templates differ, or the only one is that of a processor, which tokenizers do not read.
     """
     folder = Path(folder)
+    refuse_sentencepiece_alone(folder)
     file = folder / "tokenizer.json"
     if file.is_file():
         dropout = (read_json(file).get("model") or {}).get("dropout")
@@ -674,6 +711,24 @@ def check_own_tokenizer(folder: str | Path, *, reads_template: bool) -> None:
             )
     if reads_template:
         _check_one_template(folder)
+
+
+def refuse_sentencepiece_alone(folder: str | Path) -> None:
+    """Refuse a tokenizer of which ``tokenizer.model`` alone is there, as older trainers leave it.
+
+    To read it transformers needs packages that are not a part of the environment, and asks for a wrong one.
+
+    Raises:
+        ValueError: it is.
+    """
+    file = Path(folder) / "tokenizer.model"
+    read = [file.parent / name for name in ("tokenizer.json", "vocab.json")]
+    if file.is_file() and not any(other.is_file() for other in read):
+        raise ValueError(
+            f"{file}: is there without tokenizer.json, which is read in its place; copy that of the model "
+            "that was tuned (a checkpoint needs none), or make it where sentencepiece is installed: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
 
 
 def check_added_tokens(tokenizer: Path, model: Path, template: str) -> None:
@@ -695,6 +750,51 @@ def check_added_tokens(tokenizer: Path, model: Path, template: str) -> None:
                 f"as token {added['id']}, but the model before SFT ({model}) has {size} embeddings; give "
                 "it as many (resize_token_embeddings), or another template"
             )
+
+
+def check_template_file(path: Path) -> str:
+    """The chat template that a file holds.
+
+    Raises:
+        ValueError: the file is not text in UTF-8, or something else than a template in Jinja.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not in UTF-8; save it so") from error
+    if text.startswith("\ufeff"):
+        raise ValueError(
+            f"{path}: begins with a byte order mark, as some editors write it; save it as UTF-8 without one"
+        )
+    if _is_json(text):
+        raise ValueError(
+            f"{path}: is JSON, and would be rendered as it stands; write the text of chat_template alone "
+            "into a file (jq -r .chat_template)"
+        )
+    if _OF_GO.search(text):
+        raise ValueError(
+            f"{path}: is a template in Go, as Ollama has them; take the one in Jinja of the model's own "
+            "folder (chat_template.jinja, or chat_template in tokenizer_config.json)"
+        )
+    if not _OF_JINJA.search(text):
+        raise ValueError(
+            f"{path}: has nothing in double braces, so that no prompt would stand in it; write a chat "
+            "template in Jinja, which loops over messages"
+        )
+    return text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_rendered(template: str | None) -> str:
+    """A chat template without the line end at its end, which Jinja drops, and editors add."""
+    return (template or "").removesuffix("\n")
 
 
 def _check_one_template(folder: Path) -> None:

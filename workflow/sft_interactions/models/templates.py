@@ -175,6 +175,25 @@ def describe_rendered(frame: Frame, prompts: Sequence[str], targets: Sequence[st
     return notes
 
 
+def describe_written(frame: Frame) -> list[str]:
+    """Note on a line end that is two characters, as in a template that was copied out of JSON.
+
+    Earlier turns may have such characters, as code has them.
+    """
+    earlier = frame.turns.earlier if frame.turns else ()
+    if any(r"\n" in turn["content"] for turn in earlier):
+        return []
+    for text in (frame.prefix, frame.suffix, frame.response_suffix):
+        if r"\n" in text:
+            shown = text[max(0, text.index(r"\n") - _SHOWN // 2) :][:_SHOWN]
+            return [
+                rf"the text around a prompt has \n as two characters, not as a line end: {shown!r}; write "
+                "instruction between double quotation marks, and a chat template as its JSON means it "
+                "(jq -r), if a line end is meant"
+            ]
+    return []
+
+
 def _render_chat(
     tokenizer: PreTrainedTokenizerBase,
     user: str,

@@ -15,7 +15,10 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sft_interactions.files import check_checksums
-from sft_interactions.models.checkpoint_files import refuse_broken_links
+from sft_interactions.models.checkpoint_files import (
+    refuse_broken_links,
+    refuse_sentencepiece_alone,
+)
 
 _SEPARATOR = "\ue000SEPARATOR\ue001"  # a token that no text has, which begins a stretch of text
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -32,10 +35,12 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     rules of its own: digits that the file sets apart are joined, for one.
 
     Raises:
-        ValueError: a file is a link that leads nowhere, or, weights left out, not what was written.
+        ValueError: a file is a link that leads nowhere, or, weights left out, not what was written; or the
+            tokenizer is there in the form of sentencepiece alone.
         OSError, Exception: whatever transformers raises where it cannot load it.
     """
     refuse_broken_links(folder)
+    refuse_sentencepiece_alone(folder)
     check_checksums(folder, leave_out=(".safetensors", ".bin"))
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     file = Path(folder) / "tokenizer.json"
