@@ -93,7 +93,6 @@ localrules:
     tables,
     own,
     own_checkpoints,
-    report,
     stopping,
 
 

@@ -99,7 +99,7 @@ def test_a_rule_made_from_another_has_its_own_files_and_message():
 
 def test_local_rules_compute_nothing():
     heavy = {rule for rule in LOCAL if "script:" in RULES.get(rule, "")}
-    assert heavy == {"own_checkpoints", "report"}
+    assert heavy == {"own_checkpoints"}
 
 
 @pytest.mark.slow

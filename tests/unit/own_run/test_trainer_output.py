@@ -73,6 +73,25 @@ def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
 
 
 @pytest.mark.bad_input(of="folder")
+def test_a_base_of_another_type_is_told_once(tmp_path):
+    base, output = tmp_path / "base", tmp_path / "mine"
+    for folder, of_type in (
+        (base, "llama"),
+        *((output / f"checkpoint-{k}", "qwen2") for k in (5, 6)),
+    ):
+        folder.mkdir(parents=True)
+        settings = {"model_type": of_type, "architectures": ["XForCausalLM"]}
+        (folder / "config.json").write_text(json.dumps(settings))
+        save_file({"w": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
+    with refused(
+        r"^base: .*base/config.json is of type llama, and .*checkpoint-5/config.json of type qwen2"
+    ):
+        find_base(read_output(output), str(base))
+    (base / "config.json").write_text('{"model_type": "qwen2"}')
+    assert find_base(read_output(output), str(base))[0] == f"path:{base}"
+
+
+@pytest.mark.bad_input(of="folder")
 def test_a_model_card_names_the_base_of_full_weights(tmp_path):
     output = tmp_path / "mine"
     folder = output / "checkpoint-5"

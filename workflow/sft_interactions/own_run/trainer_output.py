@@ -251,8 +251,32 @@ def find_base(found: TrainerOutput, given: str | None = None) -> tuple[str, str]
         given: a folder or an id of the hub; None where the checkpoints name it.
 
     Raises:
-        ValueError: they name none, several, a quantised one, or one that is not here.
+        ValueError: they name none, several, a quantised one, one that is not here, or one of another type.
     """
+    source, where = _named_base(found, given)
+    _check_type(source, found)
+    return source, where
+
+
+def _check_type(source: str, found: TrainerOutput) -> None:
+    """Check that a base that is here is of the type of full weights that came of it."""
+    file = Path(source.removeprefix("path:")) / "config.json"
+    if not source.startswith("path:") or not file.is_file():
+        return
+    base_type = read_json(file).get("model_type")
+    for folder in found.checkpoints.values():
+        own = folder / "config.json"
+        own_type = read_json(own).get("model_type") if own.is_file() else None
+        # Of a model for images and text the part for text may have been saved alone.
+        parts = {own_type, str(own_type).removesuffix("_text")}
+        if own_type is not None and base_type not in parts | {f"{part}_text" for part in parts}:
+            raise ValueError(
+                f"base: {file} is of type {base_type}, and {own} of type {own_type}; add base= with the "
+                "model that this run was tuned from to --config"
+            )
+
+
+def _named_base(found: TrainerOutput, given: str | None) -> tuple[str, str]:
     if given is not None:
         return _source_of(given, "base"), "given as base"
     output, settings = found.folder, list(_settings_of(found.folder))
