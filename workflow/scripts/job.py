@@ -1,7 +1,6 @@
 """What every script starts with: its log, its progress bar, its error message, its provenance."""
 
 import contextlib
-import errno
 import logging
 import os
 import sys
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sft_interactions.environment import check_packages, clear_environment
+from sft_interactions.orphans import end_with_run
+from sft_interactions.shortage import shortage_behind
 
 # Libraries that a script imports next read some of them when they are imported.
 CLEARED = clear_environment(os.environ)
@@ -26,18 +27,45 @@ CLEARED = clear_environment(os.environ)
 # Snakemake's working folder has it, which is that of the jobs.
 DIGESTS = ".snakemake/digests.json"
 
-# Libraries in Rust give errors of their own kinds with these texts.
-_DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
+
+def _tell(job: str, error: BaseException) -> None:
+    """Tell an error on one line where a user can do something about it, else with its traceback."""
+    # First, since what memory or a disk that ran out led to may look like a damaged file.
+    match shortage_behind(error):
+        case "disk", first:
+            line = (
+                f"the disk is full, or a quota is used up ({first}); make room for the folders of results, "
+                "logs and temporary files, and start again"
+            )
+        case "memory", first:
+            line = (
+                f"memory is used up, or limited for this job (ulimit -v, a scheduler, the GPU; {first}); "
+                "give it more, or lower inference.memory_gb or finetune.batch_size"
+            )
+        case _ if isinstance(error, ValueError):
+            line = str(error)
+        case _ if isinstance(error, KeyboardInterrupt):
+            line = "stopped from the keyboard"
+        case _ if isinstance(error, PermissionError):
+            line = (
+                f"{error.filename} may not be read or written (permission denied); see who owns it, or "
+                "name another place"
+            )
+        case _:
+            traceback.print_exception(error)
+            return
+    print(f"{job}: {line}", file=sys.stderr)
 
 
-# What Python, torch, the C library, C++ and CUDA say where memory is used up or limited.
-_MEMORY_FULL = (
-    os.strerror(errno.ENOMEM),
-    "can't allocate memory",
-    "out of memory",
-    "bad_alloc",
-    "could not spawn threads",
-)
+def _report_early(
+    error_type: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    # The name of a script is between two that Snakemake gives: tmpabc.finetune.py.
+    _tell(Path(sys.argv[0]).stem.rpartition(".")[2], error)
+
+
+# While a script imports its libraries. It has no log yet.
+sys.excepthook = _report_early
 
 
 class _Lines:
@@ -92,36 +120,12 @@ def start(snakemake: Any) -> dict[str, Any]:
     def report(
         error_type: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError, MemoryError), log.open("a", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(error_type, error, trace)))
-        if isinstance(error, ValueError):
-            print(f"{snakemake.rule}: {error}", file=sys.stderr)
-        elif isinstance(error, KeyboardInterrupt):
-            print(f"{snakemake.rule}: stopped from the keyboard", file=sys.stderr)
-        elif isinstance(error, PermissionError):
-            print(
-                f"{snakemake.rule}: {error.filename} may not be read or written (permission denied); see "
-                "who owns it, or name another place",
-                file=sys.stderr,
-            )
-        elif any(text in str(error) for text in _DISK_FULL):
-            print(
-                f"{snakemake.rule}: the disk is full, or a quota is used up ({error}); make room for the "
-                "folders of results, logs and temporary files, and start again",
-                file=sys.stderr,
-            )
-        elif isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_FULL):
-            first = str(error).partition("\n")[0]
-            print(
-                f"{snakemake.rule}: memory is used up, or limited for this job (ulimit -v, a scheduler, "
-                f"the GPU; {first}); give it more, or lower inference.memory_gb or "
-                "finetune.batch_size",
-                file=sys.stderr,
-            )
-        else:
-            traceback.print_exception(error_type, error, trace)
+        _tell(snakemake.rule, error)
 
     sys.excepthook = report
+    end_with_run(os.environ)
     check_packages()  # an environment of conda has others than Snakemake's
     # Here, because its libraries read settings that are cleared above.
     from sft_interactions.origin import check_inputs, inputs_digest
