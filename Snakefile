@@ -14,7 +14,7 @@ os.environ.pop("BASH_ENV", None)
 # The checkout's own package, whatever else is installed; scripts do the same in job.py.
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from sft_interactions import config_file, processes
+from sft_interactions import config_file, orphans, processes
 from sft_interactions.config import ConfigError, digest, resolve
 from sft_interactions.environment import check_account, check_interpreter, check_packages
 from sft_interactions.own_run import study as own_study
@@ -64,6 +64,7 @@ if not workflow.overwrite_configfiles and not IS_OWN:
 
 config = RESOLVED_CONFIG
 
+orphans.name_run(os.environ)
 is_run = workflow.is_main_process and not workflow.dryrun
 if note := processes.enter(".snakemake", may_unlock=is_run):
     logger.warning(note)

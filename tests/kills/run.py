@@ -1,163 +1,228 @@
-"""Kill a tiny study at random moments; the same command must finish it, with the same tables to the bit.
+"""Stop a tiny study at random moments; the same command must finish it, with the same files to the bit.
 
-    python tests/kills/run.py --kills 10 --seed 0
+    python tests/kills/run.py --rounds 1 --seed 0 --table kills.csv
 
-Kinds, in turn: SIGKILL of all processes, of Snakemake alone, of one of its jobs alone; SIGTERM and SIGINT
-of Snakemake. After each the same command is given again, once; nothing is cleaned by hand.
+A round is every kind of fault in every stage. The outputs of a job of a finished study, drawn at random,
+and of some that follow it are taken away; while they are made again the fault comes; then the same command
+is given once more. Nothing is cleaned by hand.
 """
 
 import argparse
-import hashlib
-import json
-import os
+import csv
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import psutil
-import yaml
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "workflow")]
 
-from tiny_models import build_model, build_tokenizer  # noqa: E402
-from tiny_study import CONFIG, ROOT, ROWS  # noqa: E402
+from kills import faults, study  # noqa: E402
 
-TARGETS = ("results/findings.parquet", "results/figures/fig2.png", "results/tables/metrics.csv")
-KINDS = ("all", "snakemake", "job", "SIGTERM", "SIGINT")
-
-
-def prepare(folder: Path) -> None:
-    """Write the models, the data and the config of a study into a folder."""
-    folder.mkdir(parents=True)
-    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    config = {**CONFIG, "models": {}}
-    for name, settings in CONFIG["models"].items():
-        place = folder / "models" / name
-        build_model(name).save_pretrained(place)
-        build_tokenizer(300, chat=name == "llama", bos=True).save_pretrained(place)
-        config["models"][name] = {**settings, "source": f"path:models/{name}"}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+SLOTS = [*study.STAGES, "fine-tuning", "inference"]  # these twice in a round
+LONGEST_STOP = 10.0  # seconds
+DISK = 96 * 2**20  # bytes
+LONGEST_PATH = 3  # jobs that are made again
+DRAWS = 5  # moments that are tried until a fault hits
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the study, in a session of its own."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2"]
-    command += ["--configfile", "config.yaml", "--directory", str(folder), *TARGETS]
-    log = (folder / "log.txt").open("ab")
-    with log:
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+@dataclass
+class Row:
+    """A fault and what came of it."""
+
+    number: int
+    kind: str
+    stage: str
+    job: str
+    moment: str
+    at_work: str
+    jobs: int
+    ended_s: float
+    status: int
+    finished_s: float
+    outcome: str
+
+
+@dataclass
+class Bench:
+    """A study to try faults on: its folder, a finished copy, its jobs and the contents of its results."""
+
+    folder: Path
+    kept: Path
+    jobs: list[study.Job]
+    expected: dict[str, str]
+    cores: int
+
+    def try_fault(self, number: int, kind: str, stage: str, draw: random.Random) -> Row | None:
+        """Try a fault; None where it hits nothing, as a limit on memory of a job that takes no more."""
+        # Where a process gets no memory while it imports its libraries, what it says is Python's own.
+        early = "work" if kind == "memory of a process" else "start"
+        phases = [(early, "work", "write", "write"), *[(early,)] * (DRAWS - 1)]
+        rows = (self._try_once(number, kind, stage, draw, some) for some in phases)
+        return next((row for row in rows if row is not None), None)
+
+    def _try_once(
+        self, number: int, kind: str, stage: str, draw: random.Random, phases: Sequence[str]
+    ) -> Row | None:
+        first = draw.choice([job for job in self.jobs if study.STAGE_OF[job.rule] == stage])
+        last, path = study.path_from(first, self.jobs, draw, LONGEST_PATH)
+        targets = last.outputs
+        study.restore(self.folder, self.kept)
+        study.take_away(self.folder, path)
+        moment = faults.Moment(first, draw, phases)
+        run = study.start(self.folder, *targets, cores=self.cores)
+        if not moment.wait(self.folder, run):
+            return None
+        at_work = sorted({name for _, name in faults.scripts_at_work(run.pid)})
+        begun = time.monotonic()
+        with faults.inflicted(kind, run, self.folder, draw):
+            status = run.wait(600)
+            # A user who killed Snakemake alone does not wait for its jobs.
+            while kind != "SIGKILL of Snakemake" and faults.processes_of(run.pid):
+                time.sleep(0.1)
+        ended = time.monotonic() - begun
+        if status == 0:
+            return None  # it ended before it noticed
+        said = study.log_of(self.folder).read_text(errors="replace")
+        problems = _problems_of_the_end(kind, said, ended) + self._problems_of_the_files()
+        begun = time.monotonic()
+        code = study.start(self.folder, *targets, cores=self.cores).wait(600)
+        finished = time.monotonic() - begun
+        if code != 0:
+            problems.append(f"the same command: status {code}")
+            print(study.log_of(self.folder).read_text(errors="replace")[-3000:], flush=True)
+        problems += self._problems_at_last(path)
+        if problems:
+            print(said[-3000:], flush=True)
+        return Row(
+            number,
+            kind,
+            stage,
+            first.log.removeprefix("results/logs/").removesuffix(".log"),
+            str(moment),
+            " ".join(at_work),
+            len(path),
+            round(ended, 1),
+            status,
+            round(finished, 1),
+            "; ".join(problems) or "the same files",
         )
 
+    def _problems_of_the_files(self) -> list[str]:
+        """Files under their final names that are not what they are in the end."""
+        return [
+            f"{name} is half written"
+            for name, digest in study.contents(self.folder).items()
+            if digest != self.expected.get(name, digest) and not name.endswith("/state.json")
+        ]
 
-def processes_of(session: int) -> list[psutil.Process]:
-    """Processes of a session that are at work."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            continue
-    return found
+    def _problems_at_last(self, path: list[study.Job]) -> list[str]:
+        found = study.contents(self.folder)
+        problems = [f"{name} is new" for name in found.keys() - self.expected.keys()]
+        # Of what is kept of an inference, only what was asked for is there again.
+        stores = [place for job in path for place in job.store if place.endswith("log_odds")]
+        for name, digest in self.expected.items():
+            if name not in found and not f"results/{name}".startswith(tuple(stores)):
+                problems.append(f"{name} is missing")
+            elif found.get(name, digest) != digest:
+                problems.append(f"{name} differs")
+        books = self.folder / ".snakemake"
+        for place in (*books.glob("locks/*"), *books.glob("incomplete/*")):
+            problems.append(f"{place.name} is left")
+        names = {path.name for path in (self.kept / ".snakemake").iterdir()}
+        problems += [f"{one.name} is left" for one in books.iterdir() if one.name not in names]
+        return problems
 
 
-def kill(kind: str, run: subprocess.Popen[bytes], draw: random.Random) -> float:
-    """Kill as the kind says, and wait until all processes have ended.
+def _problems_of_the_end(kind: str, said: str, ended: float) -> list[str]:
+    problems = []
+    lines = faults.LINES.get(kind, ())
+    if lines and not any(line in said for line in lines):
+        problems.append(f"does not say: {lines[0]}")
+    if lines and faults.TRACEBACK in said:
+        problems.append("a traceback")
+    if kind.startswith(("SIGTERM", "SIGINT")) and ended > LONGEST_STOP:
+        problems.append(f"ended after {ended:.0f} s")
+    return problems
 
-    Returns:
-        Seconds until then.
+
+def finished_study(folder: Path, kept: Path, cores: int) -> Bench:
+    """Prepare a study, finish it, and keep a copy.
+
+    Raises:
+        RuntimeError: it does not finish.
     """
-    begun = time.monotonic()
-    if kind == "all":
-        for process in processes_of(run.pid):
-            process.kill()
-    elif kind == "snakemake":
-        run.kill()
-    elif kind == "job":
-        jobs = [process for process in processes_of(run.pid) if process.pid != run.pid]
-        if jobs:
-            draw.choice(jobs).kill()
-    else:
-        run.send_signal(signal.Signals[kind])
-    run.wait()
-    while processes_of(run.pid):
-        time.sleep(0.1)
-    return time.monotonic() - begun
+    study.prepare(folder)
+    if study.start(folder, "all", "report", cores=cores).wait() != 0:
+        raise RuntimeError(study.log_of(folder).read_text())
+    jobs = study.read_jobs(folder)
+    shutil.copytree(folder, kept, symlinks=True)
+    return Bench(folder, kept, jobs, study.contents(folder), cores)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Digest of every file of the results that a user reads."""
-    results = folder / "results"
-    of_the_time = {results / "logs", results / "benchmarks"}
-    return {
-        path.relative_to(results).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(results.rglob("*"))
-        if path.is_file() and not path.is_symlink() and path.name != ".snakemake_timestamp"
-        if not of_the_time & set(path.parents)
-    }
+def plan(kinds: list[str], rounds: int, seed: int) -> list[tuple[int, str, str]]:
+    """Number, kind and stage of all faults, in an order drawn at random."""
+    pairs = [(kind, stage) for kind in kinds for stage in SLOTS] * rounds
+    random.Random(seed).shuffle(pairs)
+    return [(number, *pair) for number, pair in enumerate(pairs, 1)]
+
+
+def possible_kinds(disk_is_small: bool) -> list[str]:
+    """Kinds of faults that this machine allows; what it does not is told."""
+    impossible = {}
+    if not disk_is_small:
+        impossible["disk"] = "no file system can be mounted (root alone may)"
+    if not faults.can_limit_memory():
+        impossible["memory of the machine"] = "no memory cgroup can be made (root alone may)"
+    for kind, reason in impossible.items():
+        print(f"left out: {kind}: {reason}", flush=True)
+    return [kind for kind in faults.KINDS if kind not in impossible]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument(
+        "--only", nargs="*", type=int, help="numbers of faults; others are left out"
+    )
+    parser.add_argument("--table", type=Path, help="a csv file for the results")
     options = parser.parse_args()
-    draw = random.Random(options.seed)
-    failed = 0
+    rows = []
     with tempfile.TemporaryDirectory(prefix="sft-kills-") as temporary:
-        # Always in the same place, since tables and adapters know where they come from.
-        study, kept = Path(temporary) / "study", Path(temporary) / "kept"
-        prepare(study)
-        shutil.copytree(study, kept)
-        begun = time.monotonic()
-        if start(study).wait() != 0:
-            print((study / "log.txt").read_text()[-3000:])
-            return 1
-        lasts = time.monotonic() - begun
-        expected = contents(study)
-        print(f"without a kill: {lasts:.0f} s, {len(expected)} files", flush=True)
-        for number in range(options.kills):
-            kind = KINDS[number % len(KINDS)]
-            moment = draw.uniform(0, lasts)
-            shutil.rmtree(study)
-            shutil.copytree(kept, study)
-            run = start(study)
-            try:
-                run.wait(moment)
-            except subprocess.TimeoutExpired:
-                waited = kill(kind, run, draw)
-            else:
-                waited = 0.0  # it was faster this time
-            code = start(study).wait()
-            found = contents(study)
-            differ = sorted(
-                name
-                for name in expected.keys() | found.keys()
-                if expected.get(name) != found.get(name)
-            )
-            good = code == 0 and not differ
-            failed += not good
-            print(
-                f"{number}: {kind} at {moment:.1f} s, all ended after {waited:.1f} s: "
-                + ("the same files" if good else f"status {code}, other files: {differ[:5]}"),
-                flush=True,
-            )
-            if code != 0:
-                print((study / "log.txt").read_text()[-2000:], flush=True)
-    print(f"{options.kills - failed} of {options.kills} kills survived")
-    return int(failed > 0)
+        place = Path(temporary)
+        with faults.small_disk(place / "study", DISK) as is_small:
+            kinds = possible_kinds(is_small)
+            bench = finished_study(place / "study", place / "kept", options.cores)
+            print(f"{len(bench.jobs)} jobs, {len(bench.expected)} files", flush=True)
+            for number, kind, stage in plan(kinds, options.rounds, options.seed):
+                if options.only and number not in options.only:
+                    continue
+                # Its own seed, so that it can be repeated alone.
+                draw = random.Random(f"{options.seed} {number}")
+                row = bench.try_fault(number, kind, stage, draw)
+                if row is None:
+                    print(f"{number} | {kind} | {stage} | hit nothing", flush=True)
+                    continue
+                rows.append(row)
+                print(*asdict(rows[-1]).values(), sep=" | ", flush=True)
+                if options.table:
+                    write(rows, options.table)
+    failed = [row for row in rows if row.outcome != "the same files"]
+    print(f"{len(rows) - len(failed)} of {len(rows)} faults survived")
+    return int(bool(failed))
+
+
+def write(rows: list[Row], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(asdict(rows[0])))
+        table.writeheader()
+        table.writerows(map(asdict, rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The lock of a run that was killed is known as such, and no other one is removed."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -125,7 +126,7 @@ import signal, subprocess, sys, time
 sys.path.insert(0, {package!r})
 from sft_interactions import processes
 signal.signal(signal.SIGTERM, lambda *_: print("and then as before", flush=True))
-processes.end_jobs_when_terminated()
+processes.end_jobs_when_stopped()
 job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 print(job.pid, flush=True)
 print(job.wait(), flush=True)
@@ -145,3 +146,89 @@ def test_a_signal_ends_the_jobs_and_then_does_what_it_did():
     assert told.splitlines() == ["and then as before", "-15"]
     assert errors == "stopped by a signal; the same command goes on from here\n"
     assert not psutil.pid_exists(job)
+
+
+LOCKED = """
+import os, signal, sys, threading
+sys.path.insert(0, {package!r})
+from sft_interactions import processes
+lock, has_come = threading.Lock(), threading.Event()
+def flag(*_):
+    with lock:
+        has_come.set()
+signal.signal(signal.SIGTERM, flag)
+processes.end_jobs_when_stopped()
+with lock:  # as Snakemake's scheduler holds it while it looks at jobs that have ended
+    os.kill(os.getpid(), signal.SIGTERM)
+    sum(range(1000))
+has_come.wait()
+print("has come", flush=True)
+"""
+
+
+def test_a_signal_that_comes_while_a_lock_is_held_stops_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", LOCKED.format(package=PACKAGE)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert (done.returncode, done.stdout) == (0, "has come\n"), done.stderr
+
+
+INTERRUPTED = """
+import subprocess, sys
+sys.path.insert(0, {package!r})
+from sft_interactions import processes
+processes.end_jobs_when_stopped()
+# In a session of its own, so that the signal of a terminal does not reach it.
+job = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True
+)
+print(job.pid, flush=True)
+try:
+    job.wait()
+except KeyboardInterrupt:
+    print(job.wait(), flush=True)
+"""
+
+
+def test_an_interrupt_ends_the_jobs_too_and_reaches_what_waits_for_it():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED.format(package=PACKAGE)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    parent.stdout.readline()
+    parent.send_signal(signal.SIGINT)
+    told, errors = parent.communicate(timeout=600)
+    assert told == "-15\n"
+    assert errors == "stopped by a signal; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(
+    "how", ["died with <Signals.SIGKILL: 9>.", "returned non-zero exit status 137."]
+)
+def test_a_job_that_the_system_killed_is_told(how):
+    log = f"CalledProcessError\nCommand 'set -e;  python /s/.snakemake/scripts/tmp1_a.losses.py' {how}\n"
+    (line,) = processes.tell_killed(log)
+    assert line.startswith(
+        "losses.py: it was killed (SIGKILL), most likely for want of memory; give it "
+    )
+
+
+@pytest.mark.parametrize(
+    "how", ["died with <Signals.SIGTERM: 15>.", "returned non-zero exit status 1."]
+)
+def test_a_job_that_ended_otherwise_has_told_why(how):
+    assert processes.tell_killed(f"Command 'python /s/scripts/tmp1_a.losses.py' {how}\n") == []
+
+
+def test_a_process_is_alone_if_no_other_one_is_noted(folder):
+    assert processes.is_alone(folder)
+    (folder / "processes" / f"{os.getpid()}@{HERE}").write_text("1.0")
+    assert processes.is_alone(folder)
+    (folder / "processes" / "17@elsewhere").write_text("1.0")
+    assert not processes.is_alone(folder)

@@ -59,14 +59,21 @@ rule report:
 
 
 onstart:
+    # Snakemake has the lock now, so nothing else makes these files.
+    if processes.is_alone(".snakemake"):
+        orphans.remove_partial([RESULTS, DOWNLOADS], is_deep=True)
+        orphans.remove_partial([".snakemake"], is_deep=False)
     if configfiles:
         config_file.note_owner(RESULTS, configfiles, digest(config))
     # After Snakemake has set what the signal does.
-    processes.end_jobs_when_terminated()
+    processes.end_jobs_when_stopped()
 
 
 onerror:
     keep_folder_dates()
+    said = "".join(Path(path).read_text("utf-8", "replace") for path in log if Path(path).is_file())
+    for line in processes.tell_killed(said):
+        print(line, file=sys.stderr)
 
 
 onsuccess:

@@ -1,7 +1,6 @@
 """What every script starts with: its log, its progress bar, its error message, its provenance."""
 
 import contextlib
-import errno
 import logging
 import os
 import sys
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sft_interactions.environment import check_packages, clear_environment
+from sft_interactions.orphans import end_with_run
+from sft_interactions.shortage import shortage_behind
 
 # Libraries that a script imports next read some of them when they are imported.
 CLEARED = clear_environment(os.environ)
@@ -26,18 +27,46 @@ CLEARED = clear_environment(os.environ)
 # Snakemake's working folder has it, which is that of the jobs.
 DIGESTS = ".snakemake/digests.json"
 
-# Libraries in Rust give errors of their own kinds with these texts.
-_DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
+
+def _in_one_line(error: BaseException) -> str | None:
+    """What an error that a user can mend comes down to; None for a defect."""
+    # First, since what memory or a disk that ran out led to may look like a damaged file.
+    match shortage_behind(error):
+        case "disk", first:
+            return (
+                f"the disk is full, or a quota is used up ({first}); make room for the folders of results, "
+                "logs and temporary files, and start again"
+            )
+        case "memory", first:
+            return (
+                f"memory is used up, or limited for this job (ulimit -v, a scheduler, the GPU; {first}); "
+                "give it more, or lower inference.memory_gb or finetune.batch_size"
+            )
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped from the keyboard"
+    if isinstance(error, PermissionError):
+        return (
+            f"{error.filename} may not be read or written (permission denied); see who owns it, or name "
+            "another place"
+        )
+    return None
 
 
-# What Python, torch, the C library, C++ and CUDA say where memory is used up or limited.
-_MEMORY_FULL = (
-    os.strerror(errno.ENOMEM),
-    "can't allocate memory",
-    "out of memory",
-    "bad_alloc",
-    "could not spawn threads",
-)
+def _report_early(
+    error_type: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    # The name of a script is between two that Snakemake gives: tmpabc.finetune.py.
+    line = _in_one_line(error)
+    if line is None:
+        traceback.print_exception(error_type, error, trace)
+    else:
+        print(f"{Path(sys.argv[0]).stem.rpartition('.')[2]}: {line}", file=sys.stderr)
+
+
+# While a script imports its libraries. It has no log yet.
+sys.excepthook = _report_early
 
 
 class _Lines:
@@ -53,31 +82,6 @@ class _Lines:
 
     def flush(self) -> None:
         pass
-
-
-def _in_one_line(error: BaseException) -> str | None:
-    """What an error that a user can mend comes down to; None for a defect."""
-    if isinstance(error, ValueError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped from the keyboard"
-    if isinstance(error, PermissionError):
-        return (
-            f"{error.filename} may not be read or written (permission denied); see who owns it, or name "
-            "another place"
-        )
-    if any(text in str(error) for text in _DISK_FULL):
-        return (
-            f"the disk is full, or a quota is used up ({error}); make room for the folders of results, "
-            "logs and temporary files, and start again"
-        )
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_FULL):
-        first = str(error).partition("\n")[0]
-        return (
-            f"memory is used up, or limited for this job (ulimit -v, a scheduler, the GPU; {first}); give "
-            "it more, or lower inference.memory_gb or finetune.batch_size"
-        )
-    return None
 
 
 def start(snakemake: Any) -> dict[str, Any]:
@@ -124,13 +128,14 @@ def start(snakemake: Any) -> dict[str, Any]:
         line = _in_one_line(error)
         line = line and f"{snakemake.rule}: {line}"
         print(line or whole, file=sys.stderr)
-        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError, MemoryError), log.open("a", encoding="utf-8") as file:
             print(f"{line}\n(traceback: {where})" if line else whole, file=file)
         if line:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, MemoryError):
                 where.write_text(whole, encoding="utf-8")
 
     sys.excepthook = report
+    end_with_run(os.environ)
     check_packages()  # an environment of conda has others than Snakemake's
     # Here, because its libraries read settings that are cleared above.
     from sft_interactions.origin import check_inputs, inputs_digest

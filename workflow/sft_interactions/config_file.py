@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from sft_interactions.config import SCHEMA_PATH, ConfigError
+from sft_interactions.orphans import PARTIAL
 
 COMMAND_LINE = "--config"
 # Snakemake's option by each of its names.
@@ -258,7 +259,7 @@ def note_owner(results: str | Path, configfiles: Sequence[str | Path], digest: s
     """Note in a results folder of which study it is, and of which config the run that begins."""
     note = Path(results) / _OWNER
     note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_name(f".{os.getpid()}-{_OWNER}")
+    temporary = note.with_name(f"{PARTIAL}{os.getpid()}-{_OWNER}")
     content = {"configfiles": _seen_from(results, configfiles), "config_digest": digest}
     temporary.write_text(json.dumps(content) + "\n", "utf-8")
     temporary.replace(note)

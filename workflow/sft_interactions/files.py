@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from sft_interactions.orphans import PARTIAL
+
 # What file systems without symbolic links answer.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # In the form of the command sha256sum, which can check it too.
@@ -194,7 +196,7 @@ def _read_cache(cache: str | Path | None) -> dict[str, list[object]]:
 
 def _write_cache(cache: Path, known: dict[str, list[object]]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=cache.parent, prefix=cache.name)
+    handle, temporary = tempfile.mkstemp(dir=cache.parent, prefix=f"{PARTIAL}{cache.name}-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(known, file)
     Path(temporary).replace(cache)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from sft_interactions.models.checkpoint_files import folder_digest
+from sft_interactions.orphans import PARTIAL
 
 _STAMP = ".snakemake_timestamp"
 _LONG_AGO = 946_684_800 * 10**9  # the first second of the year 2000, in nanoseconds
@@ -81,6 +82,6 @@ def _read(note: Path) -> dict[str, tuple[str, int]]:
 
 def _write(note: Path, content: dict[str, tuple[str, int]]) -> None:
     note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_name(f".{os.getpid()}-{note.name}")
+    temporary = note.with_name(f"{PARTIAL}{os.getpid()}-{note.name}")
     temporary.write_text(json.dumps(content), "utf-8")
     temporary.replace(note)

@@ -6,15 +6,25 @@ Imports the standard library and psutil only.
 import atexit
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import psutil  # type: ignore[import-untyped]  # its stubs are one more package, for two calls
 
 _SAME_START = 1.0  # seconds; the clock of the kernel is read anew after a restart
+_ROUND = 0.2  # seconds
+# The kernel's own, and how libraries in C++ and Rust end where they get no memory.
+_KILLS = (signal.SIGKILL, signal.SIGABRT, signal.SIGBUS)
+# As Snakemake words them; a shell may stand between it and the script.
+_ENDED = re.compile(r"/scripts/\w+\.(\w+\.py)' died with <Signals\.\w+: (\d+)>")
+_STATUS = re.compile(r"/scripts/\w+\.(\w+\.py)' returned non-zero exit status (1[34]\d)\.")
 
 
 def enter(folder: str | Path, *, may_unlock: bool) -> str | None:
@@ -75,6 +85,12 @@ def _look_at_lock(folder: Path, notes: Path) -> str | None:
     return f"the lock of a run that was killed is removed (process {', '.join(ended)} has ended)"
 
 
+def is_alone(folder: str | Path) -> bool:
+    """Whether no process but this one is noted in a folder, here or on another machine."""
+    own = f"{os.getpid()}@{socket.gethostname()}"
+    return all(note.name == own for note in (Path(folder) / "processes").glob("*"))
+
+
 def _is_alive(process: int, note: Path) -> bool:
     """Whether a process runs that began when the note says; another one may have got its number."""
     try:
@@ -89,21 +105,60 @@ def _is_alive(process: int, note: Path) -> bool:
         return True
 
 
-def end_jobs_when_terminated() -> None:
-    """Make SIGTERM end the jobs of this process at once, and then do what it did until now.
+def end_jobs_when_stopped() -> None:
+    """Make SIGTERM and SIGINT end the jobs of this process at once; they then do what they did until now.
 
-    Snakemake by itself waits for them, which for a fine-tuning can take days.
+    Snakemake by itself waits for them after SIGTERM, which for a fine-tuning can take days.
     """
-    before = signal.getsignal(signal.SIGTERM)
+    told = threading.Event()
+    after_term = signal.getsignal(signal.SIGTERM)
+    after_int = signal.getsignal(signal.SIGINT)
 
-    def end(number: int, frame: FrameType | None) -> None:
-        print(
-            "stopped by a signal; the same command goes on from here", file=sys.stderr, flush=True
-        )
+    def end(then: Callable[[], object]) -> None:
+        if not told.is_set():
+            told.set()
+            threading.Thread(target=_end_jobs, args=(then,), daemon=True).start()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # In another thread: Snakemake's own handler takes a lock that the main thread may hold where it is
+        # interrupted, and would wait for itself.
+        end(lambda: after_term(number, None) if callable(after_term) else None)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        end(lambda: None)
+        if callable(after_int):
+            after_int(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _end_jobs(then: Callable[[], object]) -> None:
+    print("stopped by a signal; the same command goes on from here", file=sys.stderr, flush=True)
+    then()
+    while True:  # one may just be starting
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
-        if callable(before):
-            before(number, frame)
+        time.sleep(_ROUND)
 
-    signal.signal(signal.SIGTERM, end)
+
+def tell_killed(log: str) -> list[str]:
+    """What to do about jobs that a signal ended which nobody but the system sends.
+
+    Such a job can say nothing itself.
+
+    Args:
+        log: what Snakemake wrote of a run.
+
+    Returns:
+        A line for each of them.
+    """
+    ended = [(script, int(number)) for script, number in _ENDED.findall(log)]
+    ended += [(script, int(status) - 128) for script, status in _STATUS.findall(log)]
+    return [
+        f"{script}: it was killed ({signal.Signals(number).name}), most likely for want of memory; give it "
+        "more, or the run fewer cores, and give the same command again"
+        for script, number in ended
+        if number in _KILLS
+    ]

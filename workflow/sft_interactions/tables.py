@@ -14,6 +14,8 @@ from typing import Any
 
 import polars as pl
 
+from sft_interactions.orphans import PARTIAL
+from sft_interactions.shortage import shortage_behind
 from sft_interactions.version import __version__
 
 # Raised when a column or a file gets another name or meaning, so that tables of an older version are
@@ -486,7 +488,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f"{PARTIAL}{path.stem}-", suffix=path.suffix, dir=path.parent
+    )
     os.close(handle)
     os.chmod(name, 0o644)
     temporary = Path(name)
@@ -510,7 +514,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     is_sealed = _is_sealed(path)
     try:
         metadata = pl.read_parquet_metadata(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if shortage_behind(error):
+            raise
         raise _damaged(path) from None
     version = metadata.get("schema_version", "unknown")
     if version not in (SCHEMA_VERSION, WITHOUT_DIGEST):
@@ -547,7 +553,9 @@ def _open(path: str | Path) -> tuple[pl.LazyFrame, pl.Schema]:
     rows = pl.scan_parquet(path, glob=False)
     try:
         return rows, rows.collect_schema()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if shortage_behind(error):
+            raise
         raise _damaged(path) from None
 
 
@@ -571,7 +579,9 @@ def read(path: str | Path, table: Table, columns: Sequence[str] | None = None) -
 def _collect(rows: pl.LazyFrame, path: str | Path) -> pl.DataFrame:
     try:
         return rows.collect()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if shortage_behind(error):
+            raise
         raise _damaged(path) from None
 
 

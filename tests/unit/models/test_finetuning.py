@@ -2,6 +2,7 @@ import copy
 import errno
 import json
 import math
+import os
 import shutil
 from functools import partial
 from itertools import combinations
@@ -237,7 +238,7 @@ def test_the_seed_matters(tuned, model_folders, tmp_path):
 
 
 def test_half_a_checkpoint_of_a_killed_job_is_replaced(model_folders, tmp_path):
-    left = tmp_path / "run" / ".step-0.partial"
+    left = tmp_path / "run" / f".partial-{os.getpid()}-step-0"
     folder = tmp_path / "run"
     left.mkdir(parents=True)
     (left / "adapter_model.safetensors").write_text("half")

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sft_interactions.orphans import PARTIAL
+
 _CHUNK_BYTES = 1 << 20
 # In place of settings of pip, in the shell and in its files, that refuse or add packages.
 _UNBOUND = {
@@ -160,7 +162,7 @@ def on_one_line(text: object) -> str:
 def _beside(destination: Path) -> Iterator[Path]:
     # On the file system of the destination, so that the final rename is atomic.
     destination.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{destination.name}-"
+    prefix = f"{PARTIAL}{destination.name}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=destination.parent) as folder:
         yield Path(folder)
 

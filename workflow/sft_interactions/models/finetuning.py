@@ -32,6 +32,7 @@ from sft_interactions.models.loading import load_base, multiply_head_once
 from sft_interactions.models.losses import mean_response_loss
 from sft_interactions.models.packed_linear import PackedLinear, can_pack
 from sft_interactions.models.training_store import Rows, TrainingStore, fingerprint
+from sft_interactions.orphans import PARTIAL
 
 
 class _Recorder(TrainerCallback):
@@ -243,7 +244,7 @@ def finetune(
 
     def save(step: int) -> None:
         target = checkpoints_dir / f"step-{step}"
-        temporary = checkpoints_dir / f".step-{step}.partial"
+        temporary = checkpoints_dir / f"{PARTIAL}{os.getpid()}-step-{step}"
         shutil.rmtree(temporary, ignore_errors=True)
         if is_full and step == 0:
             link(target, os.path.relpath(model_dir, checkpoints_dir))

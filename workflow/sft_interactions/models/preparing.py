@@ -45,6 +45,7 @@ from sft_interactions.models.loading import (
     without_storage,
 )
 from sft_interactions.models.tokenizing import load_tokenizer
+from sft_interactions.orphans import PARTIAL
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -268,7 +269,7 @@ def _check_tokens_in_use(tokenizer: PreTrainedTokenizerBase, n_embeddings: int, 
 @contextmanager
 def _replacing_folder(destination: Path) -> Iterator[Path]:
     destination.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{destination.name}-", dir=destination.parent))
     os.chmod(folder, 0o755)
     try:
         yield folder

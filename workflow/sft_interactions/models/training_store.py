@@ -25,6 +25,7 @@ from sft_interactions.files import (
 )
 from sft_interactions.models.checkpoint_files import files_of
 from sft_interactions.models.examples import Example
+from sft_interactions.orphans import PARTIAL
 
 Rows = dict[int, dict[str, float | None]]
 
@@ -43,6 +44,7 @@ MODULES = (
     "models.losses",
     "models.packed_linear",
     "models.training_store",
+    "orphans",
 )
 # Libraries whose version may change the last digits of weights.
 LIBRARIES = ("accelerate", "peft", "torch", "transformers")
@@ -231,7 +233,7 @@ class TrainingStore:
             "checkpoints": [one for one in steps if one <= step],
             "rows": {str(one): row for one, row in rows.items()},
         }
-        temporary = self.own / f".{_NOTE}"
+        temporary = self.own / f"{PARTIAL}{os.getpid()}-{_NOTE}"
         temporary.write_text(json.dumps({**content, "digest": _digest(content)}), "utf-8")
         temporary.replace(self.own / _NOTE)
         for path in self.own.glob("checkpoint-*"):
@@ -256,7 +258,7 @@ def _copy(source: Path, target: Path) -> None:
         target.unlink(missing_ok=True)
         target.symlink_to(os.readlink(source))
         return
-    temporary = target.with_name(f".{target.name}.partial")
+    temporary = target.with_name(f"{PARTIAL}{os.getpid()}-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
 
     def link(one: str, other: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sft_interactions import config_file
 from sft_interactions.models.checkpoint_files import chat_template_of
+from sft_interactions.orphans import PARTIAL
 from sft_interactions.own_run.heldout import HeldOut, read_heldout
 from sft_interactions.own_run.trainer_output import TrainerOutput, find_base, read_output
 from sft_interactions.own_run.trainers import LLAMA_FACTORY, check_llama_factory, check_texts
@@ -190,7 +191,7 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     file.parent.mkdir(parents=True, exist_ok=True)
     for path, content in {**_templates_of(file, given, data), file: text}.items():
         if not path.is_file() or path.read_text("utf-8") != content:
-            temporary = path.with_name(f".{path.name}")
+            temporary = path.with_name(f"{PARTIAL}{path.name}")
             temporary.write_text(content, "utf-8")
             temporary.replace(path)
     told.append(f"written: {file}")
