@@ -68,14 +68,14 @@ class Moment:
     """A moment of a job, drawn at random.
 
     Attributes:
-        phase: ``start``, while it imports its libraries; ``work``, after that; ``write``, when a number of
-            files has appeared where it writes, finished or not.
+        phase: ``begin``, as soon as it is there; ``start``, while it imports its libraries; ``work``, after
+            that; ``write``, when a number of files has appeared where it writes, finished or not.
     """
 
     def __init__(self, job: Job, draw: random.Random, phases: Sequence[str]) -> None:
         self.job = job
         self.phase = draw.choice(phases)
-        self.seconds = draw.uniform(0, 1 if self.phase == "start" else 0.5)
+        self.seconds = draw.uniform(0, {"begin": 0, "start": 1}.get(self.phase, 0.5))
         self.n_files = draw.randint(1, 60 if job.rule == "finetune" else len(job.outputs) + 1)
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Moment:
         while script is None and run.poll() is None:
             time.sleep(0.02)
             script = _script_of(self.job, run.pid)
-        if self.phase != "start":
+        if self.phase in ("work", "write"):
             # Its log is there once its libraries are.
             _await(run, lambda: log.is_file() or not script.is_running())
         before = self.job.n_files(folder)

@@ -26,7 +26,6 @@ from kills import faults, study  # noqa: E402
 SLOTS = [*study.STAGES, "fine-tuning", "inference"]  # these twice in a round
 LONGEST_STOP = 10.0  # seconds
 DISK = 96 * 2**20  # bytes
-LONGEST_PATH = 3  # jobs that are made again
 DRAWS = 5  # moments that are tried until a fault hits
 
 
@@ -56,20 +55,24 @@ class Bench:
     jobs: list[study.Job]
     expected: dict[str, str]
     cores: int
+    longest_path: int = 3  # jobs that are made again
+    phases: Sequence[str] = ("start", "work", "write", "write")
 
     def try_fault(self, number: int, kind: str, stage: str, draw: random.Random) -> Row | None:
         """Try a fault; None where it hits nothing, as a limit on memory of a job that takes no more."""
         # Where a process gets no memory while it imports its libraries, what it says is Python's own.
-        early = "work" if kind == "memory of a process" else "start"
-        phases = [(early, "work", "write", "write"), *[(early,)] * (DRAWS - 1)]
-        rows = (self._try_once(number, kind, stage, draw, some) for some in phases)
+        phases = self.phases
+        if kind == "memory of a process":
+            phases = ("work", "write")
+        tries = [phases, *[phases[:1]] * (DRAWS - 1)]
+        rows = (self._try_once(number, kind, stage, draw, some) for some in tries)
         return next((row for row in rows if row is not None), None)
 
     def _try_once(
         self, number: int, kind: str, stage: str, draw: random.Random, phases: Sequence[str]
     ) -> Row | None:
         first = draw.choice([job for job in self.jobs if study.STAGE_OF[job.rule] == stage])
-        last, path = study.path_from(first, self.jobs, draw, LONGEST_PATH)
+        last, path = study.path_from(first, self.jobs, draw, self.longest_path)
         targets = last.outputs
         study.restore(self.folder, self.kept)
         study.take_away(self.folder, path)
@@ -88,7 +91,7 @@ class Bench:
         if status == 0:
             return None  # it ended before it noticed
         said = study.log_of(self.folder).read_text(errors="replace")
-        problems = _problems_of_the_end(kind, said, ended) + self._problems_of_the_files()
+        problems = _problems_of_the_end(kind, said, ended, at_work) + self._problems_of_the_files()
         begun = time.monotonic()
         code = study.start(self.folder, *targets, cores=self.cores).wait(600)
         finished = time.monotonic() - begun
@@ -138,9 +141,10 @@ class Bench:
         return problems
 
 
-def _problems_of_the_end(kind: str, said: str, ended: float) -> list[str]:
+def _problems_of_the_end(kind: str, said: str, ended: float, at_work: list[str]) -> list[str]:
     problems = []
-    lines = faults.LINES.get(kind, ())
+    # Before the first job and after the last one a signal does what it does to any program.
+    lines = faults.LINES.get(kind, ()) if at_work else ()
     if lines and not any(line in said for line in lines):
         problems.append(f"does not say: {lines[0]}")
     if lines and faults.TRACEBACK in said:
@@ -171,16 +175,14 @@ def plan(kinds: list[str], rounds: int, seed: int) -> list[tuple[int, str, str]]
     return [(number, *pair) for number, pair in enumerate(pairs, 1)]
 
 
-def possible_kinds(disk_is_small: bool) -> list[str]:
-    """Kinds of faults that this machine allows; what it does not is told."""
+def impossible_kinds(*, disk_is_small: bool) -> dict[str, str]:
+    """Kinds of faults that this machine does not allow, and why."""
     impossible = {}
     if not disk_is_small:
         impossible["disk"] = "no file system can be mounted (root alone may)"
     if not faults.can_limit_memory():
         impossible["memory of the machine"] = "no memory cgroup can be made (root alone may)"
-    for kind, reason in impossible.items():
-        print(f"left out: {kind}: {reason}", flush=True)
-    return [kind for kind in faults.KINDS if kind not in impossible]
+    return impossible
 
 
 def main() -> int:
@@ -197,7 +199,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="sft-kills-") as temporary:
         place = Path(temporary)
         with faults.small_disk(place / "study", DISK) as is_small:
-            kinds = possible_kinds(is_small)
+            impossible = impossible_kinds(disk_is_small=is_small)
+            for kind, reason in impossible.items():
+                print(f"left out: {kind}: {reason}", flush=True)
+            kinds = [kind for kind in faults.KINDS if kind not in impossible]
             bench = finished_study(place / "study", place / "kept", options.cores)
             print(f"{len(bench.jobs)} jobs, {len(bench.expected)} files", flush=True)
             for number, kind, stage in plan(kinds, options.rounds, options.seed):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sft_interactions import orphans, tables
 
 PACKAGE = str(Path(orphans.__file__).parents[1])
@@ -27,6 +29,7 @@ job.wait()
 """
 
 
+@pytest.mark.slow
 def test_a_job_ends_with_a_run_that_is_killed():
     run = subprocess.Popen(
         [sys.executable, "-c", RUN],
@@ -41,6 +44,7 @@ def test_a_job_ends_with_a_run_that_is_killed():
     assert run.communicate(timeout=600)[0] == ""
 
 
+@pytest.mark.slow
 def test_a_process_goes_on_where_no_run_is_named_or_seen():
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

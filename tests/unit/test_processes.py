@@ -186,8 +186,8 @@ processes.end_jobs_when_stopped()
 job = subprocess.Popen(
     [sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True
 )
-print(job.pid, flush=True)
 try:
+    print(job.pid, flush=True)
     job.wait()
 except KeyboardInterrupt:
     print(job.wait(), flush=True)
