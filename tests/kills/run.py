@@ -91,7 +91,10 @@ class Bench:
         if status == 0:
             return None  # it ended before it noticed
         said = study.log_of(self.folder).read_text(errors="replace")
-        problems = _problems_of_the_end(kind, said, ended, at_work) + self._problems_of_the_files()
+        problems = (
+            _problems_of_the_end(kind, said, ended, at_work, moment.phase)
+            + self._problems_of_the_files()
+        )
         begun = time.monotonic()
         code = study.start(self.folder, *targets, cores=self.cores).wait(600)
         finished = time.monotonic() - begun
@@ -141,13 +144,16 @@ class Bench:
         return problems
 
 
-def _problems_of_the_end(kind: str, said: str, ended: float, at_work: list[str]) -> list[str]:
+def _problems_of_the_end(
+    kind: str, said: str, ended: float, at_work: list[str], phase: str
+) -> list[str]:
     problems = []
     # Before the first job and after the last one a signal does what it does to any program.
     lines = faults.LINES.get(kind, ()) if at_work else ()
     if lines and not any(line in said for line in lines):
         problems.append(f"does not say: {lines[0]}")
-    if lines and faults.TRACEBACK in said:
+    # Until a script has its libraries, what a signal meets is Python's start, or Snakemake's lines.
+    if lines and phase in ("work", "write") and faults.TRACEBACK in said:
         problems.append("a traceback")
     if kind.startswith(("SIGTERM", "SIGINT")) and ended > LONGEST_STOP:
         problems.append(f"ended after {ended:.0f} s")
