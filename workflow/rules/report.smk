@@ -71,7 +71,9 @@ onstart:
 
 onerror:
     keep_folder_dates()
-    said = "".join(Path(path).read_text("utf-8", "replace") for path in log if Path(path).is_file())
+    said = "".join(
+        Path(path).read_text("utf-8", "replace") for path in log if Path(path).is_file()
+    )
     for line in processes.tell_killed(said):
         print(line, file=sys.stderr)
 

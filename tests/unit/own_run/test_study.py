@@ -80,7 +80,8 @@ def test_the_preview_is_a_part_of_it_in_a_folder_of_its_own(given, tmp_path):
     assert study.preview["results"] == "results/my_run/preview"
     assert study.skipped == [10, 30, 50]
     told = what_next(study, 60)
-    assert f"snakemake --cores 4 --configfile {study.file}" in told
+    for target in ("", "verdict "):
+        assert f"    snakemake {target}--cores 4 --configfile {study.file}" in told
     # Twice the prompts, 7 checkpoints for 4, and (2**9 - 1) / 9 positions for (2**7 - 1) / 7.
     assert f"about {round(2 * 7 / 4 * (511 / 9) / (127 / 7))} minutes" in told
     assert "about 1.1 hours" in what_next(study, 360)

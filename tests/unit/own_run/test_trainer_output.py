@@ -73,6 +73,16 @@ def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
 
 
 @pytest.mark.bad_input(of="folder")
+@pytest.mark.parametrize("name", [".", "checkpoint-20"])
+def test_what_the_run_has_tuned_is_not_its_base(output, tmp_path, name):
+    link = tmp_path / "link"
+    link.symlink_to(output / name)
+    for base in (output / name, link):
+        with refused(r"^base: .* is what this run has tuned; add base= with the model before"):
+            find_base(read_output(output), str(base))
+
+
+@pytest.mark.bad_input(of="folder")
 def test_a_base_of_another_type_is_told_once(tmp_path):
     base, output = tmp_path / "base", tmp_path / "mine"
     for folder, of_type in (

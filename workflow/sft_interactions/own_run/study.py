@@ -139,7 +139,9 @@ def what_next(study: OwnStudy, seconds: float) -> str:
         f"{study.preview['players']['n']} masked words. It cannot tell stages. See that the prompts in "
         f"{study.preview['results']}/verdict.md are written as in the training, then run the full "
         f"analysis (its masked inference takes about {time} on the same device, the rest comes on top):\n"
-        f"    snakemake --cores 4 --configfile {study.file}"
+        f"    snakemake --cores 4 --configfile {study.file}\n"
+        "For its verdict alone, without figures and without the findings under other choices:\n"
+        f"    snakemake verdict --cores 4 --configfile {study.file}"
     )
 
 

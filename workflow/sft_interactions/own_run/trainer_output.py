@@ -251,11 +251,24 @@ def find_base(found: TrainerOutput, given: str | None = None) -> tuple[str, str]
         given: a folder or an id of the hub; None where the checkpoints name it.
 
     Raises:
-        ValueError: they name none, several, a quantised one, one that is not here, or one of another type.
+        ValueError: they name none, several, a quantised one, one that is not here, one of another type, or
+            what has been tuned.
     """
     source, where = _named_base(found, given)
+    _check_before_sft(source, found)
     _check_type(source, found)
     return source, where
+
+
+def _check_before_sft(source: str, found: TrainerOutput) -> None:
+    """Check that a base is no folder of the run itself."""
+    place = Path(source.removeprefix("path:")).resolve()
+    of_run = [found.folder, *found.checkpoints.values()]
+    if source.startswith("path:") and place in [folder.resolve() for folder in of_run]:
+        raise ValueError(
+            f"base: {place} is what this run has tuned; add base= with the model before the training to "
+            "--config"
+        )
 
 
 def _check_type(source: str, found: TrainerOutput) -> None:
