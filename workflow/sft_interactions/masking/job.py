@@ -25,6 +25,8 @@ from sft_interactions.models.loading import load_base, load_checkpoint
 # A sample that was kept is evaluated again if one of them has changed.
 MODULES = (
     "files",
+    "orphans",
+    "shortage",
     "tables",
     "version",
     "masking.checkpoint",
