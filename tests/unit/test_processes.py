@@ -121,6 +121,16 @@ def test_a_folder_that_may_not_be_written_is_no_error(tmp_path):
     assert processes.enter(tmp_path / "books", may_unlock=True) is None
 
 
+def begin(script):
+    """A process with a script of these tests, whose output can be read."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script.format(package=PACKAGE)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 PARENT = """
 import signal, subprocess, sys, time
 sys.path.insert(0, {package!r})
@@ -134,12 +144,7 @@ print(job.wait(), flush=True)
 
 
 def test_a_signal_ends_the_jobs_and_then_does_what_it_did():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(package=PACKAGE)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    parent = begin(PARENT)
     job = int(parent.stdout.readline())
     parent.terminate()
     told, errors = parent.communicate(timeout=600)
@@ -195,12 +200,7 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupt_ends_the_jobs_too_and_reaches_what_waits_for_it():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED.format(package=PACKAGE)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    parent = begin(INTERRUPTED)
     parent.stdout.readline()
     parent.send_signal(signal.SIGINT)
     told, errors = parent.communicate(timeout=600)

@@ -118,7 +118,7 @@ def start(snakemake: Any) -> dict[str, Any]:
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.disable_progress_bar()
 
-    where = log.with_suffix(".traceback")  # Snakemake shows the log itself
+    where = log.with_suffix(".traceback")  # apart, so that the log ends with one line
     where.unlink(missing_ok=True)
 
     def report(

@@ -5,7 +5,7 @@ from sft_interactions import tables
 from sft_interactions.analysis.runs import overall_metrics, read_stages
 from sft_interactions.analysis.stages import counted_losses
 from sft_interactions.analysis.turnover import detect
-from sft_interactions.analysis.verdict import Facts, judge, write_page
+from sft_interactions.analysis.verdict import SENTENCES, Facts, judge, write_page
 
 start(snakemake)
 files, params = snakemake.input, snakemake.params
@@ -27,11 +27,10 @@ for run, title, steps, losses_are, *paths in zip(
     metrics, dynamics, solve, stages, prompts, data = paths
     samples = tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list()
     rows = tables.read(dynamics, tables.DYNAMICS)
-    told = tables.read(prompts, tables.PROMPTS, ["sample_id", "rendered", "target_text"]).join(
-        tables.read_samples(data).select("sample_id", "target"),
-        on="sample_id",
-        maintain_order="left",
-    )
+    sample_id, *read = tables.read(
+        prompts, tables.PROMPTS, ["sample_id", "rendered", "target_text"]
+    ).row(0)
+    response = tables.read_samples(data).filter(sample_id=sample_id)["target"].item()
     losses = read_stages(stages)["evidence"]["validation_loss"]
     facts.append(
         Facts(
@@ -48,10 +47,8 @@ for run, title, steps, losses_are, *paths in zip(
             else None,
             skipped=params.skipped,
             level=params.level,
-            read=told.select("rendered", "target_text", "target").row(0),
-            n_parts=told.filter(
-                pl.col("target_text").str.strip_chars() != pl.col("target").str.strip_chars()
-            ).height,
+            read=(*read, response),
+            n_parts=int(tables.read_metadata(prompts)["part_of_response"]),
         )
     )
 verdicts = [judge(run) for run in facts]
@@ -61,10 +58,7 @@ table = pl.DataFrame(
     {
         "run": params.runs,
         "kept_step": pl.Series([one.kept_step for one in verdicts], dtype=pl.Int64),
-        "checkpoint": [one.checkpoint for one in verdicts],
-        "learning": [one.learning for one in verdicts],
-        "interactions": [one.interactions for one in verdicts],
-        "stage": [one.stage for one in verdicts],
+        **{name: [getattr(one, name) for one in verdicts] for name in SENTENCES},
     }
 )
 with tables.replacing(snakemake.output.csv) as temporary:

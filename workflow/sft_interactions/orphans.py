@@ -46,10 +46,8 @@ def _wait_for_end(run: int) -> None:
 def _is_there(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:  # of somebody else's process the signal alone is refused
+        return isinstance(error, PermissionError)
     return True
 
 

@@ -7,7 +7,7 @@ rest of the run (docs/protocol.md).
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ from sft_interactions.analysis.turnover import LAST, NONE, Stage
 FEWEST_CHECKPOINTS = 5
 # Change of the validation loss, in nats, that is none.
 LEAST_CHANGE = 0.001
+# The sentences of a verdict in their order, by the names of attributes and columns.
+SENTENCES = ("checkpoint", "learning", "interactions", "stage")
 # Characters of a response on the page.
 RESPONSE_SHOWN = 80
 
@@ -61,6 +63,16 @@ class Facts:
     read: tuple[str, str, str] = ("", "", "")
     n_parts: int = 0
 
+    @property
+    def trained(self) -> dict[int, float]:
+        """The losses without that of the model before SFT."""
+        return {step: loss for step, loss in self.losses.items() if step > 0}
+
+    @property
+    def best(self) -> int:
+        """The step after step 0 with the lowest loss, the first of several; one must be known."""
+        return min(self.trained, key=lambda step: (self.trained[step], step))
+
     def value(self, step: int, label: str, metric: str) -> float | None:
         """A mean a prompt; None where it is undefined."""
         rows = self._row(step, label, metric)
@@ -95,8 +107,7 @@ class Verdict:
     kept_step: int | None
 
     def __str__(self) -> str:
-        told = (self.checkpoint, self.learning, self.interactions, self.stage)
-        return " ".join(filter(None, told))
+        return " ".join(filter(None, (getattr(self, name) for name in SENTENCES)))
 
 
 class Change(NamedTuple):
@@ -170,12 +181,12 @@ def judge(facts: Facts) -> Verdict:
 
 def _judge_losses(facts: Facts) -> tuple[int | None, str]:
     losses, name = facts.losses, facts.whose_losses
-    after = {step: loss for step, loss in losses.items() if step > 0}
+    after = facts.trained
     if not after:
         return None, (
             "No checkpoint is named: no validation loss is known, and interactions alone do not choose one."
         )
-    best, last = min(after, key=lambda step: (after[step], step)), max(after)
+    best, last = facts.best, max(after)
     lowest = f"the lowest {name}, {after[best]:.3f} nats"
     if 0 in losses and losses[0] <= after[best]:
         return None, (
@@ -197,11 +208,11 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
 
 
 def _judge_learning(facts: Facts) -> str:
-    after = {step: loss for step, loss in facts.losses.items() if step > 0}
-    if not after:
+    if not facts.trained:
         return ""
-    best, last = min(after, key=lambda step: (after[step], step)), max(after)
-    return " ".join(filter(None, (_learned(facts, best), _overfits(facts, best, last))))
+    best = facts.best
+    told = (_learned(facts, best), _overfits(facts, best, max(facts.trained)))
+    return " ".join(filter(None, told))
 
 
 def _change(facts: Facts, earlier: int, later: int) -> Change:
@@ -210,8 +221,7 @@ def _change(facts: Facts, earlier: int, later: int) -> Change:
     if rows is None:
         value = facts.losses[later] - facts.losses[earlier]
         return Change(value, value, value)
-    candidates = sum(step > 0 for step in facts.losses)
-    return loss_change(rows, earlier, later, 1 - (1 - facts.level) / max(candidates, 1))
+    return loss_change(rows, earlier, later, 1 - (1 - facts.level) / len(facts.trained))
 
 
 def _learned(facts: Facts, best: int) -> str:
@@ -302,7 +312,7 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
     for run, verdict in zip(facts, verdicts, strict=True):
         blocks += [
             f"## {_inert(run.title)}",
-            f"**{verdict.checkpoint}**{str(verdict).removeprefix(verdict.checkpoint)}",
+            str(replace(verdict, checkpoint=f"**{verdict.checkpoint}**")),
             _table_of(run),
             f"{run.n_samples} prompts, {run.n_players} masked words each; means a prompt. Before SFT: step "
             f"{run.steps[0]}. Loss: {run.whose_losses}, in nats.",

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from sft_interactions.analysis import verdicts
 from sft_interactions.analysis.runs import overall_metrics
+from sft_interactions.analysis.verdict import SENTENCES
 from sft_interactions.figures import intervals
 from sft_interactions.figures.style import UNDATED, plain_style
 from sft_interactions.report_page import captions
@@ -195,7 +196,7 @@ def _title_of(caption: str) -> str:
 def _run_on_page(run: RunOnPage, study: Study) -> dict[str, Any]:
     name = run.tables.name
     (verdict,) = study.verdict.filter(pl.col("run") == name).iter_rows(named=True)
-    sentences = [verdict[key] for key in ("checkpoint", "learning", "interactions", "stage")]
+    sentences = [verdict[name] for name in SENTENCES]
     return {
         "name": name,
         "label": run.tables.label,
