@@ -56,6 +56,7 @@ def make_run(
         "ci_low_step": steps[1],
         "ci_high_step": steps[2],
         "best_checkpoint_step": steps[2],
+        "evidence": {"overfits_after_step": None},
     }
     return Run(label, metrics, stages)
 
@@ -84,6 +85,11 @@ def make_sensitivity(choices: Sequence[str] = CHOICES) -> pl.DataFrame:
     ]
     columns = ["position", "choice", "finding", "verdict", "parts_supported", "parts"]
     return pl.DataFrame(cells, schema=columns, orient="row")
+
+
+def overfitting(run: Run, after: int | None) -> Run:
+    """The run, of which the verdict is that it overfits after a step."""
+    return replace(run, stages={**run.stages, "evidence": {"overfits_after_step": after}})
 
 
 def with_values(run: Run, metric: str, value: float | None) -> Run:

@@ -1,15 +1,25 @@
 from job import start
 from sft_interactions import tables
-from sft_interactions.analysis.stages import detect_stages, mean_losses, validation_losses
+from sft_interactions.analysis.stages import (
+    counted_losses,
+    detect_stages,
+    mean_losses,
+    validation_losses,
+)
+from sft_interactions.analysis.verdict import overfits_after
 
 start(snakemake)
 params, files = snakemake.params, snakemake.input
 # A run that brings its checkpoints may bring what its trainer has measured.
-losses = {int(step): loss for step, loss in (params.validation_losses or {}).items()}
+losses, sample_losses = (
+    {int(step): loss for step, loss in (params.validation_losses or {}).items()},
+    None,
+)
 if files.training:
     losses = validation_losses(tables.read(files.training[0], tables.TRAINING))
 if files.losses:
-    losses = mean_losses(tables.read(files.losses[0], tables.LOSSES))
+    responses = tables.read(files.losses[0], tables.LOSSES)
+    losses, sample_losses = mean_losses(responses), counted_losses(responses)
 stages = detect_stages(
     tables.read(files.dynamics, tables.DYNAMICS),
     losses,
@@ -20,4 +30,11 @@ stages = detect_stages(
     seed=params.seed,
     **params.bootstrap,
 )
-tables.write_json({"run": snakemake.wildcards.run, **stages}, snakemake.output[0])
+# Figures draw overfitting where the verdict says so.
+evidence = {
+    **stages["evidence"],
+    "overfits_after_step": overfits_after(losses, sample_losses, params.bootstrap["level"]),
+}
+tables.write_json(
+    {"run": snakemake.wildcards.run, **stages, "evidence": evidence}, snakemake.output[0]
+)

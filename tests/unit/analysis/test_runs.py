@@ -2,7 +2,7 @@ import json
 
 import polars as pl
 import pytest
-from random_runs import make_run
+from random_runs import make_run, overfitting
 
 from sft_interactions import tables
 from sft_interactions.analysis.runs import (
@@ -35,6 +35,13 @@ def test_a_run_knows_its_checkpoints_players_and_samples(run):
     assert run.orders == [1, 2, 3, 4]
     assert (run.n_players, run.n_samples, run.boundary) == (4, 9, 1)
     assert not run.has_churn_floor
+
+
+@pytest.mark.parametrize(
+    ("after", "start"), [(None, None), (20, 20), (0, 5), (5, 5), (300, None), (1000, None)]
+)
+def test_overfitting_starts_after_the_lowest_loss_but_not_in_the_denoising_stage(run, after, start):
+    assert overfitting(run, after).overfits_from == start
 
 
 def test_overall_metrics_leave_out_orders_kinds_and_what_does_not_apply(run):

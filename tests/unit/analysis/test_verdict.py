@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from sft_interactions.analysis.turnover import LAST, NONE, UNKNOWN, Stage
-from sft_interactions.analysis.verdict import Facts, judge, loss_change, write_page
+from sft_interactions.analysis.verdict import Facts, judge, loss_change, overfits_after, write_page
 
 STEPS = [0, 10, 20, 30, 40]
 LOSSES = {0: 4.2, 10: 2.0, 20: 1.7, 30: 1.8, 40: 2.1}
@@ -133,6 +133,9 @@ def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
 )
 def test_whether_it_learned_and_overfits_is_told_from_the_losses(losses, sentence):
     assert judge(facts(losses=losses)).learning == sentence
+    after = overfits_after(losses, None, 0.95)
+    assert (f"It overfits after step {after}:" in sentence) == (after is not None)
+    assert ("It overfits" in sentence) == (after is not None)
 
 
 def single_losses(means, spread, n=8, tokens=2):
@@ -170,6 +173,8 @@ def test_a_change_that_may_be_chance_is_none(spread, learned, overfits):
     assert found.startswith(learned)
     assert overfits in found
     assert "8 responses" in found
+    after = overfits_after(LOSSES, single_losses(LOSSES, spread), 0.95)
+    assert after == (20 if overfits.startswith("It overfits") else None)
 
 
 def test_a_change_of_responses_of_one_length_is_a_paired_t_test():

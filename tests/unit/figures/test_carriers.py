@@ -8,6 +8,10 @@ from random_runs import lines, lookup, make_run, texts, with_reading
 from sft_interactions.figures import carriers
 
 
+def note_of(figure):
+    return " ".join(figure.get_supxlabel().split())
+
+
 def test_bars_are_the_metrics_of_their_checkpoint():
     run = make_run()
     bars = [(300, "removed"), (300, "preserved"), (5, "emerged"), (300, "emerged")]
@@ -36,4 +40,6 @@ def test_has_no_second_stage_when_removals_never_end():
     run = replace(run, stages={**run.stages, "boundary_step": 300})
     figure = carriers.draw([run], level=0.95)
     assert texts(figure).count("n/a") == 2
+    assert "n/a: the run has no such stage or class." in note_of(figure)
+    assert "n/a" not in note_of(carriers.draw([make_run()], level=0.95))
     assert np.isnan(figure.axes[0].patches[3].get_height())

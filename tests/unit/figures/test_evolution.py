@@ -9,6 +9,7 @@ from random_runs import (
     lines,
     lookup,
     make_run,
+    overfitting,
     panel,
     texts,
     with_churn_floor,
@@ -128,9 +129,68 @@ def test_a_churn_floor_is_drawn_where_there_is_one():
     assert drawn == ["churn_floor:emerged", "churn_floor:removed"]
 
 
-def test_without_runs_it_says_so():
-    (text,) = texts(evolution.draw([], level=0.95))
-    assert "No runs remain" in text
+def stages(axes):
+    return [patch.get_gid() for patch in axes.patches if patch.get_gid()]
+
+
+def test_overfitting_is_drawn_where_the_verdict_says_so_and_nowhere_else():
+    run = make_run()
+    counts = f"{run.label}:counts"
+    figure = evolution.draw([run], level=0.95)
+    assert stages(panel(figure, counts)) == ["denoising"]
+    assert not any("Overfitting" in text for text in texts(figure))
+    figure = evolution.draw([overfitting(run, 20)], level=0.95)
+    axes = panel(figure, counts)
+    assert stages(axes) == ["denoising", "overfitting"]
+    left, right = axes.patches[1].get_x(), axes.patches[1].get_x() + axes.patches[1].get_width()
+    places = axes.get_xticks()
+    assert (left, right) == pytest.approx((places[2], places[3]))
+    assert "Overfitting" in texts(figure)
+
+
+def test_stages_of_an_older_version_are_refused():
+    run = make_run()
+    run = replace(run, stages={**run.stages, "evidence": {}})
+    with pytest.raises(
+        ValueError, match=r"A model on data: overfits_after_step is missing.*delete it"
+    ):
+        evolution.draw([run], level=0.95)
+
+
+def far_beyond(run, factor):
+    """The run with one checkpoint at which emerged interactions are so many times as strong."""
+    chosen = (
+        (pl.col("step") == STEPS[-1])
+        & (pl.col("class") == "emerged")
+        & pl.col("metric").str.starts_with("strength")
+    )
+    changed = [
+        pl.when(chosen).then(factor * pl.col(column)).otherwise(pl.col(column)).alias(column)
+        for column in ("value", "ci_low", "ci_high")
+    ]
+    return replace(run, metrics=run.metrics.with_columns(changed))
+
+
+def test_one_checkpoint_far_beyond_does_not_hide_the_others():
+    run = make_run()
+    figure = evolution.draw([run], level=0.95)
+    note = "Grey ground: the scale is logarithmic"
+    assert not any(note in text for text in texts(figure))
+    figure = evolution.draw([far_beyond(run, 100)], level=0.95)
+    assert sum(note in text for text in texts(figure)) == 1
+    for index, step in enumerate(STEPS[1:], start=1):
+        axes = panel(figure, f"{run.label}:strength:emerged:{index}")
+        assert axes.get_yscale() == "symlog"
+        high = max(bar.get_height() for bar in axes.patches if bar.get_gid() is None)
+        top = axes.transAxes.inverted().transform(axes.transData.transform([(0, high), (0, 0)]))
+        assert top[0, 1] - top[1, 1] > 0.1, step
+        assert top[0, 1] <= 1
+        assert {patch.get_gid() for patch in axes.patches} == {None, "logarithmic"}
+    assert panel(figure, f"{run.label}:strength:removed:1").get_yscale() == "linear"
+    # The panels of total strength share one scale.
+    assert {panel(figure, f"{run.label}:total:{name}").get_yscale() for name in CLASSES} == {
+        "symlog"
+    }
 
 
 def test_losses_stand_under_the_counts_where_they_are_known():

@@ -24,8 +24,9 @@ def test_lines_carry_the_metrics_and_their_gaps():
     hole = (pl.col("step") == 20) & (pl.col("class") == "emerged") & (pl.col("metric") == "rho")
     value = pl.when(hole).then(None).otherwise(pl.col("value")).alias("value")
     run = replace(run, metrics=run.metrics.with_columns(value))
-    gamma, rho = quality.draw([run], level=0.95).axes
-    drawn = lines(gamma) | lines(rho)
+    drawn: dict = {}
+    for axes in quality.draw([run], level=0.95).axes:
+        drawn |= lines(axes)
     assert np.isnan(drawn["rho:emerged"]).tolist() == [True, False, True, False]
     for metric in ("gamma", "gamma_chance", "rho", "rho_chance"):
         for name in CLASSES:
@@ -51,10 +52,10 @@ def test_without_a_reference_says_so():
     for metric in ("gamma", "gamma_chance"):
         run = with_values(run, metric, None)
     figure = quality.draw([run], level=0.95)
-    assert lines(figure.axes[0]) == {}
-    assert texts(figure).count("no reference model") == 1
-    expected = {f"{metric}:{name}" for metric in ("rho", "rho_chance") for name in CLASSES}
-    assert set(lines(figure.axes[1])) == expected
+    assert [lines(axes) for axes in figure.axes[:3]] == [{}, {}, {}]
+    assert texts(figure).count("no reference model") == 3
+    found = [set(lines(axes)) for axes in figure.axes[3:]]
+    assert found == [{f"rho:{name}", f"rho_chance:{name}"} for name in CLASSES]
 
 
 def test_a_churn_floor_is_drawn_where_there_is_one():
@@ -68,6 +69,25 @@ def test_a_churn_floor_is_drawn_where_there_is_one():
     ]
 
 
-def test_without_runs_it_says_so():
-    (text,) = texts(quality.draw([], level=0.95))
-    assert "No runs remain" in text
+def test_a_panel_holds_one_class_alone():
+    run = make_run()
+    figure = quality.draw([with_reading(with_churn_floor(run), "joint")], level=0.95)
+    for axes in figure.axes:
+        own = axes.get_label().rpartition(":")[2]
+        floor = [part.get_gid() for part in axes.collections if part.get_gid()]
+        assert {gid.rpartition(":")[2] for gid in [*lines(axes), *floor]} == {own}
+
+
+def test_panels_of_a_metric_share_a_scale_that_holds_all_that_is_drawn():
+    low = with_values(with_values(make_run(), "gamma", 0.2), "gamma_chance", 0.3)
+    figure = quality.draw([low, make_run("Another")], level=0.95)
+    limits = {axes.get_label(): axes.get_ylim()[1] for axes in figure.axes}
+    assert set(limits.values()) == {1.03}
+    figure = quality.draw([low], level=0.95)
+    limits = {axes.get_label(): axes.get_ylim()[1] for axes in figure.axes}
+    tops = {"gamma": 0.5, "rho": 1.0}
+    assert limits == {
+        f"{low.label}:{metric}:{name}": pytest.approx(1.03 * top)
+        for metric, top in tops.items()
+        for name in CLASSES
+    }

@@ -56,6 +56,27 @@ class Run:
         return self.steps.index(self.stages["boundary_step"])
 
     @property
+    def overfits_from(self) -> int | None:
+        """Step from which overfitting is drawn; None where the verdict does not say that the run overfits.
+
+        That after which the validation loss rises, but not before the denoising stage ends.
+
+        Raises:
+            ValueError: an older version made the stages, which did not tell.
+        """
+        try:
+            after = self.stages["evidence"]["overfits_after_step"]
+        except KeyError:
+            raise ValueError(
+                f"stages.json of {self.label}: overfits_after_step is missing, since an older version made "
+                "this file; delete it and run snakemake again"
+            ) from None
+        if after is None:
+            return None
+        start: int = max(after, self.stages["boundary_step"])
+        return start if start < self.steps[-1] else None
+
+    @property
     def has_churn_floor(self) -> bool:
         """Whether the metrics say what noise alone would change."""
         return bool(np.isfinite(self.series("removed", "churn_floor")[0]).any())

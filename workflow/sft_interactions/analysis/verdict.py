@@ -207,6 +207,26 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
     return best, f"Keep step {best}: it has {lowest} ({risen})."
 
 
+def overfits_after(
+    losses: Mapping[int, float], sample_losses: pl.DataFrame | None, level: float
+) -> int | None:
+    """The step of the lowest loss, where the verdict is that the run overfits after it; else None.
+
+    Args:
+        losses: validation loss by step.
+        sample_losses: of single responses, as in :class:`Facts`; None where they are not known.
+        level: of the intervals.
+    """
+    trained = {step: loss for step, loss in losses.items() if step > 0}
+    if not trained:
+        return None
+    best, last = min(trained, key=lambda step: (trained[step], step)), max(trained)
+    if best == last or losses[last] - losses[best] < LEAST_CHANGE:
+        return None
+    rise = _change_of(losses, sample_losses, level, best, last)
+    return best if rise.is_certain else None
+
+
 def _judge_learning(facts: Facts) -> str:
     if not facts.trained:
         return ""
@@ -216,12 +236,22 @@ def _judge_learning(facts: Facts) -> str:
 
 
 def _change(facts: Facts, earlier: int, later: int) -> Change:
+    return _change_of(facts.losses, facts.sample_losses, facts.level, earlier, later)
+
+
+def _change_of(
+    losses: Mapping[int, float],
+    sample_losses: pl.DataFrame | None,
+    level: float,
+    earlier: int,
+    later: int,
+) -> Change:
     """Change of the loss, at a level that holds for whichever checkpoint the lowest loss is at."""
-    rows = facts.sample_losses
-    if rows is None:
-        value = facts.losses[later] - facts.losses[earlier]
+    if sample_losses is None:
+        value = losses[later] - losses[earlier]
         return Change(value, value, value)
-    return loss_change(rows, earlier, later, 1 - (1 - facts.level) / len(facts.trained))
+    n_trained = sum(step > 0 for step in losses)
+    return loss_change(sample_losses, earlier, later, 1 - (1 - level) / n_trained)
 
 
 def _learned(facts: Facts, best: int) -> str:
@@ -242,7 +272,7 @@ def _overfits(facts: Facts, best: int, last: int) -> str:
     if best == last or facts.losses[last] - facts.losses[best] < LEAST_CHANGE:
         return f"No overfitting shows up to step {last}." if len(facts.losses) > 1 else ""
     rise = _change(facts, best, last)
-    if rise.is_certain:
+    if overfits_after(facts.losses, facts.sample_losses, facts.level) is not None:
         return f"It overfits after step {best}: to step {last} the loss rises {rise}."
     return (
         f"Whether it overfits cannot be told: from step {best} to step {last} the loss changes {rise}, "

@@ -29,16 +29,15 @@ OTHER: dict[str, Any] = {
     "markeredgewidth": 0.6,
 }
 ROWS = {  # metric to name
-    "cross_entropy": "Testing\ncross-entropy",
-    "contribution": "Average contribution\nof one interaction",
+    "cross_entropy": "Testing cross-entropy\n(nats), lower is better",
+    "contribution": "Average contribution\nof one interaction\n(log-odds)",
 }
-# Group to name and colour, lighter than the lines of the other figures, so that the intervals show on
-# the bars.
+# Group to name and class.
 BARS = {
-    "removed": ("Removed", "#6c9fe6"),
-    "preserved": ("Preserved", "#dd6763"),
-    "emerged in 1st stage": ("Emerged in\n1st stage", CLASSES["emerged"].negative),
-    "emerged in 2nd stage": ("Emerged in\n2nd stage", CLASSES["emerged"].line),
+    "removed": ("Removed", "removed"),
+    "preserved": ("Preserved", "preserved"),
+    "emerged in 1st stage": ("Emerged,\n1st stage", "emerged"),
+    "emerged in 2nd stage": ("Emerged,\n2nd stage", "emerged"),
 }
 
 
@@ -62,12 +61,16 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     marks: list[Artist] = [panels.bar_handle(level), empty]
     if name := panels.other_reading_name(runs):
         marks.append(Line2D([], [], label=name, **OTHER))
+    missing = any(
+        np.isnan(values_by_group(run, metric)[0]).any() for run in runs for metric in ROWS
+    )
     panels.add_legend_and_note(
         figure,
         [marks],
-        f"{panels.means_name(runs)}. Removed, preserved and emerged in 2nd stage: at "
-        "the last checkpoint;\nemerged in 1st stage: at the end of the denoising stage. "
-        "Every panel has its own scale. n/a: not applicable.",
+        f"{panels.means_name(runs)}. Emerged, 1st stage: those that are new at the end of the denoising "
+        "stage; all other bars: at the last checkpoint. Every panel has its own scale."
+        + " n/a: the run has no such stage or class."
+        * missing,
     )
     return figure
 
@@ -75,10 +78,10 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
 def _draw_panel(axes: Axes, run: Run, metric: str, width: float, bottom: bool) -> None:
     positions = np.arange(len(GROUPS))
     names = [BARS[group][0] for group in GROUPS]
-    colors = [BARS[group][1] for group in GROUPS]
+    colors = [CLASSES[BARS[group][1]].color for group in GROUPS]
     values, low, high = values_by_group(run, metric)
     axes.bar(positions, values, 0.62, color=colors, edgecolor="black", linewidth=0.5)
-    axes.vlines(positions, low, high, color="black", linewidth=0.7)
+    axes.vlines(positions, low, high, **panels.INTERVAL)
     other = np.full(len(GROUPS), np.nan)
     if run.other_reading is not None:
         name = f"{metric}_{run.other_reading}"

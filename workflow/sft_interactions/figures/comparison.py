@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel, find_shared
 from sft_interactions.figures.logical_model import (
+    EDGE,
     LINE,
     Canvas,
     box_height,
@@ -20,7 +21,7 @@ from sft_interactions.figures.logical_model import (
     note,
     signed,
 )
-from sft_interactions.figures.style import GREY, LARGE, TEXT_WIDTH, plain_style
+from sft_interactions.figures.style import GREY, LARGE, SHARED, TEXT_WIDTH, plain_style
 
 IN_A_ROW = 4  # interactions of a kind
 # Inches.
@@ -28,7 +29,6 @@ MARGIN, GUTTER = 0.12, 0.24
 PROMPT_LEFT = 0.6
 BOX_GAP, ROW_GAP = 0.08, 0.1
 HEAD, TITLE_LINE, NOTE = 0.46, 0.15, 0.36
-SHARED = "#5b2a86"  # none of the colours of the classes, of which this figure says nothing
 
 
 @plain_style()
@@ -75,8 +75,9 @@ def draw(models: Sequence[LogicalModel], prompts: Sequence[AnalysedPrompt]) -> F
     canvas.axes.plot([middle, middle], [top, height - NOTE], color=GREY, linewidth=0.4)
     canvas_note = (
         f"The {IN_A_ROW} strongest salient AND interactions above, OR interactions below; effects in "
-        "log-odds. AND: effect if all words are there; OR: if any is.\nViolet: salient in the other "
-        "one too, with the same kind and the same sign (generalizable). Words on grey are the players."
+        "log-odds. AND: effect if all words are there; OR: if any is.\nBlack, thick frame: salient "
+        "in the other one too, with the same kind and the same sign (generalizable). Words on grey are the "
+        "players."
     )
     note(canvas, height - NOTE + 0.02, canvas_note)
     return figure
@@ -106,9 +107,9 @@ def _draw_half(
     for kind, height in heights.items():
         rows = shown.filter(pl.col("kind") == kind)
         for index, row in enumerate(rows.iter_rows(named=True)):
-            color = SHARED if row["shared"] else GREY
+            look = {"color": SHARED, "edge": 2 * EDGE} if row["shared"] else {"color": GREY}
             x = left + index * (width + BOX_GAP)
-            draw_interaction(canvas, row, prompt, x, y, width, height, color=color)
+            draw_interaction(canvas, row, prompt, x, y, width, height, **look)
         if rows.is_empty():
             canvas.text(
                 left + half / 2, y + height / 2, f"no salient {kind.upper()} interaction",

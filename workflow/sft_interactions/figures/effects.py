@@ -3,9 +3,15 @@
 import polars as pl
 from matplotlib.figure import Figure
 
-from sft_interactions.figures.style import COLUMN_WIDTH, LARGE, SMALL, plain_style
+from sft_interactions.figures.style import (
+    COLUMN_WIDTH,
+    LARGE,
+    NEGATIVE,
+    POSITIVE,
+    SMALL,
+    plain_style,
+)
 
-POSITIVE, NEGATIVE = "#1d5aa8", "#b3231f"
 ROW = 0.2  # inches
 
 

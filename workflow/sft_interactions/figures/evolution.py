@@ -29,27 +29,29 @@ from sft_interactions.figures.style import (
     OVERFITTING,
     SMALL,
     TEXT_WIDTH,
+    TRAINING_LOSS,
+    VALIDATION_LOSS,
     plain_style,
 )
 
 # All lengths in inches.
-HEADER, FOOTER = 0.4, 0.28
+HEADER, FOOTER = 0.4, 0.38
 BLOCK = 4.14
 ROW, ROW_GAP = 0.64, 0.09
 ROWS_TOP = 0.37  # from the top of a block to its first row
 COUNTS_TOP, COUNTS = 2.95, 0.78
 LOSSES_GAP, LOSSES = 0.12, 0.52  # under the counts, where the run's losses are known
 NARROW = 0.5  # width of a histogram below which its labels shrink
-LEFT, RIGHT = 0.62, 0.06
+LEFT, RIGHT = 0.68, 0.06
 TICK_GAP = 0.30  # between the panel at t = 0 and the others, which share a scale
 PANEL_GAP = 0.06
 TOTALS_GAP, TOTALS = 0.44, 1.05
 # Column of the ``training`` table to how its line looks.
 LOSS_LINES: dict[str, dict[str, Any]] = {
-    "train_loss": {"label": "training loss", "color": "#9a9a9a", "linewidth": 0.7},
+    "train_loss": {"label": "training loss", "color": TRAINING_LOSS, "linewidth": 0.7},
     "validation_loss": {
         "label": "validation loss",
-        "color": "black",
+        "color": VALIDATION_LOSS,
         "linewidth": 1.0,
         "marker": "o",
         "markersize": 3,
@@ -62,11 +64,9 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     """Draw figure 2, one block a run.
 
     Args:
-        runs: may be empty; the figure then says so.
+        runs: at least one.
         level: confidence level of the intervals in the metrics.
     """
-    if not runs:
-        return panels.draw_no_runs()
     blocks = [BLOCK + (0 if run.training is None else LOSSES_GAP + LOSSES) for run in runs]
     height = HEADER + sum(blocks) + FOOTER
     figure = Figure(figsize=(TEXT_WIDTH, height))
@@ -87,12 +87,19 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
         handletextpad=0.5,
         borderpad=0,
     )
+    lines = [
+        f"{panels.means_name(runs)}. In each row the panels after t = 0 share one scale; the panel at "
+        "t = 0 has its own. The three panels of total",
+        "strength share one scale. Checkpoints are evenly spaced, whatever their steps.",
+    ]
+    if panels.is_logarithmic(figure):
+        lines[1] += f" {panels.LOGARITHMIC_NOTE}"
+    if any(run.overfits_from is not None for run in runs):
+        lines.append("Overfitting: from the step after which the validation loss rises.")
     figure.text(
         0.5,
         0.05 / height,
-        f"{panels.means_name(runs)}; strength in log-odds. In each row the panels "
-        "after t = 0 share one scale; the panel at t = 0 has its own.\nThe three panels of total "
-        "strength share one scale. Checkpoints are evenly spaced, whatever their steps.",
+        "\n".join(lines),
         ha="center",
         va="bottom",
         fontsize=SMALL,
@@ -141,11 +148,20 @@ class _Block:
             rotation=90,
             ha="center",
             va="center",
-            color=style.line,
+            color=style.text,
             fontweight="bold",
             linespacing=1.0,
         )
-        self._text(0.33, middle, "strength", rotation=90, ha="center", va="center", fontsize=SMALL)
+        self._text(
+            0.35,
+            middle,
+            "strength\n(log-odds)",
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+            linespacing=1.0,
+        )
         positive = self.run.by_order(label, "strength_positive")
         negative = self.run.by_order(label, "strength_negative")
         shared: list[Axes] = []
@@ -178,9 +194,9 @@ class _Block:
         self, axes: Axes, label: str, positive: NDArray[np.float64], negative: NDArray[np.float64]
     ) -> None:
         style, orders = CLASSES[label], self.run.orders
-        bar: dict[str, Any] = {"width": 0.82, "edgecolor": style.positive, "linewidth": 0.3}
-        axes.bar(orders, positive, color=style.positive, **bar)
-        axes.bar(orders, negative, color=style.negative, **bar)
+        bar: dict[str, Any] = {"width": 0.82, "edgecolor": style.color, "linewidth": 0.3}
+        axes.bar(orders, positive, color=style.color, **bar)
+        axes.bar(orders, negative, color=style.light, **bar)
         axes.axhline(0, color="black", linewidth=0.5)
         axes.set_xlim(0, orders[-1] + 1)
         axes.set_xticks([1, (1 + orders[-1]) // 2, orders[-1]][: 2 if self.width < NARROW else 3])
@@ -195,14 +211,15 @@ class _Block:
         style, positions = CLASSES[label], np.arange(len(self.run.steps), dtype=float)
         value, low, high = self.run.series(label, "strength_total")
         positive = self.run.series(label, "strength_positive")[0]
-        bar: dict[str, Any] = {"width": 0.72, "edgecolor": style.positive, "linewidth": 0.3}
-        axes.bar(positions, positive, color=style.positive, **bar)
-        axes.bar(positions, value - positive, bottom=positive, color=style.negative, **bar)
-        axes.vlines(positions, low, high, color="black", linewidth=0.6)
+        bar: dict[str, Any] = {"width": 0.72, "edgecolor": style.color, "linewidth": 0.3}
+        axes.bar(positions, positive, color=style.color, **bar)
+        axes.bar(positions, value - positive, bottom=positive, color=style.light, **bar)
+        axes.vlines(positions, low, high, **panels.INTERVAL)
         axes.set_xlim(-0.6, len(positions) - 0.4)
-        tops = [self.run.series(c, "strength_total")[[0, 2]] for c in CLASSES]
-        axes.set_ylim(0, _headroom(np.nanmax(tops)))
+        tops = np.array([self.run.series(c, "strength_total")[[0, 2]] for c in CLASSES])
+        usual = panels.find_usual(np.nan_to_num(tops[:, 0]).max(axis=0))
         axes.yaxis.set_major_locator(MaxNLocator(3))
+        panels.set_scale([axes], 0.0, float(np.nanmax(tops)) or 1.0, usual)
         panels.label_steps(axes, self.run.steps, positions, TOTALS)
         axes.tick_params(axis="x", length=0, labelbottom=bottom)
         if bottom:
@@ -245,8 +262,8 @@ class _Block:
         above = COUNTS_TOP - 0.03
         if self.run.boundary > 0:
             self._text(start, above, "Denoising stage", ha="left", color=DENOISING[1], **name)
-        if self.run.boundary < len(self.run.steps) - 1:
-            self._text(end, above, "Overfitting stage", ha="right", color=OVERFITTING[1], **name)
+        if self.run.overfits_from is not None:
+            self._text(end, above, "Overfitting", ha="right", color=OVERFITTING[1], **name)
 
     def _draw_losses(self, training: pl.DataFrame) -> None:
         """The losses of training and validation, and where the learning rate is at its peak."""
@@ -296,7 +313,8 @@ class _Block:
             COUNTS_TOP + COUNTS / 2,
             f"Denoising stage ends\nat step {stages['boundary_step']}\n"
             f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})\n\n"
-            f"Best checkpoint: step {stages['best_checkpoint_step']}\n\n"
+            f"“Best checkpoint”: step {stages['best_checkpoint_step']}\n"
+            "(up to there interactions\nemerge at one pace)\n\n"
             f"{panels.samples_name([self.run.n_samples])}",
             va="center",
             fontsize=SMALL,
@@ -331,26 +349,28 @@ def _headroom(top: float) -> float:
 def _share_scale(
     group: Sequence[Axes], positive: NDArray[np.float64], negative: NDArray[np.float64]
 ) -> None:
-    top, bottom = np.nanmax(positive), np.nanmin(negative)
-    margin = 0.06 * (top - bottom) or 1.0
+    """One scale for panels of checkpoints, whose strengths are (checkpoints, orders)."""
+    sizes = np.fmax(positive, -negative)
+    usual = panels.find_usual(np.nan_to_num(sizes).max(axis=1)) if sizes.ndim > 1 else None
     for axes in group:
-        axes.set_ylim(bottom - margin, top + margin)
         axes.yaxis.set_major_locator(MaxNLocator(3))
+    top, bottom = float(np.nanmax(positive)), float(np.nanmin(negative))
+    panels.set_scale(group, bottom, top if top or bottom else 1.0, usual)
 
 
 def _legend_entries(level: float, has_floor: bool) -> dict[str, Artist | tuple[Artist, ...]]:
     entries: dict[str, Artist | tuple[Artist, ...]] = {}
     for style in CLASSES.values():
-        patch: dict[str, Any] = {"edgecolor": style.positive, "linewidth": 0.3}
+        patch: dict[str, Any] = {"edgecolor": style.color, "linewidth": 0.3}
         entries[f"{style.name} (+, −)"] = (
-            Patch(facecolor=style.positive, **patch),
-            Patch(facecolor=style.negative, **patch),
-            Line2D([], [], color=style.line, marker=style.marker),
+            Patch(facecolor=style.color, **patch),
+            Patch(facecolor=style.light, **patch),
+            Line2D([], [], color=style.color, marker=style.marker),
         )
     entries[panels.interval_name(level)] = (
         panels.band_handle(level),
         panels.bar_handle(level),
     )
     if has_floor:
-        entries["churn floor"] = panels.floor_handle()
+        entries[panels.FLOOR_NAME] = panels.floor_handle()
     return entries

@@ -12,11 +12,9 @@ from matplotlib.lines import Line2D
 
 from sft_interactions.analysis.faithfulness import Faithfulness
 from sft_interactions.figures import panels
-from sft_interactions.figures.style import GREY, plain_style
+from sft_interactions.figures.style import GREY, LOG_ODDS, plain_style
 
-# None of the colours of the classes, of which this figure says nothing.
-COLORS = {"llm": "black", "logical": "#009e73", "salient": "#9a5fb5"}
-ROWS = ("Log-odds of\none prompt", "Share of\nall maskings")
+ROWS = ("Log-odds of\none prompt's target", "Share of\nall maskings")
 LIMIT, BINS = 0.25, 51
 
 
@@ -42,7 +40,7 @@ def draw(runs: Sequence[Faithfulness], *, noise_ratio: float | None) -> Figure:
         "logical": "φ(S), all interactions",
         "salient": "φ(S), salient ones",
     }
-    handles = [Line2D([], [], color=COLORS[key], label=name) for key, name in names.items()]
+    handles = [Line2D([], [], color=LOG_ODDS[key], label=name) for key, name in names.items()]
     if noise_ratio is not None:
         bound = f"noise bound ζ = {noise_ratio:g}"
         handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label=bound))
@@ -65,7 +63,7 @@ def _draw_sample(axes: Axes, run: Faithfulness) -> None:
         ("salient", run.log_odds.salient, 0.4),
         ("llm", run.log_odds.llm, 1.0),
     ):
-        axes.plot(values[row][order], color=COLORS[name], linewidth=width, gid=name)
+        axes.plot(values[row][order], color=LOG_ODDS[name], linewidth=width, gid=name)
     axes.set_xlim(0, 1.03 * len(order))
     axes.set_xlabel(f"maskings S by v(S), t = {run.step}")
 
@@ -82,7 +80,7 @@ def _draw_histogram(
     ):
         errors = run.errors(phi).clip(-limit, limit)
         shares = np.histogram(errors, edges)[0] / max(errors.size, 1)
-        axes.stairs(shares, edges, color=COLORS[name], linewidth=1.0, **style)
+        axes.stairs(shares, edges, color=LOG_ODDS[name], linewidth=1.0, **style)
         tallest = max(tallest, float(shares.max()))
     for bound in () if noise_ratio is None else (-noise_ratio, noise_ratio):
         axes.axvline(bound, color=GREY, linestyle="--", linewidth=0.8, zorder=0.5)

@@ -5,6 +5,7 @@ the interactions of all samples by order at up to six checkpoints.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,7 @@ from sft_interactions.analysis.runs import Run
 from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel
 from sft_interactions.analysis.strengths import strengths_by_order
 from sft_interactions.figures.logical_model import (
+    EDGE,
     LINE,
     Canvas,
     box_height,
@@ -31,7 +33,7 @@ from sft_interactions.figures.logical_model import (
     size_within,
     text_width,
 )
-from sft_interactions.figures.panels import samples_name
+from sft_interactions.figures.panels import LOGARITHMIC_NOTE, find_usual, samples_name, set_scale
 from sft_interactions.figures.style import (
     CLASSES,
     DENOISING,
@@ -51,12 +53,13 @@ MARGIN, LEFT = 0.12, 0.5
 PROMPT_LEFT = 0.6
 BOX_GAP = 0.08
 PANEL, PANEL_GAP = 0.95, 0.1
-LOWER = 1.95
-# In the order in which the bars are stacked.
+LOWER = 2.05
+# In the order in which the bars are stacked: class, name, hatch. As in figure 2 an interaction counts as
+# preserved until it is removed.
 GROUPS = {
-    "kept": ("preserved", "Preserved to the last checkpoint"),
-    "lost": ("removed", "Salient before SFT, removed later"),
-    "emerged": ("emerged", "Newly emerged"),
+    "kept": ("preserved", "Preserved to the last checkpoint", ""),
+    "lost": ("preserved", "Preserved so far, removed later", "////////"),
+    "emerged": ("emerged", "Newly emerged", ""),
 }
 
 
@@ -100,13 +103,13 @@ def draw(
     width = (TEXT_WIDTH - 2 * MARGIN + BOX_GAP) / SHOWN - BOX_GAP
     for index, row in enumerate(shown.iter_rows(named=True)):
         x = MARGIN + index * (width + BOX_GAP)
-        color = CLASSES[row["class"]].positive
-        draw_interaction(canvas, row, prompt, x, boxes_top, width, boxes, color=color)
+        style = CLASSES[row["class"]]
+        look: dict[str, Any] = {"color": style.color, "ink": style.text, "edge": 1.5 * EDGE}
+        draw_interaction(canvas, row, prompt, x, boxes_top, width, boxes, **look)
     canvas.text(
         TEXT_WIDTH - MARGIN,
         boxes_top + boxes + 0.1,
-        f"the strongest of {len(model.interactions)} salient interactions, {OF_EACH_KIND} of each kind "
-        "where there are so many",
+        _name_shown(len(shown), len(model.interactions)),
         ha="right",
         fontstyle="italic",
         color=GREY,
@@ -128,6 +131,15 @@ def choose_steps(steps: Sequence[int], boundary: int, most: int) -> list[int]:
     return [steps[index] for index in sorted(chosen)]
 
 
+def _name_shown(shown: int, all_of_them: int) -> str:
+    if shown == all_of_them:
+        return f"all {shown} salient interactions"
+    return (
+        f"{shown} of {all_of_them} salient interactions: the {OF_EACH_KIND} strongest AND and the "
+        f"{OF_EACH_KIND} strongest OR, then the strongest others"
+    )
+
+
 def _draw_evolution(
     figure: Figure, canvas: Canvas, run: Run, dynamics: pl.DataFrame, top: float
 ) -> None:
@@ -135,7 +147,8 @@ def _draw_evolution(
     heights = strengths_by_order(dynamics, steps, run.orders, run.n_samples)
     width = (TEXT_WIDTH - LEFT - MARGIN - PANEL_GAP * (len(steps) - 1)) / len(steps)
     patches = [
-        Patch(facecolor=CLASSES[name].positive, label=title) for name, title in GROUPS.values()
+        Patch(**_look(CLASSES[name].color, CLASSES[name].color, hatch), label=title)
+        for name, title, hatch in GROUPS.values()
     ]
     figure.legend(
         handles=patches,
@@ -144,7 +157,7 @@ def _draw_evolution(
         ncols=3,
         borderpad=0,
     )
-    first = None
+    drawn: list[Axes] = []
     for index, step in enumerate(steps):
         left = LEFT + index * (width + PANEL_GAP)
         box = (
@@ -153,43 +166,39 @@ def _draw_evolution(
             width / TEXT_WIDTH,
             PANEL / canvas.height,
         )
-        axes = figure.add_axes(box, sharey=first, label=f"orders:{step}")
-        first = first or axes
+        axes = figure.add_axes(box, label=f"orders:{step}")
+        drawn.append(axes)
         _draw_orders(axes, run.orders, {key: table[index] for key, table in heights.items()})
         axes.set_title("before SFT" if index == 0 else f"t = {step}", pad=2)
         axes.tick_params(labelleft=index == 0)
         if index == 0:
-            axes.set_ylabel("strength by order")
+            axes.set_ylabel("strength (log-odds)")
+    ends = [sum(heights[group, sign] for group in GROUPS) for sign in ("positive", "negative")]
+    top_end, bottom_end = float(np.max(ends[0])), float(np.min(ends[1]))
+    usual = find_usual(np.fmax(ends[0], -np.asarray(ends[1])).max(axis=1))
+    set_scale(drawn, bottom_end, top_end if top_end or bottom_end else 1.0, usual)
     _draw_stages(canvas, steps, run, width, top + 0.17 + PANEL + 0.36)
+    more = f" {LOGARITHMIC_NOTE}" if usual is not None else ""
     note(
         canvas,
         top + 0.17 + PANEL + 0.52,
-        f"Bottom: sum of effects by order in log-odds, positive above and negative below zero, means over "
-        f"{samples_name([run.n_samples])}; one scale. Boxes: colour as below,\n"
-        "AND: effect if all words are there; OR: effect if any is. "
-        "Words on grey are the players; all other text is never masked.",
+        f"Bottom: sum of effects by order, positive above and negative below zero (light), means over "
+        f"{samples_name([run.n_samples])}; one scale.\nBoxes: the numbers are effects in log-odds, colours "
+        "as below; AND: effect if all words are there; OR: if any is.\n"
+        f"Words on grey are the players; all other text is never masked.{more}",
     )
 
 
 def _draw_orders(
     axes: Axes, orders: Sequence[int], heights: dict[tuple[str, str], NDArray[np.float64]]
 ) -> None:
-    # Otherwise the edge of a bar that starts where the one below it ends would end the scale.
-    axes.use_sticky_edges = False
     for sign in ("positive", "negative"):
         base = np.zeros(len(orders))
-        for group, (name, _) in GROUPS.items():
+        for group, (name, _, hatch) in GROUPS.items():
             style = CLASSES[name]
             bars = heights[group, sign]
-            axes.bar(
-                orders,
-                bars,
-                0.82,
-                bottom=base,
-                color=getattr(style, sign),
-                edgecolor=style.positive,
-                linewidth=0.3,
-            )
+            fill = style.color if sign == "positive" else style.light
+            axes.bar(orders, bars, 0.82, bottom=base, **_look(fill, style.color, hatch))
             base = base + bars
     axes.axhline(0, color="black", linewidth=0.5)
     axes.set_xlim(0, orders[-1] + 1)
@@ -198,18 +207,22 @@ def _draw_orders(
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
+def _look(fill: str, color: str, hatch: str) -> dict[str, Any]:
+    """How a bar is filled: as a whole, or by hatching on white."""
+    look: dict[str, Any] = {"facecolor": "white" if hatch else fill, "edgecolor": color}
+    return {**look, "hatch": hatch, "linewidth": 0.3}
+
+
 def _draw_stages(
     canvas: Canvas, steps: Sequence[int], run: Run, width: float, middle: float
 ) -> None:
-    """Bars under the panels, which meet under the checkpoint that ends the denoising stage."""
-    centre = LEFT + width / 2
-    ends = [centre + steps.index(step) * (width + PANEL_GAP) for step in (
-        steps[0], run.steps[run.boundary], steps[-1]
-    )]  # fmt: skip
-    for start, end, (area, edge), name in (
-        (ends[0], ends[1], DENOISING, "Denoising stage"),
-        (ends[1], ends[2], OVERFITTING, "Overfitting stage"),
-    ):
+    """Bars under the panels, from checkpoint to checkpoint."""
+    centres = LEFT + width / 2 + np.arange(len(steps)) * (width + PANEL_GAP)
+    marks = [(steps[0], run.steps[run.boundary], DENOISING, "Denoising stage")]
+    if run.overfits_from is not None:
+        marks.append((run.overfits_from, steps[-1], OVERFITTING, "Overfitting"))
+    for first, last, (area, edge), name in marks:
+        start, end = np.interp([first, last], steps, centres).tolist()
         if end > start:
             canvas.box(start, middle - 0.07, end - start, 0.14, facecolor=area, edgecolor=edge,
                        linewidth=0.4)  # fmt: skip

@@ -3,10 +3,9 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from sft_interactions.figures.style import GREY, plain_style
+from sft_interactions.figures.style import CLAIMED, GREY, INTERVAL, plain_style
 
 WIDTH, HEIGHT = 1.7, 0.2  # inches
-CLAIMED, INTERVAL = "#8fc7bf", "#7a3fb0"
 # Share of the width that is left free on both sides of what is shown.
 MARGIN = 0.12
 

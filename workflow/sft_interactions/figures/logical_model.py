@@ -17,9 +17,8 @@ from matplotlib.textpath import TextToPath
 
 from sft_interactions.analysis.samples import AnalysedPrompt, LogicalModel
 from sft_interactions.figures.directions import base_direction, is_one_way, visual_order
-from sft_interactions.figures.style import GREY, MEDIUM, SMALL
+from sft_interactions.figures.style import GREY, MEDIUM, PLAYER, SMALL
 
-CHIP = "#e4e4e4"
 LINE = 0.145  # inches between lines of text
 CHIP_STEP = 0.135
 MOST_CHIPS = 6
@@ -141,7 +140,7 @@ def draw_prompt(canvas: Canvas, lines: Lines, x: float, y: float) -> None:
             if is_player:
                 width = text_width(text, MEDIUM) + 0.03
                 canvas.box(
-                    x + left - 0.015, middle - 0.06, width, 0.12, facecolor=CHIP, linewidth=0
+                    x + left - 0.015, middle - 0.06, width, 0.12, facecolor=PLAYER, linewidth=0
                 )
             canvas.text(x + left, middle, text)
 
@@ -194,11 +193,19 @@ def draw_interaction(
     height: float,
     *,
     color: str,
+    ink: str | None = None,
+    edge: float = EDGE,
 ) -> None:
-    """Draw one interaction as a box: kind and effect in log-odds on top, its words below."""
-    canvas.box(x, y, width, height, facecolor="white", edgecolor=color, linewidth=EDGE)
+    """Draw one interaction as a box: kind and effect in log-odds on top, its words below.
+
+    Args:
+        color: of the frame, and of the text on top unless ``ink`` is given.
+        ink: of the text on top.
+        edge: width of the frame in points.
+    """
+    canvas.box(x, y, width, height, facecolor="white", edgecolor=color, linewidth=edge)
     head = f"{row['kind'].upper()}  {signed(row['effect'])}"
-    canvas.text(x + width / 2, y + 0.1, head, ha="center", color=color, fontweight="bold")
+    canvas.text(x + width / 2, y + 0.1, head, ha="center", color=ink or color, fontweight="bold")
     canvas.axes.plot([x, x + width], [y + 0.19] * 2, color=color, linewidth=0.5)
     words = [word for k, word in enumerate(prompt.words) if row["pattern"] >> k & 1]
     if len(words) > MOST_CHIPS:
@@ -207,7 +214,7 @@ def draw_interaction(
         middle = y + 0.2 + CHIP_STEP * (number + 0.5)
         text = shorten_apart(word, prompt.words, width - 0.14, SMALL)
         chip = text_width(text, SMALL) + 0.06
-        canvas.box(x + (width - chip) / 2, middle - 0.05, chip, 0.1, facecolor=CHIP, linewidth=0)
+        canvas.box(x + (width - chip) / 2, middle - 0.05, chip, 0.1, facecolor=PLAYER, linewidth=0)
         canvas.text(x + width / 2, middle, text, fontsize=SMALL, ha="center")
 
 

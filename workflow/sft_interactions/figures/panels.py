@@ -2,17 +2,18 @@
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
+from math import floor, log10
 from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.choices import JOINT, SINGLE
@@ -23,14 +24,23 @@ from sft_interactions.figures.style import (
     DENOISING,
     GREY,
     LARGE,
+    LOGARITHMIC,
     MEDIUM,
     OVERFITTING,
     SMALL,
     TEXT_WIDTH,
-    plain_style,
 )
 
 BAND_ALPHA = 0.16
+# A checkpoint lies far beyond the others if it is so many times as large as they are.
+FAR_BEYOND = 5.0
+# Intervals on bars: a dark bar would hide a black line without its white edge.
+INTERVAL: dict[str, Any] = {
+    "color": "black",
+    "linewidth": 0.7,
+    "path_effects": [withStroke(linewidth=2.0, foreground="white")],
+}
+FLOOR_NAME = "churn floor: what noise alone gives"
 _OTHER_NAMES = {JOINT: "reading that changes least", SINGLE: "each checkpoint by itself"}
 _OTHER: dict[str, Any] = {"linestyle": (0, (1, 1.2)), "linewidth": 1.3}
 _FLOOR_STYLE: dict[str, Any] = {
@@ -42,10 +52,12 @@ _FLOOR_STYLE: dict[str, Any] = {
 
 
 def shade_stages(axes: Axes, run: Run, positions: NDArray[np.float64]) -> None:
-    """Shade the denoising and the overfitting stage between the first and the last checkpoint."""
+    """Shade the denoising stage, and overfitting from where the verdict says that the run overfits."""
     first, boundary, last = positions[0], positions[run.boundary], positions[-1]
-    axes.axvspan(first, boundary, color=DENOISING[0], linewidth=0, zorder=0)
-    axes.axvspan(boundary, last, color=OVERFITTING[0], linewidth=0, zorder=0)
+    axes.axvspan(first, boundary, color=DENOISING[0], linewidth=0, zorder=0, gid="denoising")
+    if run.overfits_from is not None:
+        start = float(np.interp(run.overfits_from, run.steps, positions))
+        axes.axvspan(start, last, color=OVERFITTING[0], linewidth=0, zorder=0, gid="overfitting")
     # The two areas look the same in greyscale.
     axes.axvline(boundary, color=GREY, linestyle=":", linewidth=0.8, zorder=0.5)
 
@@ -56,12 +68,12 @@ def draw_line(
     """Draw a metric of a class over the checkpoints with its interval; null values are gaps."""
     style = CLASSES[label]
     value, low, high = run.series(label, metric)
-    axes.fill_between(positions, low, high, color=style.line, alpha=BAND_ALPHA, linewidth=0)
+    axes.fill_between(positions, low, high, color=style.color, alpha=BAND_ALPHA, linewidth=0)
     # Preserved is drawn last: it is the class that the others are compared with.
     axes.plot(
         positions,
         value,
-        color=style.line,
+        color=style.color,
         marker=style.marker,
         label=style.name,
         gid=f"{metric}:{label}",
@@ -70,21 +82,28 @@ def draw_line(
     )
 
 
-def draw_floor(axes: Axes, run: Run, metric: str, positions: NDArray[np.float64]) -> None:
-    """Hatch what noise alone would give for the removed and the emerged interactions.
+def draw_floor(
+    axes: Axes,
+    run: Run,
+    metric: str,
+    positions: NDArray[np.float64],
+    labels: Iterable[str] = ("removed", "emerged"),
+) -> None:
+    """Hatch what noise alone would give for the removed and the emerged interactions among ``labels``.
 
     For ``count`` from 0 to its churn floor, else the interval of the floor.
     """
     if not run.has_churn_floor:
         return
     name = "churn_floor" if metric == "count" else f"{metric}_churn_floor"
-    for label in ("removed", "emerged"):
+    for label in labels:
         value, low, high = run.series(label, name)
+        if label == "preserved":
+            continue
         if metric == "count":
             low, high = np.zeros_like(value), value
-        color = to_rgba(GREY) if metric == "count" else to_rgba(CLASSES[label].line, 0.5)
         axes.fill_between(
-            positions, low, high, edgecolor=color, gid=f"{name}:{label}", **_FLOOR_STYLE
+            positions, low, high, edgecolor=GREY, gid=f"{name}:{label}", **_FLOOR_STYLE
         )
 
 
@@ -97,7 +116,7 @@ def draw_other_reading(
     name = f"{metric}_{run.other_reading}"
     value = run.series(label, name)[0]
     axes.plot(
-        positions, value, color=CLASSES[label].line, gid=f"{name}:{label}", zorder=2.5, **_OTHER
+        positions, value, color=CLASSES[label].color, gid=f"{name}:{label}", zorder=2.5, **_OTHER
     )
 
 
@@ -113,7 +132,7 @@ def other_reading_handle(name: str) -> Artist:
 
 def floor_handle() -> Artist:
     """Legend entry of the churn floor."""
-    return Patch(edgecolor=GREY, label="churn floor", **_FLOOR_STYLE)
+    return Patch(edgecolor=GREY, label=FLOOR_NAME, **_FLOOR_STYLE)
 
 
 def label_steps(
@@ -132,14 +151,16 @@ def label_steps(
 def line_handles() -> list[Artist]:
     """Legend entries of the three lines, in the order of the figures' rows."""
     return [
-        Line2D([], [], color=style.line, marker=style.marker, label=style.name)
+        Line2D([], [], color=style.color, marker=style.marker, label=style.name)
         for style in CLASSES.values()
     ]
 
 
-def stage_handles() -> list[Artist]:
-    """Legend entries of the two stages."""
-    stages = {"Denoising stage": DENOISING, "Overfitting stage": OVERFITTING}
+def stage_handles(runs: Iterable[Run]) -> list[Artist]:
+    """Legend entries of the stages that are drawn."""
+    stages = {"Denoising stage": DENOISING}
+    if any(run.overfits_from is not None for run in runs):
+        stages["Overfitting"] = OVERFITTING
     return [
         Patch(facecolor=area, edgecolor=edge, linewidth=0.4, label=name)
         for name, (area, edge) in stages.items()
@@ -183,15 +204,74 @@ def means_name(runs: Sequence[Run]) -> str:
     )
 
 
-@plain_style()
-def draw_no_runs() -> Figure:
-    """Say that no run is left for this figure."""
-    figure = Figure(figsize=(COLUMN_WIDTH, 0.6))
-    figure.text(
-        0.5, 0.5, "No runs remain for this figure:\nfigures.main_runs of the config names all of them.",
-        ha="center", va="center", color=GREY,
-    )  # fmt: skip
-    return figure
+def find_usual(sizes: Iterable[float]) -> float | None:
+    """Up to where most checkpoints reach, if some lie far beyond; None if none does.
+
+    Args:
+        sizes: the largest absolute value of each checkpoint; NaN where there is none.
+
+    Returns:
+        The largest size of those that do not lie far beyond, which are at least one half.
+    """
+    known = np.sort([size for size in sizes if np.isfinite(size) and size > 0])
+    for usual, larger in pairwise(known):
+        if larger > FAR_BEYOND * usual and 2 * np.sum(known <= usual) >= len(known):
+            return float(usual)
+    return None
+
+
+def set_scale(group: Sequence[Axes], low: float, high: float, usual: float | None) -> None:
+    """Give panels one upright scale that holds all values.
+
+    Args:
+        group: the panels.
+        low: the least value, at most 0.
+        high: the largest value, at least 0.
+        usual: of :func:`find_usual`: beyond it, up and down, the scale is logarithmic, and the area grey.
+    """
+    margin = 0.06 * (high - low) or 1.0
+    for axes in group:
+        if usual is None:
+            axes.set_ylim(low - margin * (low < 0), high + margin * (high > 0))
+            continue
+        axes.set_yscale("symlog", linthresh=usual, linscale=1.0)
+        axes.set_ylim(1.3 * low, 1.3 * high)
+        ends = [sign * _round_down(size) for sign, size in _reached(low, high, usual)]
+        ticks = sorted({0.0, *ends})
+        axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+        axes.set_yticks([], minor=True)
+        for sign, size in ((1, high), (-1, -low)):
+            if size > usual:
+                axes.axhspan(
+                    sign * usual,
+                    sign * 2 * size,
+                    color=LOGARITHMIC,
+                    linewidth=0,
+                    zorder=0,
+                    gid="logarithmic",
+                )
+
+
+def _reached(low: float, high: float, usual: float) -> list[tuple[int, float]]:
+    """Sign and size of the places of a scale that is logarithmic beyond ``usual``."""
+    ends = ((1, high), (-1, -low))
+    return [(sign, min(size, end)) for sign, end in ends for size in (usual, end) if end > 0]
+
+
+def _round_down(size: float) -> float:
+    """To one digit."""
+    unit = 10.0 ** floor(log10(size))
+    return floor(size / unit * (1 + 1e-9)) * unit
+
+
+LOGARITHMIC_NOTE = (
+    "Grey ground: the scale is logarithmic, since some checkpoint lies far beyond the others."
+)
+
+
+def is_logarithmic(figure: Figure) -> bool:
+    """Whether a panel of the figure has such a scale."""
+    return any(axes.get_yscale() == "symlog" for axes in figure.axes)
 
 
 def run_columns(

@@ -1,4 +1,7 @@
-"""Colours, fonts and sizes of all figures, and how they are saved."""
+"""Colours, fonts and sizes of all figures, and how they are saved (docs/figures.md).
+
+A colour has one meaning in all figures.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,24 +22,50 @@ DPI = 300
 
 @dataclass(frozen=True)
 class ClassStyle:
-    """How a class of interactions is drawn, as in the paper's figures 2 and 3."""
+    """How a class of interactions is drawn, with the hues of the paper's figures 2 and 3.
+
+    Attributes:
+        name: in legends.
+        color: of lines, and of bars of positive effects.
+        light: of bars of negative effects, and of nothing else.
+        text: of words, dark enough to be read on white.
+        marker: of lines.
+    """
 
     name: str
-    line: str
-    positive: str
-    negative: str
+    color: str
+    light: str
+    text: str
     marker: str
 
 
-# The darknesses differ as well as the hues, so that the classes can be told apart in greyscale.
+# The darknesses differ as well as the hues (L* 30, 49, 69; light ones 66, 80, 90), so that the classes can
+# be told apart in grey print and by colour-blind readers.
 CLASSES = {
-    "removed": ClassStyle("Removed", "#3f87e5", "#1d5aa8", "#93bdea", "D"),
-    "preserved": ClassStyle("Preserved", "#bd2622", "#b3231f", "#f0a19c", "s"),
-    "emerged": ClassStyle("Newly emerged", "#ee8a1d", "#e08a00", "#fcd79a", "^"),
+    "removed": ClassStyle("Removed", "#3475cc", "#a9c8f0", "#2560b0", "D"),
+    "preserved": ClassStyle("Preserved", "#8f1519", "#d98a86", "#8f1519", "s"),
+    "emerged": ClassStyle("Newly emerged", "#e39a1f", "#fbe0ad", "#935700", "^"),
 }
 DENOISING = ("#edf6e3", "#3f7a1c")  # area, text
-OVERFITTING = ("#f1eefa", "#5b47a0")
+OVERFITTING = ("#e4ddf6", "#5b47a0")
 GREY = "#6b6b6b"
+# Effects of interactions without a class, in ``explain(...).plot()``.
+POSITIVE, NEGATIVE = "#4a4a4a", "#c9c9c9"
+# Verdict to area, ink and mark.
+VERDICTS = {
+    "supported": ("#0f6e63", "white", "✓"),
+    "inconclusive": ("#e3e3e3", "black", "?"),
+    "contradicted": ("#c27ba0", "black", "✗"),
+}
+# Log-odds of the LLM, and of its logical model with all interactions and with the salient ones.
+LOG_ODDS = {"llm": "black", "logical": "#a8b400", "salient": "#7a4a21"}
+TRAINING_LOSS, VALIDATION_LOSS = "#9a9a9a", "black"
+# Frame of an interaction that another logical model has too; those that it has not are grey.
+SHARED = "black"
+# Of an interval against the threshold of a claim, with the hue of what is supported.
+CLAIMED, INTERVAL = "#8fc7bf", "#0f8a7b"
+LOGARITHMIC = "#efefef"  # behind the part of a scale that is logarithmic
+PLAYER = "#e4e4e4"  # behind words that are players
 SMALL = 6.0
 MEDIUM = 7.0
 LARGE = 8.0

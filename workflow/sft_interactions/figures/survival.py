@@ -8,16 +8,27 @@ from matplotlib.patches import Patch, Rectangle
 
 from sft_interactions.analysis.verdicts import determined
 from sft_interactions.figures import panels
-from sft_interactions.figures.style import GREY, LARGE, MEDIUM, SMALL, TEXT_WIDTH, plain_style
+from sft_interactions.figures.logical_model import text_width
+from sft_interactions.figures.style import (
+    GREY,
+    LARGE,
+    MEDIUM,
+    SMALL,
+    TEXT_WIDTH,
+    VERDICTS,
+    plain_style,
+)
 
-# None of the colours of the classes; the marks tell them apart in greyscale too.
-VERDICTS = {
-    "supported": ("#0f6e63", "white", "✓"),
-    "inconclusive": ("#e3e3e3", "black", "?"),
-    "contradicted": ("#c27ba0", "black", "✗"),
+# Finding to what it claims.
+FINDINGS = {
+    1: "few\nemerge\nearly",
+    2: "many\nemerge\nlate",
+    3: "most are\nremoved\nearly",
+    4: "removed\nones are\nnoise",
+    5: "preserved\nones\ncarry",
 }
 # Inches.
-LEFT, RIGHT, TOP, BOTTOM = 1.85, 0.1, 0.72, 0.45
+LEFT, RIGHT, TOP, BOTTOM = 1.85, 0.1, 0.95, 0.45
 ROW = 0.19
 GAP = 0.25
 
@@ -34,19 +45,31 @@ def draw(runs: Mapping[str, pl.DataFrame], *, level: float) -> Figure:
     height = TOP + ROW * rows + BOTTOM
     figure = Figure(figsize=(TEXT_WIDTH, height))
     width = (TEXT_WIDTH - LEFT - RIGHT + GAP) / len(runs) - GAP
+    in_columns = all(
+        text_width(line, SMALL) <= width / len(FINDINGS) - 0.03
+        for name in FINDINGS.values()
+        for line in name.splitlines()
+    )
     for column, (label, frame) in enumerate(runs.items()):
         left = LEFT + column * (width + GAP)
         box = (left / TEXT_WIDTH, BOTTOM / height, width / TEXT_WIDTH, ROW * rows / height)
-        _draw_run(figure, box, label, frame, rows, width, named=column == 0)
+        _draw_run(figure, box, label, frame, rows, width, column == 0, in_columns)
     handles = [
         Patch(facecolor=area, label=f"{mark} {name}") for name, (area, _, mark) in VERDICTS.items()
     ]
     figure.legend(handles=handles, loc="upper center", ncols=3, borderpad=0.1)
+    said = [f"In a cell: supported parts / all; {panels.interval_name(level)}s."]
+    if not in_columns:
+        names = "; ".join(f"{one}: {' '.join(name.split())}" for one, name in FINDINGS.items())
+        said.append(f"{names}.")
+    if any(answer is False for frame in runs.values() for answer in determined(frame).values()):
+        said.append(
+            "* The verdict changes with tie-break or reading, among answers that fit the data equally well."
+        )
     figure.text(
         0.5,
         0.05 / height,
-        f"Columns: findings 1 to 5. In a cell: supported parts / all; {panels.interval_name(level)}s.\n"
-        "* The verdict changes with tie-break or reading, among answers that fit the data equally well.",
+        "\n".join(said),
         ha="center",
         fontsize=SMALL,
         color=GREY,
@@ -62,6 +85,7 @@ def _draw_run(
     rows: int,
     width: float,
     named: bool,
+    in_columns: bool,
 ) -> None:
     axes = figure.add_axes(box, label=label)
     names = frame.sort("position")["choice"].unique(maintain_order=True).to_list()
@@ -80,8 +104,12 @@ def _draw_run(
     axes.set_ylim(rows - 0.5, -0.5)
     answers = determined(frame)
     marked = [f"{one}*" if answers[one] is False else str(one) for one in findings]
-    axes.set_xticks(range(len(findings)), marked, fontsize=MEDIUM)
+    if in_columns:
+        marked = [f"{mark}\n{FINDINGS[one]}" for mark, one in zip(marked, findings, strict=True)]
+    axes.set_xticks(range(len(findings)), marked, fontsize=SMALL, linespacing=1.0)
     axes.xaxis.tick_top()
+    for name in axes.get_xticklabels():
+        name.set_verticalalignment("baseline")
     # Runs without a reference model have fewer choices; the others' names then stand beside them.
     axes.set_yticks(range(len(names)), names, fontsize=MEDIUM)
     axes.tick_params(length=0, labelleft=named)
