@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sft_interactions.figures import style
 from sft_interactions.figures.catalogue import FIGURES
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ LOCAL = set(
     .split()
 )
 LONG_MINUTES = 60
+FIGURES_SMK = (ROOT / "workflow" / "rules" / "figures.smk").read_text()
 
 
 def dry_run(*arguments):
@@ -79,6 +81,16 @@ def test_every_figure_of_the_catalogue_has_a_rule_and_a_place_in_the_group_of_fi
     assert set(FIGURES) <= set(RULES)
     groups = PROFILES["slurm"]["groups"]
     assert {name: groups.get(name) for name in FIGURES} == dict.fromkeys(FIGURES, "figures")
+
+
+def test_a_change_of_colours_or_sizes_draws_every_figure_anew():
+    """Snakemake sees a change of a file that it is told of, and of no other code."""
+    assert all("        style=STYLE,\n" in RULES[name] for name in FIGURES)
+    assert all(
+        "style=STYLE" in own for own in OWN_LINES.values() if "FIGURES[" in own and "input:" in own
+    )
+    (path,) = re.findall(r'^STYLE = f"\{workflow.basedir\}/(.+)"$', FIGURES_SMK, re.M)
+    assert Path(style.__file__) == ROOT / path
 
 
 def test_every_rule_with_a_script_has_what_all_need():

@@ -367,6 +367,20 @@ def test_a_figure_is_rebuilt_by_one_job(study, results, name):
     assert re.search(r"^total +1$", planned.stdout, re.MULTILINE), planned.stdout
 
 
+def test_a_study_without_other_runs_has_no_figures_of_them(study):
+    folder, config = study
+    alone = {**config, "figures": {"main_runs": list(STEPS)}}
+    planned = snakemake(folder, alone, "--dry-run", "--forceall", "figures", "report")
+    assert planned.returncode == 0, planned.stdout[-3000:]
+    rules = set(re.findall(r"^(fig\d|survival) +1$", planned.stdout, re.M))
+    assert rules == set(FIGURES) - {"fig7", "fig8"}
+    for name in ("fig7", "fig8"):
+        asked = snakemake(folder, alone, "--dry-run", name)
+        assert asked.returncode != 0
+        assert "figures.main_runs: figures 2 and 3 show every run" in asked.stdout
+        assert "Traceback" not in asked.stdout
+
+
 def test_the_report_is_of_the_whole_config_and_the_end_names_the_checkpoints(study):
     folder, config = study
     # Only with what the command line lays over the config file there are results to report.

@@ -44,6 +44,8 @@ TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
 RUNS_WITHOUT_LOSSES = [run for run in OWN_RUNS if "validation_losses" not in RUNS[run]]
 MAIN_RUNS = config["figures"]["main_runs"]
 OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
+# Figures that have something to show.
+DRAWN = [name for name, entry in FIGURES.items() if OTHER_RUNS or not entry.is_of_other_runs]
 # Runs that repeat each other with other seeds, by the name that they share.
 REPEATED = {
     name: [run for run in RUNS if RUNS[run].get("repeats") == name]

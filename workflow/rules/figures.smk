@@ -1,10 +1,17 @@
 MAIN_RUN = MAIN_RUNS[0]
 COMPARED_RUNS = compared_runs()
+# Colours, fonts and sizes: a change there draws every figure anew.
+STYLE = f"{workflow.basedir}/workflow/sft_interactions/figures/style.py"
+NO_OTHER_RUNS = (
+    "figures.main_runs: figures 2 and 3 show every run, so that figures 7 and 8 have nothing to show; leave a "
+    "run out of figures.main_runs, or do not ask for them"
+)
 
 
 # All other figures are this rule with other files.
 rule fig2:
     input:
+        style=STYLE,
         metrics=every_run("metrics.parquet", MAIN_RUNS),
         stages=every_run("stages.json", MAIN_RUNS),
         training=every_run("training.parquet", [run for run in MAIN_RUNS if run in TUNED_RUNS]),
@@ -32,6 +39,7 @@ rule fig2:
 
 use rule fig2 as fig1 with:
     input:
+        style=STYLE,
         analysis=data_table(MAIN_RUN, "analysis"),
         prompts=f"{RESULTS}/runs/{MAIN_RUN}/prompts.parquet",
         players=f"{RESULTS}/runs/{MAIN_RUN}/players.parquet",
@@ -71,6 +79,7 @@ use rule fig2 as fig3 with:
 
 use rule fig2 as fig4 with:
     input:
+        style=STYLE,
         metrics=every_run("metrics.parquet"),
         stages=every_run("stages.json"),
     output:
@@ -87,6 +96,7 @@ use rule fig2 as fig4 with:
 
 use rule fig2 as fig5 with:
     input:
+        style=STYLE,
         log_odds=every_step("log_odds/step-{step}.parquet", RUNS),
         interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
@@ -112,6 +122,7 @@ use rule fig2 as fig5 with:
 
 use rule fig2 as fig6 with:
     input:
+        style=STYLE,
         interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
         solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
         stages=every_run("stages.json"),
@@ -132,7 +143,8 @@ use rule fig2 as fig6 with:
 
 use rule fig2 as fig7 with:
     input:
-        metrics=every_run("metrics.parquet", OTHER_RUNS),
+        style=STYLE,
+        metrics=lambda _: every_run("metrics.parquet", OTHER_RUNS) or stop(NO_OTHER_RUNS),
         stages=every_run("stages.json", OTHER_RUNS),
         training=every_run("training.parquet", [run for run in OTHER_RUNS if run in TUNED_RUNS]),
     output:
@@ -161,6 +173,7 @@ use rule fig7 as fig8 with:
 
 use rule fig2 as fig9 with:
     input:
+        style=STYLE,
         analysis=data_table(MAIN_RUN, "analysis"),
         prompts=every_run("prompts.parquet", COMPARED_RUNS),
         players=every_run("players.parquet", COMPARED_RUNS),
@@ -186,6 +199,7 @@ use rule fig2 as fig9 with:
 
 use rule fig2 as survival with:
     input:
+        style=STYLE,
         sensitivity=every_run("sensitivity.parquet"),
     output:
         **figure_files("survival"),
@@ -201,6 +215,6 @@ use rule fig2 as survival with:
 
 rule figures:
     input:
-        expand(f"{RESULTS}/figures/{{figure}}.{{form}}", figure=FIGURES, form=FORMATS),
+        expand(f"{RESULTS}/figures/{{figure}}.{{form}}", figure=DRAWN, form=FORMATS),
     message:
         "All figures are there"

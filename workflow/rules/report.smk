@@ -19,8 +19,8 @@ rule report:
         parts=rules.findings.output.parts,
         protocol=rules.protocol.output.protocol,
         turnover=rules.protocol.output.turnover,
-        figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
-        captions=expand(f"{workflow.basedir}/workflow/report/{{figure}}.rst", figure=FIGURES),
+        figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=DRAWN),
+        captions=expand(f"{workflow.basedir}/workflow/report/{{figure}}.rst", figure=DRAWN),
     output:
         f"{RESULTS}/report.html",
     log:
@@ -42,7 +42,7 @@ rule report:
             }
             for run, label in zip(RUNS, labels_of(RUNS))
         ],
-        figures={name: dict(getattr(rules, name).params.items()) for name in FIGURES},
+        figures={name: dict(getattr(rules, name).params.items()) for name in DRAWN},
         files=sorted(
             str(Path(path).relative_to(RESULTS))
             for path in [*rules.tables.input, *(rules.seeds_table.output if REPEATED else [])]

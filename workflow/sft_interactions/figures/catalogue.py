@@ -13,10 +13,13 @@ class FigureEntry:
     Attributes:
         subject: module of this package that draws it.
         title: what it shows, for messages.
+        is_of_other_runs: whether it shows the runs that ``figures.main_runs`` does not name; a study
+            without such runs has no such figure.
     """
 
     subject: str
     title: str
+    is_of_other_runs: bool = False
 
 
 # Name of its rule and its files to the figure. Numbers are those of arXiv 2605.17967.
@@ -29,8 +32,8 @@ FIGURES = {
     "fig4": FigureEntry("carriers", "figure 4: which interactions carry the prediction"),
     "fig5": FigureEntry("faithfulness", "figure 5: faithfulness"),
     "fig6": FigureEntry("sparsity", "figure 6: sparsity"),
-    "fig7": FigureEntry("evolution", "figure 7: figure 2 for the remaining runs"),
-    "fig8": FigureEntry("quality", "figure 8: figure 3 for the remaining runs"),
+    "fig7": FigureEntry("evolution", "figure 7: figure 2 for the remaining runs", True),
+    "fig8": FigureEntry("quality", "figure 8: figure 3 for the remaining runs", True),
     "fig9": FigureEntry("comparison", "figure 9: logical models of one prompt, side by side"),
     "survival": FigureEntry("survival", "which findings survive which choice"),
 }
