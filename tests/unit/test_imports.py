@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "extraction": {"tables", "limits", "parallel"},
     "analysis": {"extraction", "tables", "limits", "parallel"},
     "figures": {"analysis", "tables"},
+    "report_table": {"report_page", "tables"},
     "report_page": {"figures", "analysis", "extraction", "tables"},
     "own_run": {"orphans", "config_file", "config", "limits", "models", "data", "tables", "files"},
     "explanation": {

@@ -262,29 +262,6 @@ def test_declared_tables_are_consistent_and_can_be_empty(tmp_path, table):
     assert tables.read(path, table).is_empty()
 
 
-def test_report_tables(tmp_path):
-    frame = pl.DataFrame({"class": ["emerged", "removed"], "gamma": [1 / 3, None], "n": [4, 5]})
-    tables.write_report_table(frame, tmp_path / "t.csv", tmp_path / "t.md")
-    assert pl.read_csv(tmp_path / "t.csv").equals(frame)
-    assert (tmp_path / "t.md").read_text().splitlines() == [
-        "| class | gamma | n |",
-        "| --- | --- | --- |",
-        "| emerged | 0.333 | 4 |",
-        "| removed |  | 5 |",
-    ]
-
-
-def test_a_bar_or_a_line_end_does_not_end_a_cell(tmp_path):
-    frame = pl.DataFrame({"SFT | lr\n1e-4": ["a|b"], "n": [4]})
-    tables.write_report_table(frame, tmp_path / "t.csv", tmp_path / "t.md")
-    assert pl.read_csv(tmp_path / "t.csv").equals(frame)
-    assert (tmp_path / "t.md").read_text().splitlines() == [
-        r"| SFT \| lr 1e-4 | n |",
-        "| --- | --- |",
-        r"| a\|b | 4 |",
-    ]
-
-
 def test_samples_have_their_earlier_turns_where_the_table_has_them(tmp_path):
     path = tmp_path / "analysis.parquet"
     rows = pl.DataFrame({"sample_id": ["a"], "prompt": ["p"], "target": ["t"], "earlier": ["[{}]"]})

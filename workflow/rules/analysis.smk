@@ -115,6 +115,7 @@ rule salience_sensitivity:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        size=lambda wildcards: size_of([wildcards.run]),
         steps=steps_of_run,
         choices=config["sensitivity"]["salience"],
         n_players=config["players"]["n"],
@@ -337,6 +338,7 @@ rule findings:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
+        size=size_of(RUNS),
         runs=list(RUNS),
         steps=steps_of(RUNS),
         bootstrap=config["bootstrap"],
@@ -375,6 +377,7 @@ rule protocol:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
+        size=size_of(RUNS),
         runs=list(RUNS),
         steps=steps_of(RUNS),
         level=config["bootstrap"]["level"],

@@ -504,6 +504,11 @@ def n_samples_of(runs):
     return max(DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs)
 
 
+def size_of(runs):
+    """How large the study is, for tables that are read."""
+    return {"n_players": config["players"]["n"], "n_samples": n_samples_of(runs)}
+
+
 def compared_runs():
     """The first main run and a run of another LLM on its data set, or the first alone."""
     first = MAIN_RUNS[0]

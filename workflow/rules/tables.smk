@@ -17,6 +17,7 @@ rule metrics_table:
     params:
         runs=list(RUNS),
         level=config["bootstrap"]["level"],
+        size=size_of(RUNS),
     message:
         "Tabulating the metrics of all runs"
     script:
@@ -140,6 +141,28 @@ use rule metrics_table as seeds_table with:
         "Tabulating the metrics of runs with several seeds"
 
 
+use rule metrics_table as strongest_table with:
+    input:
+        interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
+        solve=every_step("interactions/step-{step}.solve.parquet", RUNS),
+        dynamics=every_run("dynamics.parquet"),
+        stages=every_run("stages.json"),
+        players=every_run("players.parquet"),
+        prompts=every_run("prompts.parquet"),
+    output:
+        **table_files("strongest-interactions"),
+    log:
+        f"{RESULTS}/logs/tables/strongest-interactions.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/strongest-interactions.tsv"
+    params:
+        steps=steps_of(RUNS),
+        salience=config["salience"],
+        most=5,
+    message:
+        "Tabulating the strongest interactions of every prompt"
+
+
 use rule metrics_table as paper_table with:
     input:
         paper=f"{workflow.basedir}/workflow/resources/paper_values.csv",
@@ -173,6 +196,7 @@ rule tables:
         rules.sparsity_table.output,
         rules.sensitivity_table.output,
         rules.verdicts_table.output,
+        rules.strongest_table.output,
         rules.paper_table.output,
         branch(bool(REPEATED), then=list(rules.seeds_table.output)),
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),

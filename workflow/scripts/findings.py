@@ -1,7 +1,7 @@
 import polars as pl
 
 from job import start
-from sft_interactions import tables
+from sft_interactions import report_table, tables
 from sft_interactions.analysis.findings import conclude, measure_parts
 
 provenance = start(snakemake)
@@ -33,5 +33,9 @@ parts = tables.check(pl.concat(measured), tables.FINDING_PARTS, "finding_parts")
 findings = tables.check(conclude(parts), tables.FINDINGS, "findings")
 tables.write(parts, snakemake.output.parts, tables.FINDING_PARTS, **provenance)
 tables.write(findings, snakemake.output.findings, tables.FINDINGS, **provenance)
-tables.write_report_table(findings, snakemake.output.csv, snakemake.output.md)
-tables.write_report_table(parts, snakemake.output.parts_csv, snakemake.output.parts_md)
+report_table.write(
+    findings, snakemake.output.csv, snakemake.output.md, **params.size, in_words=True
+)
+report_table.write(
+    parts, snakemake.output.parts_csv, snakemake.output.parts_md, **params.size, in_words=True
+)

@@ -1,7 +1,7 @@
 import polars as pl
 
 from job import start
-from sft_interactions import tables
+from sft_interactions import report_table, tables
 from sft_interactions.analysis.findings import conclude
 from sft_interactions.analysis.protocol import examine
 from sft_interactions.analysis.turnover import tabulate
@@ -34,4 +34,4 @@ for name, table, schema in (
     ("turnover", turnover, tables.TURNOVER),
 ):
     tables.write(table, output[name], schema, **provenance)
-    tables.write_report_table(table, output[f"{name}_csv"], output[f"{name}_md"])
+    report_table.write(table, output[f"{name}_csv"], output[f"{name}_md"], **params.size)

@@ -1,5 +1,5 @@
 from job import start
-from sft_interactions import tables
+from sft_interactions import report_table, tables
 from sft_interactions.analysis.sensitivity import vary_salience
 
 start(snakemake)
@@ -23,4 +23,4 @@ table = vary_salience(
     params.choices,
     params.n_players,
 )
-tables.write_report_table(table, snakemake.output.csv, snakemake.output.md)
+report_table.write(table, snakemake.output.csv, snakemake.output.md, **params.size)

@@ -1,11 +1,19 @@
 import polars as pl
 
 from job import start
-from sft_interactions import tables
-from sft_interactions.analysis import carriers, faithfulness, sparsity, stages, verdicts
+from sft_interactions import report_table, tables
+from sft_interactions.analysis import (
+    carriers,
+    faithfulness,
+    sparsity,
+    stages,
+    strongest,
+    verdicts,
+)
 from sft_interactions.analysis.metrics import compute_metrics_over_seeds
 from sft_interactions.analysis.paper import compare
 from sft_interactions.analysis.runs import (
+    best_checkpoints,
     checkpoints_by_run,
     concat_runs,
     overall_metrics,
@@ -73,7 +81,26 @@ match snakemake.rule:
             columns = [pl.lit(name).alias("runs"), pl.lit(len(runs)).alias("n_seeds"), pl.all()]
             parts.append(overall_metrics(metrics).select(columns))
         table = pl.concat(parts)
+    case "strongest_table":
+        players, prompts = (
+            [tables.read(path, table) for path in paths]
+            for paths, table in ((files.players, tables.PLAYERS), (files.prompts, tables.PROMPTS))
+        )
+        best = best_checkpoints(
+            checkpoints_by_run(
+                params.runs, params.steps, interactions=files.interactions, solve=files.solve
+            ),
+            files.stages,
+        )
+        dynamics = [tables.read(path, tables.DYNAMICS) for path in files.dynamics]
+        table = strongest.tabulate(best, dynamics, players, prompts, params.salience, params.most)
     case "paper_table":
         runs = read_runs(params.labels, files.metrics, files.stages)
         table = compare(pl.read_csv(files.paper, glob=False), runs)
-tables.write_report_table(table, snakemake.output.csv, snakemake.output.md)
+report_table.write(
+    table,
+    snakemake.output.csv,
+    snakemake.output.md,
+    **params.size,
+    in_words="statistic" in table.columns,
+)

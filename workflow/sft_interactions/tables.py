@@ -597,23 +597,3 @@ def read_samples(path: str | Path) -> pl.DataFrame:
         return _collect(rows.select(list(DATA_WITH_TURNS.columns)), path)
     _check_schema(schema, DATA, path)
     return _collect(rows.select(*DATA.columns, pl.lit("[]").alias("earlier")), path)
-
-
-def write_report_table(frame: pl.DataFrame, csv_path: str | Path, md_path: str | Path) -> None:
-    """Write a table for readers: csv with all digits, Markdown with three decimals."""
-    with replacing(csv_path) as temporary:
-        frame.write_csv(temporary)
-    rounded = frame.with_columns(pl.selectors.float().round(3))
-    lines = [list(map(_cell, frame.columns)), ["---"] * frame.width]
-    lines += [[_cell(value) for value in row] for row in rounded.iter_rows()]
-    with replacing(md_path) as temporary:
-        temporary.write_text("".join("| " + " | ".join(line) + " |\n" for line in lines), "utf-8")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:g}"
-    # A bar or a line end would end the cell.
-    return " ".join(str(value).split()).replace("|", r"\|")
