@@ -78,16 +78,22 @@ def test_a_panel_holds_one_class_alone():
         assert {gid.rpartition(":")[2] for gid in [*lines(axes), *floor]} == {own}
 
 
-def test_panels_of_a_metric_share_a_scale_that_holds_all_that_is_drawn():
-    low = with_values(with_values(make_run(), "gamma", 0.2), "gamma_chance", 0.3)
-    figure = quality.draw([low, make_run("Another")], level=0.95)
-    limits = {axes.get_label(): axes.get_ylim()[1] for axes in figure.axes}
-    assert set(limits.values()) == {1.03}
+def test_a_row_has_one_scale_that_holds_all_that_is_drawn():
+    low = with_values(with_values(make_run(), "gamma", 0.1), "gamma_chance", 0.2)
+    chosen = (pl.col("metric") == "gamma") & (pl.col("class") == "removed")
+    high = (
+        pl.when(chosen & (pl.col("step") > 0))
+        .then(0.4)
+        .otherwise(pl.col("ci_high"))
+        .alias("ci_high")
+    )
+    low = replace(low, metrics=low.metrics.with_columns(high))
+    tops = {("gamma", name): 0.5 if name == "removed" else 0.25 for name in CLASSES}
+    tops |= {("rho", name): 1.0 for name in CLASSES}
     figure = quality.draw([low], level=0.95)
-    limits = {axes.get_label(): axes.get_ylim()[1] for axes in figure.axes}
-    tops = {"gamma": 0.5, "rho": 1.0}
-    assert limits == {
+    assert {axes.get_label(): axes.get_ylim()[1] for axes in figure.axes} == {
         f"{low.label}:{metric}:{name}": pytest.approx(1.03 * top)
-        for metric, top in tops.items()
-        for name in CLASSES
+        for (metric, name), top in tops.items()
     }
+    both = quality.draw([low, make_run("Another")], level=0.95)
+    assert {axes.get_ylim()[1] for axes in both.axes} == {1.03}

@@ -34,13 +34,13 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
     names = [
         f"{CLASSES[label].name} {METRICS[metric]}".replace(" ", "\n", 1) for metric, label in rows
     ]
-    tops = {metric: _top(runs, metric) for metric in METRICS}
+    tops = [_top(runs, metric, label) for metric, label in rows]
     figure, grid, width = panels.run_columns([run.label for run in runs], names, row_height=ROW)
     for column, run in enumerate(runs):
         for row, (metric, label) in enumerate(rows):
             axes = grid[row, column]
             axes.set_label(f"{run.label}:{metric}:{label}")
-            _draw_panel(axes, run, metric, label, width, tops[metric], bottom=row == len(rows) - 1)
+            _draw_panel(axes, run, metric, label, width, tops[row], bottom=row == len(rows) - 1)
             if column:
                 continue
             axes.yaxis.label.set_color(CLASSES[label].text)
@@ -59,8 +59,8 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
         figure,
         [[*panels.line_handles(), *panels.stage_handles(runs)], marks],
         f"{panels.means_name(runs)}. γ: generalizable share, ρ: uncancelled share, both of strength. "
-        "Read a line against the chance level and the churn floor of its own panel; all panels of γ share "
-        f"one scale, and all of ρ. Nothing is removed or newly emerged before SFT.{overfitting}",
+        "Read a line against the chance level and the churn floor of its own panel; the scale of a row "
+        f"ends at 0.25, 0.5 or 1. Nothing is removed or newly emerged before SFT.{overfitting}",
     )
     return figure
 
@@ -91,12 +91,11 @@ def _draw_panel(
     axes.plot(positions, chance, gid=f"{metric}_chance:{label}", zorder=3.5, **CHANCE)
 
 
-def _top(runs: Sequence[Run], metric: str) -> float:
-    """The end of the scale of a metric: a quarter, a half, or one, whichever holds all that is drawn."""
+def _top(runs: Sequence[Run], metric: str, label: str) -> float:
+    """The end of the scale of a row: a quarter, a half, or one, whichever holds all that is drawn."""
     drawn = [
         run.series(label, name)
         for run in runs
-        for label in CLASSES
         for name in (
             metric,
             f"{metric}_chance",
