@@ -123,6 +123,16 @@ def metrics_of_the_code():
     return sorted(found & set(METRICS))
 
 
+def test_words_of_prompts_are_no_markup_and_need_no_legend(write):
+    told = "“<b>a*b*</b>” and “$x_1$|[y](z)” together speak for “order γ”"
+    csv, table, notes = write(pl.DataFrame({"in_words": [told]}))
+    assert csv["in_words"].item() == told
+    assert table[2] == (
+        r"| “\<b\>a\*b\*\</b\>” and “\$x\_1\$\|\[y\](z)” together speak for “order γ” |"
+    )
+    assert len(notes) == 1
+
+
 def test_a_legend_explains_what_occurs_and_nothing_else(write):
     _, _, notes = write(pl.DataFrame({"run": ["mine"], "value": [1.0]}))
     assert len(notes) == 1

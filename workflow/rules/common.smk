@@ -6,7 +6,7 @@ from sft_interactions.analysis.choices import (
     choices,
     share_out,
 )
-from sft_interactions.figures.catalogue import FIGURES, FORMATS
+from sft_interactions.figures.catalogue import FIGURES, FORMATS, drawn
 from sft_interactions.files import content_digest
 from sft_interactions.folder_dates import keep_dates
 from sft_interactions.models.checkpoint_files import (
@@ -44,8 +44,7 @@ TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
 RUNS_WITHOUT_LOSSES = [run for run in OWN_RUNS if "validation_losses" not in RUNS[run]]
 MAIN_RUNS = config["figures"]["main_runs"]
 OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
-# Figures that have something to show.
-DRAWN = [name for name, entry in FIGURES.items() if OTHER_RUNS or not entry.is_of_other_runs]
+DRAWN = drawn(has_other_runs=bool(OTHER_RUNS))
 # Runs that repeat each other with other seeds, by the name that they share.
 REPEATED = {
     name: [run for run in RUNS if RUNS[run].get("repeats") == name]

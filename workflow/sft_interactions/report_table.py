@@ -11,6 +11,9 @@ from sft_interactions import tables
 from sft_interactions.report_page.wording import WORDS
 
 DIGITS = 3
+# Columns with texts of users, which are shown as they are. A bar is taken care of in every cell.
+FROM_DATA = ("in_words",)
+MARKUP = r"\`*_{}[]<>#$~&"
 # Column to its heading.
 HEADINGS = {
     "as_published": "verdict by the paper's definitions",
@@ -134,24 +137,28 @@ def write(
         words = pl.col("part").replace_strict(WORDS, default="", return_dtype=pl.String)
         frame = frame.with_columns(statistic=pl.format("{} ({})", words, "statistic"))
     heads = [_cell(HEADINGS.get(column, column.replace("_", " "))) for column in frame.columns]
-    named = {"metric", "quantity"} & set(frame.columns)
     rows = [
-        [
-            _cell(name_of(value) if column in named else value)
-            for column, value in zip(frame.columns, row, strict=True)
-        ]
+        [_cell(_in_words(column, value)) for column, value in zip(frame.columns, row, strict=True)]
         for row in frame.iter_rows()
     ]
+    own = [place for place, column in enumerate(frame.columns) if column not in FROM_DATA]
     lines = [heads, ["---"] * frame.width, *rows]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    notes = [
-        f"At most {n_samples} prompts a run, n = {n_players} masked words in each.",
-        *_legend(heads, rows),
-    ]
+    size = f"At most {n_samples} prompts a run, n = {n_players} masked words in each."
+    explained = [[row[place] for place in own] for row in rows]
+    notes = [size, *_legend(heads, explained)]
     if any(cell == "" for row in rows for cell in row):
         notes.append(EMPTY)
     with tables.replacing(md_path) as temporary:
         temporary.write_text(f"{table}\n" + "".join(f"- {note}\n" for note in notes), "utf-8")
+
+
+def _in_words(column: str, value: object) -> object:
+    if column in ("metric", "quantity"):
+        return name_of(str(value))
+    if column in FROM_DATA:
+        return "".join(f"\\{letter}" if letter in MARKUP else letter for letter in str(value))
+    return value
 
 
 def name_of(metric: str) -> str:

@@ -38,3 +38,12 @@ FIGURES = {
     "survival": FigureEntry("survival", "which findings survive which choice"),
 }
 FORMATS = ("pdf", "svg", "png")
+
+
+def drawn(*, has_other_runs: bool) -> list[str]:
+    """Names of the figures that have something to show.
+
+    Args:
+        has_other_runs: whether the study has runs that ``figures.main_runs`` does not name.
+    """
+    return [name for name, entry in FIGURES.items() if has_other_runs or not entry.is_of_other_runs]
