@@ -92,6 +92,20 @@ def overfitting(run: Run, after: int | None) -> Run:
     return replace(run, stages={**run.stages, "evidence": {"overfits_after_step": after}})
 
 
+def far_beyond(run: Run, factor: float) -> Run:
+    """The run with one checkpoint at which emerged interactions are so many times as strong."""
+    chosen = (
+        (pl.col("step") == STEPS[-1])
+        & (pl.col("class") == "emerged")
+        & pl.col("metric").str.starts_with("strength")
+    )
+    changed = [
+        pl.when(chosen).then(factor * pl.col(column)).otherwise(pl.col(column)).alias(column)
+        for column in ("value", "ci_low", "ci_high")
+    ]
+    return replace(run, metrics=run.metrics.with_columns(changed))
+
+
 def with_values(run: Run, metric: str, value: float | None) -> Run:
     """The run with every value of a metric replaced."""
     chosen = pl.col("metric") == metric

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_runs import make_run, make_sensitivity, overfitting, with_training
+from random_runs import far_beyond, make_run, make_sensitivity, overfitting, with_training
 from sample_tables import SAMPLES, STEPS, N
 
 from sft_interactions.analysis.faithfulness import Faithfulness, LogOdds
@@ -50,7 +50,8 @@ def draw_examples(subject, dynamics, model, prompt):
                 yield interactions.draw(run, dynamics, model, prompt)
             case "evolution":
                 other = with_training(make_run("Another model on data"))
-                of_runs = ([small], many_runs(1), [plain, overfitting(other, 20)])
+                far = overfitting(far_beyond(plain, 100), 20)
+                of_runs = ([small], many_runs(1), [plain, overfitting(other, 20)], [far])
                 yield from (evolution.draw(runs, level=LEVEL) for runs in of_runs)
             case "quality":
                 yield from (quality.draw(runs, level=LEVEL) for runs in ([plain], many_runs(5)))

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from random_runs import (
     STEPS,
+    far_beyond,
     floors,
     lines,
     lookup,
@@ -155,20 +156,6 @@ def test_stages_of_an_older_version_are_refused():
         ValueError, match=r"A model on data: overfits_after_step is missing.*delete it"
     ):
         evolution.draw([run], level=0.95)
-
-
-def far_beyond(run, factor):
-    """The run with one checkpoint at which emerged interactions are so many times as strong."""
-    chosen = (
-        (pl.col("step") == STEPS[-1])
-        & (pl.col("class") == "emerged")
-        & pl.col("metric").str.starts_with("strength")
-    )
-    changed = [
-        pl.when(chosen).then(factor * pl.col(column)).otherwise(pl.col(column)).alias(column)
-        for column in ("value", "ci_low", "ci_high")
-    ]
-    return replace(run, metrics=run.metrics.with_columns(changed))
 
 
 def test_one_checkpoint_far_beyond_does_not_hide_the_others():

@@ -42,7 +42,7 @@ ROWS_TOP = 0.37  # from the top of a block to its first row
 COUNTS_TOP, COUNTS = 2.95, 0.78
 LOSSES_GAP, LOSSES = 0.12, 0.52  # under the counts, where the run's losses are known
 NARROW = 0.5  # width of a histogram below which its labels shrink
-LEFT, RIGHT = 0.68, 0.06
+LEFT, RIGHT = 0.78, 0.06
 TICK_GAP = 0.30  # between the panel at t = 0 and the others, which share a scale
 PANEL_GAP = 0.06
 TOTALS_GAP, TOTALS = 0.44, 1.05
@@ -92,14 +92,14 @@ def draw(runs: Sequence[Run], *, level: float) -> Figure:
         "t = 0 has its own. The three panels of total",
         "strength share one scale. Checkpoints are evenly spaced, whatever their steps.",
     ]
-    if panels.is_logarithmic(figure):
-        lines[1] += f" {panels.LOGARITHMIC_NOTE}"
+    more = [panels.LOGARITHMIC_NOTE] * panels.is_logarithmic(figure)
     if any(run.overfits_from is not None for run in runs):
-        lines.append("Overfitting: from the step after which the validation loss rises.")
+        more.append("Overfitting: from the step after which the validation loss rises.")
+    lines.append(" ".join(more))
     figure.text(
         0.5,
         0.05 / height,
-        "\n".join(lines),
+        "\n".join(filter(None, lines)),
         ha="center",
         va="bottom",
         fontsize=SMALL,
@@ -153,7 +153,7 @@ class _Block:
             linespacing=1.0,
         )
         self._text(
-            0.35,
+            0.37,
             middle,
             "strength\n(log-odds)",
             rotation=90,

@@ -211,11 +211,12 @@ def find_usual(sizes: Iterable[float]) -> float | None:
         sizes: the largest absolute value of each checkpoint; NaN where there is none.
 
     Returns:
-        The largest size of those that do not lie far beyond, which are at least one half.
+        The largest size of those that do not lie far beyond, which are at least one half, and at least two.
     """
     known = np.sort([size for size in sizes if np.isfinite(size) and size > 0])
     for usual, larger in pairwise(known):
-        if larger > FAR_BEYOND * usual and 2 * np.sum(known <= usual) >= len(known):
+        n_usual = int(np.sum(known <= usual))
+        if larger > FAR_BEYOND * usual and n_usual >= max(2, len(known) / 2):
             return float(usual)
     return None
 
