@@ -92,6 +92,18 @@ def build_splits(
         raise ValueError(f"datasets.{name}: {error}") from error
 
 
+def settings_of_split(dataset: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """What of a data set's block a split depends on: not on the sizes of those that are drawn after it.
+
+    Args:
+        dataset: the block.
+        split: ``train``, ``validation``, ``analysis`` or ``test``.
+    """
+    later = _DRAWING_ORDER[_DRAWING_ORDER.index(split) + 1 :]
+    unused = {*later, "label_noise"} if later else set()
+    return {key: value for key, value in dataset.items() if key not in unused}
+
+
 def _check_filtered_responses(frames: Iterable[pl.DataFrame], targets: Sequence[str]) -> None:
     """Check that the responses of ``filter.targets`` are left; a misspelt one would just be missing."""
     found = set().union(*(frame["target"] for frame in frames))
