@@ -416,6 +416,7 @@ rule verdict:
         skipped=OWN.skipped if IS_OWN else [],
         level=config["bootstrap"]["level"],
         n_players=config["players"]["n"],
+        players=PLAYERS_ARE,
     message:
         "Saying what the runs did"
     script:

@@ -42,6 +42,7 @@ OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
 # Own runs that bring no loss: that of single responses is measured.
 RUNS_WITHOUT_LOSSES = [run for run in OWN_RUNS if "validation_losses" not in RUNS[run]]
+PLAYERS_ARE = f"{config['players']['unit']}s"
 MAIN_RUNS = config["figures"]["main_runs"]
 OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
 # Runs that repeat each other with other seeds, by the name that they share.
@@ -487,11 +488,12 @@ def about_run(run):
     """What a run is, by name, for the page of the study."""
     model, dataset = MODELS[RUNS[run]["model"]], DATASETS[RUNS[run]["dataset"]]
     reference = RUNS[run].get("reference_run")
+    meant = "" if PLAYERS_ARE == "words" else ' (which "words" on this page and in figures are)'
     return {
         "run": run,
         "model": model["source"],
         "data": dataset["source"],
-        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked words each",
+        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked {PLAYERS_ARE} each{meant}",
         "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
         "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
     }

@@ -38,6 +38,7 @@ for run, title, steps, losses_are, *paths in zip(
             steps=steps,
             n_samples=len(samples),
             n_players=params.n_players,
+            players=params.players,
             metrics=overall_metrics(tables.read(metrics, tables.METRICS)),
             stage=detect(rows, samples, steps, params.level),
             losses={int(step): loss for step, loss in losses.items()},

@@ -219,3 +219,30 @@ def test_what_is_missing_or_unknown_is_one_line(given, tmp_path, changes, messag
     with refused(re.escape(message)):
         make(given, tmp_path, **changes)
     assert not (tmp_path / "config").exists()
+
+
+@pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_another_run_of_the_same_name_does_not_take_its_place(given, tmp_path, is_changed):
+    file = make(given, tmp_path).file
+    if is_changed:
+        file.write_text(file.read_text().partition("\n")[2].replace("n: 8", "n: 9"))
+    before = file.read_text()
+    other = tmp_path / "elsewhere" / "My Run"
+    for step in (10, 20):
+        give_tokenizer(write_checkpoint(other, step))
+    with refused(rf"^name: {file} is the study of another run \({given['output']}\); add name= "):
+        make(given, tmp_path, output=str(other))
+    assert file.read_text() == before
+    assert make(given, tmp_path, output=str(other), name="another").file != file
+
+
+def test_values_that_a_config_changed_by_hand_does_not_take_are_told(given, tmp_path):
+    file = make(given, tmp_path).file
+    assert not any("counts, and not" in line for line in make(given, tmp_path, samples="5").told)
+    file.write_text(file.read_text().replace("n: 8", "n: 9"))
+    told = make(given, tmp_path, samples="4", template="plain").told
+    assert (
+        f"what it has counts, and not heldout={given['heldout']}, samples=4, template=plain; change it "
+        "there, or delete the file to have it written anew"
+    ) in told

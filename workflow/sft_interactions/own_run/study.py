@@ -178,6 +178,7 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     template = _or_asked(asked, _template_of, file, given, source, found, data)
     if base is None or template is None:
         raise ValueError("\n".join(asked))
+    _check_owner(file, output)
     text = _text_of(given, name, found, base, template, heldout, data)
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
     told += [f"base model: {base[0]} ({base[1]})"]
@@ -187,6 +188,11 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
         there, _ = config_file.read([file])
         missing = found.checkpoints.keys() - _steps_in(there)
         told.append(f"{file} was changed by hand and is used as it is")
+        unread = [key for key in given if key not in ("output", "name")]
+        told.append(
+            f"what it has counts, and not {', '.join(f'{key}={given[key]}' for key in unread)}; change it "
+            "there, or delete the file to have it written anew"
+        )
         if missing:
             told.append(f"it lacks the checkpoints {_listed(missing)} of {output}; add them there")
         return told
@@ -198,6 +204,24 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
             temporary.replace(path)
     told.append(f"written: {file}")
     return told
+
+
+def _check_owner(file: Path, output: Path) -> None:
+    """Check that a config which is there is of this run, and not of another of the same name.
+
+    Raises:
+        ValueError: none of its checkpoints lies in the output folder.
+    """
+    if not file.is_file():
+        return
+    content, _ = config_file.read([file])
+    runs = [run.get("checkpoints") or {} for run in (content.get("runs") or {}).values()]
+    folders = [Path(folder) for run in runs for folder in run.values() if folder != "base"]
+    if folders and not any(folder.resolve().is_relative_to(output) for folder in folders):
+        raise ValueError(
+            f"name: {file} is the study of another run ({folders[-1].parent}); add name= with another name "
+            "to --config, or delete that file if its run has been moved"
+        )
 
 
 def _or_asked(asked: list[str], question: Callable[..., _T], *args: Any) -> _T | None:
