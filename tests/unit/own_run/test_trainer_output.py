@@ -75,7 +75,7 @@ def test_the_best_weights_at_the_root_are_not_taken_for_the_last_step(output, tm
     assert list(found.checkpoints) == [10, 100]
     assert "may be those of the best checkpoint (mine/checkpoint-20, by" in found.notes[0]
     # The last one was the best, or none was.
-    for best in ("mine/checkpoint-120", None):
+    for best in ("mine/checkpoint-120", r"C:\mine\checkpoint-120", None):
         state["best_model_checkpoint"] = best
         (output / "trainer_state.json").write_text(json.dumps(state))
         assert read_output(output).checkpoints[120] == output

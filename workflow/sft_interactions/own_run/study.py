@@ -111,7 +111,12 @@ def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnSt
     elif not file.is_file():
         raise ValueError(f"{file}: is not there any more; start again")
     content, places = config_file.read([file])
-    return OwnStudy(file, content, _preview_of(content), places, told)
+    try:
+        preview = _preview_of(content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Somebody has changed it into what is no config; that is told, with the line, where it is resolved.
+        preview = content
+    return OwnStudy(file, content, preview, places, told)
 
 
 def inference_seconds(folder: str | Path) -> float:
@@ -146,7 +151,21 @@ def what_next(study: OwnStudy, seconds: float) -> str:
 
 
 def _steps_in(config: Mapping[str, Any]) -> set[int]:
-    return {int(step) for run in config["runs"].values() for step in run.get("checkpoints", {})}
+    return {step for step, _ in _checkpoints_in(config)}
+
+
+def _checkpoints_in(config: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Steps and folders; of a config that was changed by hand those that can be understood."""
+    runs = config.get("runs")
+    of_runs = runs.values() if isinstance(runs, Mapping) else ()
+    blocks = [run.get("checkpoints") for run in of_runs if isinstance(run, Mapping)]
+    return [
+        (int(step), folder)
+        for block in blocks
+        if isinstance(block, Mapping)
+        for step, folder in block.items()
+        if step.isdecimal() and isinstance(folder, str)
+    ]
 
 
 def _positions_in(config: Mapping[str, Any]) -> float:
@@ -215,8 +234,7 @@ def _check_owner(file: Path, output: Path) -> None:
     if not file.is_file():
         return
     content, _ = config_file.read([file])
-    runs = [run.get("checkpoints") or {} for run in (content.get("runs") or {}).values()]
-    folders = [Path(folder) for run in runs for folder in run.values() if folder != "base"]
+    folders = [Path(folder) for _, folder in _checkpoints_in(content) if folder != "base"]
     if folders and not any(folder.resolve().is_relative_to(output) for folder in folders):
         raise ValueError(
             f"name: {file} is the study of another run ({folders[-1].parent}); add name= with another name "

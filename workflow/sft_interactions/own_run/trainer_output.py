@@ -283,7 +283,7 @@ def _read_last(output: Path, folders: Mapping[int, Path], notes: list[str]) -> i
             )
             return None
         best = read_json(file).get("best_model_checkpoint")
-        if best and step_in_name(best) != step:
+        if best and step_in_name(str(best).replace("\\", "/")) != step:
             notes.append(
                 f"the weights in {output} itself may be those of the best checkpoint ({best}, by its "
                 f"{file.name}), which trainers load at the end; they are left out"
