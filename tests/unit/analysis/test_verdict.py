@@ -40,34 +40,38 @@ def facts(**changes):
         (
             LOSSES,
             20,
-            "Keep step 20: it has the lowest validation loss, 1.700 nats (2.100 at step 40).",
+            "Keep step 20: it has the lowest validation loss, 1.700 nats a token, 18 % for the right token "
+            "(2.100 at step 40).",
         ),
         (
             {0: 4.2, 10: 3.0, 40: 1.7},
             40,
-            "Keep step 40, the last one: it has the lowest validation loss, 1.700 nats, which was still "
-            "falling; training on may lower it further.",
+            "Keep step 40, the last one: it has the lowest validation loss, 1.700 nats a token, 18 % for "
+            "the right token; it was still falling; training on may lower it further.",
         ),
         (
             {10: 1.7, 40: 1.7004},
             10,
-            "Keep step 10: it has the lowest validation loss, 1.700 nats (1.700 at step 40, which is no "
-            "less good).",
+            "Keep step 10: it has the lowest validation loss, 1.700 nats a token, 18 % for the right token "
+            "(1.700 at step 40, which is no less good).",
         ),
         (
             {0: 4.2, 1: 2.0, 40: 3.0},
             1,
-            "Keep step 1: it has the lowest validation loss, 2.000 nats (3.000 at step 40).",
+            "Keep step 1: it has the lowest validation loss, 2.000 nats a token, 14 % for the right token "
+            "(3.000 at step 40).",
         ),
         (
             {10: 1.0, 40: 2.0},
             10,
-            "Keep step 10: it has the lowest validation loss, 1.000 nats (2.000 at step 40).",
+            "Keep step 10: it has the lowest validation loss, 1.000 nats a token, 37 % for the right token "
+            "(2.000 at step 40).",
         ),
         (
             {10: 0.0, 40: 0.001},
             10,
-            "Keep step 10: it has the lowest validation loss, 0.000 nats (0.001 at step 40).",
+            "Keep step 10: it has the lowest validation loss, 0.000 nats a token, 100 % for the right "
+            "token (0.001 at step 40).",
         ),
         (
             {0: 1.5, 10: 1.5, 40: 2.0},
@@ -101,14 +105,16 @@ def test_the_checkpoint_is_that_of_the_lowest_validation_loss_or_none(losses, ke
         (
             {10: 1.9, 15: 1.2, 20: 1.5, 30: 1.6, 40: 1.7},
             20,
-            "Keep step 20: of all checkpoints it has the lowest validation loss, 1.500 nats. The loss was "
-            "lower, 1.200, at step 15, of which there is no checkpoint.",
+            "Keep step 20: of all checkpoints it has the lowest validation loss, 1.500 nats a token, 22 % "
+            "for the right token. The loss was lower, 1.200 nats, at step 15, of which there is no "
+            "checkpoint.",
         ),
         (
             {10: 1.9, 20: 1.8, 30: 1.7, 40: 1.5, 45: 1.2},
             40,
-            "Keep step 40: of all checkpoints it has the lowest validation loss, 1.500 nats. The loss was "
-            "lower, 1.200, at step 45, of which there is no checkpoint.",
+            "Keep step 40: of all checkpoints it has the lowest validation loss, 1.500 nats a token, 22 % "
+            "for the right token. The loss was lower, 1.200 nats, at step 45, of which there is no "
+            "checkpoint.",
         ),
         (
             {0: 1.4, 10: 1.9, 15: 1.2, 20: 1.5, 30: 1.5, 40: 1.5},
@@ -126,7 +132,8 @@ def test_the_checkpoint_is_that_of_the_lowest_validation_loss_or_none(losses, ke
             {10: 1.9, 20: 1.8, 30: 1.5},
             30,
             "Keep step 30, the last one whose loss is known: it has the lowest validation loss, 1.500 "
-            "nats, which was still falling; training on may lower it further. Of step 40 no loss is known.",
+            "nats a token, 22 % for the right token; it was still falling; training on may "
+            "lower it further. Of step 40 no loss is known.",
         ),
     ],
 )
@@ -150,6 +157,11 @@ def test_overfitting_begins_where_the_loss_was_lowest_saved_or_not():
 def test_whose_loss_it_is_stands_there():
     found = judge(facts(whose_losses="eval_loss of the trainer"))
     assert "the lowest eval_loss of the trainer, 1.700 nats" in found.checkpoint
+
+
+def test_a_right_token_that_is_hardly_ever_foreseen_is_told():
+    told = judge(facts(losses={10: 5.0, 40: 6.0})).checkpoint
+    assert "5.000 nats a token, less than 1 % for the right token" in told
 
 
 def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
@@ -222,6 +234,55 @@ def test_a_change_that_may_be_chance_is_none(spread, learned, overfits):
     assert found.startswith(learned)
     assert overfits in found
     assert "8 responses" in found
+
+
+@pytest.mark.parametrize(
+    ("means", "spread", "kept", "told"),
+    [
+        ({0: 4.0, 10: 3.0, 20: 2.0, 40: 2.5}, 0.001, 20, "(2.500 at step 40)."),
+        (
+            {0: 4.0, 10: 2.01, 20: 2.0, 40: 2.5},
+            0.005,
+            20,
+            "(2.500 at step 40). On 8 responses it cannot be told from step 10.",
+        ),
+        (
+            {0: 4.0, 10: 2.01, 20: 2.0, 30: 2.01, 40: 2.5},
+            0.005,
+            20,
+            "On 8 responses it cannot be told from steps 10, 30.",
+        ),
+        (
+            {0: 4.0, 10: 2.1, 20: 2.0, 40: 2.1},
+            0.1,
+            20,
+            "On 8 responses no other checkpoint can be told from it.",
+        ),
+        (
+            {0: 4.0, 10: 3.0, 20: 2.0},
+            0.001,
+            20,
+            "it was still falling; training on may lower it further.",
+        ),
+        (
+            {0: 4.0, 10: 3.0, 20: 2.01, 40: 2.0},
+            0.005,
+            40,
+            "whether it still falls after step 20 cannot be told. On 8 responses it cannot be told from "
+            "step 20.",
+        ),
+    ],
+)
+def test_checkpoints_that_cannot_be_told_from_the_best_are_named(means, spread, kept, told):
+    steps = sorted(means)
+    found = judge(facts(losses=means, steps=steps, sample_losses=single_losses(means, spread)))
+    assert found.kept_step == kept
+    assert found.checkpoint.endswith(told)
+
+
+def test_of_too_few_responses_nothing_is_said_on_other_checkpoints():
+    rows = single_losses(LOSSES, 0.1, n=4)
+    assert judge(facts(sample_losses=rows)).checkpoint.endswith("(2.100 at step 40).")
 
 
 def test_a_change_of_responses_of_one_length_is_a_paired_t_test():
@@ -350,6 +411,13 @@ def test_the_page_has_the_sentences_and_the_numbers_and_titles_are_text():
     assert "| 5 |  |  |  | 3.000 |" in page
     assert "| 40 |  | 75.0 | 30.0 | 2.100 |" in page
     assert r"a \| b \<script\>\$x\$" in page
+    assert "\n- It learned: " in page
+    assert "Loss: validation loss, in nats a token; 0 is best" in page
+
+
+def test_the_page_says_of_how_many_responses_the_loss_is():
+    run = facts(sample_losses=single_losses(LOSSES, 0.1, n=9), whose_losses="loss of responses")
+    assert "Loss: loss of responses (9 of them), in nats" in write_page([run], [judge(run)])
 
 
 def test_the_page_has_what_the_model_reads_between_more_marks_than_it_has():
@@ -363,7 +431,7 @@ def test_the_page_says_of_what_a_scored_token_is_a_part():
     run = facts(read=("text", "n", f"no\n{'x' * 100}"), n_parts=3)
     page = write_page([run], [judge(run)])
     told = f"up to the token `n` of the response `no {'x' * 77} …` (in 3 of 16 prompts the scored "
-    assert f"{told}token is a part of the response):\n" in page
+    assert f"{told}token is a part of the response, so the interactions are those of its" in page
 
 
 def test_the_page_calls_players_what_they_are():

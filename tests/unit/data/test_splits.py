@@ -236,6 +236,17 @@ def test_a_test_split_leaves_analysis_and_validation_as_they_are(twelve):
     assert len(set().union(*prompts(with_test).values())) == 12
 
 
+@pytest.mark.parametrize(("at_most", "found"), [(3, 3), (8, 8), (20, 8)])
+def test_a_test_split_takes_as_many_as_there_are(twelve, at_most, found):
+    dataset = block(twelve, analysis=4, test={"at_most": at_most})
+    dataset = {key: value for key, value in dataset.items() if key not in ("train", "validation")}
+    splits = build(dataset)
+    assert [len(splits[split]) for split in ("analysis", "test")] == [4, found]
+    assert not prompts(splits)["analysis"] & prompts(splits)["test"]
+    none_left = build({**dataset, "analysis": 12})
+    assert len(none_left["test"]) == 0
+
+
 def test_a_test_split_of_its_own_file(tmp_path):
     for split in ("train", "dev", "test"):
         write_jsonl(

@@ -80,12 +80,43 @@ def test_the_preview_is_a_part_of_it_in_a_folder_of_its_own(given, tmp_path):
     assert study.preview["players"]["n"] == 6
     assert study.preview["results"] == "results/my_run/preview"
     assert study.skipped == [10, 30, 50]
-    told = what_next(study, 60)
+    assert "loss_checkpoints" not in run  # the trainer has measured all of them
+    told = what_next(study, 60, 3)
     for target in ("", "verdict "):
-        assert f"    snakemake {target}--cores 4 --configfile {study.file}" in told
+        assert f"    snakemake {target}--cores 3 --configfile {study.file}" in told
     # Twice the prompts, 7 checkpoints for 4, and (2**9 - 1) / 9 positions for (2**7 - 1) / 7.
     assert f"about {round(2 * 7 / 4 * (511 / 9) / (127 / 7))} minutes" in told
-    assert "about 1.1 hours" in what_next(study, 360)
+    assert "about 1.1 hours" in what_next(study, 360, 3)
+
+
+def test_losses_that_the_trainer_has_not_are_measured_at_every_checkpoint(given, tmp_path):
+    study = make(given, tmp_path, losses="measured")
+    (run,) = study.content["runs"].values()
+    assert "validation_losses" not in run
+    assert study.content["datasets"]["heldout"]["test"] == {"at_most": 100}
+    (run,) = study.preview["runs"].values()
+    assert list(run["checkpoints"]) == ["0", "20", "40", "60"]
+    assert {step: path.rpartition("/")[2] for step, path in run["loss_checkpoints"].items()} == {
+        step: f"checkpoint-{step}" for step in ("10", "30", "50")
+    }
+    assert study.preview["datasets"]["heldout"]["test"] == {"at_most": 24}
+    (told,) = [line for line in study.told if line.startswith("validation loss: ")]
+    assert "measured here, as asked; eval_loss of the trainer is lowest at step 20, 1.400" in told
+
+
+def test_whose_losses_count_is_told(given, tmp_path):
+    (told,) = [line for line in make(given, tmp_path).told if line.startswith("validation loss: ")]
+    assert told.startswith(
+        "validation loss: eval_loss of the trainer (lowest at step 20, 1.400, by "
+    )
+    assert told.endswith("losses=measured takes that of held-out responses in its place")
+    assert make(given, tmp_path, losses="trainer").content == make(given, tmp_path).content
+    for file in (tmp_path / "My Run").rglob("trainer_state.json"):
+        file.unlink()
+    study = make(given, tmp_path)
+    assert any("the trainer has noted none; that of held-out" in line for line in study.told)
+    assert "test" in study.content["datasets"]["heldout"]
+    assert any(line.startswith("template: chat (the chat template in ") for line in study.told)
 
 
 def test_the_masked_inference_has_taken_what_snakemake_has_noted(tmp_path):

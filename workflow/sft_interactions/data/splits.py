@@ -290,12 +290,15 @@ def _draw_splits(
         if dataset[split] == "all":
             drawn[split] = rows.sort("sample_id")
             continue
-        quotas = _Quotas(dataset[split], responses if dataset.get("balance") else None)
+        count, may_lack = dataset[split], isinstance(dataset[split], Mapping)
+        if may_lack:
+            count = dataset[split]["at_most"]
+        quotas = _Quotas(count, responses if dataset.get("balance") else None)
         chosen, skipped = _take(rows, quotas, unsuitable if split == "analysis" else None)
         for reason, count in sorted(skipped.items()):
             logger.info("%s, %s: %d rows skipped: %s", label, split, count, reason)
         all_skipped += skipped
-        if quotas.missing:
+        if quotas.missing and not may_lack:
             raise ValueError(_shortage(split, quotas, skipped, n_repeats.get(table_of[split], 0)))
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
