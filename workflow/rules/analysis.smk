@@ -419,9 +419,10 @@ rule verdict:
         steps=steps_of(RUNS),
         losses_are=[losses_are(run) for run in RUNS],
         with_losses=RUNS_WITHOUT_LOSSES,
-        skipped=OWN.skipped if IS_OWN else [],
+        skipped=[steps_without_interactions(run) for run in RUNS],
         level=config["bootstrap"]["level"],
         n_players=config["players"]["n"],
+        players=PLAYERS_ARE,
     message:
         "Saying what the runs did"
     script:

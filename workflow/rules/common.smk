@@ -47,6 +47,7 @@ CHECKPOINTS = {
 }
 # Own runs that bring no loss: that of single responses is measured.
 RUNS_WITHOUT_LOSSES = [run for run in OWN_RUNS if "validation_losses" not in RUNS[run]]
+PLAYERS_ARE = f"{config['players']['unit']}s"
 MAIN_RUNS = config["figures"]["main_runs"]
 OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
 # Runs that repeat each other with other seeds, by the name that they share.
@@ -499,6 +500,12 @@ def is_without_losses(wildcards):
     return wildcards.run in RUNS_WITHOUT_LOSSES
 
 
+def steps_without_interactions(run):
+    """Checkpoints of a run that are there and of which no interactions are extracted."""
+    skipped = OWN.skipped if IS_OWN else []
+    return sorted({*skipped, *map(int, RUNS[run].get("loss_checkpoints", {}))})
+
+
 def losses_are(run):
     """What the validation loss of a run is called."""
     if "validation_losses" in RUNS[run]:
@@ -512,11 +519,12 @@ def about_run(run):
     """What a run is, by name, for the page of the study."""
     model, dataset = MODELS[RUNS[run]["model"]], DATASETS[RUNS[run]["dataset"]]
     reference = RUNS[run].get("reference_run")
+    meant = "" if PLAYERS_ARE == "words" else ' (which "words" on this page and in figures are)'
     return {
         "run": run,
         "model": model["source"],
         "data": dataset["source"],
-        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked words each",
+        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked {PLAYERS_ARE} each{meant}",
         "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
         "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
     }

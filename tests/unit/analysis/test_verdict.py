@@ -95,8 +95,63 @@ def facts(**changes):
     ],
 )
 def test_the_checkpoint_is_that_of_the_lowest_validation_loss_or_none(losses, kept, sentence):
+    found = judge(facts(losses=losses, steps=sorted({0, *losses})))
+    assert (found.kept_step, found.checkpoint) == (kept, sentence)
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept", "sentence"),
+    [
+        (
+            {10: 1.9, 15: 1.2, 20: 1.5, 30: 1.6, 40: 1.7},
+            20,
+            "Keep step 20: of all checkpoints it has the lowest validation loss, 1.500 nats a token, 22 % "
+            "for the right token. The loss was lower, 1.200 nats, at step 15, of which there is no "
+            "checkpoint.",
+        ),
+        (
+            {10: 1.9, 20: 1.8, 30: 1.7, 40: 1.5, 45: 1.2},
+            40,
+            "Keep step 40: of all checkpoints it has the lowest validation loss, 1.500 nats a token, 22 % "
+            "for the right token. The loss was lower, 1.200 nats, at step 45, of which there is no "
+            "checkpoint.",
+        ),
+        (
+            {0: 1.4, 10: 1.9, 15: 1.2, 20: 1.5, 30: 1.5, 40: 1.5},
+            None,
+            "No checkpoint is named: none has a lower validation loss than the model before SFT (1.400; "
+            "step 20: 1.500).",
+        ),
+        (
+            {5: 1.9, 15: 1.2},
+            None,
+            "No checkpoint is named: the validation loss is known at steps of which there is no checkpoint "
+            "(5, 15). Of steps 10, 20, 30, 40 no loss is known.",
+        ),
+        (
+            {10: 1.9, 20: 1.8, 30: 1.5},
+            30,
+            "Keep step 30, the last one whose loss is known: it has the lowest validation loss, 1.500 "
+            "nats a token, 22 % for the right token; it was still falling; training on may "
+            "lower it further. Of step 40 no loss is known.",
+        ),
+    ],
+)
+def test_a_step_that_was_not_saved_or_not_evaluated_is_not_taken_for_one_that_was(
+    losses, kept, sentence
+):
     found = judge(facts(losses=losses))
     assert (found.kept_step, found.checkpoint) == (kept, sentence)
+
+
+def test_a_checkpoint_that_a_preview_leaves_out_may_be_kept():
+    assert judge(facts(losses={10: 1.9, 15: 1.2, 20: 1.5}, skipped=[15])).kept_step == 15
+
+
+def test_overfitting_begins_where_the_loss_was_lowest_saved_or_not():
+    assert "It overfits after step 15: to step 20 the loss rises by 0.300 nats." in str(
+        judge(facts(losses={10: 1.9, 15: 1.2, 20: 1.5}))
+    )
 
 
 def test_whose_loss_it_is_stands_there():
@@ -141,7 +196,7 @@ def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
     ],
 )
 def test_whether_it_learned_and_overfits_is_told_from_the_losses(losses, sentence):
-    assert judge(facts(losses=losses)).learning == sentence
+    assert judge(facts(losses=losses, steps=sorted({0, *losses}))).learning == sentence
 
 
 def single_losses(means, spread, n=8, tokens=2):
@@ -377,3 +432,9 @@ def test_the_page_says_of_what_a_scored_token_is_a_part():
     page = write_page([run], [judge(run)])
     told = f"up to the token `n` of the response `no {'x' * 77} …` (in 3 of 16 prompts the scored "
     assert f"{told}token is a part of the response, so the interactions are those of its" in page
+
+
+def test_the_page_calls_players_what_they_are():
+    page = write_page([facts(players="sentences")], [judge(facts())])
+    assert "16 prompts, 8 masked sentences each" in page
+    assert "8 masked words each" in write_page([facts()], [judge(facts())])

@@ -237,6 +237,10 @@ SPOILT_FILES = {
         unlink("config.json"),
         r"config\.json: is missing, .*; copy that of the model that",
     ),
+    "an adapter alone": (
+        lambda f: ((f / "config.json").unlink(), (f / "adapter_config.json").write_text("{}")),
+        "holds an adapter and no model; name the model that it is added to, or, .* merge it",
+    ),
     "a config cut off": (write("config.json", '{"model_type'), r"config\.json: is not JSON"),
     "a key twice": (
         lambda f: (f / "config.json").write_text(

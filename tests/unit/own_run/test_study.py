@@ -6,6 +6,7 @@ from bad_input import refused
 from trainer_folders import give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
+from sft_interactions.config import resolve
 from sft_interactions.own_run.study import inference_seconds, prepare, what_next
 
 ROWS = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(40)]
@@ -250,3 +251,68 @@ def test_what_is_missing_or_unknown_is_one_line(given, tmp_path, changes, messag
     with refused(re.escape(message)):
         make(given, tmp_path, **changes)
     assert not (tmp_path / "config").exists()
+
+
+@pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_another_run_of_the_same_name_does_not_take_its_place(given, tmp_path, is_changed):
+    file = make(given, tmp_path).file
+    if is_changed:
+        file.write_text(file.read_text().partition("\n")[2].replace("n: 8", "n: 9"))
+    before = file.read_text()
+    other = tmp_path / "elsewhere" / "My Run"
+    for step in (10, 20):
+        give_tokenizer(write_checkpoint(other, step))
+    with refused(rf"^name: {file} is the study of another run \({given['output']}\); add name= "):
+        make(given, tmp_path, output=str(other))
+    assert file.read_text() == before
+    assert make(given, tmp_path, output=str(other), name="another").file != file
+
+
+def test_values_that_a_config_changed_by_hand_does_not_take_are_told(given, tmp_path):
+    file = make(given, tmp_path).file
+    assert not any("counts, and not" in line for line in make(given, tmp_path, samples="5").told)
+    file.write_text(file.read_text().replace("n: 8", "n: 9"))
+    told = make(given, tmp_path, samples="4", template="plain").told
+    assert (
+        f"what it has counts, and not heldout={given['heldout']}, samples=4, template=plain; change it "
+        "there, or delete the file to have it written anew"
+    ) in told
+
+
+BROKEN = {
+    "nothing under players": (r"  n: 8.*", "", "line 16: players: nothing stands there"),
+    "nothing under checkpoints": (
+        r"(    checkpoints:.*\n)(?s:.*)",
+        r"\1",
+        r"line 23: runs\.base-my_run\.checkpoints: nothing stands there",
+    ),
+    "nothing under a run": (
+        r"(runs:\n  .*:\n)(?s:.*)",
+        r"\1",
+        r"line 19: runs\.base-my_run: nothing stands there",
+    ),
+    "no runs": (r"runs:\n(?s:.*)", "", "'runs' is missing; add it"),
+    "a data set is a text": (
+        r"  heldout:\n(    .*\n)*",
+        "  heldout: x\n",
+        "datasets.heldout: .*must",
+    ),
+    "a number is a text": (r"analysis: 16", "analysis: some", "datasets.heldout.analysis: .*must"),
+    "players are a list": (r"  n: 8", "  - n", "players: .*must be"),
+    "a step is a text": (r"      10: ", "      ten: ", "checkpoints"),
+    "a folder is a number": (r"      20: .*", "      20: 5", r"checkpoints\.20: .*must be"),
+}
+
+
+@pytest.mark.bad_input(of="config")
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_config_that_was_changed_into_none_is_told_with_its_line(
+    given, tmp_path, old, new, message
+):
+    file = make(given, tmp_path).file
+    file.write_text(re.sub(old, new, file.read_text(), count=1))
+    study = make(given, tmp_path)
+    assert any("was changed by hand" in line for line in study.told)
+    with refused(message):
+        resolve(study.preview, study.places)

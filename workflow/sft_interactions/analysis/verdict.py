@@ -35,14 +35,15 @@ class Facts:
         title: of the run.
         steps: analysed checkpoints, sorted, the first before SFT.
         n_samples: number of analysed prompts.
-        n_players: number of masked words of each.
+        n_players: number of players of each.
+        players: what they are, such as words.
         metrics: rows (step, class, metric, value, ci_low, ci_high) of all orders together.
         stage: where the denoising stage ends by docs/protocol.md.
         losses: validation loss by step, in nats a token; a step need not be among ``steps``.
         whose_losses: what the loss is called, such as ``validation loss``.
         sample_losses: rows (sample_id, step, loss, n_tokens), of which ``losses`` are the means a token;
             None where means alone are known.
-        skipped: checkpoints of the run that were not looked at.
+        skipped: checkpoints of the run whose interactions were not looked at.
         level: of the intervals.
         read: what the model reads of the first prompt, the token that is scored, and the response that it
             begins or is.
@@ -62,6 +63,18 @@ class Facts:
     level: float = 0.95
     read: tuple[str, str, str] = ("", "", "")
     n_parts: int = 0
+    players: str = "words"
+
+    @property
+    def saved(self) -> list[int]:
+        """Checkpoints after step 0, sorted; the loss of one need not be known."""
+        return sorted(step for step in {*self.steps, *self.skipped} if step > 0)
+
+    @property
+    def kept(self) -> int | None:
+        """The checkpoint with the lowest loss, the first of several; None if none is known."""
+        known = [step for step in self.saved if step in self.losses]
+        return min(known, key=lambda step: self.losses[step], default=None)
 
     @property
     def trained(self) -> dict[int, float]:
@@ -175,6 +188,10 @@ def judge(facts: Facts) -> Verdict:
     if unseen:
         steps, were = ("Step", "was") if len(unseen) == 1 else ("Steps", "were")
         checkpoint += f" {steps} {', '.join(map(str, unseen))} {were} not looked at."
+    unknown = [step for step in facts.steps if step > 0 and step not in facts.losses]
+    if unknown and len(facts.trained) > 1:
+        steps = "step" if len(unknown) == 1 else "steps"
+        checkpoint += f" Of {steps} {', '.join(map(str, unknown))} no loss is known."
     return Verdict(
         checkpoint,
         _judge_learning(facts),
@@ -191,7 +208,14 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
         return None, (
             "No checkpoint is named: no validation loss is known, and interactions alone do not choose one."
         )
-    best, last = facts.best, max(after)
+    best, last = facts.kept, max(after)
+    if best is None:
+        return None, (
+            f"No checkpoint is named: the {name} is known at steps of which there is no checkpoint "
+            f"({', '.join(map(str, sorted(after)))})."
+        )
+    if best != facts.best:
+        return _judge_saved(facts, best)
     lowest = f"the lowest {name}, {_in_words(after[best])}"
     if 0 in losses and losses[0] <= after[best]:
         return None, (
@@ -207,7 +231,8 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
             course = f"whether it still falls after step {before} cannot be told"
         else:
             course = "it was still falling; training on may lower it further"
-        return best, f"Keep step {best}, the last one: it has {lowest}; {course}.{ties.told}"
+        is_last = "the last one" if best == facts.saved[-1] else "the last one whose loss is known"
+        return best, f"Keep step {best}, {is_last}: it has {lowest}; {course}.{ties.told}"
     rise = after[last] - after[best]
     risen = f"{after[last]:.3f} at step {last}"
     if rise < LEAST_CHANGE:
@@ -242,6 +267,21 @@ def _in_words(loss: float) -> str:
     percent = 100 * np.exp(-loss)
     share = f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
     return f"{loss:.3f} nats a token, {share} for the right token"
+
+
+def _judge_saved(facts: Facts, best: int) -> tuple[int | None, str]:
+    """The checkpoint to keep where the lowest loss is at a step that was not saved."""
+    losses, name = facts.losses, facts.whose_losses
+    if 0 in losses and losses[0] <= losses[best]:
+        return None, (
+            f"No checkpoint is named: none has a lower {name} than the model before SFT "
+            f"({losses[0]:.3f}; step {best}: {losses[best]:.3f})."
+        )
+    return best, (
+        f"Keep step {best}: of all checkpoints it has the lowest {name}, {_in_words(losses[best])}. "
+        f"The loss was lower, {losses[facts.best]:.3f} nats, at step {facts.best}, of which there is no "
+        "checkpoint."
+    )
 
 
 def _judge_learning(facts: Facts) -> str:
@@ -352,9 +392,9 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
             f"## {_inert(run.title)}",
             "\n".join(f"- {sentence}" for sentence in marked.sentences),
             _table_of(run),
-            f"{run.n_samples} prompts, {run.n_players} masked words each; means a prompt. Before SFT: step "
-            f"{run.steps[0]}. Loss: {run.whose_losses}{_number_of_responses(run)}, in nats a token; 0 is "
-            "best, and exp(-loss) is the probability that a right token gets (geometric mean).",
+            f"{run.n_samples} prompts, {run.n_players} masked {run.players} each; means a prompt. Before "
+            f"SFT: step {run.steps[0]}. Loss: {run.whose_losses}{_number_of_responses(run)}, in nats a "
+            "token; 0 is best, and exp(-loss) is the probability that a right token gets (geometric mean).",
             f"What the model reads of the first prompt, up to {_scored(run)}:",
             _fenced(f"\n{run.read[0]}\n", "```"),
         ]

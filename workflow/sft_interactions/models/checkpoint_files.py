@@ -319,6 +319,12 @@ def check_model(folder: str | Path) -> None:
                 f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
             )
         _refuse_other_formats(folder)
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(
+                f"{folder}: holds an adapter and no model; name the model that it is added to, or, if that "
+                "is how the training began, merge it (merge_and_unload, save_pretrained) and name what "
+                "comes of it"
+            )
         raise ValueError(
             f"{folder / 'config.json'}: is missing, as where weights alone were saved (save_state of "
             "accelerate); copy that of the model that was tuned"

@@ -115,7 +115,12 @@ def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnSt
     elif not file.is_file():
         raise ValueError(f"{file}: is not there any more; start again")
     content, places = config_file.read([file])
-    return OwnStudy(file, content, _preview_of(content), places, told)
+    try:
+        preview = _preview_of(content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Somebody has changed it into what is no config; that is told, with the line, where it is resolved.
+        preview = content
+    return OwnStudy(file, content, preview, places, told)
 
 
 def inference_seconds(folder: str | Path) -> float:
@@ -151,7 +156,21 @@ def what_next(study: OwnStudy, seconds: float, cores: int) -> str:
 
 
 def _steps_in(config: Mapping[str, Any]) -> set[int]:
-    return {int(step) for run in config["runs"].values() for step in run.get("checkpoints", {})}
+    return {step for step, _ in _checkpoints_in(config)}
+
+
+def _checkpoints_in(config: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Steps and folders; of a config that was changed by hand those that can be understood."""
+    runs = config.get("runs")
+    of_runs = runs.values() if isinstance(runs, Mapping) else ()
+    blocks = [run.get("checkpoints") for run in of_runs if isinstance(run, Mapping)]
+    return [
+        (int(step), folder)
+        for block in blocks
+        if isinstance(block, Mapping)
+        for step, folder in block.items()
+        if step.isdecimal() and isinstance(folder, str)
+    ]
 
 
 def _positions_in(config: Mapping[str, Any]) -> float:
@@ -183,6 +202,7 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     template = _or_asked(asked, _template_of, file, given, source, found, data)
     if base is None or template is None:
         raise ValueError("\n".join(asked))
+    _check_owner(file, output)
     text = _text_of(given, name, found, base, template, heldout, data)
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
     told += [f"base model: {base[0]} ({base[1]})"]
@@ -194,6 +214,11 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
         there, _ = config_file.read([file])
         missing = found.checkpoints.keys() - _steps_in(there)
         told.append(f"{file} was changed by hand and is used as it is")
+        unread = [key for key in given if key not in ("output", "name")]
+        told.append(
+            f"what it has counts, and not {', '.join(f'{key}={given[key]}' for key in unread)}; change it "
+            "there, or delete the file to have it written anew"
+        )
         if missing:
             told.append(f"it lacks the checkpoints {_listed(missing)} of {output}; add them there")
         return told
@@ -205,6 +230,23 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
             temporary.replace(path)
     told.append(f"written: {file}")
     return told
+
+
+def _check_owner(file: Path, output: Path) -> None:
+    """Check that a config which is there is of this run, and not of another of the same name.
+
+    Raises:
+        ValueError: none of its checkpoints lies in the output folder.
+    """
+    if not file.is_file():
+        return
+    content, _ = config_file.read([file])
+    folders = [Path(folder) for _, folder in _checkpoints_in(content) if folder != "base"]
+    if folders and not any(folder.resolve().is_relative_to(output) for folder in folders):
+        raise ValueError(
+            f"name: {file} is the study of another run ({folders[-1].parent}); add name= with another name "
+            "to --config, or delete that file if its run has been moved"
+        )
 
 
 def _or_asked(asked: list[str], question: Callable[..., _T], *args: Any) -> _T | None:
