@@ -34,8 +34,10 @@ LINES = {
     "SIGINT of all": (_STOPPED,),
     "SIGINT of Snakemake": (_STOPPED,),
     "memory of the machine": (_KILLED,),
-    "memory of a process": ("memory is used up", _KILLED),
-    "disk": ("the disk is full",),
+    # The second is OpenBLAS's own, which ends the process itself.
+    "memory of a process": ("memory is used up", "Memory allocation still failed", _KILLED),
+    # The second is Snakemake's own, where it cannot write what a job is started by.
+    "disk": ("the disk is full", "No space left on device"),
 }
 _MARGIN = 2**20  # bytes that a process may still have
 
@@ -77,11 +79,18 @@ class Moment:
         self.phase = draw.choice(phases)
         self.seconds = draw.uniform(0, {"begin": 0, "start": 1}.get(self.phase, 0.5))
         self.n_files = draw.randint(1, 60 if job.rule == "finetune" else len(job.outputs) + 1)
+        self._script: psutil.Process | None = None
 
     def __str__(self) -> str:
         if self.phase == "write":
             return f"{self.n_files} files written"
         return f"{self.seconds:.2f} s of {self.phase}"
+
+    @property
+    def is_past_start(self) -> bool:
+        """Whether the job that was waited for is at work and has its libraries; asked when it has come."""
+        is_there = self._script is not None and self._script.is_running()
+        return is_there and self.phase in ("work", "write")
 
     def wait(self, folder: Path, run: subprocess.Popen[bytes]) -> bool:
         """Wait for the moment, or for the end of the job; whether the run is still at work."""
@@ -90,6 +99,7 @@ class Moment:
         while script is None and run.poll() is None:
             time.sleep(0.02)
             script = _script_of(self.job, run.pid)
+        self._script = script
         if self.phase in ("work", "write"):
             # Its log is there once its libraries are.
             _await(run, lambda: log.is_file() or not script.is_running())

@@ -81,6 +81,7 @@ class Bench:
         if not moment.wait(self.folder, run):
             return None
         at_work = sorted({name for _, name in faults.scripts_at_work(run.pid)})
+        is_past_start = moment.is_past_start
         begun = time.monotonic()
         with faults.inflicted(kind, run, self.folder, draw):
             status = run.wait(600)
@@ -92,7 +93,7 @@ class Bench:
             return None  # it ended before it noticed
         said = study.log_of(self.folder).read_text(errors="replace")
         problems = (
-            _problems_of_the_end(kind, said, ended, at_work, moment.phase)
+            _problems_of_the_end(kind, said, ended, at_work, is_past_start=is_past_start)
             + self._problems_of_the_files()
         )
         begun = time.monotonic()
@@ -145,15 +146,18 @@ class Bench:
 
 
 def _problems_of_the_end(
-    kind: str, said: str, ended: float, at_work: list[str], phase: str
+    kind: str, said: str, ended: float, at_work: list[str], *, is_past_start: bool
 ) -> list[str]:
     problems = []
     # Before the first job and after the last one a signal does what it does to any program.
     lines = faults.LINES.get(kind, ()) if at_work else ()
+    # A Python that gets no memory while it imports says so in its own words.
+    if kind == "memory of a process" and not is_past_start:
+        lines = ()
     if lines and not any(line in said for line in lines):
         problems.append(f"does not say: {lines[0]}")
     # Until a script has its libraries, what a signal meets is Python's start, or Snakemake's lines.
-    if lines and phase in ("work", "write") and faults.TRACEBACK in said:
+    if lines and is_past_start and faults.TRACEBACK in said:
         problems.append("a traceback")
     if kind.startswith(("SIGTERM", "SIGINT")) and ended > LONGEST_STOP:
         problems.append(f"ended after {ended:.0f} s")

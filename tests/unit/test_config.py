@@ -388,6 +388,46 @@ BAD = {
         "runs.b-d.checkpoints.5: x does not exist",
         "correct the path",
     ),
+    "a further checkpoint that is not there": (
+        {
+            "runs.b-d.checkpoints": {"0": "base", "5": "tuned"},
+            "runs.b-d.loss_checkpoints": {"7": "x"},
+        },
+        "runs.b-d.loss_checkpoints.7: x does not exist",
+        "correct the path",
+    ),
+    "a step that is looked at twice": (
+        {
+            "runs.b-d.checkpoints": {"0": "base", "5": "tuned"},
+            "runs.b-d.loss_checkpoints": {"5": "tuned"},
+        },
+        "runs.b-d.loss_checkpoints.5: checkpoints has this step too",
+        "remove one of the two",
+    ),
+    "further checkpoints of a training of ours": (
+        {"runs.b-d.loss_checkpoints": {"5": "tuned"}},
+        "runs.b-d.loss_checkpoints: this run is fine-tuned here",
+        "drop it",
+    ),
+    "further checkpoints whose losses are given": (
+        {
+            "runs.b-d.checkpoints": {"0": "base", "5": "tuned"},
+            "runs.b-d.loss_checkpoints": {"7": "tuned"},
+            "runs.b-d.validation_losses": {"7": 1.0},
+        },
+        "runs.b-d.loss_checkpoints: validation_losses gives the losses",
+        "drop one of the two",
+    ),
+    "the model before SFT as a further checkpoint": (
+        {"runs.b-d.loss_checkpoints": {"0": "base"}},
+        'runs.b-d.loss_checkpoints: the name "0"',
+        "number of optimizer steps",
+    ),
+    "a number of test samples that is none": (
+        {"datasets.d.test": {"at_most": 0}},
+        "datasets.d.test",
+        "",
+    ),
     "a checkpoint as a source": (
         {"runs.b-d.checkpoints": {"0": "base", "5": "path:tuned"}},
         "runs.b-d.checkpoints.5: path:tuned does not exist",

@@ -217,6 +217,24 @@ def test_an_option_of_the_config_is_given_once(arguments, option):
 
 
 @pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "seed=5", "results=x", "seed=6"],
+        ["--config", "seed=5", "seed=5", "-n"],
+        ["-C", "x=seed=1", "seed=5", "seed="],
+        ["--cores", "1", "--config=seed=5", "seed=6"],
+    ],
+)
+def test_a_key_of_the_command_line_is_given_once(arguments):
+    """Of two Snakemake takes the last one, and says nothing."""
+    check_command_line(["snakemake", "seed=1", "--config", "seed=5", "x=seed=1", "-j", "seed=2"])
+    check_command_line(["snakemake", "--configfile", "seed=1", "seed=1"])
+    with refused("^--config: seed= is given 2 times, .*; drop all but one$"):
+        check_command_line(["snakemake", *arguments])
+
+
+@pytest.mark.bad_input(of="command_line")
 @pytest.mark.parametrize("option", ["--cleanup-metadata", "--cm"])
 def test_what_a_table_was_made_of_is_not_forgotten(option):
     with refused(rf"^{option}: tables of an older config .*; drop the opt"):

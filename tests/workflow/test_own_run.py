@@ -134,7 +134,9 @@ def test_the_preview_says_what_was_understood_and_the_verdict(previewed):
     folder, told, _ = previewed
     assert "4 checkpoints, steps 2, 4, 6, 8" in told
     assert "itself are those of step 8, and count once" in told
-    found = re.search(r"^base-mine: (Keep step \d|No checkpoint is named).*", told, re.M)
+    found = re.search(
+        r"^base-mine:\n  - (Keep step \d|No checkpoint is named).*(\n  - .*)+", told, re.M
+    )
     assert found
     # The trainer has measured all checkpoints, so that none is called unseen; none of the model before SFT.
     assert "not looked at" not in found[0]
@@ -143,7 +145,7 @@ def test_the_preview_says_what_was_understood_and_the_verdict(previewed):
         r"masked inference takes about (a minute|\d+ minutes) on the same device", told
     )
     assert "No verdict on the stages: 4 checkpoints, and 5 are needed." in found[0]
-    assert "snakemake --cores 4 --configfile config/mine.yaml" in told
+    assert "snakemake --cores 2 --configfile config/mine.yaml" in told
     page = (folder / "results" / "mine" / "preview" / "verdict.md").read_text()
     assert "eval_loss of the trainer" in page
     assert "Positive or negative?<|im_end|>\n<|im_start|>user\nI think" in page
@@ -176,6 +178,24 @@ def test_losses_are_those_of_the_trainer(run, previewed):
     history = {str(e["step"]): e["eval_loss"] for e in run[3] if "eval_loss" in e}
     assert found == history
     assert len(found) == len(STEPS)
+
+
+def test_of_checkpoints_that_are_left_out_the_loss_is_measured(run, previewed, tmp_path):
+    study = shutil.copytree(previewed[0], tmp_path / "study", symlinks=True)
+    folder = study / "results" / "mine" / "preview"
+    losses = "runs/base-mine/losses.parquet"
+    target = f"results/mine/preview/{losses}"
+    brought = [*previewed[2], "losses=measured"]
+    done = own(study, "--config", *brought, target=(target,))
+    assert done.returncode == 0, done.stdout[-3000:]
+    found = tables.read(folder / losses, tables.LOSSES)
+    assert found["step"].unique().sort().to_list() == [0, *STEPS]
+    # The file has no further rows.
+    assert found.filter(step=8)["split"].to_list() == ["analysis"] * len(ROWS[N_TRAINED:])
+    # Of the whole verdict masked inference is not made anew.
+    done = own(study, "--dry-run", "--config", *brought)
+    assert "inference" not in re.findall(r"^(\w+) +\d+$", done.stdout, re.M)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_without_a_target_it_is_the_preview(previewed):

@@ -11,6 +11,7 @@ rule dynamics:
         f"{RESULTS}/benchmarks/dynamics/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -42,6 +43,7 @@ rule readings:
         f"{RESULTS}/benchmarks/readings/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -74,6 +76,7 @@ rule stability:
         f"{RESULTS}/benchmarks/stability/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -264,6 +267,7 @@ rule metrics:
         f"{RESULTS}/benchmarks/metrics/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -296,6 +300,7 @@ rule stages:
         f"{RESULTS}/benchmarks/stages/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -404,6 +409,7 @@ rule verdict:
         f"{RESULTS}/logs/verdict.log",
     benchmark:
         f"{RESULTS}/benchmarks/verdict.tsv"
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -416,9 +422,10 @@ rule verdict:
         steps=steps_of(RUNS),
         losses_are=[losses_are(run) for run in RUNS],
         with_losses=RUNS_WITHOUT_LOSSES,
-        skipped=OWN.skipped if IS_OWN else [],
+        skipped=[steps_without_interactions(run) for run in RUNS],
         level=config["bootstrap"]["level"],
         n_players=config["players"]["n"],
+        players=PLAYERS_ARE,
     message:
         "Saying what the runs did"
     script:

@@ -33,15 +33,21 @@ SINGLE = "selection" if config["salience"]["rule"] == "stable" else "interaction
 IS_JOINT = config["optima"]["reading"] == "joint"
 INTERACTIONS = "joint" if IS_JOINT else SINGLE
 UNSELECTED = "joint" if IS_JOINT else "interactions"
-# Jobs that tell whether data, models and prompts can be used come before those that take hours.
-FIRST = 1
+# Jobs that tell whether data, models and prompts can be used come before those that take hours, and what the
+# verdict needs before figures and other choices.
+FIRST, SECOND = 2, 1
 SPLITS = ("train", "validation", "analysis")
 # Of a data set that no model is trained on, only the analysed samples may be drawn.
 HELD_OUT = [name for name in DATASETS if "train" not in DATASETS[name]]
 OWN_RUNS = [run for run in RUNS if "checkpoints" in RUNS[run]]
 TUNED_RUNS = [run for run in RUNS if "checkpoints" not in RUNS[run]]
+# Checkpoints that own runs bring, step to folder; of some the loss alone is looked at.
+CHECKPOINTS = {
+    run: RUNS[run]["checkpoints"] | RUNS[run].get("loss_checkpoints", {}) for run in OWN_RUNS
+}
 # Own runs that bring no loss: that of single responses is measured.
 RUNS_WITHOUT_LOSSES = [run for run in OWN_RUNS if "validation_losses" not in RUNS[run]]
+PLAYERS_ARE = f"{config['players']['unit']}s"
 MAIN_RUNS = config["figures"]["main_runs"]
 OTHER_RUNS = [run for run in RUNS if run not in MAIN_RUNS]
 DRAWN = drawn(has_other_runs=bool(OTHER_RUNS))
@@ -148,7 +154,7 @@ def content_of(files):
 
 def own_checkpoint_files(wildcards):
     """Files of the checkpoint that the job's run brings for its step."""
-    folder = RUNS[wildcards.run]["checkpoints"][wildcards.step]
+    folder = CHECKPOINTS[wildcards.run][wildcards.step]
     return [] if folder == "base" else [str(file) for file in files_of(folder)]
 
 
@@ -159,7 +165,7 @@ SEEN_WEIGHTS = {}
 def content_of_checkpoint(wildcards):
     """Param: as content_of, of a checkpoint that a run brings; tells of one whose weights are there twice."""
     run, step = wildcards.run, int(wildcards.step)
-    folder = RUNS[run]["checkpoints"][wildcards.step]
+    folder = CHECKPOINTS[run][wildcards.step]
     if folder != "base":
         weights = content_of(weight_files_of(folder))
         known = RUNS[run]["model"], RUNS[run]["dataset"], weights
@@ -172,11 +178,17 @@ def content_of_checkpoint(wildcards):
         # Runs may begin with one checkpoint, or one where another one has ended.
         if workflow.is_main_process and other_run != run and other_step and step:
             logger.warning(
-                f"runs.{run}.checkpoints.{step} has the same weights as "
-                f"runs.{other_run}.checkpoints.{other_step}, on the same data set; see that the folders "
+                f"{checkpoint_key(run, step)} has the same weights as "
+                f"{checkpoint_key(other_run, other_step)}, on the same data set; see that the folders "
                 "are those that are meant"
             )
     return content_of(own_checkpoint_files(wildcards))
+
+
+def checkpoint_key(run, step):
+    """The key of the config that a run brings a checkpoint by."""
+    block = "checkpoints" if step in RUNS[run]["steps"] else "loss_checkpoints"
+    return f"runs.{run}.{block}.{step}"
 
 
 def checkpoints_of(wildcards, steps):
@@ -207,6 +219,15 @@ def every_step(pattern, runs):
     ]
 
 
+def every_own_checkpoint():
+    """The folders of all checkpoints that runs bring."""
+    return [
+        f"{RESULTS}/runs/{run}/checkpoints/step-{step}"
+        for run in OWN_RUNS
+        for step in sorted(CHECKPOINTS[run], key=int)
+    ]
+
+
 def keep_folder_dates(jobs=()):
     """Let the dates of models and checkpoints be those of what they hold; see folder_dates.py.
 
@@ -214,7 +235,7 @@ def keep_folder_dates(jobs=()):
     """
     folders = expand(f"{RESULTS}/models/{{model}}", model=MODELS)
     folders += every_run("checkpoints", TUNED_RUNS)
-    folders += every_step("checkpoints/step-{step}", OWN_RUNS)
+    folders += every_own_checkpoint()
     done = {Path(file): job for job in jobs for file in job.output}
     # An older config may have left something that is made of another model or checkpoint.
     is_settled = bool(jobs) and made_of_folders() <= done.keys()
@@ -266,6 +287,11 @@ def first_solve(run):
 def steps_of_run(wildcards):
     """Params function: the checkpoints of the job's run."""
     return RUNS[wildcards.run]["steps"]
+
+
+def steps_with_losses(wildcards):
+    """The checkpoints of the job's run of which the loss of single responses is measured."""
+    return sorted({*RUNS[wildcards.run]["steps"], *map(int, CHECKPOINTS.get(wildcards.run, ()))})
 
 
 def steps_of(runs):
@@ -475,12 +501,18 @@ def is_without_losses(wildcards):
     return wildcards.run in RUNS_WITHOUT_LOSSES
 
 
+def steps_without_interactions(run):
+    """Checkpoints of a run that are there and of which no interactions are extracted."""
+    skipped = OWN.skipped if IS_OWN else []
+    return sorted({*skipped, *map(int, RUNS[run].get("loss_checkpoints", {}))})
+
+
 def losses_are(run):
     """What the validation loss of a run is called."""
     if "validation_losses" in RUNS[run]:
         return "eval_loss of the trainer"
     if run in OWN_RUNS and "validation" not in DATASETS[RUNS[run]["dataset"]]:
-        return f"loss of the {DATASETS[RUNS[run]['dataset']]['analysis']} analysed prompts"
+        return "loss of the held-out responses"
     return "validation loss"
 
 
@@ -488,11 +520,12 @@ def about_run(run):
     """What a run is, by name, for the page of the study."""
     model, dataset = MODELS[RUNS[run]["model"]], DATASETS[RUNS[run]["dataset"]]
     reference = RUNS[run].get("reference_run")
+    meant = "" if PLAYERS_ARE == "words" else ' (which "words" on this page and in figures are)'
     return {
         "run": run,
         "model": model["source"],
         "data": dataset["source"],
-        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked words each",
+        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked {PLAYERS_ARE} each{meant}",
         "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
         "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
     }

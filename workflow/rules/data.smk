@@ -81,6 +81,6 @@ rule check:
             for dataset in used("dataset")
             if "test" in DATASETS[dataset]
         ],
-        every_step("checkpoints/step-{step}", OWN_RUNS),
+        every_own_checkpoint(),
     message:
         "Data, models, prompts and own checkpoints can be used"

@@ -10,6 +10,7 @@ rule interactions:
         f"{RESULTS}/benchmarks/interactions/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -37,6 +38,7 @@ rule ranges:
         f"{RESULTS}/benchmarks/ranges/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -66,6 +68,7 @@ rule joint:
         f"{RESULTS}/benchmarks/joint/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -92,6 +95,7 @@ rule joint_of_step:
         f"{RESULTS}/benchmarks/joint_of_step/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -116,6 +120,7 @@ rule selection:
         f"{RESULTS}/benchmarks/selection/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1

@@ -12,6 +12,7 @@ rule finetune:
         f"{RESULTS}/benchmarks/finetune/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(TUNED_RUNS),
+    priority: SECOND
     conda:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
@@ -40,6 +41,7 @@ rule losses_of_step:
         f"{RESULTS}/benchmarks/losses_of_step/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
@@ -59,7 +61,7 @@ rule losses:
     input:
         lambda wildcards: expand(
             f"{RESULTS}/runs/{wildcards.run}/losses/step-{{step}}.parquet",
-            step=steps_of_run(wildcards),
+            step=steps_with_losses(wildcards),
         ),
     output:
         f"{RESULTS}/runs/{{run}}/losses.parquet",
@@ -69,6 +71,7 @@ rule losses:
         f"{RESULTS}/benchmarks/losses/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -110,7 +113,8 @@ rule own_checkpoints:
         mem_mb=growing(2000),
         runtime=growing(15),
     params:
-        folder=lambda wildcards: RUNS[wildcards.run]["checkpoints"][wildcards.step],
+        folder=lambda wildcards: CHECKPOINTS[wildcards.run][wildcards.step],
+        key=lambda wildcards: checkpoint_key(wildcards.run, int(wildcards.step)),
         content=content_of_checkpoint,
         model=lambda wildcards: MODELS[RUNS[wildcards.run]["model"]],
     message:

@@ -43,6 +43,7 @@ rule mask_embedding:
         f"{RESULTS}/benchmarks/mask_embedding/{{run}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
@@ -78,6 +79,7 @@ rule inference:
     wildcard_constraints:
         run=one_of(RUNS),
         shard=r"\d+",
+    priority: SECOND
     conda:
         "../../envs/torch.yaml"
     threads: COMPUTE["threads"]
@@ -105,6 +107,7 @@ use rule inference as inference_of_mask_embedding with:
         f"{RESULTS}/logs/inference/{{run}}/mask-embedding-{{mask_embedding}}/from-step-{{step}}-shard-{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/inference/{{run}}/mask-embedding-{{mask_embedding}}/from-step-{{step}}-shard-{{shard}}.tsv"
+    priority: 0
     message:
         "Masked inference of {wildcards.run} from step {wildcards.step}, shard {wildcards.shard}, "
         "mask embedding {wildcards.mask_embedding}"
@@ -122,6 +125,7 @@ rule log_odds:
         f"{RESULTS}/benchmarks/log_odds/{{run}}/step-{{step}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
+    priority: SECOND
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -141,6 +145,7 @@ use rule log_odds as log_odds_of_mask_embedding with:
         f"{RESULTS}/logs/log_odds/{{run}}/mask-embedding-{{mask_embedding}}/step-{{step}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/log_odds/{{run}}/mask-embedding-{{mask_embedding}}/step-{{step}}.tsv"
+    priority: 0
     message:
         "Merging the log-odds of {wildcards.run}, step {wildcards.step}, "
         "mask embedding {wildcards.mask_embedding}"

@@ -88,12 +88,14 @@ onsuccess:
     if verdict in up_to_date:
         with verdict.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                told = [row[key] for key in ("checkpoint", "learning", "interactions", "stage")]
-                print(f"{row['run']}: {' '.join(filter(None, told))}", file=sys.stderr)
+                print(f"{row['run']}:", file=sys.stderr)
+                for key in ("checkpoint", "learning", "interactions", "stage"):
+                    if row[key]:
+                        print(f"  - {row[key]}", file=sys.stderr)
         print(f"More in {RESULTS}/verdict.md.", file=sys.stderr)
         if IS_OWN:
             measured = own_study.inference_seconds(f"{RESULTS}/benchmarks/inference")
-            print(own_study.what_next(OWN, measured), file=sys.stderr)
+            print(own_study.what_next(OWN, measured, workflow.cores), file=sys.stderr)
     elif verdict.exists():
         print(
             f"What this run was not asked for, such as {verdict}, is as it was, and may be of another config; "

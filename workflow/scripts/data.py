@@ -6,7 +6,7 @@ from job import DIGESTS, start
 from sft_interactions import tables
 from sft_interactions.data.players import tell_unused_samples, unsuitable_for
 from sft_interactions.data.sources import extract_members
-from sft_interactions.data.splits import build_splits
+from sft_interactions.data.splits import build_splits, settings_of_split
 from sft_interactions.files import content_digest
 from sft_interactions.origin import inputs_digest
 
@@ -29,13 +29,13 @@ with tempfile.TemporaryDirectory() as folder:
     )
 tell_unused_samples(players, splits["analysis"]["sample_id"], snakemake.wildcards.dataset)
 depends_on = {
-    "dataset": dataset,
     "local": content_digest(snakemake.input.local, DIGESTS) if snakemake.input.local else None,
     "seed": snakemake.params.seed,
 }
 has_turns = "turns" in dataset or "system" in dataset
 table = tables.DATA_WITH_TURNS if has_turns else tables.DATA
 for split, path in snakemake.output.items():
+    depends_on["dataset"] = settings_of_split(dataset, split)
     # All others are drawn of what the analysed samples leave, so players matter through these alone.
     if split == "analysis":
         by, metadata = {"players": players}, {"skipped": json.dumps(skipped)}

@@ -6,12 +6,12 @@ from sft_interactions.models.checkpoint_files import files_of
 from sft_interactions.models.own_checkpoints import check_own_checkpoints
 
 start(snakemake)
-run, step, model = snakemake.wildcards.run, int(snakemake.wildcards.step), snakemake.params.model
+step, model = int(snakemake.wildcards.step), snakemake.params.model
 base, given = Path(snakemake.input.model), snakemake.params.folder
 check_own_checkpoints(
     {step: Path(given)} if given != "base" else {},
     base,
-    where=f"runs.{run}.checkpoints",
+    where=snakemake.params.key.rpartition(".")[0],
     model_names=[model["source"].partition(":")[2].partition("@")[0], base.name],
     compare_template=model["template"] == "chat",
 )

@@ -11,10 +11,11 @@ start(snakemake)
 files, params = snakemake.input, snakemake.params
 with_losses = dict(zip(params.with_losses, files.losses, strict=True))
 facts = []
-for run, title, steps, losses_are, *paths in zip(
+for run, title, steps, skipped, losses_are, *paths in zip(
     params.runs,
     params.labels,
     params.steps,
+    params.skipped,
     params.losses_are,
     files.metrics,
     files.dynamics,
@@ -38,6 +39,7 @@ for run, title, steps, losses_are, *paths in zip(
             steps=steps,
             n_samples=len(samples),
             n_players=params.n_players,
+            players=params.players,
             metrics=overall_metrics(tables.read(metrics, tables.METRICS)),
             stage=detect(rows, samples, steps, params.level),
             losses={int(step): loss for step, loss in losses.items()},
@@ -45,7 +47,7 @@ for run, title, steps, losses_are, *paths in zip(
             sample_losses=counted_losses(tables.read(with_losses[run], tables.LOSSES))
             if run in with_losses
             else None,
-            skipped=params.skipped,
+            skipped=skipped,
             level=params.level,
             read=(*read, response),
             n_parts=int(tables.read_metadata(prompts)["part_of_response"]),

@@ -527,9 +527,10 @@ def _given_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if text.startswith("path:"):
             yield where, text.removeprefix("path:")
     for name, run in config["runs"].items():
-        for step, folder in run.get("checkpoints", {}).items():
-            if folder != "base":
-                yield f"runs.{name}.checkpoints.{step}", folder
+        for key in ("checkpoints", "loss_checkpoints"):
+            for step, folder in run.get(key, {}).items():
+                if folder != "base":
+                    yield f"runs.{name}.{key}.{step}", folder
 
 
 def _check_template_date(where: str, text: str) -> Iterator[str]:
@@ -721,6 +722,8 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             )
     if "validation_losses" in run and "checkpoints" not in run:
         yield f"{where}.validation_losses: this run is fine-tuned here, and its loss measured; drop it"
+    if "loss_checkpoints" in run:
+        yield from _check_loss_checkpoints(where, run, models.get(model_of(name)))
     if "checkpoints" in run:
         yield from _check_own_checkpoints(where, run, models.get(model_of(name)))
     else:
@@ -765,25 +768,45 @@ def _check_own_checkpoints(
     if "0" not in run["checkpoints"]:
         yield f"{where}.checkpoints: step 0 (before SFT) is missing; add `0: base`"
     for step, folder in run["checkpoints"].items():
-        if folder == "base":
-            if step != "0":
-                yield f"{where}.checkpoints.{step}: base is the model before SFT, at step 0; name a folder"
-            continue
-        yield from _check_braces(f"{where}.checkpoints.{step}", folder)
-        if not Path(folder).exists():
-            yield f"{where}.checkpoints.{step}: {folder} does not exist; {_checkpoint_fix(folder)}"
-            continue
-        if Path(folder).is_file():
-            yield f"{where}.checkpoints.{step}: {folder} is a file; {_folder_fix(Path(folder))}"
-            continue
-        base = _model_folder(model) if model else None
-        try:
-            check_checkpoint(folder, base)
-            if model and base:
-                tokenizer = _tokenizer_folder(model) or base
-                check_tokenizer(folder, tokenizer, compare_template=model["template"] == "chat")
-        except ValueError as error:
-            yield f"{where}.checkpoints.{step}: {error}"
+        if folder == "base" and step != "0":
+            yield f"{where}.checkpoints.{step}: base is the model before SFT, at step 0; name a folder"
+        if folder != "base":
+            yield from _check_own_checkpoint(f"{where}.checkpoints.{step}", folder, model)
+
+
+def _check_own_checkpoint(
+    where: str, folder: str, model: Mapping[str, Any] | None
+) -> Iterator[str]:
+    yield from _check_braces(where, folder)
+    if not Path(folder).exists():
+        yield f"{where}: {folder} does not exist; {_checkpoint_fix(folder)}"
+        return
+    if Path(folder).is_file():
+        yield f"{where}: {folder} is a file; {_folder_fix(Path(folder))}"
+        return
+    base = _model_folder(model) if model else None
+    try:
+        check_checkpoint(folder, base)
+        if model and base:
+            tokenizer = _tokenizer_folder(model) or base
+            check_tokenizer(folder, tokenizer, compare_template=model["template"] == "chat")
+    except ValueError as error:
+        yield f"{where}: {error}"
+
+
+def _check_loss_checkpoints(
+    where: str, run: Mapping[str, Any], model: Mapping[str, Any] | None
+) -> Iterator[str]:
+    where = f"{where}.loss_checkpoints"
+    if "checkpoints" not in run:
+        yield f"{where}: this run is fine-tuned here, and its losses measured; drop it"
+        return
+    if "validation_losses" in run:
+        yield f"{where}: validation_losses gives the losses, so none is measured; drop one of the two"
+    for step, folder in run["loss_checkpoints"].items():
+        if step in run.get("checkpoints", {}):
+            yield f"{where}.{step}: checkpoints has this step too; remove one of the two"
+        yield from _check_own_checkpoint(f"{where}.{step}", folder, model)
 
 
 def _checkpoint_fix(given: str) -> str:

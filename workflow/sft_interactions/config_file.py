@@ -13,7 +13,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ for _name, _pattern, _first in _PLAIN_WORDS:
 
 
 def check_command_line(arguments: Sequence[str]) -> None:
-    """Check that no option of the config is given twice, of which Snakemake drops the first.
+    """Check that no option of the config, and no key in it, is given twice: Snakemake drops the first.
 
-    Nor may one make Snakemake forget what a table was made of.
+    Nor may an option make Snakemake forget what a table was made of.
 
     Args:
         arguments: of the command line, as ``sys.argv`` has them.
@@ -105,6 +105,26 @@ def check_command_line(arguments: Sequence[str]) -> None:
                 f"{option} is given {given.count(option)} times, and only the last one would count; write "
                 f"all its values after one {option}"
             )
+    keys = list(_keys_given(arguments))
+    for key in dict.fromkeys(keys):
+        if keys.count(key) > 1:
+            raise ConfigError(
+                f"--config: {key}= is given {keys.count(key)} times, and only the last one would count; "
+                "drop all but one"
+            )
+
+
+def _keys_given(arguments: Sequence[str]) -> Iterator[str]:
+    """Keys of the values that follow ``--config``."""
+    is_config = False
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if argument.startswith("-"):
+            is_config = _OPTIONS.get(name) == "--config"
+            if is_config and value:
+                yield value.partition("=")[0]
+        elif is_config and "=" in argument:
+            yield name
 
 
 def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -40,34 +40,38 @@ def facts(**changes):
         (
             LOSSES,
             20,
-            "Keep step 20: it has the lowest validation loss, 1.700 nats (2.100 at step 40).",
+            "Keep step 20: it has the lowest validation loss, 1.700 nats a token, 18 % for the right token "
+            "(2.100 at step 40).",
         ),
         (
             {0: 4.2, 10: 3.0, 40: 1.7},
             40,
-            "Keep step 40, the last one: it has the lowest validation loss, 1.700 nats, which was still "
-            "falling; training on may lower it further.",
+            "Keep step 40, the last one: it has the lowest validation loss, 1.700 nats a token, 18 % for "
+            "the right token; it was still falling; training on may lower it further.",
         ),
         (
             {10: 1.7, 40: 1.7004},
             10,
-            "Keep step 10: it has the lowest validation loss, 1.700 nats (1.700 at step 40, which is no "
-            "less good).",
+            "Keep step 10: it has the lowest validation loss, 1.700 nats a token, 18 % for the right token "
+            "(1.700 at step 40, which is no less good).",
         ),
         (
             {0: 4.2, 1: 2.0, 40: 3.0},
             1,
-            "Keep step 1: it has the lowest validation loss, 2.000 nats (3.000 at step 40).",
+            "Keep step 1: it has the lowest validation loss, 2.000 nats a token, 14 % for the right token "
+            "(3.000 at step 40).",
         ),
         (
             {10: 1.0, 40: 2.0},
             10,
-            "Keep step 10: it has the lowest validation loss, 1.000 nats (2.000 at step 40).",
+            "Keep step 10: it has the lowest validation loss, 1.000 nats a token, 37 % for the right token "
+            "(2.000 at step 40).",
         ),
         (
             {10: 0.0, 40: 0.001},
             10,
-            "Keep step 10: it has the lowest validation loss, 0.000 nats (0.001 at step 40).",
+            "Keep step 10: it has the lowest validation loss, 0.000 nats a token, 100 % for the right "
+            "token (0.001 at step 40).",
         ),
         (
             {0: 1.5, 10: 1.5, 40: 2.0},
@@ -91,13 +95,73 @@ def facts(**changes):
     ],
 )
 def test_the_checkpoint_is_that_of_the_lowest_validation_loss_or_none(losses, kept, sentence):
+    found = judge(facts(losses=losses, steps=sorted({0, *losses})))
+    assert (found.kept_step, found.checkpoint) == (kept, sentence)
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept", "sentence"),
+    [
+        (
+            {10: 1.9, 15: 1.2, 20: 1.5, 30: 1.6, 40: 1.7},
+            20,
+            "Keep step 20: of all checkpoints it has the lowest validation loss, 1.500 nats a token, 22 % "
+            "for the right token. The loss was lower, 1.200 nats, at step 15, of which there is no "
+            "checkpoint.",
+        ),
+        (
+            {10: 1.9, 20: 1.8, 30: 1.7, 40: 1.5, 45: 1.2},
+            40,
+            "Keep step 40: of all checkpoints it has the lowest validation loss, 1.500 nats a token, 22 % "
+            "for the right token. The loss was lower, 1.200 nats, at step 45, of which there is no "
+            "checkpoint.",
+        ),
+        (
+            {0: 1.4, 10: 1.9, 15: 1.2, 20: 1.5, 30: 1.5, 40: 1.5},
+            None,
+            "No checkpoint is named: none has a lower validation loss than the model before SFT (1.400; "
+            "step 20: 1.500).",
+        ),
+        (
+            {5: 1.9, 15: 1.2},
+            None,
+            "No checkpoint is named: the validation loss is known at steps of which there is no checkpoint "
+            "(5, 15). Of steps 10, 20, 30, 40 no loss is known.",
+        ),
+        (
+            {10: 1.9, 20: 1.8, 30: 1.5},
+            30,
+            "Keep step 30, the last one whose loss is known: it has the lowest validation loss, 1.500 "
+            "nats a token, 22 % for the right token; it was still falling; training on may "
+            "lower it further. Of step 40 no loss is known.",
+        ),
+    ],
+)
+def test_a_step_that_was_not_saved_or_not_evaluated_is_not_taken_for_one_that_was(
+    losses, kept, sentence
+):
     found = judge(facts(losses=losses))
     assert (found.kept_step, found.checkpoint) == (kept, sentence)
+
+
+def test_a_checkpoint_that_a_preview_leaves_out_may_be_kept():
+    assert judge(facts(losses={10: 1.9, 15: 1.2, 20: 1.5}, skipped=[15])).kept_step == 15
+
+
+def test_overfitting_begins_where_the_loss_was_lowest_saved_or_not():
+    assert "It overfits after step 15: to step 20 the loss rises by 0.300 nats." in str(
+        judge(facts(losses={10: 1.9, 15: 1.2, 20: 1.5}))
+    )
 
 
 def test_whose_loss_it_is_stands_there():
     found = judge(facts(whose_losses="eval_loss of the trainer"))
     assert "the lowest eval_loss of the trainer, 1.700 nats" in found.checkpoint
+
+
+def test_a_right_token_that_is_hardly_ever_foreseen_is_told():
+    told = judge(facts(losses={10: 5.0, 40: 6.0})).checkpoint
+    assert "5.000 nats a token, less than 1 % for the right token" in told
 
 
 def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
@@ -132,7 +196,7 @@ def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
     ],
 )
 def test_whether_it_learned_and_overfits_is_told_from_the_losses(losses, sentence):
-    assert judge(facts(losses=losses)).learning == sentence
+    assert judge(facts(losses=losses, steps=sorted({0, *losses}))).learning == sentence
     after = overfits_after(losses, None, 0.95)
     assert (f"It overfits after step {after}:" in sentence) == (after is not None)
     assert ("It overfits" in sentence) == (after is not None)
@@ -175,6 +239,55 @@ def test_a_change_that_may_be_chance_is_none(spread, learned, overfits):
     assert "8 responses" in found
     after = overfits_after(LOSSES, single_losses(LOSSES, spread), 0.95)
     assert after == (20 if overfits.startswith("It overfits") else None)
+
+
+@pytest.mark.parametrize(
+    ("means", "spread", "kept", "told"),
+    [
+        ({0: 4.0, 10: 3.0, 20: 2.0, 40: 2.5}, 0.001, 20, "(2.500 at step 40)."),
+        (
+            {0: 4.0, 10: 2.01, 20: 2.0, 40: 2.5},
+            0.005,
+            20,
+            "(2.500 at step 40). On 8 responses it cannot be told from step 10.",
+        ),
+        (
+            {0: 4.0, 10: 2.01, 20: 2.0, 30: 2.01, 40: 2.5},
+            0.005,
+            20,
+            "On 8 responses it cannot be told from steps 10, 30.",
+        ),
+        (
+            {0: 4.0, 10: 2.1, 20: 2.0, 40: 2.1},
+            0.1,
+            20,
+            "On 8 responses no other checkpoint can be told from it.",
+        ),
+        (
+            {0: 4.0, 10: 3.0, 20: 2.0},
+            0.001,
+            20,
+            "it was still falling; training on may lower it further.",
+        ),
+        (
+            {0: 4.0, 10: 3.0, 20: 2.01, 40: 2.0},
+            0.005,
+            40,
+            "whether it still falls after step 20 cannot be told. On 8 responses it cannot be told from "
+            "step 20.",
+        ),
+    ],
+)
+def test_checkpoints_that_cannot_be_told_from_the_best_are_named(means, spread, kept, told):
+    steps = sorted(means)
+    found = judge(facts(losses=means, steps=steps, sample_losses=single_losses(means, spread)))
+    assert found.kept_step == kept
+    assert found.checkpoint.endswith(told)
+
+
+def test_of_too_few_responses_nothing_is_said_on_other_checkpoints():
+    rows = single_losses(LOSSES, 0.1, n=4)
+    assert judge(facts(sample_losses=rows)).checkpoint.endswith("(2.100 at step 40).")
 
 
 def test_a_change_of_responses_of_one_length_is_a_paired_t_test():
@@ -303,6 +416,13 @@ def test_the_page_has_the_sentences_and_the_numbers_and_titles_are_text():
     assert "| 5 |  |  |  | 3.000 |" in page
     assert "| 40 |  | 75.0 | 30.0 | 2.100 |" in page
     assert r"a \| b \<script\>\$x\$" in page
+    assert "\n- It learned: " in page
+    assert "Loss: validation loss, in nats a token; 0 is best" in page
+
+
+def test_the_page_says_of_how_many_responses_the_loss_is():
+    run = facts(sample_losses=single_losses(LOSSES, 0.1, n=9), whose_losses="loss of responses")
+    assert "Loss: loss of responses (9 of them), in nats" in write_page([run], [judge(run)])
 
 
 def test_the_page_has_what_the_model_reads_between_more_marks_than_it_has():
@@ -316,4 +436,10 @@ def test_the_page_says_of_what_a_scored_token_is_a_part():
     run = facts(read=("text", "n", f"no\n{'x' * 100}"), n_parts=3)
     page = write_page([run], [judge(run)])
     told = f"up to the token `n` of the response `no {'x' * 77} …` (in 3 of 16 prompts the scored "
-    assert f"{told}token is a part of the response):\n" in page
+    assert f"{told}token is a part of the response, so the interactions are those of its" in page
+
+
+def test_the_page_calls_players_what_they_are():
+    page = write_page([facts(players="sentences")], [judge(facts())])
+    assert "16 prompts, 8 masked sentences each" in page
+    assert "8 masked words each" in write_page([facts()], [judge(facts())])

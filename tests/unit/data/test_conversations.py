@@ -62,6 +62,9 @@ def test_the_last_question_and_its_answer_are_prompt_and_response(cells, system,
         [ASKED[0], {**ASKED[1], "tool_calls": [{"name": "f"}]}],
         [ASKED[0], {**ASKED[1], "weight": 0}],
         [ASKED[0], {**ASKED[1], "train": False}],
+        [ASKED[0], {**ASKED[1], "training": False}],
+        [ASKED[0], {**ASKED[1], "loss": False}],
+        [ASKED[0], {**ASKED[1], "loss": 0.0}],
     ],
 )
 def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(turns):

@@ -60,6 +60,15 @@ def test_categories_are_text(tmp_path, column):
     assert load(f"path:{tmp_path}/t.parquet") == expected
 
 
+@pytest.mark.parametrize("cell", ['"quoted"', '""', '""a""', 'x ""y""'])
+def test_a_tsv_whose_marks_are_not_those_of_a_program_is_text(tmp_path, cell):
+    """Either no field has a mark inside, or some field has one that would have been doubled."""
+    (tmp_path / "t.tsv").write_text(f"text\tlabel\n{cell}\tx\nb\ty\n")
+    assert load(f"path:{tmp_path}/t.tsv")[0] == (cell, ["x"])
+    (tmp_path / "t.tsv").write_text('text\tlabel\n"a ""b"""\tx\na "b"\ty\n')
+    assert load(f"path:{tmp_path}/t.tsv")[0] == ('"a ""b"""', ["x"])
+
+
 @pytest.mark.bad_input(of="data")
 def test_tsv_quotation_marks_are_text(tmp_path):
     (tmp_path / "t.tsv").write_text('"half a quote\t1\tid\nwhole "quote"\t0\tid\n')
@@ -438,6 +447,18 @@ REFUSED = {
         'text\tlabel\n"a\nb"\tx\n',
         {},
         "line 2 has 1 fields",
+    ),
+    "tsv as pandas writes it": (
+        "t.tsv",
+        'text\tlabel\nplain\tx\n"He said ""hi"" to me"\ty\n',
+        {},
+        r"t.tsv, line 3: .* has them doubled inside, as pandas .*; in tsv .* save the file as csv",
+    ),
+    "tsv of one field that is quoted and one that need not be": (
+        "t.tsv",
+        'text\tlabel\n"a"\tx\n""""\ty\n',
+        {},
+        "t.tsv, line 3: .* has them doubled inside",
     ),
     "an empty jsonl": ("t.jsonl", "\n", {}, "t.jsonl is empty; name another file"),
     "an empty json": ("t.json", "[]", {}, "t.json is empty; name another file"),

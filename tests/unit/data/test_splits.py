@@ -6,7 +6,7 @@ from bad_input import refused
 from tiny_datasets import EVERY, block, rows, write_jsonl
 
 from sft_interactions.data.reading import load_rows
-from sft_interactions.data.splits import build_splits, clean, sample_id
+from sft_interactions.data.splits import build_splits, clean, sample_id, settings_of_split
 
 
 def build(dataset, files=None, *, seed=0, unsuitable=lambda *_: None):
@@ -234,6 +234,41 @@ def test_a_test_split_leaves_analysis_and_validation_as_they_are(twelve):
     assert without["validation"].equals(with_test["validation"])
     assert [len(frame) for frame in with_test.values()] == [4, 2, 3, 3]
     assert len(set().union(*prompts(with_test).values())) == 12
+
+
+@pytest.mark.parametrize(
+    ("changed", "others"),
+    [
+        ("analysis", {"validation", "test", "train"}),
+        ("validation", {"test", "train"}),
+        ("test", {"train"}),
+        ("train", set()),
+        ("label_noise", {"train"}),
+    ],
+)
+def test_a_split_depends_on_the_sizes_of_those_before_it_alone(twelve, changed, others):
+    """What its settings say it does not depend on leaves its rows as they are, and else it would not."""
+    sizes = {"analysis": 2, "validation": 2, "test": 2, "train": 3, "label_noise": 0.0}
+    dataset = block(twelve, **sizes)
+    other = {**dataset, changed: 0.7 if changed == "label_noise" else sizes[changed] + 1}
+    before, after = build(dataset), build(other)
+    for split in ("analysis", "validation", "test", "train"):
+        depends = settings_of_split(dataset, split) != settings_of_split(other, split)
+        assert depends == (split in {changed, *others})
+        if not depends:
+            assert before[split].equals(after[split])
+    assert any(not before[split].equals(after[split]) for split in before)
+
+
+@pytest.mark.parametrize(("at_most", "found"), [(3, 3), (8, 8), (20, 8)])
+def test_a_test_split_takes_as_many_as_there_are(twelve, at_most, found):
+    dataset = block(twelve, analysis=4, test={"at_most": at_most})
+    dataset = {key: value for key, value in dataset.items() if key not in ("train", "validation")}
+    splits = build(dataset)
+    assert [len(splits[split]) for split in ("analysis", "test")] == [4, found]
+    assert not prompts(splits)["analysis"] & prompts(splits)["test"]
+    none_left = build({**dataset, "analysis": 12})
+    assert len(none_left["test"]) == 0
 
 
 def test_a_test_split_of_its_own_file(tmp_path):

@@ -15,6 +15,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
     BertConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     T5Config,
 )
 
@@ -234,6 +236,10 @@ SPOILT_FILES = {
     "no config": (
         unlink("config.json"),
         r"config\.json: is missing, .*; copy that of the model that",
+    ),
+    "an adapter alone": (
+        lambda f: ((f / "config.json").unlink(), (f / "adapter_config.json").write_text("{}")),
+        "holds an adapter and no model; name the model that it is added to, or, .* merge it",
     ),
     "a config cut off": (write("config.json", '{"model_type'), r"config\.json: is not JSON"),
     "a key twice": (
@@ -613,6 +619,49 @@ def test_full_weights_are_of_the_model_before_sft(model_folders, folder, setting
     reconfigure(folder, **settings)
     with refused(message):
         load_checkpoint(model_folders["llama"], folder, CPU)
+
+
+def write_lora(folder, matrix, shape, module="model.layers.1.self_attn.q_proj", named="org/other"):
+    folder.mkdir(exist_ok=True)
+    settings = {"peft_type": "LORA", "lora_alpha": 2, "base_model_name_or_path": named}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    name = f"base_model.model.{module}.lora_{matrix}.weight"
+    save_file({name: torch.ones(shape)}, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.bad_input(of="folder")
+@pytest.mark.parametrize(("matrix", "shape"), [("A", (2, 63)), ("B", (63, 2))])
+@pytest.mark.parametrize(
+    ("named", "told"), [("org/other", "was trained on org/other"), (None, "is of another model")]
+)
+def test_lora_of_another_base_is_told_by_its_sizes(
+    model_folders, tmp_path, matrix, shape, named, told
+):
+    adapter = write_lora(tmp_path / "adapter", matrix, shape, named=named)
+    check_checkpoint(adapter)
+    with refused(
+        rf"{shape[0]} x {shape[1]}, and \d+ x \d+ are .*, so the adapter {told}; name the mod"
+    ):
+        check_checkpoint(adapter, model_folders["llama"])
+
+
+@pytest.mark.parametrize("module", ["model.layers.1.self_attn.q_proj", "lm_head", "model.other"])
+def test_lora_that_fits_or_whose_weights_are_not_known_is_not_refused(
+    model_folders, tmp_path, module
+):
+    size = 32 if module.startswith("model.layers") else 5
+    for matrix, shape in (("A", (2, size)), ("B", (size, 2))):
+        adapter = write_lora(tmp_path / matrix, matrix, shape, module)
+        check_checkpoint(adapter, model_folders["llama"])
+
+
+def test_lora_of_weights_that_have_their_inputs_first_is_not_refused(tmp_path):
+    config = GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=10, n_positions=8)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    module = "transformer.h.0.attn.c_attn"
+    adapter = write_lora(tmp_path / "adapter", "B", (24, 2), module)
+    check_checkpoint(adapter, tmp_path / "gpt2")
 
 
 @pytest.mark.bad_input(of="folder")

@@ -145,7 +145,8 @@ def test_texts_are_cut_as_the_file_says(tmp_path, caplog, case, model_type, name
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     text = "is 12 1212</s>s 1"
-    tokenizer = load_tokenizer(tmp_path)
+    with caplog.at_level("INFO"):
+        tokenizer = load_tokenizer(tmp_path, tells=True)
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     expected = written.encode(text, add_special_tokens=False)
     assert found["input_ids"] == expected.ids

@@ -130,3 +130,49 @@ def test_a_file_that_is_not_understood_is_one_line(tmp_path, name, text, message
 def test_no_file(tmp_path):
     with refused(r"^heldout: there is no file"):
         read_heldout(tmp_path / "no.jsonl", {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (
+            [
+                {"instruction": "i", "output": "o"},
+                {"instruction": "i", "input": "n", "output": "o"},
+            ],
+            {"prompt": ["instruction", "input"], "target": "output"},
+        ),
+        (
+            [{"prompt": "q", "response": "a"}, {"prompt": "q", "response": "a", "system": "s"}],
+            {"prompt": "prompt", "target": "response", "system": "system"},
+        ),
+        ([{"messages": None}, {"messages": []}, {"messages": TURNS}], {"turns": "messages"}),
+    ],
+)
+def test_columns_that_the_first_row_lacks_are_read(tmp_path, rows, columns):
+    assert read_heldout(write(tmp_path / "rows.jsonl", rows), {}).columns == columns
+
+
+@pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"prompt": "q"}, "prompt: is given without target; add target=COLUMN"),
+        ({"target": "a"}, "target: is given without prompt; add prompt=COLUMN"),
+        ({"turns": "messages", "target": "a"}, "turns: target is given too.*drop one"),
+    ],
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_column_that_would_be_ignored_is_refused(tmp_path, given, message, name):
+    path = write(tmp_path / name, [{"messages": TURNS, "q": "x", "a": "y"}])
+    with refused(message):
+        read_heldout(path, given)
+
+
+@pytest.mark.bad_input(of="data")
+def test_a_table_with_tabs_whose_fields_are_quoted_is_refused(tmp_path):
+    path = tmp_path / "rows.tsv"
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([["prompt", "response"], ['say "q"', "a"]])
+    with refused("line 2: .* has them doubled inside"):
+        read_heldout(path, {})

@@ -6,6 +6,7 @@ from bad_input import refused
 from trainer_folders import give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
+from sft_interactions.config import resolve
 from sft_interactions.own_run.study import inference_seconds, prepare, what_next
 
 ROWS = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(40)]
@@ -79,12 +80,43 @@ def test_the_preview_is_a_part_of_it_in_a_folder_of_its_own(given, tmp_path):
     assert study.preview["players"]["n"] == 6
     assert study.preview["results"] == "results/my_run/preview"
     assert study.skipped == [10, 30, 50]
-    told = what_next(study, 60)
+    assert "loss_checkpoints" not in run  # the trainer has measured all of them
+    told = what_next(study, 60, 3)
     for target in ("", "verdict "):
-        assert f"    snakemake {target}--cores 4 --configfile {study.file}" in told
+        assert f"    snakemake {target}--cores 3 --configfile {study.file}" in told
     # Twice the prompts, 7 checkpoints for 4, and (2**9 - 1) / 9 positions for (2**7 - 1) / 7.
     assert f"about {round(2 * 7 / 4 * (511 / 9) / (127 / 7))} minutes" in told
-    assert "about 1.1 hours" in what_next(study, 360)
+    assert "about 1.1 hours" in what_next(study, 360, 3)
+
+
+def test_losses_that_the_trainer_has_not_are_measured_at_every_checkpoint(given, tmp_path):
+    study = make(given, tmp_path, losses="measured")
+    (run,) = study.content["runs"].values()
+    assert "validation_losses" not in run
+    assert study.content["datasets"]["heldout"]["test"] == {"at_most": 100}
+    (run,) = study.preview["runs"].values()
+    assert list(run["checkpoints"]) == ["0", "20", "40", "60"]
+    assert {step: path.rpartition("/")[2] for step, path in run["loss_checkpoints"].items()} == {
+        step: f"checkpoint-{step}" for step in ("10", "30", "50")
+    }
+    assert study.preview["datasets"]["heldout"]["test"] == {"at_most": 24}
+    (told,) = [line for line in study.told if line.startswith("validation loss: ")]
+    assert "measured here, as asked; eval_loss of the trainer is lowest at step 20, 1.400" in told
+
+
+def test_whose_losses_count_is_told(given, tmp_path):
+    (told,) = [line for line in make(given, tmp_path).told if line.startswith("validation loss: ")]
+    assert told.startswith(
+        "validation loss: eval_loss of the trainer (lowest at step 20, 1.400, by "
+    )
+    assert told.endswith("losses=measured takes that of held-out responses in its place")
+    assert make(given, tmp_path, losses="trainer").content == make(given, tmp_path).content
+    for file in (tmp_path / "My Run").rglob("trainer_state.json"):
+        file.unlink()
+    study = make(given, tmp_path)
+    assert any("the trainer has noted none; that of held-out" in line for line in study.told)
+    assert "test" in study.content["datasets"]["heldout"]
+    assert any(line.startswith("template: chat (the chat template in ") for line in study.told)
 
 
 def test_the_masked_inference_has_taken_what_snakemake_has_noted(tmp_path):
@@ -219,3 +251,68 @@ def test_what_is_missing_or_unknown_is_one_line(given, tmp_path, changes, messag
     with refused(re.escape(message)):
         make(given, tmp_path, **changes)
     assert not (tmp_path / "config").exists()
+
+
+@pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_another_run_of_the_same_name_does_not_take_its_place(given, tmp_path, is_changed):
+    file = make(given, tmp_path).file
+    if is_changed:
+        file.write_text(file.read_text().partition("\n")[2].replace("n: 8", "n: 9"))
+    before = file.read_text()
+    other = tmp_path / "elsewhere" / "My Run"
+    for step in (10, 20):
+        give_tokenizer(write_checkpoint(other, step))
+    with refused(rf"^name: {file} is the study of another run \({given['output']}\); add name= "):
+        make(given, tmp_path, output=str(other))
+    assert file.read_text() == before
+    assert make(given, tmp_path, output=str(other), name="another").file != file
+
+
+def test_values_that_a_config_changed_by_hand_does_not_take_are_told(given, tmp_path):
+    file = make(given, tmp_path).file
+    assert not any("counts, and not" in line for line in make(given, tmp_path, samples="5").told)
+    file.write_text(file.read_text().replace("n: 8", "n: 9"))
+    told = make(given, tmp_path, samples="4", template="plain").told
+    assert (
+        f"what it has counts, and not heldout={given['heldout']}, samples=4, template=plain; change it "
+        "there, or delete the file to have it written anew"
+    ) in told
+
+
+BROKEN = {
+    "nothing under players": (r"  n: 8.*", "", "line 16: players: nothing stands there"),
+    "nothing under checkpoints": (
+        r"(    checkpoints:.*\n)(?s:.*)",
+        r"\1",
+        r"line 23: runs\.base-my_run\.checkpoints: nothing stands there",
+    ),
+    "nothing under a run": (
+        r"(runs:\n  .*:\n)(?s:.*)",
+        r"\1",
+        r"line 19: runs\.base-my_run: nothing stands there",
+    ),
+    "no runs": (r"runs:\n(?s:.*)", "", "'runs' is missing; add it"),
+    "a data set is a text": (
+        r"  heldout:\n(    .*\n)*",
+        "  heldout: x\n",
+        "datasets.heldout: .*must",
+    ),
+    "a number is a text": (r"analysis: 16", "analysis: some", "datasets.heldout.analysis: .*must"),
+    "players are a list": (r"  n: 8", "  - n", "players: .*must be"),
+    "a step is a text": (r"      10: ", "      ten: ", "checkpoints"),
+    "a folder is a number": (r"      20: .*", "      20: 5", r"checkpoints\.20: .*must be"),
+}
+
+
+@pytest.mark.bad_input(of="config")
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_config_that_was_changed_into_none_is_told_with_its_line(
+    given, tmp_path, old, new, message
+):
+    file = make(given, tmp_path).file
+    file.write_text(re.sub(old, new, file.read_text(), count=1))
+    study = make(given, tmp_path)
+    assert any("was changed by hand" in line for line in study.told)
+    with refused(message):
+        resolve(study.preview, study.places)

@@ -60,6 +60,62 @@ def test_later_weights_at_the_root_are_a_checkpoint_if_their_step_is_known(outpu
         read_output(output)
 
 
+def test_the_best_weights_at_the_root_are_not_taken_for_the_last_step(output, tmp_path):
+    """A training that ends by loading its best checkpoint saves that one, beside notes of its last step."""
+    state = {"global_step": 120, "best_model_checkpoint": "mine/checkpoint-20", "log_history": []}
+    (output / "trainer_state.json").write_text(json.dumps(state))
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(output / "checkpoint-20" / file, output / file)
+    found = read_output(output)
+    assert list(found.checkpoints) == [10, 20, 100]
+    assert found.notes == [f"the weights in {output} itself are those of step 20, and count once"]
+    # The folder of the best one was removed.
+    shutil.move(output / "checkpoint-20", tmp_path)
+    found = read_output(output)
+    assert list(found.checkpoints) == [10, 100]
+    assert "may be those of the best checkpoint (mine/checkpoint-20, by" in found.notes[0]
+    # The last one was the best, or none was.
+    for best in ("mine/checkpoint-120", r"C:\mine\checkpoint-120", None):
+        state["best_model_checkpoint"] = best
+        (output / "trainer_state.json").write_text(json.dumps(state))
+        assert read_output(output).checkpoints[120] == output
+
+
+def test_a_step_that_was_measured_twice_alike_has_one_loss(output):
+    for step in (20, 100):
+        path = output / f"checkpoint-{step}" / "trainer_state.json"
+        state = json.loads(path.read_text())
+        state["log_history"].append({"step": 20, "eval_loss": 1.4002})
+        path.write_text(json.dumps(state))
+    assert read_output(output).losses == {10: 1.9, 20: 1.4002}
+
+
+@pytest.mark.bad_input(of="folder")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("r", 4),
+        ("lora_alpha", 64),
+        ("use_rslora", True),
+        ("target_modules", ["q_proj", "v_proj"]),
+        ("modules_to_save", ["lm_head"]),
+    ],
+)
+def test_adapters_of_other_settings_are_of_another_run(tmp_path, key, value):
+    """Without the notes of a trainer nothing else tells it."""
+    output = tmp_path / "mine"
+    for step in (10, 20):
+        write_checkpoint(output, step, history=None)
+    path = output / "checkpoint-20" / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    # Another version of PEFT writes keys that another one leaves out.
+    path.write_text(json.dumps({**settings, "use_dora": False, "modules_to_save": []}))
+    assert list(read_output(output).checkpoints) == [10, 20]
+    path.write_text(json.dumps({**settings, key: value}))
+    with refused(rf"checkpoint-10 and .*checkpoint-20 are of two runs \({key} is .*; move those"):
+        read_output(output)
+
+
 def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
     base = tmp_path / "base"
     base.mkdir()
@@ -178,6 +234,10 @@ def quantised(output):
 WRONG = {
     "step": (other_step, "is named after step 20, but global_step is 30"),
     "two runs": (other_run, "are of two runs (loss at step 10 is 2.5 in one, 2.0 in the other)"),
+    "two losses": (
+        note(step=20, eval_loss=0.3),
+        "checkpoint-20/trainer_state.json: step 20 has two eval_loss in log_history, 1.4 and 0.3, as",
+    ),
     "no history": (note(history=None), "entry 1 of log_history is no block of keys"),
     "a history of texts": (note(history=["a"]), "entry 1 of log_history is no block of keys"),
     "a loss as text": (note(step=20, eval_loss="1.4"), "eval_loss is '1.4' in entry 5 of log_hist"),
@@ -213,7 +273,8 @@ def test_a_wrong_folder_is_one_line_with_the_mend(output, change, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert any(
-        word in str(error.value) for word in ("move", "name ", "give", "add base=", "wait", "copy")
+        word in str(error.value)
+        for word in ("move", "name ", "give", "add base=", "wait", "copy", "delete")
     )
 
 

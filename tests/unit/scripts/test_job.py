@@ -132,3 +132,13 @@ def test_what_may_not_be_written_is_told_in_one_line(tmp_path):
     assert_in_one_line(
         tmp_path, done, log, "rule: results/x may not be read or written (permission denied); see "
     )
+
+
+def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path):
+    log = tmp_path / "full.log"
+    log.symlink_to("/dev/full")
+    command = [sys.executable, "-c", SCRIPT, str(SCRIPTS), str(log)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "as told" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0

@@ -35,14 +35,15 @@ class Facts:
         title: of the run.
         steps: analysed checkpoints, sorted, the first before SFT.
         n_samples: number of analysed prompts.
-        n_players: number of masked words of each.
+        n_players: number of players of each.
+        players: what they are, such as words.
         metrics: rows (step, class, metric, value, ci_low, ci_high) of all orders together.
         stage: where the denoising stage ends by docs/protocol.md.
         losses: validation loss by step, in nats a token; a step need not be among ``steps``.
         whose_losses: what the loss is called, such as ``validation loss``.
         sample_losses: rows (sample_id, step, loss, n_tokens), of which ``losses`` are the means a token;
             None where means alone are known.
-        skipped: checkpoints of the run that were not looked at.
+        skipped: checkpoints of the run whose interactions were not looked at.
         level: of the intervals.
         read: what the model reads of the first prompt, the token that is scored, and the response that it
             begins or is.
@@ -62,6 +63,18 @@ class Facts:
     level: float = 0.95
     read: tuple[str, str, str] = ("", "", "")
     n_parts: int = 0
+    players: str = "words"
+
+    @property
+    def saved(self) -> list[int]:
+        """Checkpoints after step 0, sorted; the loss of one need not be known."""
+        return sorted(step for step in {*self.steps, *self.skipped} if step > 0)
+
+    @property
+    def kept(self) -> int | None:
+        """The checkpoint with the lowest loss, the first of several; None if none is known."""
+        known = [step for step in self.saved if step in self.losses]
+        return min(known, key=lambda step: self.losses[step], default=None)
 
     @property
     def trained(self) -> dict[int, float]:
@@ -106,8 +119,13 @@ class Verdict:
     stage: str
     kept_step: int | None
 
+    @property
+    def sentences(self) -> list[str]:
+        """Those that there are, in their order."""
+        return [text for name in SENTENCES if (text := getattr(self, name))]
+
     def __str__(self) -> str:
-        return " ".join(filter(None, (getattr(self, name) for name in SENTENCES)))
+        return " ".join(self.sentences)
 
 
 class Change(NamedTuple):
@@ -170,6 +188,10 @@ def judge(facts: Facts) -> Verdict:
     if unseen:
         steps, were = ("Step", "was") if len(unseen) == 1 else ("Steps", "were")
         checkpoint += f" {steps} {', '.join(map(str, unseen))} {were} not looked at."
+    unknown = [step for step in facts.steps if step > 0 and step not in facts.losses]
+    if unknown and len(facts.trained) > 1:
+        steps = "step" if len(unknown) == 1 else "steps"
+        checkpoint += f" Of {steps} {', '.join(map(str, unknown))} no loss is known."
     return Verdict(
         checkpoint,
         _judge_learning(facts),
@@ -186,8 +208,15 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
         return None, (
             "No checkpoint is named: no validation loss is known, and interactions alone do not choose one."
         )
-    best, last = facts.best, max(after)
-    lowest = f"the lowest {name}, {after[best]:.3f} nats"
+    best, last = facts.kept, max(after)
+    if best is None:
+        return None, (
+            f"No checkpoint is named: the {name} is known at steps of which there is no checkpoint "
+            f"({', '.join(map(str, sorted(after)))})."
+        )
+    if best != facts.best:
+        return _judge_saved(facts, best)
+    lowest = f"the lowest {name}, {_in_words(after[best])}"
     if 0 in losses and losses[0] <= after[best]:
         return None, (
             f"No checkpoint is named: none has a lower {name} than the model before SFT "
@@ -195,16 +224,64 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
         )
     if len(after) == 1:
         return None, f"No checkpoint is named: the {name} is known at step {best} alone."
+    ties = _ties(facts, best)
     if best == last:
-        return best, (
-            f"Keep step {best}, the last one: it has {lowest}, which was still falling; training on may "
-            "lower it further."
-        )
+        before = max(step for step in after if step != last)
+        if before in ties.steps:
+            course = f"whether it still falls after step {before} cannot be told"
+        else:
+            course = "it was still falling; training on may lower it further"
+        is_last = "the last one" if best == facts.saved[-1] else "the last one whose loss is known"
+        return best, f"Keep step {best}, {is_last}: it has {lowest}; {course}.{ties.told}"
     rise = after[last] - after[best]
     risen = f"{after[last]:.3f} at step {last}"
     if rise < LEAST_CHANGE:
-        return best, f"Keep step {best}: it has {lowest} ({risen}, which is no less good)."
-    return best, f"Keep step {best}: it has {lowest} ({risen})."
+        risen += ", which is no less good"
+    return best, f"Keep step {best}: it has {lowest} ({risen}).{ties.told}"
+
+
+class _Ties(NamedTuple):
+    """Checkpoints whose loss may be as low as the lowest one, and the sentence on them."""
+
+    steps: Sequence[int] = ()
+    told: str = ""
+
+
+def _ties(facts: Facts, best: int) -> _Ties:
+    """Which checkpoints cannot be told from the best one; none where no interval is known."""
+    if facts.sample_losses is None:
+        return _Ties()
+    changes = {step: _change(facts, best, step) for step in sorted(facts.trained) if step != best}
+    steps = [step for step, change in changes.items() if change.n_samples and not change.is_certain]
+    if not steps:
+        return _Ties()
+    n = max(changes[step].n_samples for step in steps)
+    if len(steps) == len(changes):
+        return _Ties(steps, f" On {n} responses no other checkpoint can be told from it.")
+    which = f"step {steps[0]}" if len(steps) == 1 else f"steps {', '.join(map(str, steps))}"
+    return _Ties(steps, f" On {n} responses it cannot be told from {which}.")
+
+
+def _in_words(loss: float) -> str:
+    """A loss, and what it means: the geometric mean of the probabilities of the right tokens."""
+    percent = 100 * np.exp(-loss)
+    share = f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
+    return f"{loss:.3f} nats a token, {share} for the right token"
+
+
+def _judge_saved(facts: Facts, best: int) -> tuple[int | None, str]:
+    """The checkpoint to keep where the lowest loss is at a step that was not saved."""
+    losses, name = facts.losses, facts.whose_losses
+    if 0 in losses and losses[0] <= losses[best]:
+        return None, (
+            f"No checkpoint is named: none has a lower {name} than the model before SFT "
+            f"({losses[0]:.3f}; step {best}: {losses[best]:.3f})."
+        )
+    return best, (
+        f"Keep step {best}: of all checkpoints it has the lowest {name}, {_in_words(losses[best])}. "
+        f"The loss was lower, {losses[facts.best]:.3f} nats, at step {facts.best}, of which there is no "
+        "checkpoint."
+    )
 
 
 def overfits_after(
@@ -340,12 +417,14 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
     """The verdicts as Markdown, each with the numbers that it rests on."""
     blocks = ["# Verdict"]
     for run, verdict in zip(facts, verdicts, strict=True):
+        marked = replace(verdict, checkpoint=f"**{verdict.checkpoint}**")
         blocks += [
             f"## {_inert(run.title)}",
-            str(replace(verdict, checkpoint=f"**{verdict.checkpoint}**")),
+            "\n".join(f"- {sentence}" for sentence in marked.sentences),
             _table_of(run),
-            f"{run.n_samples} prompts, {run.n_players} masked words each; means a prompt. Before SFT: step "
-            f"{run.steps[0]}. Loss: {run.whose_losses}, in nats.",
+            f"{run.n_samples} prompts, {run.n_players} masked {run.players} each; means a prompt. Before "
+            f"SFT: step {run.steps[0]}. Loss: {run.whose_losses}{_number_of_responses(run)}, in nats a "
+            "token; 0 is best, and exp(-loss) is the probability that a right token gets (geometric mean).",
             f"What the model reads of the first prompt, up to {_scored(run)}:",
             _fenced(f"\n{run.read[0]}\n", "```"),
         ]
@@ -356,6 +435,12 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _number_of_responses(run: Facts) -> str:
+    if run.sample_losses is None:
+        return ""
+    return f" ({run.sample_losses['sample_id'].n_unique()} of them)"
+
+
 def _scored(run: Facts) -> str:
     """The scored token, and what it is a part of, where there are such prompts."""
     _, token, response = run.read
@@ -364,7 +449,8 @@ def _scored(run: Facts) -> str:
         return told
     return (
         f"{told} of the response {_fenced(_cut(response), '`')} (in {run.n_parts} of {run.n_samples} "
-        "prompts the scored token is a part of the response)"
+        "prompts the scored token is a part of the response, so the interactions are those of its "
+        "beginning; `inference.target_tokens: all` scores the whole response)"
     )
 
 

@@ -21,8 +21,8 @@ ROLES = {
 }
 # The keys of a turn: of OpenAI and transformers, and of ShareGPT.
 _KEYS = (("role", "content"), ("from", "value"))
-# What says of a turn, by 0 or false, that a training leaves it out: of OpenAI, and of axolotl.
-_WEIGHTS = ("weight", "train")
+# What says of a turn, by 0 or false, that a training leaves it out: of OpenAI, axolotl and ms-swift.
+_WEIGHTS = ("weight", "train", "training", "loss")
 # What a turn may have beside its text, and some chat templates write.
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 

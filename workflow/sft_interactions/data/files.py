@@ -7,13 +7,16 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 # A byte order mark is no text; a file of UTF-8 may begin with one.
 _UTF_8 = "utf-8-sig"
 _LONGEST_FIELD = 2**31 - 1
+# A field between quotation marks, which are doubled inside.
+_DOUBLED = re.compile(r'"(?:[^"]|"")*"', re.DOTALL)
 
 # First bytes of files that hold others.
 _UNPACK = "unpack it, and name the file that comes of it"
@@ -96,7 +99,8 @@ def read_separated(
     """Rows of a file of separated values.
 
     Args:
-        quoted: whether fields may stand between quotation marks, which otherwise are text.
+        quoted: whether fields may stand between quotation marks, which otherwise are text; a file of which
+            the program that wrote it has quoted fields all the same is refused.
         header: whether the first line holds the names of the columns.
 
     Returns:
@@ -105,7 +109,7 @@ def read_separated(
 
     Raises:
         ValueError: a row has another number of fields than the first one, or a quotation mark is out of
-            place; the message names the line.
+            place, or doubled; the message names the line.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     lines = csv.reader(
@@ -125,6 +129,8 @@ def read_separated(
         ) from error
     if not rows:
         raise ValueError(f"{path} is empty; name another file")
+    if not quoted:
+        _refuse_quoted(path, rows)
     width = len(rows[0][1])
     for place, fields in rows:
         if len(fields) != width:
@@ -133,6 +139,23 @@ def read_separated(
                 "its quotation marks"
             )
     return (rows[0][1], rows[1:]) if header else ([], rows)
+
+
+def _refuse_quoted(path: Path, rows: Sequence[tuple[str, list[str]]]) -> None:
+    """Refuse fields between quotation marks that are doubled inside, as programs for tables write them.
+
+    Where quotation marks are text, some field has them otherwise.
+    """
+    marked = [(place, field) for place, fields in rows for field in fields if '"' in field]
+    if not all(_DOUBLED.fullmatch(field) for _, field in marked):
+        return
+    for place, field in marked:
+        if '""' in field[1:-1]:
+            raise ValueError(
+                f"{path}, {place}: {field[:60]!r} stands between quotation marks and has them doubled "
+                "inside, as pandas and Excel write a field; in tsv files they are text, so save the file "
+                "as csv, or without quoting"
+            )
 
 
 def find_column(path: Path, names: list[str], column: str) -> int:

@@ -92,6 +92,18 @@ def build_splits(
         raise ValueError(f"datasets.{name}: {error}") from error
 
 
+def settings_of_split(dataset: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """What of a data set's block a split depends on: not on the sizes of those that are drawn after it.
+
+    Args:
+        dataset: the block.
+        split: ``train``, ``validation``, ``analysis`` or ``test``.
+    """
+    later = _DRAWING_ORDER[_DRAWING_ORDER.index(split) + 1 :]
+    unused = {*later, "label_noise"} if later else set()
+    return {key: value for key, value in dataset.items() if key not in unused}
+
+
 def _check_filtered_responses(frames: Iterable[pl.DataFrame], targets: Sequence[str]) -> None:
     """Check that the responses of ``filter.targets`` are left; a misspelt one would just be missing."""
     found = set().union(*(frame["target"] for frame in frames))
@@ -290,12 +302,15 @@ def _draw_splits(
         if dataset[split] == "all":
             drawn[split] = rows.sort("sample_id")
             continue
-        quotas = _Quotas(dataset[split], responses if dataset.get("balance") else None)
+        count, may_lack = dataset[split], isinstance(dataset[split], Mapping)
+        if may_lack:
+            count = dataset[split]["at_most"]
+        quotas = _Quotas(count, responses if dataset.get("balance") else None)
         chosen, skipped = _take(rows, quotas, unsuitable if split == "analysis" else None)
         for reason, count in sorted(skipped.items()):
             logger.info("%s, %s: %d rows skipped: %s", label, split, count, reason)
         all_skipped += skipped
-        if quotas.missing:
+        if quotas.missing and not may_lack:
             raise ValueError(_shortage(split, quotas, skipped, n_repeats.get(table_of[split], 0)))
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")

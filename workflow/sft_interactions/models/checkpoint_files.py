@@ -281,7 +281,8 @@ def check_checkpoint(
     """Check the files of a checkpoint: an adapter of PEFT or full weights, whole and of a usable kind.
 
     Args:
-        base: folder of the model before SFT, which full weights must be of the same shape as.
+        base: folder of the model before SFT, which full weights must be of the same shape as, and
+            which the matrices of LoRA must fit.
 
     Returns:
         What the folder holds.
@@ -292,7 +293,9 @@ def check_checkpoint(
     folder = Path(folder)
     kind = checkpoint_kind(folder)
     if kind == "adapter":
-        _check_adapter(folder)
+        found = _check_adapter(folder)
+        if base is not None:
+            _check_sizes_of_base(folder, found, Path(base))
     else:
         check_model(folder)
         if base is not None:
@@ -316,6 +319,12 @@ def check_model(folder: str | Path) -> None:
                 f"{folder}: config.json is not here, but in a folder below; name {inner[0]}"
             )
         _refuse_other_formats(folder)
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(
+                f"{folder}: holds an adapter and no model; name the model that it is added to, or, if that "
+                "is how the training began, merge it (merge_and_unload, save_pretrained) and name what "
+                "comes of it"
+            )
         raise ValueError(
             f"{folder / 'config.json'}: is missing, as where weights alone were saved (save_state of "
             "accelerate); copy that of the model that was tuned"
@@ -562,7 +571,8 @@ def _check_names(folder: Path, names: Mapping[str, object]) -> None:
             )
 
 
-def _check_adapter(folder: Path) -> None:
+def _check_adapter(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Check the files of an adapter; the shapes of its tensors, of none where their file tells none."""
     _check_encoding(folder)
     settings = read_json(folder / "adapter_config.json")
     where = folder / "adapter_config.json"
@@ -595,9 +605,36 @@ def _check_adapter(folder: Path) -> None:
     _check_addition(where, settings)
     weights = _only_one_set(folder, ADAPTER_WEIGHTS)
     _check_scale(where, settings)
-    found = _check_weights(weights)
+    found = dict(_check_weights(weights))
     if weights.suffix == ".safetensors" and not found:
         raise ValueError(f"{weights}: holds no tensor; save the adapter again")
+    return found
+
+
+def _check_sizes_of_base(folder: Path, found: Mapping[str, tuple[int, ...]], base: Path) -> None:
+    """Check the matrices of LoRA against the weights that they are added to, where both are known here.
+
+    What has other names, or lies in other files, is compared when the adapter is loaded.
+    """
+    weights: dict[str, tuple[int, ...]] = {}
+    for file in sorted(base.glob("*.safetensors")):
+        weights |= _check_weights(file)
+    for name, shape in found.items():
+        module, lora, matrix = name.partition(".lora_")
+        part = {"A": 1, "B": 0}.get(matrix[:1])  # A has the inputs of a module, B its outputs
+        # A head may have been resized for added tokens.
+        if not lora or part is None or len(shape) != 2 or module.endswith("lm_head"):
+            continue
+        own = weights.get(f"{module.removeprefix('base_model.model.')}.weight", ())
+        # Some architectures have their inputs first.
+        if len(own) == 2 and shape[part] not in own:
+            named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+            trained = f"was trained on {named}" if named else "is of another model"
+            raise ValueError(
+                f"{folder}: {name} is {shape[0]} x {shape[1]}, and {own[0]} x {own[1]} are the weights in "
+                f"{base} that it belongs to, so the adapter {trained}; name the model that it was "
+                "trained on"
+            )
 
 
 def _check_addition(where: Path, settings: Json) -> None:

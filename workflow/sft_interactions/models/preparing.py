@@ -230,7 +230,7 @@ def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
 def _verify(folder: Path, name: str, source: Source) -> None:
     try:
         config = AutoConfig.from_pretrained(folder)
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder, tells=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
             f"models.{name}: transformers cannot load config and tokenizer of {source}; put "

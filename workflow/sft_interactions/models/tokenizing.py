@@ -28,11 +28,14 @@ Parts = Sequence[tuple[str, bool]]
 """Pieces of a text, each with whether it is a user's."""
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str | Path, *, tells: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, which cuts texts as its ``tokenizer.json`` says.
 
     Of that file transformers takes for some classes and model types the vocabulary alone, and cuts texts by
     rules of its own: digits that the file sets apart are joined, for one.
+
+    Args:
+        tells: whether the log says so, which is once enough for a study.
 
     Raises:
         ValueError: a file is a link that leads nowhere, or, weights left out, not what was written; or the
@@ -49,8 +52,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     written = json.loads(file.read_text("utf-8"))
     if _rules(json.loads(tokenizer.backend_tokenizer.to_str())) == _rules(written):
         return tokenizer
-    logging.getLogger(__name__).warning(
-        "%s: transformers would cut texts by the rules of %s; they are cut as tokenizer.json says",
+    logging.getLogger(__name__).log(
+        logging.INFO if tells else logging.DEBUG,
+        "%s: transformers would cut texts by the rules of %s; they are cut as tokenizer.json says, and "
+        "nothing needs to be done",
         *(folder, type(tokenizer).__name__),
     )
     plain: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)

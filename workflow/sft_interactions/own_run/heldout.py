@@ -96,7 +96,7 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
     rows = _rows_of(path)
     if not rows:
         raise ValueError(f"heldout: {path} has no rows; name another file")
-    columns, why = _columns_of(path, rows[0], given)
+    columns, why = _columns_of(path, _filled(rows), given)
     _refuse_unread(path, rows, columns)
     prompt = columns.get("prompt")
     return HeldOut(
@@ -132,6 +132,16 @@ def _rows_of(path: Path) -> Sequence[Mapping[str, Any]]:
     )
 
 
+def _filled(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All columns, each with the first cell that holds something; a row may lack what others have."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        for name, cell in row.items():
+            if not found.get(name):
+                found[name] = cell
+    return found
+
+
 def _columns_of(
     path: Path, row: Mapping[str, Any], given: Mapping[str, str]
 ) -> tuple[dict[str, Any], str]:
@@ -155,11 +165,18 @@ def _system_of(given: Mapping[str, str], columns: Collection[str]) -> dict[str, 
 
 
 def _told(given: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
+    columns = {key: given[key] for key in ("prompt", "target") if key in given}
     if "turns" in given:
+        for key in columns:
+            raise ValueError(
+                f"turns: {key} is given too, and one of the two would be ignored; drop one"
+            )
         return {"turns": given["turns"]}, "given as turns"
-    if "prompt" in given and "target" in given:
-        return {"prompt": given["prompt"], "target": given["target"]}, "given as prompt and target"
-    return None
+    if len(columns) == 1:
+        (known,) = columns
+        other = "target" if known == "prompt" else "prompt"
+        raise ValueError(f"{known}: is given without {other}; add {other}=COLUMN to --config")
+    return (columns, "given as prompt and target") if columns else None
 
 
 def _found(row: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:

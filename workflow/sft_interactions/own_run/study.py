@@ -34,6 +34,7 @@ KEYS = {
     "turns": "column of conversations",
     "system": "column of what the system is told",
     "samples": "how many prompts the full analysis takes",
+    "losses": "trainer (its eval_loss, where there is one) or measured (of held-out responses, here)",
 }
 # Of a template in which the response follows the prompt, as TRL joins prompt and completion. Where a
 # tokenizer begins every text with a token, that one is written too.
@@ -43,6 +44,9 @@ CONCATENATE = (
 )
 SAMPLES, PLAYERS = 16, 8
 PREVIEW_SAMPLES, PREVIEW_PLAYERS, PREVIEW_CHECKPOINTS = 8, 6, 3
+# Responses whose loss is measured beside those of the analysed prompts, where the trainer has no losses.
+LOSS_SAMPLES, PREVIEW_LOSS_SAMPLES = 100, 24
+TRAINER, MEASURED = "trainer", "measured"
 SEAL = "# unchanged: "
 
 
@@ -111,7 +115,12 @@ def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnSt
     elif not file.is_file():
         raise ValueError(f"{file}: is not there any more; start again")
     content, places = config_file.read([file])
-    return OwnStudy(file, content, _preview_of(content), places, told)
+    try:
+        preview = _preview_of(content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Somebody has changed it into what is no config; that is told, with the line, where it is resolved.
+        preview = content
+    return OwnStudy(file, content, preview, places, told)
 
 
 def inference_seconds(folder: str | Path) -> float:
@@ -123,12 +132,13 @@ def inference_seconds(folder: str | Path) -> float:
     return seconds
 
 
-def what_next(study: OwnStudy, seconds: float) -> str:
+def what_next(study: OwnStudy, seconds: float, cores: int) -> str:
     """What to do after the preview, in a few lines.
 
     Args:
         study: of which the preview has been made.
         seconds: what its masked inference took.
+        cores: that were given to it.
     """
     small, full = _positions_in(study.preview), _positions_in(study.content)
     minutes = seconds * full / small / 60
@@ -139,14 +149,28 @@ def what_next(study: OwnStudy, seconds: float) -> str:
         f"{study.preview['players']['n']} masked words. It cannot tell stages. See that the prompts in "
         f"{study.preview['results']}/verdict.md are written as in the training, then run the full "
         f"analysis (its masked inference takes about {time} on the same device, the rest comes on top):\n"
-        f"    snakemake --cores 4 --configfile {study.file}\n"
+        f"    snakemake --cores {cores} --configfile {study.file}\n"
         "For its verdict alone, without figures and without the findings under other choices:\n"
-        f"    snakemake verdict --cores 4 --configfile {study.file}"
+        f"    snakemake verdict --cores {cores} --configfile {study.file}"
     )
 
 
 def _steps_in(config: Mapping[str, Any]) -> set[int]:
-    return {int(step) for run in config["runs"].values() for step in run.get("checkpoints", {})}
+    return {step for step, _ in _checkpoints_in(config)}
+
+
+def _checkpoints_in(config: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Steps and folders; of a config that was changed by hand those that can be understood."""
+    runs = config.get("runs")
+    of_runs = runs.values() if isinstance(runs, Mapping) else ()
+    blocks = [run.get("checkpoints") for run in of_runs if isinstance(run, Mapping)]
+    return [
+        (int(step), folder)
+        for block in blocks
+        if isinstance(block, Mapping)
+        for step, folder in block.items()
+        if step.isdecimal() and isinstance(folder, str)
+    ]
 
 
 def _positions_in(config: Mapping[str, Any]) -> float:
@@ -178,15 +202,23 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     template = _or_asked(asked, _template_of, file, given, source, found, data)
     if base is None or template is None:
         raise ValueError("\n".join(asked))
+    _check_owner(file, output)
     text = _text_of(given, name, found, base, template, heldout, data)
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
     told += [f"base model: {base[0]} ({base[1]})"]
+    told += [f"template: {template[0]} ({template[1]})"]
     told += [f"{heldout}: {data.n_rows or 'unknown'} rows; {data.why}", *found.notes]
+    told += [_told_losses(found, given)]
     told += _notes_on(heldout, data, given)
     if file.is_file() and not _is_unchanged(file):
         there, _ = config_file.read([file])
         missing = found.checkpoints.keys() - _steps_in(there)
         told.append(f"{file} was changed by hand and is used as it is")
+        unread = [key for key in given if key not in ("output", "name")]
+        told.append(
+            f"what it has counts, and not {', '.join(f'{key}={given[key]}' for key in unread)}; change it "
+            "there, or delete the file to have it written anew"
+        )
         if missing:
             told.append(f"it lacks the checkpoints {_listed(missing)} of {output}; add them there")
         return told
@@ -200,6 +232,23 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     return told
 
 
+def _check_owner(file: Path, output: Path) -> None:
+    """Check that a config which is there is of this run, and not of another of the same name.
+
+    Raises:
+        ValueError: none of its checkpoints lies in the output folder.
+    """
+    if not file.is_file():
+        return
+    content, _ = config_file.read([file])
+    folders = [Path(folder) for _, folder in _checkpoints_in(content) if folder != "base"]
+    if folders and not any(folder.resolve().is_relative_to(output) for folder in folders):
+        raise ValueError(
+            f"name: {file} is the study of another run ({folders[-1].parent}); add name= with another name "
+            "to --config, or delete that file if its run has been moved"
+        )
+
+
 def _or_asked(asked: list[str], question: Callable[..., _T], *args: Any) -> _T | None:
     """The answer to a question, or None, with what the user is asked for added to ``asked``."""
     try:
@@ -207,6 +256,36 @@ def _or_asked(asked: list[str], question: Callable[..., _T], *args: Any) -> _T |
     except ValueError as error:
         asked.append(str(error))
         return None
+
+
+def _told_losses(found: TrainerOutput, given: Mapping[str, str]) -> str:
+    """Whose losses the checkpoint is chosen by."""
+    if not found.losses:
+        return "validation loss: the trainer has noted none; that of held-out responses is measured here"
+    best = min(found.losses, key=lambda step: found.losses[step])
+    lowest = f"lowest at step {best}, {found.losses[best]:.3f}, by {found.losses_from}"
+    if _takes_losses(found, given):
+        return (
+            f"validation loss: eval_loss of the trainer ({lowest}); losses=measured takes that of held-out "
+            "responses in its place"
+        )
+    return f"validation loss: measured here, as asked; eval_loss of the trainer is {lowest}"
+
+
+def _takes_losses(found: TrainerOutput, given: Mapping[str, str]) -> bool:
+    """Whether the losses of the trainer are taken.
+
+    Raises:
+        ValueError: ``losses`` is none of the two words, or asks for losses that are not there.
+    """
+    asked = given.get("losses")
+    if asked not in (None, TRAINER, MEASURED):
+        raise ValueError(f"losses: {asked} is neither {TRAINER} nor {MEASURED}; correct it")
+    if asked == TRAINER and not found.losses:
+        raise ValueError(
+            f"losses: no trainer_state.json in {found.folder} has an eval_loss; drop losses={TRAINER}"
+        )
+    return bool(found.losses) and asked != MEASURED
 
 
 def _notes_on(heldout: Path, data: HeldOut, given: Mapping[str, str]) -> list[str]:
@@ -364,6 +443,13 @@ def _text_of(
     lines += [
         f"    analysis: {analysis}  # "
         f"{'given as samples' if samples else 'a choice: more prompts, surer answers'}",
+    ]
+    takes_losses = _takes_losses(found, given)
+    if not takes_losses:
+        lines.append(
+            f"    test: {{ at_most: {LOSS_SAMPLES} }}  # a choice: further rows whose loss is measured"
+        )
+    lines += [
         "players:",
         f"  n: {PLAYERS}  # a choice: masked words a prompt; one more doubles the time",
         "runs:",
@@ -371,7 +457,7 @@ def _text_of(
         "    dataset: heldout",
         f"    label: {_quoted(name)}",
     ]
-    if found.losses:
+    if takes_losses:
         losses = ", ".join(f'"{step}": {loss!r}' for step, loss in sorted(found.losses.items()))
         lines.append(f"    validation_losses: {{{losses}}}  # eval_loss in {found.losses_from}")
     lines += ["    checkpoints:", "      0: base  # the model before SFT"]
@@ -391,8 +477,17 @@ def _preview_of(content: Mapping[str, Any]) -> dict[str, Any]:
     players["n"] = min(PREVIEW_PLAYERS, players.get("n", PLAYERS))
     for dataset in preview.get("datasets", {}).values():
         dataset["analysis"] = min(PREVIEW_SAMPLES, dataset.get("analysis", SAMPLES))
+        if isinstance(dataset.get("test"), Mapping):
+            at_most = dataset["test"].get("at_most", LOSS_SAMPLES)
+            dataset["test"] = {"at_most": min(PREVIEW_LOSS_SAMPLES, at_most)}
     for run in preview.get("runs", {}).values():
-        run["checkpoints"] = _spread(run.get("checkpoints", {}))
+        checkpoints = run.get("checkpoints", {})
+        run["checkpoints"] = _spread(checkpoints)
+        others = {
+            step: checkpoints[step] for step in checkpoints.keys() - run["checkpoints"].keys()
+        }
+        if others and "validation_losses" not in run:
+            run["loss_checkpoints"] = {**run.get("loss_checkpoints", {}), **others}
     return preview
 
 

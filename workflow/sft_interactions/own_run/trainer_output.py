@@ -31,6 +31,18 @@ _ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # Settings of trainers that tell of a quantised base.
 _QUANTISING = ("quantization_bit", "load_in_4bit", "load_in_8bit")
 _SHOWN = 5
+# Losses of one step that are nearer are one, measured twice.
+_LEAST_DIFFERENCE = 0.001
+# Settings of an adapter that stay the same in a run.
+_OF_ONE_RUN = (
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "target_modules",
+    "modules_to_save",
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +186,7 @@ def _state_of(step: int, folder: Path) -> Mapping[str, Any]:
 
 def _check_history(file: Path, history: Any) -> None:
     """Check that losses and their steps are noted as a trainer notes them."""
+    seen: dict[int, float] = {}
     kinds: dict[str, Any] = {"step": int, "loss": int | float, "eval_loss": int | float}
     for number, entry in enumerate(history if isinstance(history, list) else [history], 1):
         if not isinstance(entry, dict):
@@ -187,27 +200,66 @@ def _check_history(file: Path, history: Any) -> None:
                     f"output: {file}: {key} is {entry[key]!r} in entry {number} of log_history, which is "
                     "no number that trainers write; copy the file again, or delete it"
                 )
+        _check_once(file, entry, seen)
+
+
+def _check_once(file: Path, entry: Mapping[str, Any], seen: dict[int, float]) -> None:
+    """Check that a step has one ``eval_loss``; those before are in ``seen``.
+
+    A second one may be that of other data, or of the best weights, which a training loads when it ends.
+    """
+    if "eval_loss" not in entry or "step" not in entry:
+        return
+    first = seen.setdefault(entry["step"], entry["eval_loss"])
+    if abs(first - entry["eval_loss"]) >= _LEAST_DIFFERENCE:
+        raise ValueError(
+            f"output: {file}: step {entry['step']} has two eval_loss in log_history, {first} and "
+            f"{entry['eval_loss']}, as where a trainer evaluates other data too, or its best weights at "
+            "the end; delete the entry that is not of the validation data and of that step"
+        )
 
 
 def _check_one_run(folders: Mapping[int, Path], states: Mapping[int, Mapping[str, Any]]) -> None:
     """Check that what each checkpoint has noted of the training is what the later ones have."""
+    _check_settings(folders)
     known = [step for step in folders if states[step].get("log_history")]
     for earlier, later in pairwise(known):
-        there = {
-            (entry.get("step"), key): value
-            for entry in states[later]["log_history"]
-            for key, value in entry.items()
-            if key in ("loss", "eval_loss")
-        }
+        there: dict[tuple[Any, str], list[float]] = {}
+        for entry in states[later]["log_history"]:
+            for key in ("loss", "eval_loss"):
+                if key in entry:
+                    there.setdefault((entry.get("step"), key), []).append(entry[key])
         for entry in states[earlier]["log_history"]:
             for key in ("loss", "eval_loss"):
-                other = there.get((entry.get("step"), key))
-                if key in entry and other is not None and other != entry[key]:
+                others = there.get((entry.get("step"), key))
+                if key in entry and others and entry[key] not in others:
                     raise ValueError(
                         f"output: {folders[earlier]} and {folders[later]} are of two runs ({key} at step "
-                        f"{entry['step']} is {entry[key]} in one, {other} in the other); move those of one "
-                        "run elsewhere"
+                        f"{entry['step']} is {entry[key]} in one, {others[-1]} in the other); move those "
+                        "of one run elsewhere"
                     )
+
+
+def _check_settings(folders: Mapping[int, Path]) -> None:
+    """Check that the adapters of all checkpoints have the settings of one run."""
+    for earlier, later in pairwise(folders):
+        one, other = (
+            read_json(file) if (file := folders[step] / "adapter_config.json").is_file() else {}
+            for step in (earlier, later)
+        )
+        for key in _OF_ONE_RUN:
+            values = [_unordered(settings.get(key)) for settings in (one, other)]
+            if one and other and values[0] != values[1]:
+                raise ValueError(
+                    f"output: {folders[earlier]} and {folders[later]} are of two runs ({key} is "
+                    f"{values[0]} in one, {values[1]} in the other, by adapter_config.json); move those "
+                    "of one run elsewhere"
+                )
+
+
+def _unordered(value: Any) -> Any:
+    """A setting as it is compared: names of modules come in any order, and nothing may be null or false."""
+    return sorted(map(str, value)) if isinstance(value, list) and value else value or None
 
 
 def _read_last(output: Path, folders: Mapping[int, Path], notes: list[str]) -> int | None:
@@ -222,6 +274,21 @@ def _read_last(output: Path, folders: Mapping[int, Path], notes: list[str]) -> i
     file = output / "trainer_state.json"
     step = read_json(file).get("global_step") if file.is_file() else None
     if isinstance(step, int) and step > last:
+        earlier = next(
+            (s for s in folders if content_digest(weight_files_of(folders[s])) == of_output), None
+        )
+        if earlier is not None:
+            notes.append(
+                f"the weights in {output} itself are those of step {earlier}, and count once"
+            )
+            return None
+        best = read_json(file).get("best_model_checkpoint")
+        if best and step_in_name(str(best).replace("\\", "/")) != step:
+            notes.append(
+                f"the weights in {output} itself may be those of the best checkpoint ({best}, by its "
+                f"{file.name}), which trainers load at the end; they are left out"
+            )
+            return None
         _kind_of(output)
         notes.append(f"the weights in {output} itself are of step {step}, by its {file.name}")
         return step
