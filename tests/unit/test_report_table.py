@@ -35,7 +35,7 @@ def test_digits_headings_and_an_empty_cell(write):
         "| emerged | 0.333 | 4 |",
         "| removed |  | 5000 |",
     ]
-    assert notes[0] == "- At most 50 prompts a run, n = 8 masked words in each."
+    assert notes[0] == "- At most 50 prompts a run, n = 8 players (what is masked) in each."
     assert f"- {EMPTY}" in notes
     assert f"- {EMPTY}" not in write(frame[:1])[2]
 

@@ -95,7 +95,7 @@ LEGEND = {
     "γ": "γ: the share of the strength that the reference model, another LLM, has too (0 to 1).",
     "ρ": "ρ: the share of the strength that does not cancel (0 to 1).",
     "ζ": "ζ: the noise bound of the extraction.",
-    r"\border\b": "Order: the number of words of an interaction.",
+    r"\border\b": "Order: the number of players of an interaction.",
     r"\bchance\b": "Chance: what would be there if patterns or signs were drawn at random.",
     r"\bsmall difference\b": "Small difference: |v(N) − v(∅)| is below a quarter of the range of the "
     "log-odds.",
@@ -127,7 +127,7 @@ def write(
         csv_path: gets it as it is, with all digits.
         md_path: gets it with headings, metrics and yes or no in words, three digits, and below it what the
             words and symbols that occur mean.
-        n_players: masked words of a prompt.
+        n_players: players of a prompt, what is masked in it.
         n_samples: analysed prompts of a run, the largest number where runs differ.
         in_words: whether statistics of parts of the findings are put into words too.
     """
@@ -144,7 +144,7 @@ def write(
     own = [place for place, column in enumerate(frame.columns) if column not in FROM_DATA]
     lines = [heads, ["---"] * frame.width, *rows]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    size = f"At most {n_samples} prompts a run, n = {n_players} masked words in each."
+    size = f"At most {n_samples} prompts a run, n = {n_players} players (what is masked) in each."
     explained = [[row[place] for place in own] for row in rows]
     notes = [size, *_legend(heads, explained)]
     if any(cell == "" for row in rows for cell in row):
