@@ -1,10 +1,12 @@
 """Open the page of a study in Chromium, offline, and use it as a reader does. Run by hand:
 
     pip install playwright
-    python tests/page/run.py results/report.html screenshots
+    npm install axe-core
+    python tests/page/run.py results/report.html screenshots node_modules/axe-core/axe.min.js
 
 It needs /usr/bin/chromium (Debian: apt install chromium), or another one named by CHROMIUM. It stops with
-the first thing that is not as it must be, and leaves screenshots to be looked at.
+the first thing that is not as it must be, and leaves screenshots to be looked at. With the file of axe-core
+faults of accessibility that are serious or worse are such things too.
 """
 
 import os
@@ -21,7 +23,7 @@ CHOSEN = "#{} tbody tr.chosen"
 ALLOWED = ("file:", "data:", "blob:")
 
 
-def main(page_file, folder):
+def main(page_file, folder, axe=None):
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -35,7 +37,10 @@ def main(page_file, folder):
                 page = open_page(context, page_file, problems)
                 check_width(page, width)
                 use_explorer(page)
+                compare_runs(page)
                 follow_numbers(page)
+                if axe is not None:
+                    problems += faults_of_accessibility(page, axe)
                 page.evaluate("document.querySelector('header').style.position = 'static'")
                 page.screenshot(path=folder / f"page-{width}-{scheme}.png", full_page=True)
                 page.locator("#explorer").screenshot(path=folder / f"explorer-{width}-{scheme}.png")
@@ -117,6 +122,41 @@ def choose_row(page, row):
         expect(page.locator("#along .scatterlayer .trace")).to_have_count(1)
 
 
+def compare_runs(page):
+    """A second run beside the first: the same run has the same class and the same course."""
+    if page.locator("#run option").count() < 2:
+        assert page.locator("#other").is_hidden()
+        return
+    for run in range(page.locator("#run option").count()):
+        page.select_option("#run", str(run))
+        page.select_option("#other", str(run))
+        names = page.locator("#interactions thead th").all_inner_texts()
+        own, other = names.index("Class"), names.index("In the second run")
+        for row in page.locator("#interactions tbody tr").all():
+            cells = row.locator("td").all_inner_texts()
+            assert len(cells) == 1 or cells[own] == cells[other], cells
+        values, beside = (
+            page.locator(f"#{name} dd").all_inner_texts() for name in ("values", "beside-values")
+        )
+        assert values == beside
+        if page.locator("#interactions tbody button").count():
+            page.locator("#interactions tbody button").first.click()
+            expect(page.locator("#along .scatterlayer .trace")).to_have_count(2)
+    page.select_option("#other", "")
+    expect(page.locator("#beside")).to_be_hidden()
+
+
+def faults_of_accessibility(page, axe):
+    """What axe finds serious, with its place."""
+    page.evaluate(axe.read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"axe: {one['impact']}: {one['id']}: {one['nodes'][0]['target']} ({len(one['nodes'])} places)"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
 def follow_numbers(page):
     """A number of the verdict opens the table that it comes of."""
     link = page.locator("#answer a.number").first
@@ -126,6 +166,6 @@ def follow_numbers(page):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("give the page, and a folder for the screenshots")
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) not in (3, 4):
+        sys.exit("give the page, a folder for the screenshots, and the file of axe-core")
+    main(*map(Path, sys.argv[1:]))

@@ -44,6 +44,7 @@ class Explorer {
     Object.assign(this, { data, jQuery });
     this.Plotly = null; // it is large, and comes later
     this.run = data.runs[0];
+    this.other = null; // a second run, shown beside the first
     this.step = 0;
     this.sample = 0;
     this.pattern = null;
@@ -55,19 +56,54 @@ class Explorer {
 
   // --- The rows of dynamics of what is chosen -------------------------------------------------
 
-  #indexRows() {
-    const { sample, step } = this.run.rows;
-    this.rowsOf = this.run.samples.map(() => this.run.steps.map(() => []));
-    sample.forEach((place, row) => this.rowsOf[place][step[row]].push(row));
+  // Places of rows by sample and checkpoint, made once a run.
+  #rowsOf(run) {
+    if (!run.rowsOf) {
+      run.rowsOf = run.samples.map(() => run.steps.map(() => []));
+      run.rows.sample.forEach((place, row) => run.rowsOf[place][run.rows.step[row]].push(row));
+    }
+    return run.rowsOf;
   }
 
   #isThere(row) {
     return this.data.classes[this.run.rows.class[row]] !== "removed";
   }
 
-  #countsAt(sample, step, name) {
+  #countsAt(run, sample, step, name) {
     const code = this.data.classes.indexOf(name);
-    return this.rowsOf[sample][step].filter((row) => this.run.rows.class[row] === code).length;
+    return this.#rowsOf(run)[sample][step].filter((row) => run.rows.class[row] === code).length;
+  }
+
+  // --- The second run ----------------------------------------------------------------------------
+
+  // Place of the chosen prompt in the second run; -1 where that has it not, or with other players.
+  get otherSample() {
+    if (!this.other) return -1;
+    const { id, words } = this.run.samples[this.sample];
+    const same = (sample) => sample.id === id && sample.words.join("\n") === words.join("\n");
+    return this.other.samples.findIndex(same);
+  }
+
+  // Place of a pattern of the first run in the second one; -1 where it is salient at none of its checkpoints.
+  #inOther(pattern) {
+    const place = this.otherSample;
+    if (place < 0 || pattern === null) return -1;
+    const mine = this.run.patterns;
+    const { sample, kind, pattern: masks } = this.other.patterns;
+    return masks.findIndex(
+      (mask, k) => sample[k] === place && mask === mine.pattern[pattern] && kind[k] === mine.kind[pattern],
+    );
+  }
+
+  // Class of a pattern of the second run at a step of the first one.
+  #classInOther(pattern) {
+    const place = this.otherSample;
+    const step = this.other ? this.other.steps.indexOf(this.run.steps[this.step]) : -1;
+    if (place < 0 || step < 0) return NO_LABEL;
+    const found = this.#inOther(pattern);
+    const rows = this.#rowsOf(this.other)[place][step];
+    const row = rows.find((one) => this.other.rows.pattern[one] === found);
+    return row === undefined ? "not there" : this.data.classes[this.other.rows.class[row]];
   }
 
   #words(pattern) {
@@ -82,7 +118,10 @@ class Explorer {
   #makeControls() {
     const { data } = this;
     data.runs.forEach((run, k) => byId("run").append(element("option", run.label, { value: k })));
+    data.runs.forEach((run, k) => byId("other").append(element("option", run.label, { value: k })));
+    byId("other").closest("label").hidden = data.runs.length < 2;
     byId("run").addEventListener("change", (event) => this.#chooseRun(Number(event.target.value)));
+    byId("other").addEventListener("change", (event) => this.#chooseOther(event.target.value));
     byId("step").addEventListener("input", (event) => this.#chooseStep(Number(event.target.value)));
     const fill = (name, values) => {
       const select = document.querySelector(`[data-filter="${name}"]`);
@@ -119,6 +158,7 @@ class Explorer {
       numeric("Size", "size"),
       { title: "Class", data: "class" },
       { title: "Other LLM has it", data: "general" },
+      { title: "In the second run", data: "other", visible: false },
     ]);
     this.interactions.order([4, "desc"]);
     this.samples.on("draw", () => this.#markSamples());
@@ -136,7 +176,7 @@ class Explorer {
   }
 
   #table(id, length, columns) {
-    return this.jQuery(byId(id)).DataTable({
+    const made = this.jQuery(byId(id)).DataTable({
       columns,
       data: [],
       pageLength: length,
@@ -145,6 +185,10 @@ class Explorer {
       autoWidth: false,
       language: { emptyTable: "Nothing to show." },
     });
+    for (const nav of document.querySelectorAll(`#${id}_wrapper nav`)) {
+      nav.setAttribute("aria-label", `pages of ${id}`);
+    }
+    return made;
   }
 
   #short(value) {
@@ -160,8 +204,13 @@ class Explorer {
     this.sample = Math.max(0, this.run.samples.findIndex((sample) => sample.id === id));
     byId("run").value = place;
     byId("step").max = this.run.steps.length - 1;
-    this.#indexRows();
     this.#chooseStep(Math.min(Number(byId("step").value), this.run.steps.length - 1));
+  }
+
+  #chooseOther(value) {
+    this.other = value === "" ? null : this.data.runs[Number(value)];
+    this.interactions.column(7).visible(this.other !== null);
+    this.#chooseSample(this.sample, this.pattern);
   }
 
   #chooseStep(step) {
@@ -178,8 +227,8 @@ class Explorer {
   #listSamples() {
     const { rows, samples } = this.run;
     const listed = samples.map((sample, place) => {
-      const there = this.rowsOf[place][this.step].filter((row) => this.#isThere(row));
-      const changed = ["removed", "emerged"].map((c) => this.#countsAt(place, this.step, c));
+      const there = this.#rowsOf(this.run)[place][this.step].filter((row) => this.#isThere(row));
+      const changed = ["removed", "emerged"].map((c) => this.#countsAt(this.run, place, this.step, c));
       return {
         place,
         text: sample.text.length > 90 ? `${[...sample.text].slice(0, 90).join("")}…` : sample.text,
@@ -222,13 +271,33 @@ class Explorer {
       player < 0 ? document.createTextNode(text) : element("mark", text, { "data-player": player }),
     );
     byId("prompt").replaceChildren(...marks);
-    this.#showValues(sample);
+    this.#showValues(byId("values"), this.run, place);
+    this.#showOther();
     this.#listInteractions();
     this.#choosePattern(pattern);
   }
 
-  #showValues(sample) {
-    const { step } = this;
+  #showOther() {
+    const place = this.otherSample;
+    const box = byId("beside");
+    box.hidden = !this.other;
+    if (!this.other) return;
+    const step = this.other.steps.indexOf(this.run.steps[this.step]);
+    const here = this.run.steps[this.step];
+    byId("beside-name").textContent = `${this.other.label}, step ${here}`;
+    const told = byId("beside-told");
+    if (place < 0) told.textContent = "This run has not this prompt with the same masked words.";
+    else if (step < 0) told.textContent = "This run has no checkpoint at this step.";
+    else {
+      const counts = this.data.classes.map((c) => `${this.#countsAt(this.other, place, step, c)} ${c}`);
+      told.textContent = `Interactions of this prompt there: ${counts.join(", ")}.`;
+    }
+    if (place >= 0 && step >= 0) this.#showValues(byId("beside-values"), this.other, place, step);
+    else byId("beside-values").replaceChildren();
+  }
+
+  #showValues(list, run, place, step = this.step) {
+    const sample = run.samples[place];
     const values = [
       ["v(N), all words", sample.v_all[step]],
       ["v(∅), all players masked", sample.v_none[step]],
@@ -237,13 +306,14 @@ class Explorer {
       ["largest |φ − v| over all maskings", sample.residual[step]],
       ["max v − min v over all maskings", sample.range[step]],
     ];
-    byId("values").replaceChildren(
+    list.replaceChildren(
       ...values.map(([name, value]) => {
         const both = document.createElement("div");
         both.append(element("dt", name), element("dd", shown(value)));
         return both;
       }),
     );
+    if (run !== this.run) return;
     const doubt = byId("doubt");
     doubt.hidden = !sample.small[step];
     doubt.textContent =
@@ -258,7 +328,7 @@ class Explorer {
       wanted[select.dataset.filter] = select.value;
     }
     const names = { true: "yes", false: "no", null: NO_LABEL };
-    const listed = this.rowsOf[this.sample][this.step].map((row) => {
+    const listed = this.#rowsOf(this.run)[this.sample][this.step].map((row) => {
       const pattern = rows.pattern[row];
       const effect = rows.effect[row];
       return {
@@ -271,6 +341,7 @@ class Explorer {
         sign: effect > 0 ? "+" : "-",
         class: this.data.classes[rows.class[row]],
         general: names[rows.general[row]],
+        other: this.other ? this.#classInOther(pattern) : "",
       };
     });
     const kept = listed.filter((row) =>
@@ -308,11 +379,18 @@ class Explorer {
       mode: "lines+markers",
       line: { color, dash },
     });
+    const ofClasses = this.data.classes.map((name) => {
+      const counts = range(steps.length).map((step) => this.#countsAt(this.run, this.sample, step, name));
+      return line(name, counts, css(`--${name}`));
+    });
+    const ofOther = this.#ofOther(this.data.classes, (place, name) => ({
+      name: `${name}, second run`,
+      y: this.other.steps.map((_, step) => this.#countsAt(this.other, place, step, name)),
+      color: css(`--${name}`),
+    }));
     this.#plot(
       "counts",
-      this.data.classes.map((name) =>
-        line(name, range(steps.length).map((step) => this.#countsAt(this.sample, step, name)), css(`--${name}`)),
-      ),
+      [...ofClasses, ...ofOther],
       "count",
     );
     this.#plot(
@@ -326,7 +404,24 @@ class Explorer {
     );
     const effects = this.run.patterns.effects.map((column) => column[this.pattern]);
     const along = this.pattern === null ? [] : [line("effect", effects, css("--link"))];
-    this.#plot("along", along, "effect");
+    const found = this.#inOther(this.pattern);
+    const there = this.#ofOther(found < 0 ? [] : [found], (_, pattern) => ({
+      name: "effect, second run",
+      y: this.other.patterns.effects.map((column) => column[pattern]),
+      color: css("--emerged"),
+    }));
+    this.#plot("along", [...along, ...there], "effect");
+  }
+
+  // Lines of the second run, dotted; none where it has not the chosen prompt.
+  #ofOther(items, make) {
+    const place = this.otherSample;
+    if (place < 0) return [];
+    return items.map((item) => {
+      const { name, y, color } = make(place, item);
+      const x = this.other.steps.map(String);
+      return { name, x, y, mode: "lines+markers", line: { color, dash: "dot" }, marker: { symbol: "circle-open" } };
+    });
   }
 
   #tellAlong() {
@@ -338,22 +433,33 @@ class Explorer {
     }
     const { rows, steps, patterns } = this.run;
     const told = steps.map((step, k) => {
-      const here = this.rowsOf[this.sample][k].filter((row) => rows.pattern[row] === pattern);
+      const here = this.#rowsOf(this.run)[this.sample][k].filter((row) => rows.pattern[row] === pattern);
       const names = here.map((row) => this.data.classes[rows.class[row]]);
       return names.length ? `step ${step}: ${names.join(", ")}` : `step ${step}: not salient`;
     });
     const kind = this.data.kinds[patterns.kind[pattern]].toUpperCase();
-    caption.textContent = `${kind} of ${this.#words(pattern)}: its effect in log-odds. ${told.join("; ")}.`;
+    const lacks = this.otherSample >= 0 && this.#inOther(pattern) < 0;
+    const second = lacks ? " In the second run it is salient at no checkpoint." : "";
+    caption.textContent = `${kind} of ${this.#words(pattern)}: its effect in log-odds. ${told.join("; ")}.${second}`;
   }
 
   #plot(id, traces, unit) {
+    const drawn = new Set(traces.flatMap((trace) => trace.x).concat(this.run.steps.map(String)));
+    const names = [...drawn].sort((a, b) => a - b);
     const axis = { gridcolor: css("--line"), zerolinecolor: css("--soft"), automargin: true };
     const layout = {
       margin: { l: 45, r: 10, t: 10, b: 40 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--text"), size: 12 },
-      xaxis: { ...axis, type: "category", title: { text: "step" }, range: [-0.3, this.run.steps.length - 0.7] },
+      xaxis: {
+        ...axis,
+        type: "category",
+        title: { text: "step" },
+        categoryorder: "array",
+        categoryarray: names,
+        range: [-0.3, names.length - 0.7],
+      },
       yaxis: { ...axis, title: { text: unit } },
       showlegend: traces.length > 1,
       legend: { orientation: "h", y: 1.15 },
@@ -362,8 +468,8 @@ class Explorer {
           type: "line",
           xref: "x",
           yref: "paper",
-          x0: this.step,
-          x1: this.step,
+          x0: names.indexOf(String(this.run.steps[this.step])),
+          x1: names.indexOf(String(this.run.steps[this.step])),
           y0: 0,
           y1: 1,
           line: { color: css("--soft"), width: 1, dash: "dot" },
