@@ -45,6 +45,7 @@ class Explorer {
     this.Plotly = null; // it is large, and comes later
     this.run = data.runs[0];
     this.other = null; // a second run, shown beside the first
+    this.places = new Map(); // of rows, see #rowsOf
     this.step = 0;
     this.sample = 0;
     this.pattern = null;
@@ -58,11 +59,12 @@ class Explorer {
 
   // Places of rows by sample and checkpoint, made once a run.
   #rowsOf(run) {
-    if (!run.rowsOf) {
-      run.rowsOf = run.samples.map(() => run.steps.map(() => []));
-      run.rows.sample.forEach((place, row) => run.rowsOf[place][run.rows.step[row]].push(row));
+    if (!this.places.has(run)) {
+      const places = run.samples.map(() => run.steps.map(() => []));
+      run.rows.sample.forEach((place, row) => places[place][run.rows.step[row]].push(row));
+      this.places.set(run, places);
     }
-    return run.rowsOf;
+    return this.places.get(run);
   }
 
   #isThere(row) {
@@ -420,7 +422,8 @@ class Explorer {
     return items.map((item) => {
       const { name, y, color } = make(place, item);
       const x = this.other.steps.map(String);
-      return { name, x, y, mode: "lines+markers", line: { color, dash: "dot" }, marker: { symbol: "circle-open" } };
+      const style = { line: { color, dash: "dot" }, marker: { symbol: "circle-open" } };
+      return { name, x, y, mode: "lines+markers", showlegend: items.length === 1, ...style };
     });
   }
 
