@@ -158,6 +158,22 @@ def test_a_base_of_another_type_is_told_once(tmp_path):
 
 
 @pytest.mark.bad_input(of="folder")
+def test_a_base_of_other_sizes_is_told_before_any_job(output, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file({name: torch.ones(8, 8)}, base / "model.safetensors", {"format": "pt"})
+    assert find_base(read_output(output), str(base))[0] == f"path:{base}"
+    save_file({name: torch.ones(6, 6)}, base / "model.safetensors", {"format": "pt"})
+    with refused(
+        "^base: .*checkpoint-10: .*lora_A.weight is 2 x 8, and 6 x 6 are the weights in .*/base that it "
+        "belongs to, so the adapter was trained on org/base; name the model .*, by base= in --config"
+    ):
+        find_base(read_output(output), str(base))
+
+
+@pytest.mark.bad_input(of="folder")
 def test_a_model_card_names_the_base_of_full_weights(tmp_path):
     output = tmp_path / "mine"
     folder = output / "checkpoint-5"

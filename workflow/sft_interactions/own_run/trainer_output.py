@@ -339,7 +339,7 @@ def _check_before_sft(source: str, found: TrainerOutput) -> None:
 
 
 def _check_type(source: str, found: TrainerOutput) -> None:
-    """Check that a base that is here is of the type of full weights that came of it."""
+    """Check that a base that is here is of the type and the sizes of what came of it."""
     file = Path(source.removeprefix("path:")) / "config.json"
     if not source.startswith("path:") or not file.is_file():
         return
@@ -354,6 +354,11 @@ def _check_type(source: str, found: TrainerOutput) -> None:
                 f"base: {file} is of type {base_type}, and {own} of type {own_type}; add base= with the "
                 "model that this run was tuned from to --config"
             )
+    if found.kind == "adapter":
+        try:
+            check_checkpoint(next(iter(found.checkpoints.values())), file.parent)
+        except ValueError as error:
+            raise ValueError(f"base: {error}, by base= in --config") from error
 
 
 def _named_base(found: TrainerOutput, given: str | None) -> tuple[str, str]:
