@@ -1,5 +1,6 @@
 """What every script starts with: its log, its progress bar, its error message, its provenance."""
 
+import atexit
 import contextlib
 import logging
 import os
@@ -127,6 +128,9 @@ def start(snakemake: Any) -> dict[str, Any]:
     def report(
         error_type: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
+        if dynamo := sys.modules.get("torch._dynamo.utils"):
+            # It tells of compilations at the end, for which it imports more, and there may be no memory.
+            atexit.unregister(dynamo.dump_compile_times)
         whole = "".join(traceback.format_exception(error_type, error, trace))
         line = _in_one_line(error)
         line = line and f"{snakemake.rule}: {line}"

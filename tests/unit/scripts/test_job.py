@@ -142,3 +142,15 @@ def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path):
     assert "as told" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("then", "is_told"), [("", True), ("raise MemoryError", False)])
+def test_after_an_error_torch_does_not_tell_of_compilations(tmp_path, then, is_told):
+    library = """
+import atexit
+def tell(): print("compilations")
+atexit.register(tell)
+sys.modules["torch._dynamo.utils"] = SimpleNamespace(dump_compile_times=tell)
+"""
+    done, _ = run(tmp_path, then=library + then)
+    assert ("compilations" in done.stdout) == is_told
