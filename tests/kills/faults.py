@@ -54,6 +54,18 @@ def processes_of(session: int) -> list[psutil.Process]:
     return found
 
 
+def ends(run: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether a run ends by itself; after that time all of it is killed."""
+    try:
+        run.wait(seconds)
+    except subprocess.TimeoutExpired:
+        for process in processes_of(run.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return False
+    return True
+
+
 def scripts_at_work(session: int) -> list[tuple[psutil.Process, str]]:
     """Processes of a session that run a script, and the scripts' names."""
     found = []

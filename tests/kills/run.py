@@ -25,6 +25,7 @@ from kills import faults, study  # noqa: E402
 
 SLOTS = [*study.STAGES, "fine-tuning", "inference"]  # these twice in a round
 LONGEST_STOP = 10.0  # seconds
+LONGEST_RUN = 180.0  # seconds until a run whose job has met a fault has ended
 DISK = 96 * 2**20  # bytes
 DRAWS = 5  # moments that are tried until a fault hits
 
@@ -84,7 +85,8 @@ class Bench:
         is_past_start = moment.is_past_start
         begun = time.monotonic()
         with faults.inflicted(kind, run, self.folder, draw):
-            status = run.wait(600)
+            hangs = not faults.ends(run, LONGEST_RUN)
+            status = run.wait()
             # A user who killed Snakemake alone does not wait for its jobs.
             while kind != "SIGKILL of Snakemake" and faults.processes_of(run.pid):
                 time.sleep(0.1)
@@ -96,6 +98,8 @@ class Bench:
             _problems_of_the_end(kind, said, ended, at_work, is_past_start=is_past_start)
             + self._problems_of_the_files()
         )
+        if hangs:
+            problems.append(f"did not end within {LONGEST_RUN:.0f} s, and was killed")
         begun = time.monotonic()
         code = study.start(self.folder, *targets, cores=self.cores).wait(600)
         finished = time.monotonic() - begun

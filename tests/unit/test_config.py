@@ -378,6 +378,11 @@ BAD = {
         "datasets.d.target_names: $HOME/x does not exist",
         "write the path itself",
     ),
+    "a log-likelihood in place of a loss": (
+        {"runs.b-d.validation_losses": {"5": -2.0}},
+        "runs.b-d.validation_losses.5: -2.0 must be at least 0",
+        "never negative; not a log-likelihood",
+    ),
     "the home folder in a checkpoint": (
         {"runs.b-d.checkpoints": {"0": "base", "5": "~/x"}},
         "runs.b-d.checkpoints.5: ~/x does not exist",

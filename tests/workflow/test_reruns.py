@@ -1,6 +1,7 @@
 """What runs again after a change, and what is taken from where it is kept."""
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -10,8 +11,9 @@ import subprocess
 import sys
 import time
 
+import polars as pl
 import pytest
-from tiny_study import CONFIG, ROOT, STEPS, snakemake
+from tiny_study import CONFIG, ROOT, ROWS, STEPS, snakemake
 
 PAGE = (ROOT / "docs" / "reruns.md").read_text()
 # By the first cell of the table in docs/reruns.md: what is laid over the config.
@@ -240,3 +242,26 @@ def test_the_number_of_cores_changes_no_byte(own_study):
     metrics = [f"results/runs/{tuned}/metrics.parquet" for tuned in STEPS]
     run(folder, config, "--cores", "1", "results/findings.parquet", *metrics, "fig2")
     assert read(folder, *made) == expected
+
+
+def test_other_names_of_classes_in_a_file_are_seen(model_folders, tmp_path):
+    """The config has the name of the file alone."""
+    config = {**CONFIG, "models": {}, "runs": {"llama-tiny": {"dataset": "lines"}}}
+    config["models"]["llama"] = {"source": f"path:{model_folders['llama']}"}
+    config["datasets"] = {
+        "lines": {**CONFIG["datasets"]["lines"], "target_names": "path:names.txt"}
+    }
+    rows = [{"text": f"{row['text']}", "label": number % 2} for number, row in enumerate(ROWS)]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table, digests = tmp_path / "results/data/lines/analysis.parquet", set()
+    date = time.time() - 86_400
+    for names in (["good", "bad"], ["bad", "good"]):
+        (tmp_path / "names.txt").write_text("\n".join(names))
+        os.utime(tmp_path / "names.txt", (date, date))
+        done = snakemake(tmp_path, config, "results/data/lines/analysis.parquet")
+        assert done.returncode == 0, done.stdout[-3000:]
+        named = {row["text"]: names[row["label"]] for row in rows}
+        for prompt, target in pl.read_parquet(table).select("prompt", "target").iter_rows():
+            assert target == named[prompt]
+        digests.add(pl.read_parquet_metadata(table)["inputs_digest"])
+    assert len(digests) == 2

@@ -128,6 +128,13 @@ def local_source_of(entry):
     return [path]
 
 
+def local_files_of(dataset):
+    """Files and folders that a data set is read from, that of its class names among them."""
+    names = dataset.get("target_names")
+    is_file = isinstance(names, str) and names.startswith("path:")
+    return [*local_source_of(dataset), *([names.removeprefix("path:")] if is_file else [])]
+
+
 def own_tokenizer_of(model):
     """Files of the tokenizer that a model is given in place of its own."""
     folder = Path(model.get("tokenizer", "").removeprefix("path:"))
@@ -483,12 +490,12 @@ READING_JOBS = [
 EXTRACTION_JOBS = [job for job in JOBS if job != OWN_JOB and job not in READING_JOBS]
 
 
-def batch_size(run):
-    """Sequences of an optimizer step; None for a run that brings its own checkpoints."""
+def batches_of(run):
+    """Sequences of a forward pass, and passes of a step; None for a run that brings its checkpoints."""
     if run in OWN_RUNS:
         return None
     tuning = RUNS[run]["finetune"]
-    return tuning["batch_size"] * tuning["gradient_accumulation"]
+    return [tuning["batch_size"], tuning["gradient_accumulation"]]
 
 
 def labels_of(runs):
@@ -525,15 +532,19 @@ def about_run(run):
         "run": run,
         "model": model["source"],
         "data": dataset["source"],
-        "prompts": f"{dataset['analysis']}, {config['players']['n']} masked {PLAYERS_ARE} each{meant}",
+        "players": f"{config['players']['n']} masked {PLAYERS_ARE} each{meant}",
         "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
         "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
     }
 
 
 def n_samples_of(runs):
-    """Number of analysed samples, for captions; the largest where runs differ."""
-    return max(DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs)
+    """Number of analysed samples, for captions; the largest where runs differ.
+
+    With tokens as players, samples that have too few are left out when prompts are rendered.
+    """
+    number = max(DATASETS[RUNS[run]["dataset"]]["analysis"] for run in runs)
+    return f"up to {number}" if config["players"]["unit"] == "token" else number
 
 
 def size_of(runs):

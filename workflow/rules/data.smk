@@ -1,7 +1,7 @@
 rule data:
     input:
         wheels=lambda wildcards: wheels_of(DATASETS[wildcards.dataset]),
-        local=lambda wildcards: ancient(local_source_of(DATASETS[wildcards.dataset])),
+        local=lambda wildcards: ancient(local_files_of(DATASETS[wildcards.dataset])),
         players=ancient(players_file()),
     output:
         train=f"{RESULTS}/data/{{dataset}}/train.parquet",
@@ -23,7 +23,7 @@ rule data:
     params:
         dataset=lookup(within=DATASETS, dpath="{dataset}"),
         content=lambda wildcards: content_of(
-            [*local_source_of(DATASETS[wildcards.dataset]), *players_file()]
+            [*local_files_of(DATASETS[wildcards.dataset]), *players_file()]
         ),
         players=config["players"],
         seed=config["seed"],

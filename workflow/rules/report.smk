@@ -1,4 +1,4 @@
-import csv
+from sft_interactions import verdict_table
 
 
 rule report:
@@ -15,6 +15,7 @@ rule report:
         log_odds=every_step("log_odds/step-{step}.parquet", RUNS),
         interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
         verdict=rules.verdict.output.csv,
+        verdict_page=rules.verdict.output.page,
         findings=rules.findings.output.findings,
         parts=rules.findings.output.parts,
         protocol=rules.protocol.output.protocol,
@@ -86,13 +87,15 @@ onsuccess:
     up_to_date = {Path(file) for job in workflow.dag.jobs for file in job.output}
     keep_folder_dates(list(workflow.dag.jobs))
     if verdict in up_to_date:
-        with verdict.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+        try:
+            for row in verdict_table.read(verdict, f"{RESULTS}/verdict.md"):
                 print(f"{row['run']}:", file=sys.stderr)
-                for key in ("checkpoint", "learning", "interactions", "stage"):
+                for key in verdict_table.SENTENCES:
                     if row[key]:
                         print(f"  - {row[key]}", file=sys.stderr)
-        print(f"More in {RESULTS}/verdict.md.", file=sys.stderr)
+            print(f"More in {RESULTS}/verdict.md.", file=sys.stderr)
+        except ValueError as error:
+            print(f"No verdict is printed: {error}.", file=sys.stderr)
         if IS_OWN:
             measured = own_study.inference_seconds(f"{RESULTS}/benchmarks/inference")
             print(own_study.what_next(OWN, measured, workflow.cores), file=sys.stderr)

@@ -18,6 +18,7 @@ rule metrics_table:
         runs=list(RUNS),
         level=config["bootstrap"]["level"],
         size=size_of(RUNS),
+        has_intervals=config["bootstrap"]["resamples"] > 0,
     message:
         "Tabulating the metrics of all runs"
     script:
@@ -35,7 +36,7 @@ use rule metrics_table as stages_table with:
     benchmark:
         f"{RESULTS}/benchmarks/tables/stages.tsv"
     params:
-        batch_sizes=[batch_size(run) for run in RUNS],
+        batches=[batches_of(run) for run in RUNS],
         removed_share=config["stages"]["removed_share"],
     message:
         "Tabulating where the denoising stages end"

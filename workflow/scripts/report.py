@@ -7,7 +7,7 @@ import polars as pl
 import yaml
 
 from job import start
-from sft_interactions import tables
+from sft_interactions import tables, verdict_table
 from sft_interactions.analysis.runs import read_stages
 from sft_interactions.report_page import records
 from sft_interactions.report_page.explorer import RunTables
@@ -44,7 +44,10 @@ for run, analysis, prompts, players, dynamics, metrics, sensitivity, stages in z
                 of_run,
                 [next(interactions) for _ in run["steps"]],
             ),
-            about={**run["about"], "log-odds": records.describe_log_odds(of_run)},
+            about={
+                **run["about"],
+                "log-odds": records.describe_log_odds(of_run),
+            },
             metrics=tables.read(metrics, tables.METRICS),
             sensitivity=tables.read(sensitivity, tables.SENSITIVITY),
             losses={int(step): loss for step, loss in losses.items()},
@@ -71,7 +74,7 @@ study = Study(
         ("seed", str(params.seed)),
     ],
     runs=runs,
-    verdict=pl.read_csv(files.verdict, glob=False, infer_schema=False),
+    verdict=pl.DataFrame(verdict_table.read(files.verdict, files.verdict_page)),
     findings=tables.read(files.findings, tables.FINDINGS),
     parts=tables.read(files.parts, tables.FINDING_PARTS),
     protocol=tables.read(files.protocol, tables.PROTOCOL),

@@ -35,10 +35,11 @@ match snakemake.rule:
                 for path in files.train
             ]
         )
-        epochs_per_step = [
-            None if batch is None else batch / next(sizes) for batch in params.batch_sizes
+        trainings = [
+            None if batches is None else stages.Training(next(sizes), *batches)
+            for batches in params.batches
         ]
-        table = stages.tabulate([read_stages(path) for path in files.stages], epochs_per_step)
+        table = stages.tabulate([read_stages(path) for path in files.stages], trainings)
     case "class_prediction_table":
         table = carriers.tabulate(read_runs(params.runs, files.metrics, files.stages))
     case "faithfulness_table":

@@ -5,7 +5,8 @@ from sft_interactions import tables
 from sft_interactions.analysis.runs import overall_metrics, read_stages
 from sft_interactions.analysis.stages import counted_losses
 from sft_interactions.analysis.turnover import detect
-from sft_interactions.analysis.verdict import SENTENCES, Facts, judge, write_page
+from sft_interactions.analysis.verdict import Facts, judge, write_page
+from sft_interactions.verdict_table import SENTENCES
 
 start(snakemake)
 files, params = snakemake.input, snakemake.params

@@ -3,10 +3,13 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from tiny_models import build_model
+from tiny_training import Rows, build_trainer
 
 from sft_interactions import tables
 from sft_interactions.analysis.stages import (
     LEAST_ERROR,
+    Training,
     _precision,
     detect_stages,
     find_boundary,
@@ -233,7 +236,7 @@ def test_the_table_says_what_else_could_choose():
     losses = {0: 3.0, 5: 1.0, 20: 1.5, 80: 2.0}
     ours = {"run": "a-d", **detect([[0, 5, 10, 10]] * 2, losses)}
     own = {"run": "b-d", **detect([[0, 10, 10, 10]] * 2)}
-    first, second = tabulate([ours, own], [0.25, None]).rows(named=True)
+    first, second = tabulate([ours, own], [Training(32, 4, 2), None]).rows(named=True)
     assert (first["run"], first["best_checkpoint_step"], first["best_checkpoint_epoch"]) == (
         "a-d",
         20,
@@ -244,6 +247,31 @@ def test_the_table_says_what_else_could_choose():
     assert (second["best_checkpoint_step"], second["ci_high_step"]) == (5, 5)
     unknown = ("best_checkpoint_epoch", "lowest_validation_loss_step", "lowest_validation_loss")
     assert [second[column] for column in unknown] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "batch_size", "accumulation", "steps_of_epoch"),
+    [(32, 4, 2, 4), (5, 2, 2, 2), (24, 4, 8, 1), (100, 8, 1, 13), (9, 2, 2, 3)],
+)
+def test_epochs_are_those_of_the_trainer(
+    tmp_path, n_samples, batch_size, accumulation, steps_of_epoch
+):
+    training = Training(n_samples, batch_size, accumulation)
+    trainer = build_trainer(
+        tmp_path,
+        build_model("llama"),
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        max_steps=2 * steps_of_epoch,
+        save_strategy="no",
+    )
+    trainer.train_dataset = Rows(n_samples)
+    trainer.train()
+    assert trainer.state.epoch == training.epochs(2 * steps_of_epoch) == 2
+    assert training.epochs(0) == 0
+    if steps_of_epoch > 1:
+        seen = batch_size * accumulation / n_samples
+        assert training.epochs(steps_of_epoch + 1) == pytest.approx(1 + seen)
 
 
 def test_same_seed_same_stages():

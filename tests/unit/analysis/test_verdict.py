@@ -443,3 +443,29 @@ def test_the_page_calls_players_what_they_are():
     page = write_page([facts(players="sentences")], [judge(facts())])
     assert "16 prompts, 8 masked sentences each" in page
     assert "8 masked words each" in write_page([facts()], [judge(facts())])
+
+
+SLIGHTLY = {0: 2.0, 10: 1.9999, 40: 1.9998}
+
+
+def test_a_change_of_less_than_a_thousandth_is_none():
+    told = judge(facts(losses=SLIGHTLY))
+    assert told.kept_step is None
+    assert told.checkpoint.startswith(
+        "No checkpoint is named: none has a lower validation loss than the model before SFT (2.000; step "
+        "40: 2.000, less than 0.001 nats less)."
+    )
+    assert told.learning == "No overfitting shows up to step 40."
+    saved = judge(facts(steps=[0, 10], losses={**SLIGHTLY, 40: 1.5}))
+    assert saved.kept_step is None
+    assert "step 10: 2.000, less than 0.001 nats less" in saved.checkpoint
+
+
+def test_a_loss_that_has_come_to_rest_is_not_called_falling():
+    told = judge(facts(losses={0: 3.0, 10: 2.0, 40: 1.9995}))
+    assert told.kept_step == 40
+    assert (
+        "since step 10 it has fallen by less than 0.001 nats, which is no fall." in told.checkpoint
+    )
+    assert "still falling" not in told.checkpoint
+    assert "still falling" in judge(facts(losses={0: 3.0, 10: 2.0, 40: 1.99})).checkpoint

@@ -37,6 +37,13 @@ def test_responses_that_occur_once_are_exchanged_too():
 
 
 @pytest.mark.bad_input(of="data")
+def test_a_share_of_less_than_half_a_row_is_refused():
+    with refused("label_noise: 0.01 of 40 training rows is less than half a row, .*; raise it"):
+        add_label_noise(ROWS, 0.01, seed=0)
+    assert (add_label_noise(ROWS, 0.013, seed=0)["target"] != ROWS["target"]).sum() == 1
+
+
+@pytest.mark.bad_input(of="data")
 def test_one_response_has_no_other():
     with refused("all responses are the same"):
         add_label_noise(ROWS.with_columns(target=pl.lit("yes")), 0.3, seed=0)

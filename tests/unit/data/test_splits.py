@@ -271,6 +271,27 @@ def test_a_test_split_takes_as_many_as_there_are(twelve, at_most, found):
     assert len(none_left["test"]) == 0
 
 
+def test_a_test_split_that_is_not_balanced_is_told(tmp_path, caplog):
+    few = [{"text": f"row {i}", "label": "rare" if i < 4 else "often"} for i in range(20)]
+    source = write_jsonl(tmp_path / "rows.jsonl", few)
+    dataset = block(source, analysis=2, test={"at_most": 12}, balance=True)
+    dataset = {key: value for key, value in dataset.items() if key not in ("train", "validation")}
+    assert sorted(build(dataset)["test"]["target"]) == ["often"] * 6 + ["rare"] * 3
+    told = "test: not balanced, since of the response 'rare' there are 3 rows in place of 6; lower at_most"
+    assert f"{told} to 6" in caplog.text
+    caplog.clear()
+    six = build({**dataset, "test": {"at_most": 6}})["test"]
+    assert sorted(six["target"]) == ["often"] * 3 + ["rare"] * 3
+    assert "balanced" not in caplog.text
+
+
+@pytest.mark.bad_input(of="data")
+def test_a_test_split_that_leaves_no_row_for_training_is_refused(twelve):
+    dataset = block(twelve, analysis=4, validation=2, train="all", test={"at_most": 50})
+    with refused("train: analysis, test, validation leave no row for it; lower one of them"):
+        build(dataset)
+
+
 def test_a_test_split_of_its_own_file(tmp_path):
     for split in ("train", "dev", "test"):
         write_jsonl(
@@ -455,3 +476,20 @@ def test_lists_that_are_written_as_text_are_told(tmp_path, caplog, column):
     (line,) = told(tmp_path, caplog, pairs)
     assert line.startswith(f"d: every {column} is a list that is written as text, such as \"['")
     assert told(tmp_path, caplog, [*pairs, ("a", "b")]) == []
+
+
+@pytest.mark.parametrize(
+    "keys", [{"prompt": ["text", "more"]}, {"prompt": "text", "system": "more"}]
+)
+def test_parts_of_a_prompt_that_were_empty_once_are_told(tmp_path, caplog, keys):
+    given = [
+        {"text": f"row {i}", "more": cell, "label": "x"}
+        for i, cell in enumerate(["nan", " nan", "of it", "", "<noinput>"])
+    ]
+    source = write_jsonl(tmp_path / "rows.jsonl", given)
+    load_rows(block(source, **keys))
+    assert "column 'more': 3 cells hold 'nan', or the like, which programs write" in caplog.text
+    caplog.clear()
+    write_jsonl(tmp_path / "rows.jsonl", given[2:4])
+    load_rows(block(source, **keys))
+    assert "cells hold" not in caplog.text

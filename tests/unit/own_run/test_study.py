@@ -114,7 +114,9 @@ def test_whose_losses_count_is_told(given, tmp_path):
     for file in (tmp_path / "My Run").rglob("trainer_state.json"):
         file.unlink()
     study = make(given, tmp_path)
-    assert any("the trainer has noted none; that of held-out" in line for line in study.told)
+    assert any(
+        "the trainer has noted none that counts; that of held-out" in line for line in study.told
+    )
     assert "test" in study.content["datasets"]["heldout"]
     assert any(line.startswith("template: chat (the chat template in ") for line in study.told)
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -300,3 +301,44 @@ def test_one_checkpoint_is_not_the_folder_of_all(output):
         read_output(output / "checkpoint-10")
     with refused("is a file; name the folder"):
         read_output(output / "checkpoint-10" / "adapter_config.json")
+
+
+@pytest.mark.parametrize(
+    ("history", "why"),
+    [
+        (
+            [{"step": 10, "loss": 0.6, "rewards/chosen": 0.1}, {"step": 10, "eval_loss": 0.5}],
+            "it has rewards/chosen, so the training was one by preferences or rewards",
+        ),
+        (
+            [{"step": 10, "eval_loss": 0.5, "eval_logps/rejected": -20.0}],
+            "it has eval_logps/rejected, so the training was one by preferences or rewards",
+        ),
+        ([{"step": 10, "reward": 0.4}, {"step": 10, "eval_loss": 0.01}], "it has reward, so the"),
+        ([{"step": 10, "eval_loss": -0.2}], "an eval_loss is -0.2, and a cross-entropy is never"),
+        (
+            [{"step": 10, "eval_law_loss": 1.0, "eval_code_loss": 2.0}],
+            r"by name \(eval_code_loss, eval_law_loss\), and none of them is told to be that of",
+        ),
+    ],
+    ids=["rewards", "evaluated", "GRPO", "negative", "several sets"],
+)
+def test_losses_that_are_none_of_responses_are_not_taken(tmp_path, history, why):
+    write_checkpoint(tmp_path / "mine", 10, history=history)
+    found = read_output(tmp_path / "mine")
+    assert (found.losses, found.losses_from) == ({}, None)
+    (note,) = found.notes
+    assert re.search(f"trainer_state.json are not taken: .*{why}", note)
+
+
+def test_other_notes_of_a_trainer_do_not_hide_its_losses(tmp_path):
+    known = {
+        "eval_runtime": 1.0,
+        "eval_mean_token_accuracy": 0.5,
+        "eval_law_loss": 2.0,
+        "epoch": 1.0,
+    }
+    history = [{"step": 10, "eval_loss": 1.5, "eval_num_tokens": 9.0, **known}]
+    write_checkpoint(tmp_path / "mine", 10, history=history)
+    found = read_output(tmp_path / "mine")
+    assert (found.losses, found.notes) == ({10: 1.5}, [])

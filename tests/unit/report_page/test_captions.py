@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from sft_interactions.report_page.captions import render
 
+CAPTIONS = Path(__file__).parents[3] / "workflow" / "report"
 LABELS = [
     "*a* **b** `c` d_ |e| :f:`g`",
     "a\\b",
@@ -33,3 +36,19 @@ def test_a_label_is_shown_as_it_is(label):
 def test_a_caption_that_cannot_be_shown_is_refused(caption):
     with pytest.raises(ValueError, match=r"c.rst: this caption cannot be shown .* mend it"):
         render(caption, {}, "c.rst")
+
+
+@pytest.mark.parametrize("path", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)
+def test_no_caption_tells_of_intervals_that_are_not_there(path):
+    """With ``bootstrap.resamples: 0``."""
+    text = path.read_text("utf-8")
+    if "bootstrap interval" not in text.replace("\n", " "):
+        return
+    params = {"labels": ["a"], "level": 0.95, "n_players": 8, "removed_share": 0.9}
+    drawn = {"has_intervals": True, "bootstrap": {"level": 0.95, "resamples": 1000}}
+    none = {"has_intervals": False, "bootstrap": {"level": 0.95, "resamples": 0}}
+    told = " ".join(render(text, {**params, **drawn}, path.name).split())
+    assert "resamples is 0" not in told
+    assert "95 % bootstrap interval" in told
+    told = " ".join(render(text, {**params, **none}, path.name).split())
+    assert "since bootstrap.resamples is 0" in told

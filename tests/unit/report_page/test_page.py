@@ -123,6 +123,12 @@ def test_the_verdict_comes_first_and_its_numbers_lead_to_their_table(plain, page
     assert " ".join(["0", "5", "0.625", "0.500 to 0.750", "2.5"]) in " ".join(rows)
 
 
+def test_the_page_counts_the_prompts_that_are_analysed(plain, pages):
+    """Some of those that were drawn may be left out, where tokens are players."""
+    (samples,) = {len(run["samples"]) for run in data_of(plain)["runs"]}
+    assert re.search(rf"prompts ?{samples}\b", text_of(plain))
+
+
 def test_numbers_of_a_sentence():
     assert split_numbers("Of 3.5 in GPT2, step-20: 4.") == [
         ("Of ", False),

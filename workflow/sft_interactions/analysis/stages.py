@@ -5,7 +5,8 @@ points of what happens from checkpoint to checkpoint, over all signals that the 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from math import ceil
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import polars as pl
@@ -71,6 +72,29 @@ class StagesOfRun(Stages):
     """Content of ``stages.json``."""
 
     run: str
+
+
+class Training(NamedTuple):
+    """How many samples the steps of a training see.
+
+    Attributes:
+        n_samples: training samples.
+        batch_size: sequences of a forward pass.
+        gradient_accumulation: forward passes of a step.
+    """
+
+    n_samples: int
+    batch_size: int
+    gradient_accumulation: int
+
+    def epochs(self, step: int) -> float:
+        """How often the training samples have been seen after a number of steps.
+
+        The last step of an epoch takes what is left, and the next one begins anew.
+        """
+        per_epoch = ceil(ceil(self.n_samples / self.batch_size) / self.gradient_accumulation)
+        whole, rest = divmod(step, per_epoch)
+        return whole + rest * self.batch_size * self.gradient_accumulation / self.n_samples
 
 
 def find_boundary(signals: NDArray[np.float64]) -> tuple[int, float]:
@@ -223,14 +247,12 @@ def detect_stages(
     }
 
 
-def tabulate(
-    stages: Sequence[StagesOfRun], epochs_per_step: Sequence[float | None]
-) -> pl.DataFrame:
+def tabulate(stages: Sequence[StagesOfRun], trainings: Sequence[Training | None]) -> pl.DataFrame:
     """One row a run: where its stages lie, beside what else could choose a checkpoint.
 
     Args:
         stages: contents of ``stages.json`` files.
-        epochs_per_step: share of the training set that a step sees; None where it is not known.
+        trainings: of the same runs; None where it is not known.
 
     Returns:
         The columns of ``stages.json`` but evidence; of the evidence best_ci_low_step,
@@ -239,7 +261,7 @@ def tabulate(
         own checkpoints).
     """
     rows = []
-    for run, epochs in zip(stages, epochs_per_step, strict=True):
+    for run, training in zip(stages, trainings, strict=True):
         evidence = run["evidence"]
         best, lowest = run["best_checkpoint_step"], evidence["lowest_validation_loss_step"]
         rows.append(
@@ -247,7 +269,7 @@ def tabulate(
                 **{key: value for key, value in run.items() if key != "evidence"},
                 "best_ci_low_step": evidence["best_ci_low_step"],
                 "best_ci_high_step": evidence["best_ci_high_step"],
-                "best_checkpoint_epoch": None if epochs is None else best * epochs,
+                "best_checkpoint_epoch": None if training is None else training.epochs(best),
                 "removed_share_step": evidence["removed_share_step"],
                 "lowest_validation_loss_step": lowest,
                 "validation_loss_at_best": evidence["validation_loss"].get(str(best)),

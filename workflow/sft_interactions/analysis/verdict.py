@@ -16,13 +16,12 @@ from scipy.stats import t as student
 
 from sft_interactions.analysis.findings import FEWEST_SAMPLES
 from sft_interactions.analysis.turnover import LAST, NONE, Stage
+from sft_interactions.verdict_table import SENTENCES
 
 # With fewer checkpoints one interval of four has no later ones to be held against.
 FEWEST_CHECKPOINTS = 5
 # Change of the validation loss, in nats, that is none.
 LEAST_CHANGE = 0.001
-# The sentences of a verdict in their order, by the names of attributes and columns.
-SENTENCES = ("checkpoint", "learning", "interactions", "stage")
 # Characters of a response on the page.
 RESPONSE_SHOWN = 80
 
@@ -202,7 +201,7 @@ def judge(facts: Facts) -> Verdict:
 
 
 def _judge_losses(facts: Facts) -> tuple[int | None, str]:
-    losses, name = facts.losses, facts.whose_losses
+    name = facts.whose_losses
     after = facts.trained
     if not after:
         return None, (
@@ -217,17 +216,16 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
     if best != facts.best:
         return _judge_saved(facts, best)
     lowest = f"the lowest {name}, {_in_words(after[best])}"
-    if 0 in losses and losses[0] <= after[best]:
-        return None, (
-            f"No checkpoint is named: none has a lower {name} than the model before SFT "
-            f"({losses[0]:.3f}; step {best}: {after[best]:.3f})."
-        )
+    if not _is_better(facts, best):
+        return None, _none_is_better(facts, best)
     if len(after) == 1:
         return None, f"No checkpoint is named: the {name} is known at step {best} alone."
     ties = _ties(facts, best)
     if best == last:
         before = max(step for step in after if step != last)
-        if before in ties.steps:
+        if after[before] - after[best] < LEAST_CHANGE:
+            course = f"since step {before} it has fallen by less than {LEAST_CHANGE} nats, which is no fall"
+        elif before in ties.steps:
             course = f"whether it still falls after step {before} cannot be told"
         else:
             course = "it was still falling; training on may lower it further"
@@ -238,6 +236,21 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
     if rise < LEAST_CHANGE:
         risen += ", which is no less good"
     return best, f"Keep step {best}: it has {lowest} ({risen}).{ties.told}"
+
+
+def _is_better(facts: Facts, best: int) -> bool:
+    """Whether a checkpoint has a lower loss than the model before SFT, as far as that is known."""
+    losses = facts.losses
+    return 0 not in losses or losses[0] - losses[best] >= LEAST_CHANGE
+
+
+def _none_is_better(facts: Facts, best: int) -> str:
+    before, lowest = facts.losses[0], facts.losses[best]
+    less = f", less than {LEAST_CHANGE} nats less" if lowest < before else ""
+    return (
+        f"No checkpoint is named: none has a lower {facts.whose_losses} than the model before SFT "
+        f"({before:.3f}; step {best}: {lowest:.3f}{less})."
+    )
 
 
 class _Ties(NamedTuple):
@@ -272,11 +285,8 @@ def _in_words(loss: float) -> str:
 def _judge_saved(facts: Facts, best: int) -> tuple[int | None, str]:
     """The checkpoint to keep where the lowest loss is at a step that was not saved."""
     losses, name = facts.losses, facts.whose_losses
-    if 0 in losses and losses[0] <= losses[best]:
-        return None, (
-            f"No checkpoint is named: none has a lower {name} than the model before SFT "
-            f"({losses[0]:.3f}; step {best}: {losses[best]:.3f})."
-        )
+    if not _is_better(facts, best):
+        return None, _none_is_better(facts, best)
     return best, (
         f"Keep step {best}: of all checkpoints it has the lowest {name}, {_in_words(losses[best])}. "
         f"The loss was lower, {losses[facts.best]:.3f} nats, at step {facts.best}, of which there is no "
@@ -334,7 +344,7 @@ def _change_of(
 def _learned(facts: Facts, best: int) -> str:
     if 0 not in facts.losses:
         return "Whether it learned is not told: the loss before SFT is not known."
-    if facts.losses[0] <= facts.losses[best]:
+    if not _is_better(facts, best):
         return ""
     fall = _change(facts, 0, best)
     if fall.is_certain:

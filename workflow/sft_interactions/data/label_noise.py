@@ -21,11 +21,16 @@ def add_label_noise(rows: pl.DataFrame, share: float, seed: int) -> pl.DataFrame
         the rows in their order, with new ``target`` where they changed; ``sample_id`` stays.
 
     Raises:
-        ValueError: all rows have the same response.
+        ValueError: all rows have the same response, or the share is less than half a row.
     """
     n_changed = round(share * len(rows))
-    if n_changed == 0:
+    if share == 0:
         return rows
+    if n_changed == 0:
+        raise ValueError(
+            f"label_noise: {share} of {len(rows)} training rows is less than half a row, and none would "
+            "change; raise it, or drop it"
+        )
     if rows["target"].n_unique() < 2:
         raise ValueError("label_noise: all responses are the same; drop it or add other rows")
     ordered = rows.sort("sample_id")

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sft_interactions.data.files import find_column, read_json_lines, read_separated
-from sft_interactions.data.looks import look_of
+from sft_interactions.data.looks import BLANKS, look_of
 from sft_interactions.data.words import (
     UnsuitableSampleError,
     Word,
@@ -113,6 +113,11 @@ class OwnPlayers:
     def _place(self, number: int, row: Mapping[str, Any], text: str) -> Word:
         word, start, end = row["word"], row["char_start"], row["char_end"]
         sample_id = row["sample_id"]
+        if word and word != word.strip(BLANKS):
+            raise self._error(
+                number,
+                f"{word!r} has a blank at an end, which may belong to the next word; drop it",
+            )
         if start is None:
             found = text.count(word)
             if found != 1:
@@ -147,6 +152,12 @@ class OwnPlayers:
                 number,
                 f"characters {start} to {end} of {sample_id} are {text[start:end]!r}, a part of a word; "
                 "count characters from 0, the end excluded, or give word too if a part is meant",
+            )
+        if text[start:end] != text[start:end].strip(BLANKS):
+            raise self._error(
+                number,
+                f"characters {start} to {end} of {sample_id} are {text[start:end]!r}, with a blank at an "
+                "end, which may belong to the next word; leave it out",
             )
         return Word(text[start:end], start, end)
 

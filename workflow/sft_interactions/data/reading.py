@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "analysis")
 TEST = "test"  # drawn only where it is asked for
 UNDIVIDED = "all rows"  # the one table of a source without splits of its own
+# What programs write for a cell that is empty, where text is asked for; the last one is that of Alpaca.
+EMPTY = ("nan", "NaN", "NaT", "None", "<NA>", "NULL", "null", "#N/A", r"\N", "<noinput>")
 # By the end of a file's name.
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 # First lines of files of class names that are no class.
@@ -403,6 +405,8 @@ def _decode(
                 f"prompt: column {column!r} is {frame[column].dtype}; name a column of text"
             )
         text = pl.col(column).cast(pl.String).str.strip_chars(BLANKS)
+        if len(_prompt_columns(dataset)) > 1:
+            _tell_empty(frame.select(text).to_series())
         parts.append(pl.when(text != "").then(text))
     separator = dataset.get("separator", "\n\n")
     prompt = frame.select(
@@ -437,8 +441,20 @@ def _system_texts(frame: pl.DataFrame, dataset: Mapping[str, Any]) -> list[str |
     cells = frame[dataset["system"]]
     if cells.dtype not in _TEXT:
         raise ValueError(f"system: column {cells.name!r} is {cells.dtype}; name a column of text")
+    _tell_empty(cells.cast(pl.String).str.strip_chars(BLANKS))
     texts: list[str | None] = cells.cast(pl.String).to_list()
     return texts
+
+
+def _tell_empty(cells: pl.Series) -> None:
+    """Warn of cells of a part of the prompt that hold what stands for nothing."""
+    found = cells.filter(cells.is_in(EMPTY))
+    if len(found):
+        logger.warning(
+            "column %r: %d cells hold %r, or the like, which programs write for an empty cell, and which "
+            "is read as a part of the prompt; empty them in the file if they were",
+            *(cells.name, len(found), found[0]),
+        )
 
 
 def _decode_turns(frame: pl.DataFrame, dataset: Mapping[str, Any]) -> pl.DataFrame:

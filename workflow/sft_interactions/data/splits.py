@@ -14,6 +14,7 @@ from sft_interactions.data.conversations import NO_TURNS
 from sft_interactions.data.label_noise import add_label_noise
 from sft_interactions.data.looks import look_of
 from sft_interactions.data.reading import (
+    EMPTY,
     SPLITS,
     TEST,
     UNDIVIDED,
@@ -28,8 +29,6 @@ logger = logging.getLogger(__name__)
 _DRAWING_ORDER = ("analysis", "validation", TEST, "train")
 # What text of Windows is, read as Latin-1, and what stands for bytes that were no text.
 _BROKEN = r"[\x{80}-\x{84}\x{86}-\x{9f}\x{fffd}]"
-# What programs write for a cell that is empty, where text is asked for.
-_EMPTY = ("nan", "NaN", "NaT", "None", "<NA>", "NULL", "null", "#N/A", r"\N")
 # What stands for a line end in texts that went through Excel, and marks that cannot be seen: a soft hyphen,
 # and control characters, such as those of colours in a terminal.
 _EXCEL = r"_x000[dD]_"
@@ -160,12 +159,12 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
             len(broken),
             min(broken["prompt"])[:60],
         )
-    empty = kept.filter(pl.any_horizontal(pl.col("prompt", "target").is_in(_EMPTY)))
+    empty = kept.filter(pl.any_horizontal(pl.col("prompt", "target").is_in(EMPTY)))
     if len(empty):
         logger.warning(
             "%s: %d rows have a prompt or a response that programs write for an empty cell, such as %r; "
             "drop them from the file if it was one",
-            *(label, len(empty), next(text for text in empty.row(0) if text in _EMPTY)),
+            *(label, len(empty), next(text for text in empty.row(0) if text in EMPTY)),
         )
     _tell_other_forms(kept, label)
     return kept.insert_column(0, pl.Series("sample_id", ids, pl.String)).sort("sample_id")
@@ -300,6 +299,9 @@ def _draw_splits(
     for split in (split for split in _DRAWING_ORDER if split in dataset):
         rows = remaining[table_of[split]]
         if dataset[split] == "all":
+            if rows.is_empty():
+                taken = ", ".join(sorted(drawn))
+                raise ValueError(f"{split}: {taken} leave no row for it; lower one of them")
             drawn[split] = rows.sort("sample_id")
             continue
         count, may_lack = dataset[split], isinstance(dataset[split], Mapping)
@@ -312,6 +314,14 @@ def _draw_splits(
         all_skipped += skipped
         if quotas.missing and not may_lack:
             raise ValueError(_shortage(split, quotas, skipped, n_repeats.get(table_of[split], 0)))
+        if quotas.missing and quotas.by_response:
+            group, missing = next(iter(quotas.missing.items()))
+            logger.warning(
+                "%s, %s: not balanced, since of the response %r there are %d rows in place of %d; lower "
+                "at_most to %d if it is to be",
+                *(label, split, group, quotas.wanted[group] - missing, quotas.wanted[group]),
+                len(quotas.wanted) * quotas.fewest,
+            )
         remaining[table_of[split]] = rows.filter(~chosen)
         drawn[split] = rows.filter(chosen).sort("sample_id")
     return {split: drawn[split] for split in (*SPLITS, TEST) if split in drawn}, all_skipped
@@ -363,6 +373,11 @@ class _Quotas:
         else:
             raise ValueError("no row is left after the filters; loosen filter")
         self.missing = {group: count for group, count in self.wanted.items() if count}
+
+    @property
+    def fewest(self) -> int:
+        """How many rows the group has that has the fewest."""
+        return min(wanted - self.missing.get(group, 0) for group, wanted in self.wanted.items())
 
     def _group(self, response: str) -> str:
         return response if self.by_response else self._ALL_ROWS

@@ -261,7 +261,10 @@ def _or_asked(asked: list[str], question: Callable[..., _T], *args: Any) -> _T |
 def _told_losses(found: TrainerOutput, given: Mapping[str, str]) -> str:
     """Whose losses the checkpoint is chosen by."""
     if not found.losses:
-        return "validation loss: the trainer has noted none; that of held-out responses is measured here"
+        return (
+            "validation loss: the trainer has noted none that counts; that of held-out responses is "
+            "measured here"
+        )
     best = min(found.losses, key=lambda step: found.losses[step])
     lowest = f"lowest at step {best}, {found.losses[best]:.3f}, by {found.losses_from}"
     if _takes_losses(found, given):
@@ -283,7 +286,8 @@ def _takes_losses(found: TrainerOutput, given: Mapping[str, str]) -> bool:
         raise ValueError(f"losses: {asked} is neither {TRAINER} nor {MEASURED}; correct it")
     if asked == TRAINER and not found.losses:
         raise ValueError(
-            f"losses: no trainer_state.json in {found.folder} has an eval_loss; drop losses={TRAINER}"
+            f"losses: no trainer_state.json in {found.folder} has an eval_loss that counts; drop "
+            f"losses={TRAINER}"
         )
     return bool(found.losses) and asked != MEASURED
 

@@ -45,6 +45,11 @@ _OF_ONE_RUN = (
 )
 
 
+# What trainers by preferences or rewards note beside their loss; and the loss of one of several data sets.
+_OF_PREFERENCES = re.compile(r"(^|[_/])(rewards?|logps)([_/]|$)")
+_OF_ONE_SET = re.compile(r"eval_.+_loss")
+
+
 @dataclass(frozen=True)
 class TrainerOutput:
     """What is to be read in an output folder.
@@ -110,6 +115,9 @@ def read_output(output: Path) -> TrainerOutput:
     )
     with_losses = max((step for step in states if states[step]), default=None)
     losses = {} if with_losses is None else _losses_in(states[with_losses])
+    if with_losses is not None and (why := _other_loss(states[with_losses])):
+        losses = {}
+        notes.append(f"the losses in {checkpoints[with_losses] / 'trainer_state.json'} {why}")
     return TrainerOutput(
         folder=output,
         checkpoints=checkpoints,
@@ -429,6 +437,30 @@ def _source_of(name: str, where: str) -> str:
         f"{where}: {name} is no folder here and no id of the hub; add base=FOLDER or base=ORG/NAME to "
         "--config"
     )
+
+
+def _other_loss(state: Mapping[str, Any]) -> str | None:
+    """Why what a trainer has noted is no loss of held-out responses, in nats a token; None if it may be."""
+    entries = state.get("log_history", [])
+    keys = sorted({str(key) for entry in entries for key in entry})
+    preferred = [key for key in keys if _OF_PREFERENCES.search(key)]
+    if preferred:
+        return (
+            f"are not taken: it has {preferred[0]}, so the training was one by preferences or rewards "
+            "(DPO, ORPO, KTO, GRPO, ...), whose loss is not that of a response"
+        )
+    negative = [entry["eval_loss"] for entry in entries if entry.get("eval_loss", 0) < 0]
+    if negative:
+        return (
+            f"are not taken: an eval_loss is {negative[0]}, and a cross-entropy is never negative"
+        )
+    several = [key for key in keys if _OF_ONE_SET.fullmatch(key)]
+    if several and "eval_loss" not in keys:
+        return (
+            f"are not taken: they are of evaluation sets by name ({', '.join(several)}), and none of them "
+            "is told to be that of validation"
+        )
+    return None
 
 
 def _losses_in(state: Mapping[str, Any]) -> dict[int, float]:

@@ -19,13 +19,13 @@ from markupsafe import Markup
 
 from sft_interactions.analysis import verdicts
 from sft_interactions.analysis.runs import overall_metrics
-from sft_interactions.analysis.verdict import SENTENCES
 from sft_interactions.figures import intervals
 from sft_interactions.figures.style import UNDATED, plain_style
 from sft_interactions.report_page import captions
 from sft_interactions.report_page.explorer import CLASSES, KINDS, RunTables, explore
 from sft_interactions.report_page.records import Cost, Warned
 from sft_interactions.report_page.wording import WORDS
+from sft_interactions.verdict_table import SENTENCES
 
 FOLDER = Path(__file__).parent
 # What the browser draws plots and tables with: package of PyPI, and the file that it carries.
@@ -134,7 +134,10 @@ def build(study: Study) -> str:
     script = (FOLDER / "page.js").read_text("utf-8")
     return environment.get_template("page.html").render(
         study=study,
-        runs=[_run_on_page(run, study) for run in study.runs],
+        runs=[
+            _run_on_page(run, study, len(one["samples"]))
+            for run, one in zip(study.runs, explored, strict=True)
+        ],
         figures=[_figure_on_page(figure) for figure in study.figures],
         packed=packed,
         # Our own files and a library's, none of which data reach.
@@ -193,14 +196,15 @@ def _title_of(caption: str) -> str:
     return Markup(found[1]).striptags() if found else ""
 
 
-def _run_on_page(run: RunOnPage, study: Study) -> dict[str, Any]:
+def _run_on_page(run: RunOnPage, study: Study, n_prompts: int) -> dict[str, Any]:
     name = run.tables.name
     (verdict,) = study.verdict.filter(pl.col("run") == name).iter_rows(named=True)
     sentences = [verdict[name] for name in SENTENCES]
     return {
         "name": name,
         "label": run.tables.label,
-        "about": run.about,
+        # Of those that were drawn, some may have too few players.
+        "about": {**run.about, "prompts": str(n_prompts)},
         "sentences": [split_numbers(sentence) for sentence in sentences if sentence],
         "losses_are": run.losses_are,
         "numbers": _numbers_of(run),
