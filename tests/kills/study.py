@@ -42,7 +42,13 @@ STAGES = {
     "figures": [*(f"fig{number}" for number in range(1, 10)), "survival"],
     "tables": [
         *("stages_table", "metrics_table", "class_prediction_table", "faithfulness_table"),
-        *("sparsity_table", "sensitivity_table", "verdicts_table", "paper_table"),
+        *(
+            "sparsity_table",
+            "strongest_table",
+            "sensitivity_table",
+            "verdicts_table",
+            "paper_table",
+        ),
     ],
     "verdict": ["verdict"],
     "report": ["report"],
