@@ -81,7 +81,9 @@ def check_width(page, width):
 def use_explorer(page):
     slider, name = page.locator("#step"), page.locator("#step-name")
     last = int(slider.get_attribute("max"))
+    assert slider.input_value() == str(last)
     slider.focus()
+    page.keyboard.press("Home")
     for step in range(1, last + 1):
         page.keyboard.press("ArrowRight")
         assert slider.input_value() == str(step)

@@ -4,6 +4,13 @@ const byId = (id) => document.getElementById(id);
 const range = (n) => Array.from({ length: n }, (_, k) => k);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const NO_LABEL = "–";
+const VALUES = [
+  ["v(N)", "v_all", "--link"],
+  ["v(∅)", "v_none", "--soft"],
+];
+const DOUBT =
+  "Do not trust these interactions: v(N) and v(∅) differ by less than a quarter of what other maskings " +
+  "span. The effects mostly cancel, and are no reasons of the answer.";
 
 async function unpack(name) {
   const packed = byId(`packed-${name}`).textContent;
@@ -52,6 +59,7 @@ class Explorer {
     this.#makeControls();
     this.#makeTables();
     this.#chooseRun(0);
+    this.#chooseStep(this.run.steps.length - 1); // before SFT nothing is removed or new
     dark.addEventListener("change", () => this.#draw());
   }
 
@@ -147,10 +155,11 @@ class Explorer {
     this.samples = this.#table("samples", 5, [
       text("Prompt", "text"),
       { title: "Answer", data: "target", render: plain },
-      numeric("Interactions", "count"),
+      numeric("Interactions there", "count"),
       numeric("Strength", "strength"),
       numeric("Gone or new since SFT", "change"),
       numeric("|v(N) − v(∅)|", "difference"),
+      { title: "To be trusted", data: "trusted" },
     ]);
     this.interactions = this.#table("interactions", 10, [
       text("Words", "words"),
@@ -239,6 +248,7 @@ class Explorer {
         strength: there.reduce((sum, row) => sum + Math.abs(rows.effect[row]), 0),
         change: changed[0] + changed[1],
         difference: Math.abs(sample.v_all[this.step] - sample.v_none[this.step]),
+        trusted: sample.small[this.step] ? "no" : "yes",
       };
     });
     this.samples.clear().rows.add(listed).draw(false);
@@ -295,7 +305,10 @@ class Explorer {
       told.textContent = `Interactions of this prompt there: ${counts.join(", ")}.`;
     }
     if (place >= 0 && step >= 0) this.#showValues(byId("beside-values"), this.other, place, step);
-    else byId("beside-values").replaceChildren();
+    else {
+      byId("beside-values").replaceChildren();
+      byId("beside-doubt").hidden = true;
+    }
   }
 
   #showValues(list, run, place, step = this.step) {
@@ -315,12 +328,9 @@ class Explorer {
         return both;
       }),
     );
-    if (run !== this.run) return;
-    const doubt = byId("doubt");
+    const doubt = byId(list.id === "values" ? "doubt" : "beside-doubt");
     doubt.hidden = !sample.small[step];
-    doubt.textContent =
-      "Do not trust these interactions: v(N) and v(∅) differ by less than a quarter of what other maskings " +
-      "span. The effects mostly cancel, and are no reasons of the answer.";
+    doubt.textContent = DOUBT;
   }
 
   #listInteractions() {
@@ -400,7 +410,12 @@ class Explorer {
       [
         line("v(N)", sample.v_all, css("--link")),
         line("v(∅)", sample.v_none, css("--soft")),
-        line("φ(N)", sample.phi_all, css("--emerged"), "dot"),
+        line("φ(N)", sample.phi_all, css("--emerged"), "dash"),
+        ...this.#ofOther(VALUES, (place, [name, key, color]) => ({
+          name: `${name}, second run`,
+          y: this.other.samples[place][key],
+          color: css(color),
+        })),
       ],
       "log-odds",
     );
