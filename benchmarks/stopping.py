@@ -21,7 +21,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from sft_interactions import config_file, tables  # noqa: E402
+from sft_interactions import config_file, report_table, tables  # noqa: E402
 from sft_interactions.analysis.dynamics import add_generalizability, classify  # noqa: E402
 from sft_interactions.analysis.findings import conclude  # noqa: E402
 from sft_interactions.analysis.protocol import examine  # noqa: E402
@@ -513,6 +513,10 @@ def main() -> int:
     primary = compare(choices, *PRIMARY)
     output = options.output or options.runs / "tables"
     output.mkdir(parents=True, exist_ok=True)
+    size = {
+        "n_players": config["players"]["n"],
+        "n_samples": max(one["analysis"] for one in config["datasets"].values()),
+    }
     written = {
         "choices": choices,
         "arms": arms,
@@ -521,7 +525,7 @@ def main() -> int:
         "noise": compare_noise(runs, judged),
     }
     for name, table in written.items():
-        tables.write_report_table(table, output / f"{name}.csv", output / f"{name}.md")
+        report_table.write(table, output / f"{name}.csv", output / f"{name}.md", **size)
     print(f"{len(runs)} of {len(config['runs'])} runs are finished")
     if missing:
         print(f"not there: {', '.join(missing)}")

@@ -393,7 +393,7 @@ def test_the_report_is_of_the_whole_config_and_the_end_names_the_checkpoints(stu
     assert not (folder / "nowhere").exists()
     for run in STEPS:
         # Three prompts and three checkpoints are too few for more.
-        assert re.search(f"{run}: (Keep step|No checkpoint is named)", done.stdout)
+        assert re.search(f"{run}:\n  - (Keep step|No checkpoint is named)", done.stdout)
         assert "No verdict on the stages: " in done.stdout
     verdict = pl.read_csv(folder / "results" / "tables" / "verdict.csv")
     for sentence in [*verdict["interactions"], *verdict["stage"]]:

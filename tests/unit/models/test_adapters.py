@@ -295,7 +295,7 @@ WRONG_TENSORS = {
     ),
     "another shape": (
         lambda weights: {**weights, FIRST: torch.zeros(2, 31)},
-        r"1 mismatched, first .*\(2, 31\) instead of \(2, 32\)",
+        r"lora_A.weight is 2 x 31, and 32 x 32 are the weights in .*, so the adapter is of another model",
     ),
     "another rank": (
         lambda weights: {**weights, FIRST: torch.zeros(3, 32)},
@@ -303,7 +303,7 @@ WRONG_TENSORS = {
     ),
     "transposed": (
         lambda weights: {name: w.T.contiguous() for name, w in weights.items()},
-        r"4 mismatched",
+        r"lora_A.weight is 32 x 2, and 32 x 32 are the weights in",
     ),
     "empty": (
         lambda weights: {name: torch.zeros(0) for name in weights},
