@@ -6,7 +6,7 @@ Into each of some runs of results/reference/stopping a copy of a checkpoint is p
 the end. Between the two nothing has changed. Under the joint reading, which studies take by default, some
 may be counted as lost or new all the same: it makes the changes between neighbours least, and no more.
 The churn floor of a study does not show that, since where nothing but noise happens nothing lies between
-the two. About two minutes of one core.
+the two. About a minute of one core.
 """
 
 import argparse

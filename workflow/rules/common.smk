@@ -185,17 +185,16 @@ def content_of_checkpoint(wildcards):
         # Runs may begin with one checkpoint, or one where another one has ended.
         if workflow.is_main_process and other_run != run and other_step and step:
             logger.warning(
-                f"{checkpoint_key(run, step)} has the same weights as "
-                f"{checkpoint_key(other_run, other_step)}, on the same data set; see that the folders "
+                f"{checkpoint_block(run, step)}.{step} has the same weights as "
+                f"{checkpoint_block(other_run, other_step)}.{other_step}, on the same data set; see that the folders "
                 "are those that are meant"
             )
     return content_of(own_checkpoint_files(wildcards))
 
 
-def checkpoint_key(run, step):
-    """The key of the config that a run brings a checkpoint by."""
-    block = "checkpoints" if step in RUNS[run]["steps"] else "loss_checkpoints"
-    return f"runs.{run}.{block}.{step}"
+def checkpoint_block(run, step):
+    """The block of the config in which a run brings a checkpoint."""
+    return f"runs.{run}.{'checkpoints' if step in RUNS[run]['steps'] else 'loss_checkpoints'}"
 
 
 def checkpoints_of(wildcards, steps):

@@ -114,7 +114,7 @@ rule own_checkpoints:
         runtime=growing(15),
     params:
         folder=lambda wildcards: CHECKPOINTS[wildcards.run][wildcards.step],
-        key=lambda wildcards: checkpoint_key(wildcards.run, int(wildcards.step)),
+        block=lambda wildcards: checkpoint_block(wildcards.run, int(wildcards.step)),
         content=content_of_checkpoint,
         model=lambda wildcards: MODELS[RUNS[wildcards.run]["model"]],
     message:

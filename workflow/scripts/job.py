@@ -110,9 +110,8 @@ def start(snakemake: Any) -> dict[str, Any]:
             ", ".join(CLEARED),
         )
     logging.captureWarnings(True)
-    logging.raiseExceptions = (
-        False  # a log that cannot be written, on a full disk, would be a traceback
-    )
+    # A log that cannot be written, on a full disk, would be a traceback.
+    logging.raiseExceptions = False
     if not sys.warnoptions:
         # Python hides deprecations outside of the main module. Those that our own calls cause are ours to
         # mend, so the log has them.

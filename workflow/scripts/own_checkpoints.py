@@ -11,7 +11,7 @@ base, given = Path(snakemake.input.model), snakemake.params.folder
 check_own_checkpoints(
     {step: Path(given)} if given != "base" else {},
     base,
-    where=snakemake.params.key.rpartition(".")[0],
+    where=snakemake.params.block,
     model_names=[model["source"].partition(":")[2].partition("@")[0], base.name],
     compare_template=model["template"] == "chat",
 )

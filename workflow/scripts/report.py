@@ -44,10 +44,7 @@ for run, analysis, prompts, players, dynamics, metrics, sensitivity, stages in z
                 of_run,
                 [next(interactions) for _ in run["steps"]],
             ),
-            about={
-                **run["about"],
-                "log-odds": records.describe_log_odds(of_run),
-            },
+            about={**run["about"], "log-odds": records.describe_log_odds(of_run)},
             metrics=tables.read(metrics, tables.METRICS),
             sensitivity=tables.read(sensitivity, tables.SENSITIVITY),
             losses={int(step): loss for step, loss in losses.items()},

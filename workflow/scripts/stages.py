@@ -11,10 +11,8 @@ from sft_interactions.analysis.verdict import overfits_after
 start(snakemake)
 params, files = snakemake.params, snakemake.input
 # A run that brings its checkpoints may bring what its trainer has measured.
-losses, sample_losses = (
-    {int(step): loss for step, loss in (params.validation_losses or {}).items()},
-    None,
-)
+losses = {int(step): loss for step, loss in (params.validation_losses or {}).items()}
+sample_losses = None
 if files.training:
     losses = validation_losses(tables.read(files.training[0], tables.TRAINING))
 if files.losses:

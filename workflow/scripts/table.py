@@ -83,9 +83,17 @@ match snakemake.rule:
             parts.append(overall_metrics(metrics).select(columns))
         table = pl.concat(parts)
     case "strongest_table":
-        players, prompts = (
-            [tables.read(path, table) for path in paths]
-            for paths, table in ((files.players, tables.PLAYERS), (files.prompts, tables.PROMPTS))
+        players, prompts, dynamics = (
+            [tables.read(path, table, columns) for path in paths]
+            for paths, table, columns in (
+                (files.players, tables.PLAYERS, ["sample_id", "player", "word"]),
+                (files.prompts, tables.PROMPTS, ["sample_id", "target_text"]),
+                (
+                    files.dynamics,
+                    tables.DYNAMICS,
+                    ["sample_id", "step", "kind", "pattern", "class"],
+                ),
+            )
         )
         best = best_checkpoints(
             checkpoints_by_run(
@@ -93,7 +101,6 @@ match snakemake.rule:
             ),
             files.stages,
         )
-        dynamics = [tables.read(path, tables.DYNAMICS) for path in files.dynamics]
         table = strongest.tabulate(best, dynamics, players, prompts, params.salience, params.most)
     case "paper_table":
         runs = read_runs(params.labels, files.metrics, files.stages)

@@ -72,18 +72,18 @@ class Facts:
     @property
     def kept(self) -> int | None:
         """The checkpoint with the lowest loss, the first of several; None if none is known."""
-        known = [step for step in self.saved if step in self.losses]
-        return min(known, key=lambda step: self.losses[step], default=None)
+        known = {step: self.losses[step] for step in self.saved if step in self.losses}
+        return _lowest(known) if known else None
 
     @property
     def trained(self) -> dict[int, float]:
         """The losses without that of the model before SFT."""
-        return {step: loss for step, loss in self.losses.items() if step > 0}
+        return _trained(self.losses)
 
     @property
     def best(self) -> int:
         """The step after step 0 with the lowest loss, the first of several; one must be known."""
-        return min(self.trained, key=lambda step: (self.trained[step], step))
+        return _lowest(self.trained)
 
     def value(self, step: int, label: str, metric: str) -> float | None:
         """A mean a prompt; None where it is undefined."""
@@ -98,6 +98,14 @@ class Facts:
     def _row(self, step: int, label: str, metric: str) -> pl.DataFrame:
         chosen = (pl.col("step") == step, pl.col("class") == label, pl.col("metric") == metric)
         return self.metrics.filter(*chosen).drop_nulls("value")
+
+
+def _trained(losses: Mapping[int, float]) -> dict[int, float]:
+    return {step: loss for step, loss in losses.items() if step > 0}
+
+
+def _lowest(losses: Mapping[int, float]) -> int:
+    return min(losses, key=lambda step: (losses[step], step))
 
 
 @dataclass(frozen=True)
@@ -304,14 +312,20 @@ def overfits_after(
         sample_losses: of single responses, as in :class:`Facts`; None where they are not known.
         level: of the intervals.
     """
-    trained = {step: loss for step, loss in losses.items() if step > 0}
-    if not trained:
-        return None
-    best, last = min(trained, key=lambda step: (trained[step], step)), max(trained)
+    trained = _trained(losses)
+    rise = _rise(losses, sample_losses, level) if trained else None
+    return _lowest(trained) if rise is not None and rise.is_certain else None
+
+
+def _rise(
+    losses: Mapping[int, float], sample_losses: pl.DataFrame | None, level: float
+) -> Change | None:
+    """From the lowest loss after step 0 to the last one; None where there is none."""
+    trained = _trained(losses)
+    best, last = _lowest(trained), max(trained)
     if best == last or losses[last] - losses[best] < LEAST_CHANGE:
         return None
-    rise = _change_of(losses, sample_losses, level, best, last)
-    return best if rise.is_certain else None
+    return _change_of(losses, sample_losses, level, best, last)
 
 
 def _judge_learning(facts: Facts) -> str:
@@ -337,8 +351,7 @@ def _change_of(
     if sample_losses is None:
         value = losses[later] - losses[earlier]
         return Change(value, value, value)
-    n_trained = sum(step > 0 for step in losses)
-    return loss_change(sample_losses, earlier, later, 1 - (1 - level) / n_trained)
+    return loss_change(sample_losses, earlier, later, 1 - (1 - level) / len(_trained(losses)))
 
 
 def _learned(facts: Facts, best: int) -> str:
@@ -356,10 +369,10 @@ def _learned(facts: Facts, best: int) -> str:
 
 
 def _overfits(facts: Facts, best: int, last: int) -> str:
-    if best == last or facts.losses[last] - facts.losses[best] < LEAST_CHANGE:
+    rise = _rise(facts.losses, facts.sample_losses, facts.level)
+    if rise is None:
         return f"No overfitting shows up to step {last}." if len(facts.losses) > 1 else ""
-    rise = _change(facts, best, last)
-    if overfits_after(facts.losses, facts.sample_losses, facts.level) is not None:
+    if rise.is_certain:
         return f"It overfits after step {best}: to step {last} the loss rises {rise}."
     return (
         f"Whether it overfits cannot be told: from step {best} to step {last} the loss changes {rise}, "

@@ -304,10 +304,9 @@ def _draw_splits(
                 raise ValueError(f"{split}: {taken} leave no row for it; lower one of them")
             drawn[split] = rows.sort("sample_id")
             continue
-        count, may_lack = dataset[split], isinstance(dataset[split], Mapping)
-        if may_lack:
-            count = dataset[split]["at_most"]
-        quotas = _Quotas(count, responses if dataset.get("balance") else None)
+        may_lack = isinstance(dataset[split], Mapping)
+        wanted = dataset[split]["at_most"] if may_lack else dataset[split]
+        quotas = _Quotas(wanted, responses if dataset.get("balance") else None)
         chosen, skipped = _take(rows, quotas, unsuitable if split == "analysis" else None)
         for reason, count in sorted(skipped.items()):
             logger.info("%s, %s: %d rows skipped: %s", label, split, count, reason)

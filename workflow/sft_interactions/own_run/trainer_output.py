@@ -43,8 +43,6 @@ _OF_ONE_RUN = (
     "target_modules",
     "modules_to_save",
 )
-
-
 # What trainers by preferences or rewards note beside their loss; and the loss of one of several data sets.
 _OF_PREFERENCES = re.compile(r"(^|[_/])(rewards?|logps)([_/]|$)")
 _OF_ONE_SET = re.compile(r"eval_.+_loss")

@@ -53,6 +53,7 @@ class Explorer {
     this.run = data.runs[0];
     this.other = null; // a second run, shown beside the first
     this.places = new Map(); // of rows, see #rowsOf
+    this.patterns = new Map(); // see #patternsOf
     this.step = 0;
     this.sample = 0;
     this.pattern = null;
@@ -98,11 +99,17 @@ class Explorer {
   #inOther(pattern) {
     const place = this.otherSample;
     if (place < 0 || pattern === null) return -1;
-    const mine = this.run.patterns;
-    const { sample, kind, pattern: masks } = this.other.patterns;
-    return masks.findIndex(
-      (mask, k) => sample[k] === place && mask === mine.pattern[pattern] && kind[k] === mine.kind[pattern],
-    );
+    const { kind, pattern: masks } = this.run.patterns;
+    return this.#patternsOf(this.other).get(`${place} ${kind[pattern]} ${masks[pattern]}`) ?? -1;
+  }
+
+  // Places of patterns by sample, kind and players, made once a run.
+  #patternsOf(run) {
+    if (!this.patterns.has(run)) {
+      const { sample, kind, pattern: masks } = run.patterns;
+      this.patterns.set(run, new Map(masks.map((mask, k) => [`${sample[k]} ${kind[k]} ${mask}`, k])));
+    }
+    return this.patterns.get(run);
   }
 
   // Class of a pattern of the second run at a step of the first one.
