@@ -164,7 +164,7 @@ def compare_joint(n: int, n_samples: int, with_cold: bool) -> dict[str, Any]:
 
 
 def joint_cold(values: Sequence[NDArray[np.float64]], solved: Sequence[Extraction]) -> float:
-    """Least sum of changes of the first sample, with all variables of all checkpoints."""
+    """Least sum of changes, as of `extract_joint`, of the first sample, with all variables."""
     blocks = [
         block(v, one.noise_bound[0], one.l1_plain[0]) for v, one in zip(values, solved, strict=True)
     ]
@@ -173,7 +173,9 @@ def joint_cold(values: Sequence[NDArray[np.float64]], solved: Sequence[Extractio
     eye = sp.eye_array(n_effects)
     x = sp.hstack([eye, -eye, sp.csr_array((n_effects, 1))])
     later = sp.block_diag([x] * len(blocks), format="csr")
-    steps = later[n_effects:] - later[:-n_effects]
+    neighbours = later[n_effects:] - later[:-n_effects]
+    first = sp.vstack([later[:n_effects]] * (len(blocks) - 1))
+    steps = sp.vstack([neighbours, later[n_effects:] - first])
     sizes = sp.eye_array(steps.shape[0])
     points = sp.block_diag([one[0] for one in blocks])
     matrix = sp.block_array([[points, None, None], [steps, -sizes, sizes]], format="csc")

@@ -213,7 +213,8 @@ def keep_joint(reader: Reader, reading: Reading) -> Salient:
     """Of the optima that change least along the run."""
     steps = reader.run.steps
     values = [reader.values(step) for step in steps]
-    joint = extract_joint(values, [reader.solved(reading, step) for step in steps])
+    solved = [reader.solved(reading, step) for step in steps]
+    joint = extract_joint(values, solved, tie_break=reading.tie_break)
     return {
         step: select_salient(*from_extraction(reader.samples, v, solved), **reading.salience)
         for step, v, solved in zip(steps, values, joint.checkpoints, strict=True)

@@ -3,10 +3,9 @@
     python benchmarks/replicate.py
 
 Into each of some runs of results/reference/stopping a copy of a checkpoint is put, right after it or at
-the end. Between the two nothing has changed. Under the joint reading, which studies take by default, some
-may be counted as lost or new all the same: it makes the changes between neighbours least, and no more.
-The churn floor of a study does not show that, since where nothing but noise happens nothing lies between
-the two. About a minute of one core.
+the end. Between the two nothing has changed. A joint reading that makes the changes between neighbours
+least, and no more, counts some as lost or new at the end all the same; that of a study has the changes
+since the first checkpoint in its sum too. About a minute of one core.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from sft_interactions.extraction.interactions import to_values  # noqa: E402
 RUNS = ("smollm2-tweets-low-seed0", "smollm2-goemotions-low-seed0", "smollm2-dolly-low-seed0")
 STEPS = (0, 75, 150, 300)
 NEXT, END = "right after it", "at the end"
-COPIED = ((0, NEXT), (150, NEXT), (0, END))
+COPIED = ((0, NEXT), (150, NEXT), (0, END), (150, END))
 
 
 def signed(rows: pl.DataFrame) -> set[tuple[object, ...]]:
@@ -61,7 +60,8 @@ def count_changes(
         samples, v = to_values(tables.read(path, tables.LOG_ODDS), str(path))
         values.append(v)
     solved = [extract(v, **settings["extraction"]) for v in values]
-    reader = RunReader(dict(enumerate(values)), dict(enumerate(solved)), samples)
+    tie_break = settings["extraction"]["tie_break"]
+    reader = RunReader(dict(enumerate(values)), dict(enumerate(solved)), samples, tie_break)
     found = reader.salient(reading, settings["salience"])
     own, copy = signed(found[at]), signed(found[copy_at])
     counts = [len(own), len(own - copy), len(copy - own)]

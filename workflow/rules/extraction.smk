@@ -78,6 +78,7 @@ rule joint:
     params:
         steps=steps_of_run,
         optima=config["optima"],
+        tie_break=config["extraction"]["tie_break"],
     message:
         "Extracting the checkpoints of {wildcards.run} together"
     script:

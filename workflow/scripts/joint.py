@@ -25,6 +25,7 @@ with progress_bar(snakemake, len(samples), "sample") as bar, Workers(snakemake.t
     joint = extract_joint(
         values,
         solved,
+        tie_break=snakemake.params.tie_break,
         tolerance=snakemake.params.optima["l1_tolerance"],
         progress=bar.update,
         mapped=workers.map,

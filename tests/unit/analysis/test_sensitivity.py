@@ -62,7 +62,8 @@ def extracted(values, references, choice, **settings):
     if choice.reading == SINGLE:
         return run
     solved = {step: extract(v, noise_ratio=choice.noise_ratio) for step, v in values.items()}
-    salient = RunReader(values, solved, SAMPLES).salient(choice.reading, choice.salience)
+    reader = RunReader(values, solved, SAMPLES, choice.tie_break)
+    salient = reader.salient(choice.reading, choice.salience)
     return replace(run, readings={choice.reading: classify(salient)})
 
 
@@ -350,7 +351,7 @@ def test_a_study_that_reads_its_checkpoints_together_does_so_under_every_choice(
     def read(of_steps):
         settings = {"noise_ratio": 0.1, "tie_break": "high_order"}
         solved = {step: extract(v, **settings) for step, v in of_steps.items()}
-        return RunReader(of_steps, solved, SAMPLES).salient("joint", OWN.salience)
+        return RunReader(of_steps, solved, SAMPLES, "high_order").salient("joint", OWN.salience)
 
     expected = read(values)
     for step, pair in run.checkpoints.items():

@@ -1,4 +1,5 @@
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,8 +26,14 @@ def effects_of(checkpoints):
     return np.stack([np.stack([c.and_effects, c.or_effects], axis=1) for c in checkpoints])
 
 
+def changes(effects):
+    return np.abs(np.stack([[b - a, b - effects[0]] for a, b in pairwise(effects)])).sum(
+        axis=(0, 1, 3, 4)
+    )
+
+
 def least_change(tables, bounds, norms):
-    """Σ_t |x_t − x_{t−1}|₁ at its least, from all variables of all checkpoints at once."""
+    """Σ_t |x_t − x_{t−1}|₁ + |x_t − x_0|₁ at its least, from all variables of all checkpoints at once."""
     design = design_matrix(int(np.log2(len(tables[0]))))
     n_effects = design.shape[1] - 1
     both = sp.hstack([design[:, :-1], -design[:, :-1], design[:, [-1]]])
@@ -37,7 +44,8 @@ def least_change(tables, bounds, norms):
     n_steps = len(tables)
     of_steps = sp.block_diag([one] * n_steps)
     later = sp.block_diag([x] * n_steps).tocsr()
-    steps = later[n_effects:] - later[:-n_effects]
+    first = sp.vstack([later[:n_effects]] * (n_steps - 1))
+    steps = sp.vstack([later[n_effects:] - later[:-n_effects], later[n_effects:] - first])
     sizes = sp.eye_array(steps.shape[0])
     matrix = sp.block_array([[of_steps, None], [steps, -sizes], [-steps, -sizes]]).tocsr()
     limits = np.concatenate(
@@ -83,10 +91,8 @@ def test_every_checkpoint_keeps_its_norm_and_its_noise_bound(n):
     assert (joint.change <= joint.given_change * (1 + 1e-9)).all()
     assert (joint.change_lower_bound <= joint.change * (1 + 1e-9)).all()
     assert (joint.change_lower_bound >= joint.change * (1 - 1e-5)).all()
-    given = np.abs(np.diff(effects_of(solved), axis=0)).sum(axis=(0, 2, 3))
-    np.testing.assert_allclose(joint.given_change, given)
-    own = np.abs(np.diff(effects_of(joint.checkpoints), axis=0)).sum(axis=(0, 2, 3))
-    np.testing.assert_allclose(joint.change, own)
+    np.testing.assert_allclose(joint.given_change, changes(effects_of(solved)))
+    np.testing.assert_allclose(joint.change, changes(effects_of(joint.checkpoints)))
     for before, after in zip(solved, joint.checkpoints, strict=True):
         assert (after.l1_plain <= before.l1_plain * (1 + 2e-6)).all()
         assert (after.max_residual <= before.noise_bound + 1e-7 * before.l1_plain).all()
@@ -99,7 +105,8 @@ def test_some_changes_are_of_the_choice_alone():
     tables = [np.array([[0.0, 1.0, 1.0, 1.5]]), np.array([[0.0, 1.0, 1.0, 2.5]])]
     solved = [extract(v, noise_ratio=0.0) for v in tables]
     joint = extract_joint(tables, solved)
-    assert joint.change[0] == pytest.approx(1.0, abs=1e-4)
+    # The two are neighbours, and the first one of them is the first of the run.
+    assert joint.change[0] == pytest.approx(2 * 1.0, abs=1e-4)
     assert joint.given_change[0] >= joint.change[0]
 
 
@@ -109,13 +116,41 @@ def test_checkpoints_that_are_equal_do_not_change():
     np.testing.assert_allclose(joint.change, 0.0, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [3, 5, pytest.param(7, marks=pytest.mark.slow)])
+def test_a_copy_of_the_first_checkpoint_has_its_interactions_wherever_it_stands(n):
+    start, *others = chain_of_tables(n, 4, 3, 7)
+    tables = [start, *others, start, others[1]]
+    found = extract_joint(tables, [extract(v) for v in tables]).checkpoints
+    assert np.abs(found[1].effects - found[0].effects).max() > 0.01
+    np.testing.assert_allclose(found[4].effects, found[0].effects, atol=1e-7)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_changes_as_little_is_chosen_by_the_tie_break_and_not_by_rounding(whole):
+    tables = chain_of_tables(5, 4, 3, 8, whole)
+    rng = np.random.default_rng(9)
+    other = [v + 1e-9 * rng.normal(size=v.shape) for v in tables]
+    found = {
+        name: [
+            effects_of(extract_joint(of, [extract(v) for v in of], tie_break=name).checkpoints)
+            for of in (tables, other)
+        ]
+        for name in ("canonical", "high_order")
+    }
+    for own, rounded in found.values():
+        np.testing.assert_allclose(own, rounded, atol=1e-4)
+    low, high = (pair[0] for pair in found.values())
+    np.testing.assert_allclose(changes(low), changes(high), rtol=1e-5)
+    assert np.abs(low - high).max() > 0.01
+
+
 def test_a_checkpoint_without_effects():
     tables = [np.full((1, 8), 3.0), chain_of_tables(3, 1, 1, 3)[0], np.full((1, 8), -1.0)]
     solved = [extract(v) for v in tables]
     joint = extract_joint(tables, solved)
     assert not effects_of(joint.checkpoints)[[0, 2]].any()
     assert joint.checkpoints[0].bias[0] == pytest.approx(3.0)
-    assert joint.change[0] == pytest.approx(2 * solved[1].l1_plain[0], rel=1e-4)
+    assert joint.change[0] == pytest.approx(3 * solved[1].l1_plain[0], rel=1e-4)
     constant = extract_joint([tables[0]] * 2, [solved[0]] * 2)
     assert constant.change[0] == constant.change_lower_bound[0] == 0.0
 
@@ -148,3 +183,5 @@ def test_wrong_arguments_of_joint_extraction():
             extract_joint(values, solutions)
     with pytest.raises(ValueError, match="must be finite"):
         extract_joint(tables, solved, tolerance=-1.0)
+    with pytest.raises(ValueError, match="unknown tie-break"):
+        extract_joint(tables, solved, tie_break="mine")

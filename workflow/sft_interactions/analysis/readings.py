@@ -6,7 +6,8 @@ taken at each checkpoint:
 
 - ``single``: the one that the tie-break chooses, at every checkpoint by itself.
 - ``certain``: of those interactions, the ones that every optimum has, with one sign.
-- ``joint``: the optima of all checkpoints that change least in sum, so that no reading changes less.
+- ``joint``: the optima of all checkpoints that change least in sum, between neighbours and since the
+  first one, so that no reading changes less.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,7 @@ class RunReader:
         values: step to v, (B, 2^n).
         solved: step to what :func:`~sft_interactions.extraction.program.extract` gives for it.
         samples: (B,) sample ids.
+        tie_break: that of the extractions; chooses among joint ones too.
         tolerance: by what relative part the L1 norm of an optimum may exceed the least one.
         mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
     """
@@ -68,13 +70,15 @@ class RunReader:
         values: Mapping[int, NDArray[np.float64]],
         solved: Mapping[int, Extraction],
         samples: Sequence[str],
+        tie_break: str = "canonical",
         tolerance: float = L1_TOLERANCE,
         mapped: Mapped = in_turn,
     ) -> None:
         self._mapped = mapped
         self._steps = sorted(values)
         self._values, self._solved = values, solved
-        self._samples, self._tolerance = list(samples), tolerance
+        self._samples, self._tie_break = list(samples), tie_break
+        self._tolerance = tolerance
 
     def salient(self, reading: str, salience: Salience) -> dict[int, pl.DataFrame]:
         """Salient interactions of every checkpoint.
@@ -115,6 +119,7 @@ class RunReader:
         joint = extract_joint(
             [self._values[step] for step in self._steps],
             [self._solved[step] for step in self._steps],
+            tie_break=self._tie_break,
             tolerance=self._tolerance,
             mapped=self._mapped,
         )

@@ -178,7 +178,9 @@ def extract_run(
         for step, (_, solve) in found.items():
             check_certificates(solve, gap_tolerance, f"{run}step {step}")
         if choice.reading == JOINT:
-            found = _read_together(of_steps, solved, found, samples, tolerance, mapped)
+            found = _read_together(
+                of_steps, solved, found, samples, choice.tie_break, tolerance, mapped
+            )
         if selector is None:
             return dict(found)
         return {
@@ -227,6 +229,7 @@ def _read_together(
     solved: Mapping[int, Extraction],
     found: Mapping[int, Tables],
     samples: Sequence[str],
+    tie_break: str,
     tolerance: float,
     mapped: Mapped,
 ) -> dict[int, Tables]:
@@ -235,6 +238,7 @@ def _read_together(
     joint = extract_joint(
         [values[step] for step in steps],
         [solved[step] for step in steps],
+        tie_break=tie_break,
         tolerance=tolerance,
         mapped=mapped,
     )

@@ -305,6 +305,7 @@ class UnchangedRun:
         mapped: Mapped = in_turn,
     ) -> None:
         self._mapped = mapped
+        self._tie_break = perturbation.tie_break
         self.first, *self.later = sorted(steps)
         covered, samples = samples[:n_samples], _rows_needed(samples, n_samples, noise_scale)
         self.draws, self.n_samples, self._covered = draws, len(covered), covered
@@ -410,6 +411,7 @@ class UnchangedRun:
                 {number: values for number, (values, _) in enumerate(solutions)},
                 {number: solved for number, (_, solved) in enumerate(solutions)},
                 self._covered,
+                self._tie_break,
                 tolerance,
                 self._mapped,
             )

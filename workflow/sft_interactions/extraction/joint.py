@@ -3,10 +3,13 @@
 A tie-break chooses an optimum of each checkpoint without a look at the others, so that a change between
 two checkpoints may be one of the choice alone. Here one program holds all checkpoints of a sample:
 
-    minimise Σ_t |x_t − x_{t−1}|₁  subject to  x_t near-optimal for every checkpoint t,
+    minimise Σ_t |x_t − x_{t−1}|₁ + |x_t − x_0|₁  subject to  x_t near-optimal for every checkpoint t,
 
 with the near-optimal points of `optima`. What changes in its solution must change, in sum: no reading
-of the tables that is as sparse changes less. All of this is ours.
+of the tables that is as sparse changes less. Both kinds of changes are in the sum, since both are
+counted: between neighbours, and since the first checkpoint. A checkpoint with the log-odds of the first
+one has its interactions too, wherever it stands. Of the solutions that change as little the weights of
+the tie-break choose one, so that rounding does not. All of this is ours.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +23,14 @@ from numpy.typing import NDArray
 from sft_interactions.extraction.highs import Walk
 from sft_interactions.extraction.optima import OptimalSet, optimal_sets
 from sft_interactions.extraction.program import Extraction, reconstruct
-from sft_interactions.extraction.tie_break import tie_break_weights
+from sft_interactions.extraction.tie_break import TIE_BREAK_SIZE, tie_break_weights
 from sft_interactions.extraction.transforms import n_players
 from sft_interactions.parallel import Mapped, in_turn
 
 # Effects below this part of the range of v are rounding.
 _ZERO = 1e-9
+# Of what a solution costs by the tie-break, in parts of its change: chooses among equals, and no more.
+_TIE_BREAK = 1e-4
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class JointExtraction:
     Attributes:
         checkpoints: the T solutions, of B problems each. Their l1, which is not the objective here, has
             the weights of the canonical tie-break; l1_lower_bound is that of the given solutions.
-        change: float64 (B,) Σ_t |x_t − x_{t−1}|₁.
+        change: float64 (B,) Σ_t |x_t − x_{t−1}|₁ + |x_t − x_0|₁.
         change_lower_bound: float64 (B,) certified lower bound of it (a dual point).
         given_change: float64 (B,) the same sum of the solutions that were given.
     """
@@ -50,6 +55,7 @@ def extract_joint(
     values: Sequence[NDArray[np.float64]],
     solved: Sequence[Extraction],
     *,
+    tie_break: str = "canonical",
     tolerance: float = 1e-6,
     progress: Callable[[int], None] = lambda _: None,
     mapped: Mapped = in_turn,
@@ -59,12 +65,14 @@ def extract_joint(
     Args:
         values: T arrays (B, 2^n) of log-odds of the same samples, in the order of the checkpoints.
         solved: what `extract` gives for each.
+        tie_break: chooses among solutions that change as little, a name of `TIE_BREAKS`.
         tolerance: by what part Σ|I| + |J| of a checkpoint may exceed that of its given solution.
         progress: called with the number of samples that have just been solved.
         mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
 
     Raises:
-        ValueError: there are no checkpoints, they differ in their shapes, or a negative tolerance.
+        ValueError: there are no checkpoints, they differ in their shapes, a negative tolerance, or an
+            unknown tie-break.
         RuntimeError: HiGHS does not solve a program.
     """
     shapes = {np.shape(v) for v in values} | {one.and_effects.shape for one in solved}
@@ -75,6 +83,7 @@ def extract_joint(
         )
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be finite and not negative: {tolerance}")
+    weights = np.stack(tie_break_weights(n_players(values[0].shape[1]), tie_break))
     effects = np.stack([one.effects for one in solved])
     constants = np.stack([one.constant for one in solved])
     given_change = _change(effects)
@@ -83,6 +92,7 @@ def extract_joint(
         _Sample(
             np.stack([v[i] for v in values]),
             [one.take(slice(i, i + 1)) for one in solved],
+            weights,
             tolerance,
         )
         for i in range(len(lower))
@@ -98,54 +108,66 @@ def extract_joint(
 
 
 def _change(effects: NDArray[np.float64]) -> NDArray[np.float64]:
-    """float64 (B,): Σ_t |x_t − x_{t−1}|₁ of effects (T, B, 2, 2^n)."""
-    return np.asarray(np.abs(np.diff(effects, axis=0)).sum(axis=(0, 2, 3)))
+    """float64 (B,): Σ_t |x_t − x_{t−1}|₁ + |x_t − x_0|₁ of effects (T, B, 2, 2^n)."""
+    changes = np.abs(np.diff(effects, axis=0)) + np.abs(effects[1:] - effects[0])
+    return np.asarray(changes.sum(axis=(0, 2, 3)))
 
 
-class _Chain:
+class _Run:
     """The program of one sample with T checkpoints.
 
     Its columns are those of the checkpoints' sets, one after the other, then p and q of every link. A
-    link is the row e_t − e_{t−1} − p + q = 0 of an effect e whose change can have either sign, so that
-    p + q is its size. The change of any other effect is linear in the columns.
+    link is the row e_t − e_s − p + q = 0 of an effect e of two checkpoints s and t whose change can have
+    either sign, so that p + q is its size. The change of any other effect is linear in the columns.
 
     Args:
         sets: of the T checkpoints; those without columns take no part.
+        weights: (2, 2^n) of the tie-break.
 
     Attributes:
         unit: of the objective, in the units of v: one for all checkpoints.
     """
 
-    def __init__(self, sets: Sequence[OptimalSet]) -> None:
+    def __init__(self, sets: Sequence[OptimalSet], weights: NDArray[np.float64]) -> None:
         self.sets = sets
         self.unit = max(one.unit for one in sets)
         widths = [len(one.columns) + 1 if len(one.columns) else 0 for one in sets]
         self.offsets = np.cumsum([0, *widths])
         self._cost = np.zeros(self.offsets[-1])
+        self._preference = np.zeros(self.offsets[-1])
+        for offset, one in zip(self.offsets, sets, strict=False):
+            own = slice(offset, offset + len(one.columns))
+            by_weight = (weights.flat[one.columns] - 1) / TIE_BREAK_SIZE
+            self._preference[own] = by_weight * (one.unit / self.unit)
         self._entries: list[tuple[int, int, float]] = []
         self._differences: list[float] = []
+        self._link_cost: list[float] = []
         for t in range(1, len(sets)):
-            self._connect(t)
+            # The first two checkpoints are neighbours too.
+            self._connect(t - 1, t, 1.0 if t > 1 else 2.0)
+            if t > 1:
+                self._connect(0, t, 1.0)
 
-    def _connect(self, t: int) -> None:
-        """Add the changes from checkpoint t − 1 to t."""
-        both = [self.sets[t - 1], self.sets[t]]
+    def _connect(self, s: int, t: int, weight: float) -> None:
+        """Add the changes from checkpoint s to t."""
+        both = [self.sets[s], self.sets[t]]
         for effect in np.union1d(both[0].columns, both[1].columns):
             parts = []
-            for time, one, direction in zip((t - 1, t), both, (-1.0, 1.0), strict=True):
+            for time, one, direction in zip((s, t), both, (-1.0, 1.0), strict=True):
                 columns = np.flatnonzero(one.columns == effect)
                 slopes = direction * one.sign[columns] * (one.unit / self.unit)
                 parts.append((self.offsets[time] + columns, slopes, slopes @ one.start[columns]))
             places = np.concatenate([part[0] for part in parts])
             slopes = np.concatenate([part[1] for part in parts])
             if (slopes > 0).all() or (slopes < 0).all():
-                self._cost[places] += np.abs(slopes)
+                self._cost[places] += weight * np.abs(slopes)
                 continue
             link = len(self._differences)
             self._entries += [
                 (link, place, slope) for place, slope in zip(places, slopes, strict=True)
             ]
             self._differences.append(float(parts[0][2] + parts[1][2]))
+            self._link_cost.append(weight)
 
     def solve(self) -> tuple[NDArray[np.float64], float]:
         """The columns of the solution and a lower bound of the objective, in its unit."""
@@ -169,12 +191,16 @@ class _Chain:
             np.concatenate([*(one.basic for one in active), rising, ~rising]),
             np.concatenate([*(one.row_side for one in active), none - 1]).astype(np.int8),
         )
-        cost = np.concatenate([self._cost, np.ones(2 * n_links)])
-        x = walk.minimise(np.arange(len(cost)), cost)
+        cost = np.concatenate([self._cost, self._link_cost, self._link_cost])
+        every = np.arange(len(cost))
+        walk.minimise(every, cost)
         # No effect exceeds the norm of its checkpoint, and the constant that and the largest value.
         most = [np.append(np.full(len(one.columns), one.l1), 2 + one.l1) for one in active]
         change = np.full(2 * n_links, 2 * max(one.l1 for one in active))
-        return x, walk.lower_bound(cost, np.concatenate([*most, change]))
+        lower = walk.lower_bound(cost, np.concatenate([*most, change]))
+        # The bound is of the change alone; the solution has the tie-break besides.
+        cost[:n_columns] += _TIE_BREAK * self._preference
+        return walk.minimise(every, cost), lower
 
 
 class _Sample(NamedTuple):
@@ -183,11 +209,13 @@ class _Sample(NamedTuple):
     Attributes:
         v: (T, 2^n) log-odds.
         solved: T batches of one problem.
+        weights: (2, 2^n) of the tie-break.
         tolerance: see :func:`extract_joint`.
     """
 
     v: NDArray[np.float64]
     solved: list[Extraction]
+    weights: NDArray[np.float64]
     tolerance: float
 
 
@@ -196,34 +224,34 @@ def _solve_sample(sample: _Sample) -> tuple[NDArray[np.float64], NDArray[np.floa
     solved = Extraction.join(sample.solved)
     effects, constants = solved.effects, solved.constant
     sets = list(optimal_sets(sample.v, solved, sample.tolerance))
-    lower = _settle(_Chain(sets), effects, constants)
+    lower = _settle(_Run(sets, sample.weights), effects, constants)
     return effects, constants, lower
 
 
-def _settle(chain: _Chain, effects: NDArray[np.float64], constants: NDArray[np.float64]) -> float:
-    """Put the solution of a chain in the place of the given one.
+def _settle(run: _Run, effects: NDArray[np.float64], constants: NDArray[np.float64]) -> float:
+    """Put the solution of a run in the place of the given one.
 
     Args:
-        chain: of one sample.
+        run: of one sample.
         effects: (T, 2, 2^n), is changed.
         constants: (T,), is changed.
 
     Returns:
         A lower bound of the sum of changes, in the units of v.
     """
-    if not chain.offsets[-1]:
+    if not run.offsets[-1]:
         return 0.0
-    x, lower = chain.solve()
-    for t, one in enumerate(chain.sets):
+    x, lower = run.solve()
+    for t, one in enumerate(run.sets):
         if not len(one.columns):
             continue
-        z = x[chain.offsets[t] : chain.offsets[t + 1] - 1]
+        z = x[run.offsets[t] : run.offsets[t + 1] - 1]
         z = np.where(z < _ZERO, 0.0, z)
         moved = np.zeros(effects[t].size)
         np.add.at(moved, one.columns, one.sign * z * one.unit)
         effects[t] = moved.reshape(effects[t].shape)
-        constants[t] = one.centre + x[chain.offsets[t + 1] - 1] * one.unit
-    return lower * chain.unit
+        constants[t] = one.centre + x[run.offsets[t + 1] - 1] * one.unit
+    return lower * run.unit
 
 
 def _measured(
