@@ -3,6 +3,7 @@
     python benchmarks/planted.py              all parts; an hour of one core
     python benchmarks/planted.py --quick      the same with few players and samples; under a minute
     python benchmarks/planted.py grid         one part: the readings that compete
+    python benchmarks/planted.py joint        one part: which changes joint extraction makes least
     python benchmarks/planted.py readings     one part: more about some readings
     python benchmarks/planted.py scenarios    one part: runs in which a class is missing
     python benchmarks/planted.py verdicts     one part: how often findings are supported, and should not be
@@ -56,7 +57,13 @@ from sft_interactions.analysis.stability import ChurnFloor  # noqa: E402
 from sft_interactions.analysis.turnover import Stage, interval  # noqa: E402
 from sft_interactions.extraction import Extraction, extract  # noqa: E402
 from sft_interactions.extraction.interactions import from_extraction  # noqa: E402
-from sft_interactions.extraction.joint import extract_joint  # noqa: E402
+from sft_interactions.extraction.joint import (  # noqa: E402
+    JointExtraction,
+    every_pair,
+    extract_joint,
+    neighbours,
+    neighbours_and_first,
+)
 from sft_interactions.extraction.ranges import effect_ranges  # noqa: E402
 
 TRUTH: Salience = {"rule": "max_effect", "threshold": 0.05}
@@ -215,10 +222,20 @@ def keep_joint(reader: Reader, reading: Reading) -> Salient:
     values = [reader.values(step) for step in steps]
     solved = [reader.solved(reading, step) for step in steps]
     joint = extract_joint(values, solved, tie_break=reading.tie_break)
-    return {
-        step: select_salient(*from_extraction(reader.samples, v, solved), **reading.salience)
-        for step, v, solved in zip(steps, values, joint.checkpoints, strict=True)
-    }
+    return dict(zip(steps, select_joint(reader, reading, values, joint), strict=True))
+
+
+def select_joint(
+    reader: Reader,
+    reading: Reading,
+    values: Sequence[NDArray[np.float64]],
+    joint: JointExtraction,
+) -> list[pl.DataFrame]:
+    """Salient interactions of each of the checkpoints, whose log-odds are given."""
+    return [
+        select_salient(*from_extraction(reader.samples, v, solved), **reading.salience)
+        for v, solved in zip(values, joint.checkpoints, strict=True)
+    ]
 
 
 def keep_stable(reader: Reader, reading: Reading) -> Salient:
@@ -374,6 +391,59 @@ def measure_grid(settings: Sequence[Setting], readings: Sequence[Reading]) -> li
     for row in rows:
         row["f1"] = float(np.mean(row["f1s"]))
     return rows
+
+
+COMPARED = {
+    "chain": neighbours,
+    "chain and first": neighbours_and_first,
+    "pairs": every_pair,
+}
+
+
+def run_joint(settings: Sequence[Setting], reading: Reading) -> list[dict[str, Any]]:
+    """Joint extraction with other sums of changes: F1, cost, and what a copy of the first one lacks."""
+    rows: list[dict[str, Any]] = [
+        {"sum": name, "f1s": [], "hits": [], "unequal": [], "seconds": 0.0} for name in COMPARED
+    ]
+    for setting in settings:
+        print(f"joint: {setting.name}", file=sys.stderr, flush=True)
+        trial = Trial(setting)
+        reader, steps = trial.reader, trial.run.steps
+        values = [reader.values(step) for step in steps]
+        solved = [reader.solved(reading, step) for step in steps]
+        for row in rows:
+            start = time.process_time()
+            settings_of = {"tie_break": reading.tie_break, "compared": COMPARED[row["sum"]]}
+            joint = extract_joint(values, solved, **settings_of)
+            row["seconds"] += time.process_time() - start
+            salient = dict(zip(steps, select_joint(reader, reading, values, joint), strict=True))
+            row["hits"].append(trial.hits(classify(salient)))
+            row["f1s"].append(f1(row["hits"][-1]))
+            copied = [*values, values[0]]
+            joint = extract_joint(copied, [*solved, solved[0]], **settings_of)
+            first, *_, copy = select_joint(reader, reading, copied, joint)
+            key = ["sample_id", "kind", "pattern", "positive"]
+            own, other = (
+                one.with_columns(positive=pl.col("effect") > 0).select(key) for one in (first, copy)
+            )
+            unequal = [len(a.join(b, on=key, how="anti")) for a, b in ((own, other), (other, own))]
+            row["unequal"].append(max(unequal) / len(own))
+    best = max(rows, key=lambda row: float(np.mean(row["f1s"])))
+    print_table(
+        ["sum", *(f"F1: {s.name}" for s in settings), "mean", "less the best", "copy", "CPU s"],
+        [
+            [
+                row["sum"],
+                *row["f1s"],
+                f"{np.mean(row['f1s']):.4f}",
+                f"{np.mean(row['f1s']) - np.mean(best['f1s']):.4f} ± {difference_error(best, row):.4f}",
+                f"{100 * min(row['unequal']):.1f} to {100 * max(row['unequal']):.1f} %",
+                f"{row['seconds']:.0f}",
+            ]
+            for row in rows
+        ],
+    )
+    return [{key: value for key, value in row.items() if key != "hits"} for row in rows]
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -772,7 +842,7 @@ QUICK = Size(
     runs=4,
     coverage=(Setting(5, 32, NOISES[1], scenario="two_stages"), (8,), 2),
 )
-PARTS = "grid", "readings", "scenarios", "verdicts", "coverage"
+PARTS = "grid", "joint", "readings", "scenarios", "verdicts", "coverage"
 
 
 def main() -> int:
@@ -793,6 +863,8 @@ def main() -> int:
         competed, chosen = run_grid(size.competition, options.shown)
         found.update(competed)
     compared = list(dict.fromkeys([TODAY, chosen]))
+    if "joint" in parts:
+        found["joint"] = run_joint(size.competition, replace(chosen, kept="all"))
     if "readings" in parts:
         every = list(dict.fromkeys([TODAY, *variants(chosen)]))
         found["readings"] = run_readings(size.described, every, [])

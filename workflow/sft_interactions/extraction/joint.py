@@ -12,8 +12,10 @@ one has its interactions too, wherever it stands. Of the solutions that change a
 the tie-break choose one, so that rounding does not. All of this is ours.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +34,23 @@ _ZERO = 1e-9
 # Of what a solution costs by the tie-break, in parts of its change: chooses among equals, and no more.
 _TIE_BREAK = 1e-4
 
+Pairs = Sequence[tuple[int, int]]  # (earlier, later) checkpoints
+
+
+def neighbours(n_checkpoints: int) -> Pairs:
+    """Pairs of checkpoints that follow each other."""
+    return list(pairwise(range(n_checkpoints)))
+
+
+def neighbours_and_first(n_checkpoints: int) -> Pairs:
+    """Neighbours, and the first checkpoint with every later one; the first two are there twice."""
+    return [*neighbours(n_checkpoints), *((0, t) for t in range(1, n_checkpoints))]
+
+
+def every_pair(n_checkpoints: int) -> Pairs:
+    """All pairs of checkpoints."""
+    return list(combinations(range(n_checkpoints), 2))
+
 
 @dataclass(frozen=True)
 class JointExtraction:
@@ -40,7 +59,7 @@ class JointExtraction:
     Attributes:
         checkpoints: the T solutions, of B problems each. Their l1, which is not the objective here, has
             the weights of the canonical tie-break; l1_lower_bound is that of the given solutions.
-        change: float64 (B,) Σ_t |x_t − x_{t−1}|₁ + |x_t − x_0|₁.
+        change: float64 (B,) Σ_t |x_t − x_{t−1}|₁ + |x_t − x_0|₁, or Σ |x_t − x_s|₁ over other pairs.
         change_lower_bound: float64 (B,) certified lower bound of it (a dual point).
         given_change: float64 (B,) the same sum of the solutions that were given.
     """
@@ -56,6 +75,7 @@ def extract_joint(
     solved: Sequence[Extraction],
     *,
     tie_break: str = "canonical",
+    compared: Callable[[int], Pairs] = neighbours_and_first,
     tolerance: float = 1e-6,
     progress: Callable[[int], None] = lambda _: None,
     mapped: Mapped = in_turn,
@@ -66,6 +86,8 @@ def extract_joint(
         values: T arrays (B, 2^n) of log-odds of the same samples, in the order of the checkpoints.
         solved: what `extract` gives for each.
         tie_break: chooses among solutions that change as little, a name of `TIE_BREAKS`.
+        compared: number of checkpoints to the pairs (s, t) whose |x_t − x_s|₁ are summed. Studies have
+            the default; docs/validity.md says why, and has others beside it.
         tolerance: by what part Σ|I| + |J| of a checkpoint may exceed that of its given solution.
         progress: called with the number of samples that have just been solved.
         mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
@@ -86,13 +108,15 @@ def extract_joint(
     weights = np.stack(tie_break_weights(n_players(values[0].shape[1]), tie_break))
     effects = np.stack([one.effects for one in solved])
     constants = np.stack([one.constant for one in solved])
-    given_change = _change(effects)
+    pairs = compared(len(values))
+    given_change = _change(effects, pairs)
     lower = np.zeros(len(given_change))
     parts = [
         _Sample(
             np.stack([v[i] for v in values]),
             [one.take(slice(i, i + 1)) for one in solved],
             weights,
+            pairs,
             tolerance,
         )
         for i in range(len(lower))
@@ -104,13 +128,17 @@ def extract_joint(
         _measured(v, one, effects[t], constants[t])
         for t, (v, one) in enumerate(zip(values, solved, strict=True))
     ]
-    return JointExtraction(checkpoints, _change(effects), np.maximum(lower, 0.0), given_change)
+    return JointExtraction(
+        checkpoints, _change(effects, pairs), np.maximum(lower, 0.0), given_change
+    )
 
 
-def _change(effects: NDArray[np.float64]) -> NDArray[np.float64]:
-    """float64 (B,): Σ_t |x_t − x_{t−1}|₁ + |x_t − x_0|₁ of effects (T, B, 2, 2^n)."""
-    changes = np.abs(np.diff(effects, axis=0)) + np.abs(effects[1:] - effects[0])
-    return np.asarray(changes.sum(axis=(0, 2, 3)))
+def _change(effects: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
+    """float64 (B,): Σ |x_t − x_s|₁ over pairs, of effects (T, B, 2, 2^n)."""
+    change = np.zeros(effects.shape[1])
+    for s, t in pairs:
+        change += np.abs(effects[t] - effects[s]).sum(axis=(1, 2))
+    return change
 
 
 class _Run:
@@ -123,12 +151,15 @@ class _Run:
     Args:
         sets: of the T checkpoints; those without columns take no part.
         weights: (2, 2^n) of the tie-break.
+        pairs: of checkpoints that are compared.
 
     Attributes:
         unit: of the objective, in the units of v: one for all checkpoints.
     """
 
-    def __init__(self, sets: Sequence[OptimalSet], weights: NDArray[np.float64]) -> None:
+    def __init__(
+        self, sets: Sequence[OptimalSet], weights: NDArray[np.float64], pairs: Pairs
+    ) -> None:
         self.sets = sets
         self.unit = max(one.unit for one in sets)
         widths = [len(one.columns) + 1 if len(one.columns) else 0 for one in sets]
@@ -142,11 +173,8 @@ class _Run:
         self._entries: list[tuple[int, int, float]] = []
         self._differences: list[float] = []
         self._link_cost: list[float] = []
-        for t in range(1, len(sets)):
-            # The first two checkpoints are neighbours too.
-            self._connect(t - 1, t, 1.0 if t > 1 else 2.0)
-            if t > 1:
-                self._connect(0, t, 1.0)
+        for (s, t), times in Counter(pairs).items():
+            self._connect(s, t, float(times))
 
     def _connect(self, s: int, t: int, weight: float) -> None:
         """Add the changes from checkpoint s to t."""
@@ -210,12 +238,14 @@ class _Sample(NamedTuple):
         v: (T, 2^n) log-odds.
         solved: T batches of one problem.
         weights: (2, 2^n) of the tie-break.
+        pairs: of checkpoints that are compared.
         tolerance: see :func:`extract_joint`.
     """
 
     v: NDArray[np.float64]
     solved: list[Extraction]
     weights: NDArray[np.float64]
+    pairs: Pairs
     tolerance: float
 
 
@@ -224,7 +254,7 @@ def _solve_sample(sample: _Sample) -> tuple[NDArray[np.float64], NDArray[np.floa
     solved = Extraction.join(sample.solved)
     effects, constants = solved.effects, solved.constant
     sets = list(optimal_sets(sample.v, solved, sample.tolerance))
-    lower = _settle(_Run(sets, sample.weights), effects, constants)
+    lower = _settle(_Run(sets, sample.weights, sample.pairs), effects, constants)
     return effects, constants, lower
 
 
