@@ -653,6 +653,19 @@ BAD = {
         "runs.b-d.seeds",
         "a run for each seed",
     ),
+    "a seed of no fine-tuning": (
+        {"runs.b-d": {"dataset": "d", "seed": 3, "checkpoints": {"0": "base", "5": "tuned"}}},
+        "runs.b-d.seed: this run brings its own checkpoints",
+        "remove it",
+    ),
+    "noise of no fine-tuning": (
+        {
+            "datasets.d.label_noise": 0.5,
+            "runs": {"b-d": {"dataset": "d", "checkpoints": {"0": "base", "5": "tuned"}}},
+        },
+        "datasets.d.label_noise: every run on it brings its own checkpoints, trained elsewhere",
+        "drop it",
+    ),
     "seed's name is taken": (
         {**SEEDS, "runs.b-d-seed5": {"dataset": "d"}},
         "runs.b-d.seeds",

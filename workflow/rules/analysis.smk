@@ -420,6 +420,7 @@ rule verdict:
         runs=list(RUNS),
         labels=labels_of(RUNS),
         steps=steps_of(RUNS),
+        ended=[RUNS[run]["finetune"]["steps"] if run in TUNED_RUNS else None for run in RUNS],
         losses_are=[losses_are(run) for run in RUNS],
         with_losses=RUNS_WITHOUT_LOSSES,
         skipped=[steps_without_interactions(run) for run in RUNS],

@@ -12,10 +12,11 @@ start(snakemake)
 files, params = snakemake.input, snakemake.params
 with_losses = dict(zip(params.with_losses, files.losses, strict=True))
 facts = []
-for run, title, steps, skipped, losses_are, *paths in zip(
+for run, title, steps, ended, skipped, losses_are, *paths in zip(
     params.runs,
     params.labels,
     params.steps,
+    params.ended,
     params.skipped,
     params.losses_are,
     files.metrics,
@@ -38,6 +39,7 @@ for run, title, steps, skipped, losses_are, *paths in zip(
         Facts(
             title=title,
             steps=steps,
+            ended=ended,
             n_samples=len(samples),
             n_players=params.n_players,
             players=params.players,

@@ -349,6 +349,12 @@ def _cross_check(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_own_reading(f"models.{name}", model)
     for name, dataset in config["datasets"].items():
         yield from _check_dataset(f"datasets.{name}", dataset)
+        on_it = [run for run in config["runs"].values() if run["dataset"] == name]
+        if dataset.get("label_noise") and on_it and all("checkpoints" in run for run in on_it):
+            yield (
+                f"datasets.{name}.label_noise: every run on it brings its own checkpoints, trained "
+                "elsewhere on the responses as they were there; drop it"
+            )
     yield from _check_players(config)
     for name, run in config["runs"].items():
         yield from _check_run(name, run, config)
@@ -765,6 +771,8 @@ def _check_own_checkpoints(
 ) -> Iterator[str]:
     if "finetune" in run:
         yield f"{where}.finetune: this run brings its own checkpoints; remove one of the two"
+    if "seed" in run:
+        yield f"{where}.seed: this run brings its own checkpoints, and nothing is drawn for it; remove it"
     if "0" not in run["checkpoints"]:
         yield f"{where}.checkpoints: step 0 (before SFT) is missing; add `0: base`"
     for step, folder in run["checkpoints"].items():

@@ -87,6 +87,11 @@ def facts(**changes):
         ),
         ({10: 1.0}, None, "No checkpoint is named: the validation loss is known at step 10 alone."),
         (
+            {0: 3.0, 10: 1.0},
+            None,
+            "No checkpoint is named: beside step 0 the validation loss is known at step 10 alone.",
+        ),
+        (
             {},
             None,
             "No checkpoint is named: no validation loss is known, and interactions alone do not choose "
@@ -144,6 +149,29 @@ def test_a_step_that_was_not_saved_or_not_evaluated_is_not_taken_for_one_that_wa
     assert (found.kept_step, found.checkpoint) == (kept, sentence)
 
 
+@pytest.mark.parametrize(
+    ("losses", "sentence"),
+    [
+        (
+            {0: 3.0, 10: 1.9, 20: 1.8, 30: 1.7, 40: 1.5},
+            "Keep step 40, the last checkpoint: it has the lowest validation loss, 1.500 nats a token, "
+            "22 % for the right token; it was still falling there. The training went on to step 80, of "
+            "which there is no checkpoint.",
+        ),
+        (
+            {0: 3.0, 10: 1.9, 20: 1.5, 30: 1.7, 40: 1.8},
+            "Keep step 20: it has the lowest validation loss, 1.500 nats a token, 22 % for the right token "
+            "(1.800 at step 40). The training went on to step 80, of which there is no checkpoint.",
+        ),
+    ],
+)
+def test_a_training_that_went_on_after_the_last_checkpoint_is_told(losses, sentence):
+    assert judge(facts(losses=losses, ended=80)).checkpoint == sentence
+    at_its_end = judge(facts(losses=losses, ended=40)).checkpoint
+    assert at_its_end == judge(facts(losses=losses)).checkpoint
+    assert "went on" not in at_its_end
+
+
 def test_a_checkpoint_that_a_preview_leaves_out_may_be_kept():
     assert judge(facts(losses={10: 1.9, 15: 1.2, 20: 1.5}, skipped=[15])).kept_step == 15
 
@@ -189,7 +217,12 @@ def test_the_same_numbers_choose_the_same_checkpoint_whatever_the_stage_is():
         ),
         (
             {0: 1.0, 10: 1.1, 40: 1.5},
-            "It overfits after step 10: to step 40 the loss rises by 0.400 nats.",
+            "It did not learn: at no step is the loss 0.001 nats lower than before SFT. From step 10 to "
+            "step 40 it rises by 0.400 nats.",
+        ),
+        (
+            {0: 1.0, 10: 1.0, 40: 1.0},
+            "It did not learn: at no step is the loss 0.001 nats lower than before SFT.",
         ),
         ({10: 1.0}, "Whether it learned is not told: the loss before SFT is not known."),
         ({}, ""),
@@ -455,7 +488,7 @@ def test_a_change_of_less_than_a_thousandth_is_none():
         "No checkpoint is named: none has a lower validation loss than the model before SFT (2.000; step "
         "40: 2.000, less than 0.001 nats less)."
     )
-    assert told.learning == "No overfitting shows up to step 40."
+    assert told.learning.startswith("It did not learn: at no step is the loss 0.001 nats lower")
     saved = judge(facts(steps=[0, 10], losses={**SLIGHTLY, 40: 1.5}))
     assert saved.kept_step is None
     assert "step 10: 2.000, less than 0.001 nats less" in saved.checkpoint

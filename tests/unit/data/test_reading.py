@@ -559,7 +559,7 @@ REFUSED = {
         "t.csv",
         "text,label\na,-1\n",
         {"target_names": ["no", "yes"]},
-        "target: '-1' is no class id from 0 to 1",
+        "target: '-1' is no class id from 0 to 1; it stands for no label, as in the test split",
     ),
     "a list of class ids as text": (
         "t.csv",

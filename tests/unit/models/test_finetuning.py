@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bad_input import refused
 from imported_names import imported_modules
 from tiny_models import have_equal_weights
 
@@ -175,6 +176,16 @@ def test_training_table(tuned, tiny_models):
     assert max(rates) == pytest.approx(SETTINGS["learning_rate"])
     assert all(0 <= rate <= SETTINGS["learning_rate"] for rate in rates)
     assert losses[4] < losses[0]
+
+
+@pytest.mark.bad_input(of="config")
+@pytest.mark.parametrize(
+    ("checkpoints", "which"), [([0, 4], "training"), ([0, 1], "training"), ([0, 2], "validation")]
+)
+def test_a_training_that_diverges_is_refused(model_folders, tmp_path, checkpoints, which):
+    message = rf"the training diverged: the {which} loss at step \d is (nan|inf); lower finetune"
+    with refused(message):
+        train(model_folders["llama"], tmp_path / "out", checkpoints=checkpoints, learning_rate=1e25)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 import transformers
 from bad_input import marked, refused
 from safetensors.torch import load_file, save_file
-from tiny_models import build_model, build_tokenizer, have_equal_weights
+from tiny_models import build_model, build_tokenizer, for_images_too, have_equal_weights
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -21,6 +21,7 @@ from transformers import (
 
 from sft_interactions.data.sources import Source, parse_source
 from sft_interactions.models import preparing as models_module
+from sft_interactions.models.loading import load_base
 from sft_interactions.models.preparing import _unquantized, prepare_model
 from sft_interactions.models.tokenizing import load_tokenizer
 
@@ -437,6 +438,28 @@ def test_unquantized_keeps_weights_and_generation_config(tmp_path):
     assert plain.lm_head.weight is plain.model.embed_tokens.weight
     for key, value in model.state_dict().items():
         assert torch.equal(plain.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("architecture", ["for text", "for images too"])
+def test_a_head_that_is_not_the_embedding_stays_whatever_the_config_says(tmp_path, architecture):
+    model = build_model("gemma3")
+    if architecture == "for images too":
+        model = for_images_too(model)
+    model.save_pretrained(tmp_path / "saved")
+    build_tokenizer(320, chat=True, bos=True).save_pretrained(tmp_path / "saved")
+    weights = load_file(tmp_path / "saved" / "model.safetensors")
+    head = torch.randn(320, 32, generator=torch.Generator().manual_seed(0))
+    save_file({**weights, "lm_head.weight": head}, tmp_path / "saved" / "model.safetensors")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["tie_word_embeddings"]
+
+    prepare(f"path:{tmp_path / 'saved'}", tmp_path / "tiny")
+    whole = type(model).from_pretrained(tmp_path / "saved").eval()
+    ids = torch.arange(5, 20)[None]
+    for folder in (tmp_path / "saved", tmp_path / "tiny"):
+        read = load_base(folder)
+        assert torch.equal(read.lm_head.weight, head)
+        with torch.no_grad():
+            torch.testing.assert_close(read(input_ids=ids).logits, whole(input_ids=ids).logits)
 
 
 @pytest.mark.bad_input(of="folder")

@@ -92,6 +92,13 @@ def test_target_tokens(framed, count):
     assert tokenizer.eos_token_id not in prompt.target_token_ids
 
 
+@pytest.mark.parametrize("target", ["a", "fox", "wonderful rain"])
+def test_a_response_of_fewer_tokens_is_scored_whole(framed, target):
+    whole = prompt_of(framed, target=target, target_tokens="all")
+    more = prompt_of(framed, target=target, target_tokens=len(whole.target_token_ids) + 2)
+    assert more.target_token_ids == whole.target_token_ids
+
+
 def test_scored_tokens_are_the_first_that_training_sees(framed):
     tokenizer, frame = framed
     prompt = prompt_of(framed, target_tokens="all")

@@ -213,6 +213,10 @@ WRONG = {
     "samples, none": ({"samples": 0}, "samples: 0 is no number of prompts; correct it"),
     "samples, below none": ({"samples": -3}, "samples: -3 is no number of prompts; correct it"),
     "samples, a fraction": ({"samples": 2.5}, "samples: 2.5 is no number of prompts; correct it"),
+    "samples, more than rows": (
+        {"samples": 41},
+        "heldout.jsonl has 40 rows; lower samples, or add rows",
+    ),
     "samples, other digits": ({"samples": "²"}, "samples: ² is no number of prompts"),
     "no template": ({"template": "/no.jinja"}, "template: there is no file /no.jinja; name a file"),
     "a folder as template": (

@@ -36,6 +36,7 @@ class Facts:
         n_samples: number of analysed prompts.
         n_players: number of players of each.
         players: what they are, such as words.
+        ended: step that the training ended at; None where it is not known.
         metrics: rows (step, class, metric, value, ci_low, ci_high) of all orders together.
         stage: where the denoising stage ends by docs/protocol.md.
         losses: validation loss by step, in nats a token; a step need not be among ``steps``.
@@ -63,6 +64,12 @@ class Facts:
     read: tuple[str, str, str] = ("", "", "")
     n_parts: int = 0
     players: str = "words"
+    ended: int | None = None
+
+    @property
+    def went_on(self) -> bool:
+        """Whether the training is known to have gone on after the last checkpoint."""
+        return self.ended is not None and self.ended > max(self.saved, default=0)
 
     @property
     def saved(self) -> list[int]:
@@ -199,6 +206,10 @@ def judge(facts: Facts) -> Verdict:
     if unknown and len(facts.trained) > 1:
         steps = "step" if len(unknown) == 1 else "steps"
         checkpoint += f" Of {steps} {', '.join(map(str, unknown))} no loss is known."
+    if facts.went_on:
+        checkpoint += (
+            f" The training went on to step {facts.ended}, of which there is no checkpoint."
+        )
     return Verdict(
         checkpoint,
         _judge_learning(facts),
@@ -227,7 +238,8 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
     if not _is_better(facts, best):
         return None, _none_is_better(facts, best)
     if len(after) == 1:
-        return None, f"No checkpoint is named: the {name} is known at step {best} alone."
+        beside = "beside step 0 " if 0 in facts.losses else ""
+        return None, f"No checkpoint is named: {beside}the {name} is known at step {best} alone."
     ties = _ties(facts, best)
     if best == last:
         before = max(step for step in after if step != last)
@@ -235,9 +247,13 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
             course = f"since step {before} it has fallen by less than {LEAST_CHANGE} nats, which is no fall"
         elif before in ties.steps:
             course = f"whether it still falls after step {before} cannot be told"
+        elif facts.went_on:
+            course = "it was still falling there"
         else:
             course = "it was still falling; training on may lower it further"
         is_last = "the last one" if best == facts.saved[-1] else "the last one whose loss is known"
+        if facts.went_on:
+            is_last = is_last.replace("one", "checkpoint")
         return best, f"Keep step {best}, {is_last}: it has {lowest}; {course}.{ties.told}"
     rise = after[last] - after[best]
     risen = f"{after[last]:.3f} at step {last}"
@@ -248,7 +264,10 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
 
 def _is_better(facts: Facts, best: int) -> bool:
     """Whether a checkpoint has a lower loss than the model before SFT, as far as that is known."""
-    losses = facts.losses
+    return _has_learned(facts.losses, best)
+
+
+def _has_learned(losses: Mapping[int, float], best: int) -> bool:
     return 0 not in losses or losses[0] - losses[best] >= LEAST_CHANGE
 
 
@@ -307,13 +326,17 @@ def overfits_after(
 ) -> int | None:
     """The step of the lowest loss, where the verdict is that the run overfits after it; else None.
 
+    A run whose loss is never lower than that of the model before SFT has not learned, and does not overfit.
+
     Args:
         losses: validation loss by step.
         sample_losses: of single responses, as in :class:`Facts`; None where they are not known.
         level: of the intervals.
     """
     trained = _trained(losses)
-    rise = _rise(losses, sample_losses, level) if trained else None
+    if not trained or not _has_learned(losses, _lowest(trained)):
+        return None
+    rise = _rise(losses, sample_losses, level)
     return _lowest(trained) if rise is not None and rise.is_certain else None
 
 
@@ -358,7 +381,7 @@ def _learned(facts: Facts, best: int) -> str:
     if 0 not in facts.losses:
         return "Whether it learned is not told: the loss before SFT is not known."
     if not _is_better(facts, best):
-        return ""
+        return _rose_from_the_start(facts, best)
     fall = _change(facts, 0, best)
     if fall.is_certain:
         return f"It learned: from the model before SFT to step {best} the loss falls {fall}."
@@ -368,7 +391,19 @@ def _learned(facts: Facts, best: int) -> str:
     )
 
 
+def _rose_from_the_start(facts: Facts, best: int) -> str:
+    """That nothing was learned; of a loss that only rises, nothing tells overfitting from divergence."""
+    told = f"It did not learn: at no step is the loss {LEAST_CHANGE} nats lower than before SFT."
+    last = max(facts.trained)
+    rise = facts.losses[last] - facts.losses[best]
+    if rise < LEAST_CHANGE:
+        return told
+    return f"{told} From step {best} to step {last} it rises by {rise:.3f} nats."
+
+
 def _overfits(facts: Facts, best: int, last: int) -> str:
+    if not _is_better(facts, best):
+        return ""
     rise = _rise(facts.losses, facts.sample_losses, facts.level)
     if rise is None:
         return f"No overfitting shows up to step {last}." if len(facts.losses) > 1 else ""
@@ -425,7 +460,7 @@ def _judge_stage(facts: Facts) -> str:
         return "The rate at which interactions are lost does not fall: there is no denoising stage."
     return (
         "No verdict on the stages: whether the rate at which interactions are lost falls cannot be "
-        f"told from {facts.n_samples} prompts."
+        f"told from {_prompts(facts)}."
     )
 
 
@@ -433,7 +468,11 @@ def _too_little(facts: Facts) -> Iterator[str]:
     if len(facts.steps) < FEWEST_CHECKPOINTS:
         yield f"{len(facts.steps)} checkpoints, and {FEWEST_CHECKPOINTS} are needed"
     if facts.n_samples < FEWEST_SAMPLES:
-        yield f"{facts.n_samples} prompts, and {FEWEST_SAMPLES} are needed"
+        yield f"{_prompts(facts)}, and {FEWEST_SAMPLES} are needed"
+
+
+def _prompts(facts: Facts) -> str:
+    return "1 prompt" if facts.n_samples == 1 else f"{facts.n_samples} prompts"
 
 
 def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
@@ -445,7 +484,7 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
             f"## {_inert(run.title)}",
             "\n".join(f"- {sentence}" for sentence in marked.sentences),
             _table_of(run),
-            f"{run.n_samples} prompts, {run.n_players} masked {run.players} each; means a prompt. Before "
+            f"{_prompts(run)}, {run.n_players} masked {run.players} each; means a prompt. Before "
             f"SFT: step {run.steps[0]}. Loss: {run.whose_losses}{_number_of_responses(run)}, in nats a "
             "token; 0 is best, and exp(-loss) is the probability that a right token gets (geometric mean).",
             f"What the model reads of the first prompt, up to {_scored(run)}:",

@@ -610,6 +610,8 @@ def _class_name(cell: str, names: Sequence[str]) -> str:
         fix = "correct target_names or target_separator"
         if cell.startswith("[") and cell.endswith("]"):
             fix = "write the ids without brackets, or as lists in a jsonl or Parquet file"
+        elif cell == "-1":
+            fix = "it stands for no label, as in the test split of a benchmark; name a split with labels"
         elif _WITH_POINT.fullmatch(cell):
             fix = "write ids without a point, which pandas adds where a cell is empty (astype('Int64'))"
         raise ValueError(f"target: {cell!r} is no class id from 0 to {len(names) - 1}; {fix}")

@@ -4,6 +4,7 @@ Imports torch, transformers and peft only.
 """
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,8 @@ class _Recorder(TrainerCallback):
         self.rows: Rows = {}
 
     def _measure(self, step: int) -> None:
-        self.rows.setdefault(step, {})["validation_loss"] = self.validation_loss()
+        loss = _finite(self.validation_loss(), "validation", step)
+        self.rows.setdefault(step, {})["validation_loss"] = loss
 
     def on_train_begin(
         self,
@@ -103,8 +105,17 @@ class _Recorder(TrainerCallback):
         row = self.rows.setdefault(state.global_step, {})
         logs = logs or {}
         if "loss" in logs:
-            row["train_loss"] = float(logs["loss"])
+            row["train_loss"] = _finite(logs["loss"], "training", state.global_step)
             row["learning_rate"] = float(logs["learning_rate"])
+
+
+def _finite(loss: float, which: str, step: int) -> float:
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"the training diverged: the {which} loss at step {step} is {float(loss)}; lower "
+            "finetune.learning_rate"
+        )
+    return float(loss)
 
 
 class _Trainer(Trainer):
@@ -213,6 +224,9 @@ def finetune(
         Rows (step, train_loss, validation_loss or None, learning_rate) sorted by step, losses in nats
         per response token. ``train_loss`` is that of the batch before the step's update; at step 0
         that of the first batch, which the untouched model is evaluated on.
+
+    Raises:
+        ValueError: the training diverged, so that a loss is not finite; or as :func:`add_adapters`.
     """
     set_seed(seed)
     checkpoints_dir = Path(checkpoints_dir)
@@ -275,6 +289,8 @@ def finetune(
             warmup_steps=round(settings["warmup_ratio"] * settings["steps"]),
             weight_decay=settings["weight_decay"],
             logging_steps=1,
+            # Else a loss that is not a number is logged as 0.
+            logging_nan_inf_filter=False,
             eval_strategy="no",
             save_strategy="no",
             report_to="none",

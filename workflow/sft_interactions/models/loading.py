@@ -154,10 +154,21 @@ def language_model_of(model: PreTrainedModel) -> PreTrainedModel:
         module = plain.base_model.get_submodule(place)
         if module.get_buffer(own).is_meta:
             module.register_buffer(own, buffer, persistent=False)
-    plain.tie_weights()
+    tie_ends_as(plain, model)
     plain.generation_config = model.generation_config
     plain.train(model.training)
     return plain
+
+
+def tie_ends_as(plain: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Let embedding and head of a model be one if they are in the model that its weights come from.
+
+    ``tie_word_embeddings`` does not tell it: a head that is in the files, and is not the embedding, stays.
+    """
+    if output_head(model).weight is input_embeddings(model).weight:
+        plain.tie_weights()
+    else:
+        plain.config.tie_word_embeddings = False
 
 
 def without_storage(config: PreTrainedConfig, **options: torch.dtype) -> PreTrainedModel:

@@ -42,6 +42,7 @@ from sft_interactions.models.loading import (
     check_fit,
     language_model_of,
     load_strictly,
+    tie_ends_as,
     without_storage,
 )
 from sft_interactions.models.tokenizing import load_tokenizer
@@ -221,7 +222,7 @@ def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
         del config.quantization_config
     plain = without_storage(config, dtype=torch.float32)
     plain.load_state_dict(model.state_dict(), strict=True, assign=True)
-    plain.tie_weights()
+    tie_ends_as(plain, model)
     if model.generation_config is not None:
         plain.generation_config = model.generation_config
     return plain

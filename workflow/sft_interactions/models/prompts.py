@@ -182,7 +182,9 @@ def make_prompt(
     if not any(has_content):
         raise ValueError(f"sample {sample_id}: no token of the response {target!r} has content")
     first = has_content.index(True)
-    end = len(pair.response_ids) if target_tokens == "all" else first + target_tokens
+    end = len(pair.response_ids)
+    if target_tokens != "all":
+        end = min(end, first + target_tokens)
     if pair.trained_ids[:end] != pair.response_ids[:end]:
         raise ValueError(
             f"sample {sample_id}: the tokenizer joins the response {target!r} to its end "

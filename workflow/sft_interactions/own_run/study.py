@@ -420,6 +420,10 @@ def _text_of(
     samples = given.get("samples")
     if samples is not None and not (samples.isdecimal() and int(samples) > 0):
         raise ValueError(f"samples: {samples} is no number of prompts; correct it")
+    if samples and data.n_rows and int(samples) > data.n_rows:
+        raise ValueError(
+            f"samples: {samples}, but {heldout} has {data.n_rows} rows; lower samples, or add rows"
+        )
     analysis = int(samples) if samples else min(SAMPLES, data.n_rows or SAMPLES)
     lines = [
         f"# The study of {found.folder}, written by `snakemake own`. Behind each value stands where it "
