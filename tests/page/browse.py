@@ -1,8 +1,8 @@
-"""Open the page of a study in Chromium, offline, and use it as a reader does. Run by hand:
+"""Open the page of a study in Chromium, offline, and use it as a reader does. tests/page/run does so; by hand:
 
     pip install playwright
     npm install axe-core
-    python tests/page/run.py results/report.html screenshots node_modules/axe-core/axe.min.js
+    python tests/page/browse.py results/report.html screenshots node_modules/axe-core/axe.min.js
 
 It needs /usr/bin/chromium (Debian: apt install chromium), or another one named by CHROMIUM. It stops with
 the first thing that is not as it must be, and leaves screenshots to be looked at. With the file of axe-core
