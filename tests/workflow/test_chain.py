@@ -1,4 +1,4 @@
-"""A table of another fine-tuning, with the same prompts, run and step, goes into nothing that is made of it."""
+"""A table of another fine-tuning with the same prompts, run and step goes into nothing that reads it."""
 
 import copy
 import re
@@ -63,17 +63,20 @@ def foreign_tables(results, other):
 
 
 def begin(job, folder, config):
-    """What a job does before it reads its inputs."""
+    """What a job does before it reads its inputs; the message of what stops it."""
     files = [folder / path for path in job.inputs]
     results = folder / "results"
-    check_inputs(files, results)
-    assert check_sources(files, results, runs=config["runs"]) == []
-    if job.rule == "report":
-        names = ("metrics.parquet", "dynamics.parquet", "stages.json")
-        assert check_page(
-            results / "verdict.md", [path for path in files if path.name in names], results
-        )
-        read_verdict(results / "tables" / "verdict.csv", results / "verdict.md")
+    try:
+        check_inputs(files, results)
+        assert check_sources(files, results, runs=config["runs"]) == []
+        if job.rule == "report":
+            names = ("metrics.parquet", "dynamics.parquet", "stages.json")
+            sources = [path for path in files if path.name in names]
+            assert check_page(results / "verdict.md", sources, results)
+            read_verdict(results / "tables" / "verdict.csv", results / "verdict.md")
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def test_a_table_of_another_fine_tuning_is_refused_by_every_job_that_reads_it(
@@ -81,8 +84,7 @@ def test_a_table_of_another_fine_tuning_is_refused_by_every_job_that_reads_it(
 ):
     folder, config = own_study
     results, config = folder / "results", resolve(config)
-    for job in jobs:
-        begin(job, folder, config)
+    assert [said for job in jobs if (said := begin(job, folder, config))] == []
     n_tables = n_readers = 0
     silent = []
     for place in foreign_tables(results, other):
@@ -90,12 +92,11 @@ def test_a_table_of_another_fine_tuning_is_refused_by_every_job_that_reads_it(
         shutil.copyfile(other / place, results / place)
         readers = [job for job in jobs if f"results/{place.as_posix()}" in job.inputs]
         for job in readers:
-            try:
-                begin(job, folder, config)
+            said = begin(job, folder, config)
+            if said is None:
                 silent.append((str(place), job.rule))
-            except ValueError as error:
-                assert re.match(rf"{folder}\S+: .*; .*", str(error)), error
-                assert "\n" not in str(error)
+            else:
+                assert re.fullmatch(rf"{folder}\S+: .*; .*", said), said
         n_tables += bool(readers)
         n_readers += len(readers)
         (results / place).write_bytes(kept)
@@ -103,3 +104,40 @@ def test_a_table_of_another_fine_tuning_is_refused_by_every_job_that_reads_it(
         print(f"\n{n_tables} tables, {n_readers} jobs that read one, {len(silent)} that take it")
     assert silent == []
     assert n_tables > 50
+
+
+@pytest.mark.parametrize(
+    ("place", "target", "rule"),
+    [
+        ("log_odds/step-3.parquet", "interactions/step-3.parquet", "interactions"),
+        ("interactions/step-3.solve.parquet", "ranges/step-3.parquet", "ranges"),
+        ("dynamics.parquet", "metrics.parquet", "metrics"),
+        ("training.parquet", "stages.json", "stages"),
+        ("checkpoints/step-3", "log_odds/step-3.parquet", "inference"),
+    ],
+)
+def test_the_next_stage_stops_with_one_line(own_study, other, place, target, rule):
+    folder, config = own_study
+    run = "results/runs/llama-tiny"
+    foreign = other.parent / run / place
+    if foreign.is_dir():
+        shutil.rmtree(folder / run / place)
+        shutil.copytree(foreign, folder / run / place)
+    else:
+        shutil.copyfile(foreign, folder / run / place)
+    before = (folder / run / target).read_bytes()
+    done = snakemake(folder, config, f"{run}/{target}")
+    assert done.returncode != 0
+    lines = [line for line in done.stdout.splitlines() if f"{rule}: {run}/" in line]
+    assert len(set(lines)) == 1, done.stdout[-3000:]
+    assert (
+        "so one of them is of another fine-tuning, study or config; make the first anew" in lines[0]
+    )
+    path = folder / run / target
+    assert not path.exists() or path.read_bytes() == before
+    # The command that the line names mends it.
+    named = re.search(r"snakemake --cores 1 (--force \S+) and", lines[0])[1].split()
+    assert snakemake(folder, config, *named).returncode == 0
+    done = snakemake(folder, config, f"{run}/{target}")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert path.read_bytes() == before

@@ -142,8 +142,8 @@ def check_sources(
     What is not there any more is left out. Of tables that are not among ``files`` metadata alone are read.
 
     Args:
-        files: inputs of a job: tables, ``stages.json``, figures (svg); folders stand for the tables in them,
-            or are those of models and checkpoints. What lies outside of ``root`` is not looked at.
+        files: inputs of a job: tables, ``stages.json``, figures (svg). Folders stand for the tables in
+            them, or are those of models and checkpoints; what lies outside of ``root`` is not looked at.
         root: the results folder.
         cache: see :func:`~sft_interactions.files.content_digest`.
         runs: the runs of the config. Those that bring their checkpoints have no training here that could
@@ -255,8 +255,8 @@ class _Chain:
         if digest != expected:
             raise ValueError(
                 f"{path}: this is of a training with other settings or another seed ({digest[:_SHOWN]}) "
-                f"than run {run} of the config ({expected[:_SHOWN]}); make it and its checkpoints anew with "
-                f"{_command(path)}"
+                f"than run {run} of the config ({expected[:_SHOWN]}); make it and its checkpoints anew "
+                f"with {_command(path)}"
             )
 
 
