@@ -80,9 +80,10 @@ def begin(job, folder, config):
 
 
 def test_a_table_of_another_fine_tuning_is_refused_by_every_job_that_reads_it(
-    own_study, other, jobs, capsys
+    own_study, other, jobs, capsys, monkeypatch
 ):
     folder, config = own_study
+    monkeypatch.chdir(folder)  # the config names the data by a relative path
     results, config = folder / "results", resolve(config)
     assert [said for job in jobs if (said := begin(job, folder, config))] == []
     n_tables = n_readers = 0
