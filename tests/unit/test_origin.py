@@ -1,5 +1,6 @@
-"""A table lies where it was written, and the tables of a run come of the same prompts."""
+"""A table lies where it was written, comes of the prompts of its run, and was made of what lies there."""
 
+import json
 import os
 import shutil
 
@@ -8,7 +9,16 @@ import pytest
 
 from sft_interactions import tables
 from sft_interactions.files import write_checksums
-from sft_interactions.origin import check_inputs, digest_prompts, inputs_digest
+from sft_interactions.origin import (
+    check_inputs,
+    check_page,
+    check_sources,
+    digest_prompts,
+    inputs_digest,
+    made_of,
+    note_of_page,
+    training_digest,
+)
 
 PROMPTS = pl.DataFrame(
     {
@@ -181,3 +191,190 @@ def test_tables_of_older_versions_are_known_by_their_content(results):
     before = inputs_digest({}, [path], results)
     LOG_ODDS.with_columns(mask=pl.lit(1)).write_parquet(path)
     assert inputs_digest({}, [path], results) != before
+
+
+RUN = {"finetune": {"steps": 3}, "seed": 1}
+RUNS = {"first": RUN}
+
+
+def write(path, root, sources, value=0.5, **metadata):
+    """A table of one row, made of some files."""
+    tables.write(
+        LOG_ODDS.with_columns(log_odds=pl.lit(value)),
+        path,
+        tables.LOG_ODDS,
+        results=root,
+        prompts=metadata.pop("prompts", None),
+        made_of=made_of(sources, root),
+        metadata=metadata,
+        **BY,
+    )
+    return path
+
+
+def make_chain(root, seed):
+    """A run as the rules write it: its training, log-odds, interactions, stages and a figure."""
+    run = root / "runs" / "first"
+    model = root / "models" / "llama"
+    for folder, weights in ((model, "base"), (run / "checkpoints" / "step-3", f"seed {seed}")):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(weights.encode())
+    checkpoint = run / "checkpoints" / "step-3"
+    write(
+        run / "training.parquet",
+        root,
+        [model],
+        **{
+            tables.CHECKPOINTS: json.dumps(made_of([checkpoint], root)),
+            tables.TRAINING_DIGEST: training_digest({**RUN, "seed": seed}),
+        },
+    )
+    write(run / "prompts.parquet", root, [model], prompts={"first": "of both"})
+    # The same numbers, so that the digest of what they were made of alone differs.
+    log_odds = write(
+        run / "log_odds" / "step-3.parquet", root, [model, checkpoint], prompts={"first": "of both"}
+    )
+    interactions = write(run / "interactions" / "step-3.parquet", root, [log_odds])
+    tables.write_json(
+        {"run": "first"}, run / "stages.json", results=root, made_of=made_of([interactions], root)
+    )
+    figure = root / "fig--1.svg"
+    figure.write_bytes(b"<svg/>\n")
+    tables.note_in_picture(figure, "fig--1.svg", made_of([run / "stages.json"], root))
+    return root
+
+
+@pytest.fixture
+def chains(tmp_path):
+    """Two studies that differ in the seed of the fine-tuning alone."""
+    return make_chain(tmp_path / "results", 1), make_chain(tmp_path / "other", 2)
+
+
+PLACES = [
+    "runs/first/training.parquet",
+    "runs/first/log_odds/step-3.parquet",
+    "runs/first/interactions/step-3.parquet",
+    "runs/first/stages.json",
+    "fig--1.svg",
+]
+
+
+def test_a_whole_chain_is_taken(chains):
+    for root in chains:
+        files = [root / "runs" / "first" / "checkpoints", *(root / place for place in PLACES)]
+        assert check_sources(files, root) == []
+    root, _ = chains
+    assert check_sources([root / PLACES[-1]], root, runs=RUNS) == []
+    moved = root.rename(root.with_name("moved"))
+    assert check_sources([moved / PLACES[-1]], moved, runs=RUNS) == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_table_of_another_fine_tuning_is_refused(chains, place):
+    root, other = chains
+    shutil.copyfile(other / place, root / place)
+    # Wherever below it one begins.
+    for reader in PLACES[PLACES.index(place) :]:
+        with pytest.raises(ValueError, match="so one of them is of another fine-tuning") as error:
+            check_sources([root / reader], root)
+        said = str(error.value)
+        assert "\n" not in said
+        assert said.startswith(f"{root / place}: this was ")
+        assert f"with snakemake --cores 1 --force {root / place} and the other options" in said
+
+
+def test_checkpoints_of_another_fine_tuning_are_refused(chains):
+    root, other = chains
+    weights = "runs/first/checkpoints/step-3/model.safetensors"
+    shutil.copyfile(other / weights, root / weights)
+    folder = root / "runs" / "first" / "checkpoints"
+    for given in (folder, folder / "step-3"):
+        with pytest.raises(
+            ValueError, match=r"training\.parquet: this was written with runs/first/"
+        ):
+            check_sources([given], root, runs=RUNS)
+        # Those that a run brings are not of a training that may have been here before.
+        assert check_sources([given], root, runs={"first": {**RUN, "checkpoints": {}}}) == []
+        assert check_sources([given], root, runs={}) == []
+
+
+def test_a_whole_run_of_another_fine_tuning_is_refused(chains):
+    root, other = chains
+    shutil.rmtree(root / "runs")
+    shutil.copytree(other / "runs", root / "runs")
+    with pytest.raises(ValueError, match=r"with other settings or another seed .* than run first"):
+        check_sources([root / PLACES[2]], root, runs=RUNS)
+    assert check_sources([root / PLACES[2]], root, runs={"first": {**RUN, "seed": 2}}) == []
+
+
+def test_a_chain_of_other_prompts_is_refused(chains):
+    root, _ = chains
+    run = root / "runs" / "first"
+    model = root / "models" / "llama"
+    write(run / "prompts.parquet", root, [model], prompts={"first": "of others"})
+    with pytest.raises(ValueError, match=r"log_odds/step-3\.parquet: .* comes of other prompts"):
+        check_sources([root / "runs/first/interactions/step-3.parquet"], root)
+
+
+def test_stages_of_another_run_are_refused(chains):
+    root, _ = chains
+    place = root / "runs" / "second" / "stages.json"
+    place.parent.mkdir()
+    shutil.copy(root / "runs" / "first" / "stages.json", place)
+    with pytest.raises(ValueError, match=r"was written as runs/first/stages\.json of"):
+        check_sources([place], root)
+
+
+def test_what_is_not_there_any_more_is_left_out(chains):
+    root, _ = chains
+    shutil.rmtree(root / "runs" / "first" / "checkpoints")
+    shutil.rmtree(root / "models")
+    shutil.rmtree(root / "runs" / "first" / "log_odds")
+    assert check_sources([root / PLACES[-1]], root, runs=RUNS) == []
+
+
+def test_tables_that_do_not_tell_what_they_were_made_of_are_named(chains):
+    root, _ = chains
+    old = root / "runs" / "first" / "interactions" / "step-3.parquet"
+    tables.write(LOG_ODDS, old, tables.LOG_ODDS, results=root, **BY)
+    assert check_sources([old, root / PLACES[0]], root) == [old]
+    plain = root / "plain.svg"
+    plain.write_text("<svg/>")
+    tables.write_json({"run": "first"}, root / "runs" / "first" / "stages.json")
+    files = [plain, root / "runs" / "first" / "stages.json"]
+    assert check_sources(files, root) == files
+    LOG_ODDS.write_parquet(old, metadata={"schema_version": tables.WITHOUT_DIGEST})
+    assert check_sources([old], root) == [old]
+
+
+def test_a_damaged_source_is_told_in_one_line(chains):
+    root, _ = chains
+    path = root / "runs" / "first" / "log_odds" / "step-3.parquet"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="this is not what was written"):
+        check_sources([root / PLACES[2]], root)
+
+
+def test_a_page_knows_what_it_was_made_of(chains):
+    root, other = chains
+    page, files = root / "verdict.md", [root / place for place in PLACES[2:4]]
+    page.write_text(f"# Verdict\n\n{note_of_page(files, root)}")
+    assert check_page(page, files, root)
+    assert check_page(page, files[::-1], root)
+    foreign = note_of_page([other / place for place in PLACES[2:4]], other)
+    page.write_text(f"# Verdict\n\n{foreign}")
+    with pytest.raises(
+        ValueError, match=r"verdict\.md: this was made of tables \w{32}, .*; make it"
+    ):
+        check_page(page, files, root)
+    page.write_text("# Verdict\n")
+    assert not check_page(page, files, root)
+    page.write_text("")
+    assert not check_page(page, files, root)
+
+
+def test_a_picture_is_the_same_without_its_note(chains):
+    root, _ = chains
+    picture = (root / "fig--1.svg").read_bytes()
+    assert picture.count(b"--") == 2  # a comment has none inside
+    assert tables.without_note(picture) == b"<svg/>\n"

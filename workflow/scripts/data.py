@@ -10,7 +10,7 @@ from sft_interactions.data.splits import build_splits, settings_of_split
 from sft_interactions.files import content_digest
 from sft_interactions.origin import inputs_digest
 
-provenance = start(snakemake)
+provenance = {**start(snakemake), "made_of": {}}  # what a user brought belongs to the settings
 dataset = snakemake.params.dataset
 players = snakemake.params.players
 pypi = dataset.get("pypi")

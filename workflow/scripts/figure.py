@@ -23,7 +23,7 @@ from sft_interactions.figures import (
 from sft_interactions.figures.catalogue import FIGURES
 from sft_interactions.figures.style import save
 
-start(snakemake)
+provenance = start(snakemake)
 files, params = snakemake.input, snakemake.params
 
 
@@ -79,4 +79,9 @@ match FIGURES[snakemake.rule].subject:
         figure = survival.draw(dict(zip(params.labels, rows, strict=True)), level=params.level)
     case subject:
         raise ValueError(f"workflow/scripts/figure.py has no case for {subject}; add one")
-save(figure, snakemake.output)
+save(
+    figure,
+    snakemake.output,
+    results=provenance["results"],
+    made_of=provenance["made_of"],
+)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.positions import read_position_limit
 from sft_interactions.models.templates import frames_of
 from sft_interactions.models.tokenizing import load_tokenizer
+from sft_interactions.origin import made_of, training_digest
 
 provenance = start(snakemake)
 settings = snakemake.params.settings
@@ -48,6 +50,10 @@ tables.write(
     pl.DataFrame(rows, schema=tables.TRAINING.columns),
     snakemake.output.training,
     tables.TRAINING,
-    metadata={"template_date": settings["template_date"]},
+    metadata={
+        "template_date": settings["template_date"],
+        tables.CHECKPOINTS: json.dumps(made_of(checkpoints.glob("step-*"), provenance["results"])),
+        tables.TRAINING_DIGEST: training_digest(settings),
+    },
     **provenance,
 )

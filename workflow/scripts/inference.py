@@ -1,11 +1,12 @@
 from pathlib import Path
 
-from job import progress_bar, start
+from job import DIGESTS, progress_bar, start
 from sft_interactions import tables
 from sft_interactions.files import find_steps
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
 from sft_interactions.masking.job import InferenceJob, Progress, read_prompts
 from sft_interactions.masking.parts import Parts
+from sft_interactions.origin import made_of
 
 provenance = start(snakemake)
 compute, folder = snakemake.params.compute, Path(snakemake.output[0])
@@ -22,16 +23,18 @@ if snakemake.input.learned:
     learned = tables.read(snakemake.input.learned[0], tables.MASK_EMBEDDING)
     mask_embedding["vector"] = learned["value"].to_list()
 
+checkpoints = find_steps(snakemake.input.checkpoints, snakemake.params.steps)
 inference = InferenceJob(
     model_dir=snakemake.input.model,
-    checkpoints=find_steps(snakemake.input.checkpoints, snakemake.params.steps),
+    checkpoints=checkpoints,
     prompts=read_prompts(snakemake.input.prompts),
     shard=int(snakemake.wildcards.shard),
     settings=snakemake.params.inference,
     mask_embedding=mask_embedding,
     device=device,
     threads=compute["threads"],
-    parts=Parts(store / "log_odds", **provenance),
+    # What is kept is known by its name, and outlives the files that it was made of.
+    parts=Parts(store / "log_odds", **{**provenance, "made_of": None}),
 )
 with progress_bar(snakemake, inference.n_maskings, "masking") as bar:
 
@@ -43,4 +46,6 @@ with progress_bar(snakemake, inference.n_maskings, "masking") as bar:
     for step, log_odds, about in inference.evaluate(show):
         path = folder / f"step-{step}.parquet"
         provenance["inputs_digest"] = inference.inputs_digest(step)
+        sources = [snakemake.input.model, *snakemake.input.learned, checkpoints[step]]
+        provenance["made_of"] = made_of(sources, provenance["results"], DIGESTS)
         tables.write(log_odds, path, tables.LOG_ODDS, metadata=about, **provenance)

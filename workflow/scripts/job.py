@@ -144,16 +144,28 @@ def start(snakemake: Any) -> dict[str, Any]:
     end_with_run(os.environ)
     check_packages()  # an environment of conda has others than Snakemake's
     # Here, because its libraries read settings that are cleared above.
-    from sft_interactions.origin import check_inputs, inputs_digest
+    from sft_interactions.origin import check_inputs, check_sources, inputs_digest, made_of
 
     results = snakemake.config["results"]
     prompts = check_inputs(snakemake.input, results)
+    untold = check_sources(
+        snakemake.input, results, cache=DIGESTS, runs=snakemake.config.get("runs")
+    )
+    if untold:
+        others = f" and {len(untold) - 1} others" if len(untold) > 1 else ""
+        logging.warning(
+            "%s%s: of an older version, which did not note what a table is made of; that it belongs to "
+            "what lies beside it is not checked (snakemake --forceall makes all anew)",
+            untold[0],
+            others,
+        )
     settings = {**dict(snakemake.params.items()), "step": snakemake.wildcards.get("step")}
     return {
         "created_by": snakemake.rule,
         "inputs_digest": inputs_digest(settings, snakemake.input, results, DIGESTS),
         "results": results,
         "prompts": prompts,
+        "made_of": made_of(snakemake.input, results, DIGESTS),
     }
 
 

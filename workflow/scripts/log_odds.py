@@ -2,7 +2,7 @@ from pathlib import Path
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.masking.parts import merge, shared_inputs_digest
+from sft_interactions.masking.parts import merge, shared_inputs_digest, shared_made_of
 
 provenance = start(snakemake)
 run, step = snakemake.wildcards.run, snakemake.wildcards.step
@@ -13,6 +13,7 @@ log_odds = merge(
 )
 # Not that of the shards as files, which say how samples are divided into jobs.
 provenance["inputs_digest"] = shared_inputs_digest(shards)
+provenance["made_of"] = shared_made_of(shards)
 about = {}
 for path in shards:
     metadata = tables.read_metadata(path)

@@ -9,6 +9,7 @@ import yaml
 from job import start
 from sft_interactions import tables, verdict_table
 from sft_interactions.analysis.runs import read_stages
+from sft_interactions.origin import check_page
 from sft_interactions.report_page import records
 from sft_interactions.report_page.explorer import RunTables
 from sft_interactions.report_page.page import FigureOnPage, RunOnPage, Study, build
@@ -16,6 +17,7 @@ from sft_interactions.report_page.page import FigureOnPage, RunOnPage, Study, bu
 start(snakemake)
 files, params = snakemake.input, snakemake.params
 results = Path(snakemake.output[0]).parent
+check_page(files.verdict_page, [*files.metrics, *files.dynamics, *files.stages], results)
 log_odds, interactions = iter(files.log_odds), iter(files.interactions)
 runs = []
 for run, analysis, prompts, players, dynamics, metrics, sensitivity, stages in zip(

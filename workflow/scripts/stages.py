@@ -8,7 +8,7 @@ from sft_interactions.analysis.stages import (
 )
 from sft_interactions.analysis.verdict import overfits_after
 
-start(snakemake)
+provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input
 # A run that brings its checkpoints may bring what its trainer has measured.
 losses = {int(step): loss for step, loss in (params.validation_losses or {}).items()}
@@ -34,5 +34,8 @@ evidence = {
     "overfits_after_step": overfits_after(losses, sample_losses, params.bootstrap["level"]),
 }
 tables.write_json(
-    {"run": snakemake.wildcards.run, **stages, "evidence": evidence}, snakemake.output[0]
+    {"run": snakemake.wildcards.run, **stages, "evidence": evidence},
+    snakemake.output[0],
+    results=provenance["results"],
+    made_of=provenance["made_of"],
 )

@@ -6,9 +6,10 @@ from sft_interactions.analysis.runs import overall_metrics, read_stages
 from sft_interactions.analysis.stages import counted_losses
 from sft_interactions.analysis.turnover import detect
 from sft_interactions.analysis.verdict import Facts, judge, write_page
+from sft_interactions.origin import note_of_page
 from sft_interactions.verdict_table import SENTENCES
 
-start(snakemake)
+provenance = start(snakemake)
 files, params = snakemake.input, snakemake.params
 with_losses = dict(zip(params.with_losses, files.losses, strict=True))
 facts = []
@@ -57,8 +58,10 @@ for run, title, steps, ended, skipped, losses_are, *paths in zip(
         )
     )
 verdicts = [judge(run) for run in facts]
+sources = [*files.metrics, *files.dynamics, *files.stages]
 with tables.replacing(snakemake.output.page) as temporary:
-    temporary.write_text(write_page(facts, verdicts), "utf-8")
+    note = note_of_page(sources, provenance["results"])
+    temporary.write_text(f"{write_page(facts, verdicts)}\n{note}", "utf-8")
 table = pl.DataFrame(
     {
         "run": params.runs,

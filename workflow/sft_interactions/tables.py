@@ -31,8 +31,14 @@ _DIGEST = re.compile(
 )
 
 # Metadata: the path below the results folder that a table was written to, the digest of the prompts that
-# it comes of, and that of all settings and inputs that it depends on.
+# it comes of, and that of all settings and inputs that it depends on; and place to digest of the tables and
+# the folders of weights that it was made of.
 PLACE, PROMPTS_DIGEST, INPUTS_DIGEST = "place", "prompts_digest", "inputs_digest"
+MADE_OF = "made_of"
+# Of the table of a training: place to digest of its checkpoints, and the digest of its settings.
+CHECKPOINTS, TRAINING_DIGEST = "checkpoints", "training_digest"
+# As the last line of a picture holds them.
+_NOTE = re.compile(rb"<!-- made of ({.*}) -->\n\Z")
 
 DataType = pl.DataType | type[pl.DataType]
 
@@ -357,6 +363,7 @@ def write(
     inputs_digest: str,
     results: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
+    made_of: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a table as zstd Parquet under a temporary name, then rename it.
@@ -367,6 +374,7 @@ def write(
             metadata (``inputs_digest`` of ``origin``).
         results: the results folder; the metadata then have the place below it.
         prompts: run to the digest of its prompts; the metadata then have that of the table's run.
+        made_of: place to digest of what the table is made of (``made_of`` of ``origin``).
         metadata: further file metadata.
 
     Raises:
@@ -377,6 +385,8 @@ def write(
     origin = {} if place is None else {PLACE: place}
     if place is not None and (digest := (prompts or {}).get(run_of(place) or "")):
         origin[PROMPTS_DIGEST] = digest
+    if made_of is not None:
+        origin[MADE_OF] = json.dumps(dict(made_of), sort_keys=True)
     with replacing(path) as temporary:
         frame.write_parquet(
             temporary,
@@ -449,9 +459,24 @@ def _damaged(path: str | Path) -> ValueError:
     )
 
 
-def write_json(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write a JSON file of a study with its version and digest, under a temporary name first."""
+def write_json(
+    content: Mapping[str, Any],
+    path: str | Path,
+    *,
+    results: str | Path | None = None,
+    made_of: Mapping[str, str] | None = None,
+) -> None:
+    """Write a JSON file of a study with its version and digest, under a temporary name first.
+
+    Args:
+        results: the results folder; the file then has its place below it.
+        made_of: place to digest of what the content is made of.
+    """
     versioned = {**content, "schema_version": SCHEMA_VERSION}
+    if results is not None:
+        versioned[PLACE] = place_below(path, results)
+    if made_of is not None:
+        versioned[MADE_OF] = dict(made_of)
     sealed = {**versioned, DIGEST_KEY: _digest_of_json(versioned)}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(sealed, indent=2) + "\n", "utf-8")
@@ -463,6 +488,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is no JSON object, or not what was written. One of version 2 has no digest.
     """
+    content = _read_sealed_json(path)
+    for key in (DIGEST_KEY, "schema_version", PLACE, MADE_OF):
+        content.pop(key, None)
+    return content
+
+
+def _read_sealed_json(path: str | Path) -> dict[str, Any]:
+    """All that a JSON file of a study holds, its digest among it, which is compared."""
     try:
         content = dict(json.loads(Path(path).read_bytes()))
     except (ValueError, TypeError):
@@ -472,8 +505,23 @@ def read_json(path: str | Path) -> dict[str, Any]:
         return content
     if written != _digest_of_json(content):
         raise _damaged(path)
-    del content["schema_version"]
-    return content
+    return {**content, DIGEST_KEY: written}
+
+
+def note_in_picture(path: str | Path, place: str | None, made_of: Mapping[str, str]) -> None:
+    """Add to an SVG file, as a comment, its place below the results folder and what it was made of."""
+    note = {MADE_OF: json.dumps(dict(made_of), sort_keys=True)}
+    if place is not None:
+        note[PLACE] = place
+    # Two hyphens end a comment, and runs have any name.
+    text = json.dumps(note, sort_keys=True).replace("-", "\\u002d")
+    with Path(path).open("ab") as file:
+        file.write(f"<!-- made of {text} -->\n".encode())
+
+
+def without_note(picture: bytes) -> bytes:
+    """An SVG file without what :func:`note_in_picture` has added."""
+    return _NOTE.sub(b"", picture)
 
 
 def _digest_of_json(content: Mapping[str, Any]) -> str:
@@ -529,9 +577,29 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return metadata
 
 
-def written_digest(path: str | Path) -> str | None:
-    """Digest that a Parquet table has of its file, not compared with it; None for one of version 2."""
-    return pl.read_parquet_metadata(path).get(DIGEST_KEY)
+def written_metadata(path: str | Path) -> dict[str, str]:
+    """Metadata of a Parquet table, a JSON file or a picture (svg) of a study, as strings.
+
+    Of a table the end of the file alone is read, so that its digest is not compared with its content.
+
+    Raises:
+        ValueError: the file is no whole Parquet file; or of JSON, not what was written.
+    """
+    if Path(path).suffix == ".json":
+        content = _read_sealed_json(path)
+        of_file = {key: content[key] for key in (PLACE, DIGEST_KEY) if key in content}
+        if MADE_OF in content:
+            of_file[MADE_OF] = json.dumps(content[MADE_OF])
+        return of_file
+    if Path(path).suffix == ".svg":
+        found = _NOTE.search(Path(path).read_bytes())
+        return dict(json.loads(found[1])) if found else {}
+    try:
+        return pl.read_parquet_metadata(path)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if shortage_behind(error):
+            raise
+        raise _damaged(path) from None
 
 
 def scan(path: str | Path, table: Table) -> pl.LazyFrame:

@@ -3,7 +3,13 @@ import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.masking.parts import Parts, fingerprint, merge, shared_inputs_digest
+from sft_interactions.masking.parts import (
+    Parts,
+    fingerprint,
+    merge,
+    shared_inputs_digest,
+    shared_made_of,
+)
 
 PROVENANCE = {"created_by": "inference", "inputs_digest": "c0ffee"}
 PROMPTS = pl.DataFrame(
@@ -57,6 +63,31 @@ def test_shards_of_different_inputs_are_not_merged(tmp_path):
     rows("a", 2).write_parquet(paths[0], metadata={"schema_version": tables.WITHOUT_DIGEST})
     with pytest.raises(ValueError, match="was computed by an older version; delete"):
         shared_inputs_digest(paths)
+
+
+def test_shards_made_of_different_weights_are_not_merged(tmp_path):
+    paths = [tmp_path / f"from-step-0-shard-{shard}" / "step-0.parquet" for shard in range(3)]
+    for path, digest in zip(paths, ("one", "one", "two"), strict=True):
+        made_of = {"runs/a/checkpoints/step-0": digest}
+        tables.write(rows("a", 2), path, tables.LOG_ODDS, made_of=made_of, **PROVENANCE)
+    assert shared_made_of(paths[:2]) == {"runs/a/checkpoints/step-0": "one"}
+    with pytest.raises(
+        ValueError, match=r"step-0\.parquet: was computed by other code, .*; delete"
+    ):
+        shared_made_of(paths)
+    tables.write(rows("a", 2), paths[0], tables.LOG_ODDS, **PROVENANCE)
+    with pytest.raises(ValueError, match="was computed by an older version; delete"):
+        shared_made_of(paths)
+
+
+def test_a_part_under_the_name_of_another_is_refused(tmp_path):
+    parts = Parts(tmp_path, **PROVENANCE)
+    parts.write("mine", "a", np.zeros(2, np.float32), {})
+    (tmp_path / "mine.parquet").rename(tmp_path / "other.parquet")
+    with pytest.raises(
+        ValueError, match=r"other\.parquet: this was kept as mine\.parquet, .*; delete"
+    ):
+        parts.read("other")
 
 
 def test_shards_make_the_whole():

@@ -81,7 +81,7 @@ def test_digests_are_those_of_the_files(tmp_path):
         "file": "data/x.parquet",
         "rule": "test",
         "code": tables.code_version(),
-        "digest": tables.written_digest(tmp_path / "data" / "x.parquet"),
+        "digest": tables.written_metadata(tmp_path / "data" / "x.parquet")["file_digest"],
     }
 
 

@@ -3,7 +3,7 @@
 A colour has one meaning in all figures.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,11 +114,24 @@ def plain_style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, paths: Iterable[str | Path]) -> None:
+def save(
+    figure: Figure,
+    paths: Iterable[str | Path],
+    *,
+    results: str | Path | None = None,
+    made_of: Mapping[str, str] | None = None,
+) -> None:
     """Write a figure to every path, whole or not at all, in the format of its suffix.
 
     The same figure always gives the same bytes.
+
+    Args:
+        results: the results folder.
+        made_of: place to digest of what the figure is made of; an SVG file then tells it.
     """
     for path in map(Path, paths):
         with plain_style(), tables.replacing(path) as temporary:
             figure.savefig(temporary, dpi=DPI, metadata=UNDATED.get(path.suffix))
+            if made_of is not None and path.suffix == ".svg":
+                place = None if results is None else tables.place_below(path, results)
+                tables.note_in_picture(temporary, place, made_of)

@@ -41,9 +41,17 @@ class Parts:
 
         Raises:
             OSError: there is no part of this fingerprint.
+            ValueError: the part is damaged, or was kept under another fingerprint.
         """
         path = self._path(key)
-        about: dict[str, str] = json.loads(tables.read_metadata(path)["about"])
+        metadata = tables.read_metadata(path)
+        written = metadata.get(tables.INPUTS_DIGEST)
+        if written != key:
+            raise ValueError(
+                f"{path}: this was kept as {written}.parquet, which is of another sample, checkpoint or "
+                "training; delete the file and run snakemake again to rebuild it"
+            )
+        about: dict[str, str] = json.loads(metadata["about"])
         return tables.read(path, tables.LOG_ODDS), about
 
     def write(
@@ -68,15 +76,31 @@ def shared_inputs_digest(shards: Sequence[Path]) -> str:
     Raises:
         ValueError: two of them depend on something else, or an older version wrote the first.
     """
-    digests = [tables.read_metadata(path).get(tables.INPUTS_DIGEST) for path in shards]
-    first = digests[0]
+    return _shared(shards, tables.INPUTS_DIGEST)
+
+
+def shared_made_of(shards: Sequence[Path]) -> dict[str, str]:
+    """What the log-odds of a checkpoint were made of, from the metadata of all of its shards.
+
+    Returns:
+        Place below the results folder to digest.
+
+    Raises:
+        ValueError: two of them were made of something else, or an older version wrote the first.
+    """
+    return dict(json.loads(_shared(shards, tables.MADE_OF)))
+
+
+def _shared(shards: Sequence[Path], key: str) -> str:
+    values = [tables.read_metadata(path).get(key) for path in shards]
+    first = values[0]
     if first is None:
         raise ValueError(
             f"{shards[0]}: was computed by an older version; delete {shards[0].parent} and run "
             "snakemake again"
         )
-    for path, digest in zip(shards, digests, strict=True):
-        if digest != first:
+    for path, value in zip(shards, values, strict=True):
+        if value != first:
             raise ValueError(
                 f"{path}: was computed by other code, settings, weights or prompts than {shards[0]}; "
                 f"delete {shards[0].parent} and {path.parent} and run snakemake again"

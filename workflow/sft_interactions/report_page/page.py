@@ -17,6 +17,7 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sft_interactions import tables
 from sft_interactions.analysis import verdicts
 from sft_interactions.analysis.runs import overall_metrics
 from sft_interactions.figures import intervals
@@ -170,7 +171,7 @@ def _picture(svg: bytes) -> str:
 def _figure_on_page(figure: FigureOnPage) -> dict[str, Any]:
     caption = Path(figure.caption)
     text = captions.render(caption.read_text("utf-8"), figure.params, str(caption))
-    svg = Path(figure.svg).read_bytes()
+    svg = tables.without_note(Path(figure.svg).read_bytes())
     return {
         "name": figure.name,
         "title": _title_of(text),
