@@ -1,4 +1,4 @@
-"""Open the page of a study in Chromium, offline, and use it as a reader does. tests/page/run does so; by hand:
+"""Open the page of a study in Chromium, offline, and use it as a reader does; tests/page/run does. By hand:
 
     pip install playwright
     npm install axe-core
