@@ -38,7 +38,8 @@ def installed(tmp_path_factory):
 
 def test_the_wheel_holds_types_schema_and_resources(installed):
     package = installed / "sft_interactions"
-    page = [f"report_page/page.{suffix}" for suffix in ("html", "css", "js")]
+    names = ("page.html", "page.css", "page.js", "several.html", "several.js")
+    page = [f"report_page/{name}" for name in names]
     for file in ("py.typed", "schemas/config.schema.yaml", "resources/paper_values.csv", *page):
         assert (package / file).is_file(), file
 

@@ -129,7 +129,7 @@ def build(study: Study) -> str:
     explored = [explore(run.tables) for run in study.runs]
     data = {"classes": CLASSES, "kinds": KINDS, "runs": explored}
     packed = {
-        "data": _pack(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
+        "data": pack(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
         **{name: _packed_script(name) for name in SCRIPTS},
     }
     script = (FOLDER / "page.js").read_text("utf-8")
@@ -145,7 +145,7 @@ def build(study: Study) -> str:
         style=Markup(_carried(*TABLE_STYLE) + (FOLDER / "page.css").read_text("utf-8")),
         script=Markup(script),
         # The one script that the browser may run, beside the libraries that it unpacks.
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_digest=digest_of_script(script),
     )
 
 
@@ -156,10 +156,15 @@ def _carried(package: str, place: str) -> str:
 
 @cache
 def _packed_script(name: str) -> str:
-    return _pack(_carried(*SCRIPTS[name]))
+    return pack(_carried(*SCRIPTS[name]))
 
 
-def _pack(text: str) -> str:
+def digest_of_script(script: str) -> str:
+    """The name of a script in a content policy, such as ``sha256-...``."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def pack(text: str) -> str:
     """A text compressed, in letters that are no markup."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
