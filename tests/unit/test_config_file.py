@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,6 +20,8 @@ from sft_interactions.config_file import (
     note_owner,
     read,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(folder, text, name="my.yaml"):
@@ -197,6 +201,33 @@ def test_files_and_command_line_are_laid_over_one_another(tmp_path):
     assert places["a.b"] == f"{second}, line 3"
     assert places["a.c"] == f"{first}, line 1"
     assert places["d"] == "--config"
+
+
+@pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"players": {"n": "2"}}, "players.n"),
+        ({"finetune": {"checkpoints": [0, "2"]}}, "finetune.checkpoints"),
+        ({"finetune": {"learning_rate": "1e-4"}}, "finetune.learning_rate"),
+        ({"datasets": {"tweets": {"balance": "true"}}}, "datasets.tweets.balance"),
+        ({"datasets": {"tweets": {"train": "5"}}}, "datasets.tweets.train"),
+    ],
+)
+def test_a_number_in_braces_is_answered_with_where_to_write_it(given, key):
+    config, places = read([ROOT / "config" / "config.yaml"], given)
+    fix = "takes numbers, true and false for text: write them into a second config file"
+    with refused(rf"^--config: {re.escape(key)}\S*: .*{fix}"):
+        resolve(config, places)
+
+
+@pytest.mark.bad_input(of="command_line")
+@pytest.mark.parametrize("given", [{"only_runs": "smollm2-tweets"}, {"players": {"choice": "2"}}])
+def test_other_texts_of_the_command_line_have_no_such_fix(given):
+    config, places = read([ROOT / "config" / "config.yaml"], given)
+    with refused("^--config: ") as caught:
+        resolve(config, places)
+    assert "braces" not in str(caught.value)
 
 
 @pytest.mark.bad_input(of="command_line")

@@ -525,7 +525,6 @@ def losses_are(run):
 def about_run(run):
     """What a run is, by name, for the page of the study."""
     model, dataset = MODELS[RUNS[run]["model"]], DATASETS[RUNS[run]["dataset"]]
-    reference = RUNS[run].get("reference_run")
     meant = "" if PLAYERS_ARE == "words" else ' (which "words" on this page and in figures are)'
     return {
         "run": run,
@@ -533,8 +532,17 @@ def about_run(run):
         "data": dataset["source"],
         "players": f"{config['players']['n']} masked {PLAYERS_ARE} each{meant}",
         "checkpoints": ", ".join(map(str, RUNS[run]["steps"])),
-        "other LLM": "none" if reference is None else RUNS[reference].get("label", reference),
+        "other LLM": other_model(run),
     }
+
+
+def other_model(run):
+    """The reference model of a run, as the page of the study calls it."""
+    reference = RUNS[run].get("reference_run")
+    if reference is None:
+        return "none"
+    label = RUNS[reference].get("label", reference)
+    return f"{label}, after SFT" if RUNS[run]["reference_checkpoint"] == "last" else label
 
 
 def n_samples_of(runs):

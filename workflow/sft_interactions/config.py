@@ -39,6 +39,13 @@ RENAMED_KEYS = {
 }
 RENAMED_VALUES = {"output_range": "log_odds_difference"}
 
+# What config_file.py calls the place of a value of --config.
+_COMMAND_LINE = "--config"
+# The start of a message on a number, true or false that came as text, in a key of a block.
+_TEXT_IN_BRACES = re.compile(
+    r'\w+[.\[][^:]*: "(?:[-+.\deE]+|true|false)" (?:must be of type (?:integer|number|boolean)|has none)'
+)
+
 # What is expected of a value, by the keyword of JSON Schema that it breaks; {} is the keyword's own value.
 EXPECTED = {
     "type": "must be of type {}",
@@ -150,7 +157,13 @@ def resolve(config: Mapping[str, Any], places: Mapping[str, str] | None = None) 
 
 
 def _with_place(message: str, places: Mapping[str, str]) -> str:
-    place = find_place(places, message.partition(":")[0])
+    key = message.partition(":")[0]
+    place = find_place(places, key)
+    if place == _COMMAND_LINE and _TEXT_IN_BRACES.match(message):
+        message += (
+            "; within braces Snakemake takes numbers, true and false for text: write them into a second "
+            "config file, and name it after the first one behind --configfile"
+        )
     return f"{place}: {message}" if place else message
 
 

@@ -168,6 +168,8 @@ OTHER_FAMILIES = {
     ),
     "both ends of other names": ("gpt2", {"target_modules": ["lm_head", "wte"]}),
     "experts": ("mixtral", {"target_parameters": ["mlp.experts.gate_up_proj"]}),
+    # Of these PEFT makes parameters with a rank and a scale of their own.
+    "all linear layers, experts among them": ("mixtral", {"target_modules": "all-linear"}),
 }
 
 

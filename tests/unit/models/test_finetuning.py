@@ -13,6 +13,7 @@ import torch
 from bad_input import refused
 from imported_names import imported_modules
 from tiny_models import have_equal_weights
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from sft_interactions.models import finetuning, training_store
 from sft_interactions.models.examples import IGNORED, ResponseCollator, make_example
@@ -75,6 +76,25 @@ def test_a_module_that_gets_no_adapter_is_refused(tiny_models, targets, message)
         add_adapters(model, {**SETTINGS, "lora_target_modules": targets}, name="x")
     assert str(caught.value).startswith("finetune.lora_target_modules: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "olmoe"])
+def test_experts_are_tuned_and_analysed_as_they_were_tuned(tmp_path, model_type):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
+    sizes |= {"num_experts_per_tok": 2, "num_local_experts": 4}
+    sizes |= {"moe_intermediate_size": 24, "head_dim": 8} if model_type == "qwen3_moe" else {}
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**sizes)).eval()
+    model.save_pretrained(tmp_path / "model")
+    rows = train(tmp_path / "model", tmp_path / "checkpoints")
+    last = tmp_path / f"checkpoints/step-{SETTINGS['steps']}"
+    settings = json.loads((last / "adapter_config.json").read_text("utf-8"))
+    assert any("gate_up_proj" in name for name in settings["target_parameters"])
+    assert settings["target_parameters"] == sorted(settings["target_parameters"])
+    found = load_checkpoint(tmp_path / "model", last, CPU)
+    assert loss_by_hand(found, EXAMPLES[:3]) == pytest.approx(rows[-1]["validation_loss"], abs=1e-5)
+    assert abs(rows[-1]["validation_loss"] - rows[0]["validation_loss"]) > 0.01
 
 
 def test_modules_are_named_by_the_ends_of_their_names(tiny_models):

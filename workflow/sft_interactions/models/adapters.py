@@ -7,7 +7,8 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     before = _fingerprints(model.state_dict())
     on_meta = model.device.type == "meta"
     try:
-        adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+        with experts_are_not_missed():
+            adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -86,6 +88,15 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     if not on_meta:
         _set(weights, adapted, folder)
     return adapted
+
+
+@contextmanager
+def experts_are_not_missed() -> Iterator[None]:
+    """Leave out a warning of PEFT, which looks for the patterns of experts, parameters, among modules."""
+    with warnings.catch_warnings():
+        message = r".*_pattern keys did not match .*: \['[^,]*(gate_up|up|down)_proj'\]"
+        warnings.filterwarnings("ignore", message=message, category=RuntimeWarning)
+        yield
 
 
 def _once(weights: Tensors, folder: str | Path) -> Tensors:
@@ -229,6 +240,8 @@ def _name_modules(config: PeftConfig, model: PreTrainedModel, folder: str | Path
             own = {FOREIGN_PARTS.sub("", name): value for name, value in given.items()}
             setattr(config, setting, own)
     modules = [name for name, _ in model.named_modules()]
+    if getattr(config, "target_parameters", None):  # of experts, which are no modules
+        modules += [name for name, _ in model.named_parameters()]
     for name in getattr(config, "alpha_pattern", None) or ():
         if not any(get_pattern_key([name], module) == name for module in modules):
             raise ValueError(

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from sft_interactions.files import link, write_checksums
-from sft_interactions.models.adapters import targets_ends, untie_if
+from sft_interactions.models.adapters import experts_are_not_missed, targets_ends, untie_if
 from sft_interactions.models.examples import Example, ResponseCollator
 from sft_interactions.models.loading import load_base, multiply_head_once
 from sft_interactions.models.losses import mean_response_loss
@@ -153,7 +153,8 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: s
     )
     untie_if(model, targets_ends(model, config))
     try:
-        adapted = get_peft_model(model, config)
+        with experts_are_not_missed():
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         first = str(error).partition("\n")[0]
         raise ValueError(
@@ -161,8 +162,10 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any], *, name: s
         ) from error
     own: Any = adapted.peft_config["default"]
     own.base_model_name_or_path = name
-    # PEFT makes a set of them, whose order in the file would depend on PYTHONHASHSEED.
+    # PEFT makes sets of them, whose order in the file would depend on PYTHONHASHSEED.
     own.target_modules = sorted(own.target_modules or [])
+    if own.target_parameters:  # experts of a layer, which are no modules
+        own.target_parameters = sorted(own.target_parameters)
     return adapted
 
 
