@@ -151,7 +151,7 @@ def test_seeds_and_shuffled_labels(readme):
 
 
 STUDY = REFERENCE / "stopping" / "tables"
-WORDS = {0: "no", 16: "sixteen"}
+WORDS = {0: "no", 17: "seventeen"}
 
 
 def test_which_checkpoint(readme):
@@ -204,7 +204,7 @@ def test_results_of_the_study_of_checkpoints():
     assert f"all of them overfit, by {last.min():.2f} to {last.max():.2f} nats" in text
     released = choices.filter(pl.col("arm") == "interactions, as released")["step"].to_list()
     assert released.count(50) == 10
-    assert "names step 50, the third checkpoint, in ten of the sixteen runs" in text
+    assert "names step 50, the third checkpoint, in ten of the seventeen runs" in text
     noise = {row["quantity"]: row for row in pl.read_csv(STUDY / "noise.csv").to_dicts()}
     both = [
         50
