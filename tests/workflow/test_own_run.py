@@ -254,7 +254,10 @@ def test_the_full_study_uses_the_config_as_it_is(previewed):
         ),
         (["output={run}/mine"], "--config: heldout= is missing"),
         (["heldout=x"], "--config: output= is missing; add the trainer's output folder"),
-        (["outputs={run}/mine", "heldout=x"], "--config: outputs is not for the study of an own run"),
+        (
+            ["outputs={run}/mine", "heldout=x"],
+            "--config: outputs is not for the study of an own run",
+        ),
         (["output={run}/mine", "heldout=/no.jsonl"], "heldout: there is no file /no.jsonl"),
         (["output={run}/mine", "heldout=x", "samplse=3"], "--config: samplse is not for the study"),
     ],

@@ -88,7 +88,7 @@ class _Lines:
         if text and text != self._last:
             self._last = text
             is_early = time.monotonic() - self._began < SECONDS_BETWEEN_LINES
-            logging.getLogger("progress").info(text, extra={"is_early": is_early})
+            logging.getLogger("progress").info(text, extra={"in_log_alone": is_early})
 
     def flush(self) -> None:
         pass
@@ -97,7 +97,7 @@ class _Lines:
 def start(snakemake: Any) -> dict[str, Any]:
     """Send logging and errors to the job's log file and to the terminal, and look at the tables it reads.
 
-    Warnings go to the log file alone, and so does the progress of a job's first seconds.
+    Warnings go to the log file alone, and so does what is logged with ``extra={"in_log_alone": True}``.
 
     Returns:
         What is to be passed to ``tables.write``: where a table comes from.
@@ -106,7 +106,7 @@ def start(snakemake: Any) -> dict[str, Any]:
     log.parent.mkdir(parents=True, exist_ok=True)
     terminal = logging.StreamHandler(sys.stderr)
     terminal.addFilter(lambda record: record.name != "py.warnings")
-    terminal.addFilter(lambda record: not getattr(record, "is_early", False))
+    terminal.addFilter(lambda record: not getattr(record, "in_log_alone", False))
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",

@@ -80,6 +80,12 @@ def test_the_bar_of_a_short_job_is_in_its_log_alone(tmp_path):
     assert "0/3" not in done.stderr
 
 
+def test_what_few_need_is_in_the_log_alone(tmp_path):
+    done, log = run(tmp_path, then="logging.info('0 left out', extra={'in_log_alone': True})\n")
+    assert "0 left out" in log
+    assert "0 left out" not in done.stderr
+
+
 def test_settings_of_the_shell_are_gone_before_other_imports(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("WORLD_SIZE", "2")
