@@ -14,7 +14,7 @@ os.environ.pop("BASH_ENV", None)
 # The checkout's own package, whatever else is installed; scripts do the same in job.py.
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from sft_interactions import config_file, orphans, processes
+from sft_interactions import brief, config_file, orphans, processes
 from sft_interactions.config import ConfigError, digest, resolve
 from sft_interactions.environment import check_account, check_interpreter, check_packages
 from sft_interactions.own_run import study as own_study
@@ -28,7 +28,9 @@ except ValueError as error:
 
 configfiles = []
 # The command line names an own fine-tuning run, of which the config is made.
-IS_OWN = not workflow.modifier.skip_configfile and "output" in workflow.config_settings.config
+IS_OWN = not workflow.modifier.skip_configfile and own_study.is_asked(
+    workflow.config_settings.config
+)
 try:
     if workflow.modifier.skip_configfile:  # a module of another workflow, which gives the config
         GIVEN_CONFIG, places = config, {}
@@ -52,6 +54,8 @@ try:
 except ValueError as error:
     raise WorkflowError(f"The configuration is not valid:\n{error}")
 
+if configfiles and workflow.is_main_process and own_study.has_written(configfiles):
+    brief.shorten(logger, sys.argv)
 if IS_OWN and workflow.is_main_process:
     for line in OWN.told:
         logger.info(line)

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "config_file": {"config", "orphans"},
     "files": {"orphans"},
     "folder_dates": {"models", "orphans"},
+    "brief": set(),
     "processes": set(),
     "parallel": set(),
     "shortage": set(),

@@ -148,6 +148,13 @@ def test_the_preview_says_what_was_understood_and_the_verdict(previewed):
     assert "snakemake --cores 2 --configfile config/mine.yaml" in told
     page = (folder / "results" / "mine" / "preview" / "verdict.md").read_text()
     assert "eval_loss of the trainer" in page
+    # The terminal has a line for every job, and the log file the rest.
+    jobs = re.findall(r"^\d\d:\d\d:\d\d (\d+) of (\d+) done; \S.*$", told, re.M)
+    assert len(jobs) == int(jobs[0][1])
+    (log,) = (folder / ".snakemake" / "log").glob("*.log")
+    for noise in ("Job stats:", "Reason: ", "Select jobs", "Finished jobid", "Building DAG"):
+        assert noise not in told
+        assert noise in log.read_text()
     assert "Positive or negative?<|im_end|>\n<|im_start|>user\nI think" in page
 
 
@@ -246,6 +253,11 @@ def test_the_full_study_uses_the_config_as_it_is(previewed):
             "output: /no does not exist; name the folder that the trainer",
         ),
         (["output={run}/mine"], "--config: heldout= is missing"),
+        (["heldout=x"], "--config: output= is missing; add the trainer's output folder"),
+        (
+            ["outputs={run}/mine", "heldout=x"],
+            "--config: outputs is not for the study of an own run",
+        ),
         (["output={run}/mine", "heldout=/no.jsonl"], "heldout: there is no file /no.jsonl"),
         (["output={run}/mine", "heldout=x", "samplse=3"], "--config: samplse is not for the study"),
     ],

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -27,6 +28,7 @@ CLEARED = clear_environment(os.environ)
 
 # Snakemake's working folder has it, which is that of the jobs.
 DIGESTS = ".snakemake/digests.json"
+SECONDS_BETWEEN_LINES = 10
 
 
 def _in_one_line(error: BaseException) -> str | None:
@@ -73,13 +75,20 @@ sys.excepthook = _report_early
 class _Lines:
     """Stream for a progress bar that puts every refresh on a line of its own, also in the log.
 
-    Several jobs share the terminal, so a bar that rewrites its line would overwrite the others.
+    Several jobs share the terminal, so a bar that rewrites its line would overwrite the others. Nor has it
+    lines of the first seconds, which say no more than that the job has started.
     """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._last = ""
 
     def write(self, text: str) -> None:
         text = text.strip("\r\n ")
-        if text:
-            logging.getLogger("progress").info(text)
+        if text and text != self._last:
+            self._last = text
+            is_early = time.monotonic() - self._began < SECONDS_BETWEEN_LINES
+            logging.getLogger("progress").info(text, extra={"in_log_alone": is_early})
 
     def flush(self) -> None:
         pass
@@ -88,7 +97,7 @@ class _Lines:
 def start(snakemake: Any) -> dict[str, Any]:
     """Send logging and errors to the job's log file and to the terminal, and look at the tables it reads.
 
-    Warnings go to the log file alone.
+    Warnings go to the log file alone, and so does what is logged with ``extra={"in_log_alone": True}``.
 
     Returns:
         What is to be passed to ``tables.write``: where a table comes from.
@@ -97,6 +106,7 @@ def start(snakemake: Any) -> dict[str, Any]:
     log.parent.mkdir(parents=True, exist_ok=True)
     terminal = logging.StreamHandler(sys.stderr)
     terminal.addFilter(lambda record: record.name != "py.warnings")
+    terminal.addFilter(lambda record: not getattr(record, "in_log_alone", False))
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
@@ -178,7 +188,7 @@ def progress_bar(snakemake: Any, total: int, unit: str) -> "tqdm[NoReturn]":
         total=total,
         desc=label,
         unit=unit,
-        mininterval=10,
+        mininterval=SECONDS_BETWEEN_LINES,
         maxinterval=30,
         file=_Lines(),
         ncols=100,

@@ -453,6 +453,15 @@ def test_the_page_has_the_sentences_and_the_numbers_and_titles_are_text():
     assert "Loss: validation loss, in nats a token; 0 is best" in page
 
 
+def test_the_page_says_what_an_interaction_is_and_why_a_cell_is_blank():
+    blank = "add up. Where they are blank, the loss alone is known."
+    run = facts(losses={5: 3.0, **LOSSES}, players="sentences")
+    page = write_page([run], [judge(run)])
+    assert "An interaction is an effect of sentences that act together on the answer" in page
+    assert blank in page
+    assert blank not in write_page([facts()], [judge(facts())])
+
+
 def test_the_page_says_of_how_many_responses_the_loss_is():
     run = facts(sample_losses=single_losses(LOSSES, 0.1, n=9), whose_losses="loss of responses")
     assert "Loss: loss of responses (9 of them), in nats" in write_page([run], [judge(run)])

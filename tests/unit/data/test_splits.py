@@ -116,6 +116,9 @@ def test_repeated_prompts(tmp_path, caplog):
     assert kept(write_jsonl(tmp_path / "t.jsonl", table)) == {"same"}
     assert "d: 1 rows dropped: the same row again" in caplog.messages
     assert "d: 2 rows dropped: other response elsewhere" in caplog.messages
+    told = [record for record in caplog.records if "rows dropped" in record.message]
+    assert len(told) > 2
+    assert all(record.in_log_alone == (": 0 " in record.message) for record in told)
 
 
 @pytest.mark.bad_input(of="data")

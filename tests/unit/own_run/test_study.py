@@ -7,7 +7,13 @@ from trainer_folders import give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
 from sft_interactions.config import resolve
-from sft_interactions.own_run.study import inference_seconds, prepare, what_next
+from sft_interactions.own_run.study import (
+    has_written,
+    inference_seconds,
+    is_asked,
+    prepare,
+    what_next,
+)
 
 ROWS = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(40)]
 
@@ -87,6 +93,28 @@ def test_the_preview_is_a_part_of_it_in_a_folder_of_its_own(given, tmp_path):
     # Twice the prompts, 7 checkpoints for 4, and (2**9 - 1) / 9 positions for (2**7 - 1) / 7.
     assert f"about {round(2 * 7 / 4 * (511 / 9) / (127 / 7))} minutes" in told
     assert "about 1.1 hours" in what_next(study, 360, 3)
+    assert "held-out responses" not in told  # the losses are the trainer's
+
+
+def test_the_preview_tells_that_more_losses_are_measured_later(given, tmp_path):
+    told = what_next(make(given, tmp_path, losses="measured"), 60, 3)
+    assert "the loss of up to 116 held-out responses, and the preview did of up to 32: more" in told
+
+
+def test_a_run_is_asked_for_by_either_of_what_it_needs():
+    assert is_asked({"output": "x"})
+    assert is_asked({"heldout": "x"})
+    assert not is_asked({"seed": 1})
+
+
+def test_a_config_is_known_as_one_of_an_own_run_though_it_was_changed(given, tmp_path):
+    study = make(given, tmp_path)
+    other = tmp_path / "other.yaml"
+    other.write_text("results: results/other\n")
+    assert has_written([study.file])
+    study.file.write_text(study.file.read_text().replace("n: 8", "n: 7"))
+    assert has_written([other, study.file])
+    assert not has_written([other, tmp_path / "none.yaml"])
 
 
 def test_losses_that_the_trainer_has_not_are_measured_at_every_checkpoint(given, tmp_path):

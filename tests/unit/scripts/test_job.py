@@ -31,6 +31,11 @@ warnings.warn_explicit("of ours", DeprecationWarning, ours, 3, "sft_interactions
 with progress_bar(snakemake, 4, "step") as bar:
     bar.update(4)
 """
+CLOCK = """
+import time, tqdm.std
+NOW = time.monotonic()
+time.monotonic = tqdm.std.time = lambda: NOW
+"""
 
 
 def run(tmp_path, *options, then=""):
@@ -55,13 +60,30 @@ def test_warnings_are_in_the_log_and_not_on_the_terminal(tmp_path):
     done, log = run(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "rule\n"
-    for text in ("as told", "rule run-a 3: 100%"):
-        assert text in log
-        assert text in done.stderr
+    assert "as told" in log
+    assert "as told" in done.stderr
     for text in ("x.py:1: FutureWarning: of a library", "tables.py:3: DeprecationWarning: of ours"):
         assert text in log
     assert "its own" not in log
     assert "Warning" not in done.stderr
+
+
+def test_the_bar_of_a_short_job_is_in_its_log_alone(tmp_path):
+    done, log = run(tmp_path)
+    assert log.count("rule run-a 3: 100%") == 1
+    assert "rule run-a 3:" not in done.stderr
+    later = f"{CLOCK}with progress_bar(snakemake, 3, 'step') as bar:\n    NOW += 10\n    bar.update(3)\n"
+    done, log = run(tmp_path, then=later)
+    for text in (log, done.stderr):
+        assert text.count("3/3") == 1  # tqdm shows the end twice
+    assert "0/3" in log
+    assert "0/3" not in done.stderr
+
+
+def test_what_few_need_is_in_the_log_alone(tmp_path):
+    done, log = run(tmp_path, then="logging.info('0 left out', extra={'in_log_alone': True})\n")
+    assert "0 left out" in log
+    assert "0 left out" not in done.stderr
 
 
 def test_settings_of_the_shell_are_gone_before_other_imports(tmp_path, monkeypatch):

@@ -487,6 +487,9 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
             f"{_prompts(run)}, {run.n_players} masked {run.players} each; means a prompt. Before "
             f"SFT: step {run.steps[0]}. Loss: {run.whose_losses}{_number_of_responses(run)}, in nats a "
             "token; 0 is best, and exp(-loss) is the probability that a right token gets (geometric mean).",
+            f"An interaction is an effect of {run.players} that act together on the answer "
+            "(docs/glossary.md). One that was lost and has come back counts as new, so the columns do not "
+            f"add up.{_why_blank(run)}",
             f"What the model reads of the first prompt, up to {_scored(run)}:",
             _fenced(f"\n{run.read[0]}\n", "```"),
         ]
@@ -532,6 +535,12 @@ def _fenced(text: str, fence: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     marks = "`" * max(len(fence), longest + 1)
     return f"{marks}{text}{marks}"
+
+
+def _why_blank(facts: Facts) -> str:
+    """Why the table has rows without interactions, if it has some."""
+    is_blank = not {*facts.losses} <= {*facts.steps}
+    return " Where they are blank, the loss alone is known." if is_blank else ""
 
 
 def _table_of(facts: Facts) -> str:

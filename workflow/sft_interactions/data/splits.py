@@ -44,6 +44,12 @@ _LIST = r"(?s)^\[.*\]$"
 _KNOWN = 20  # responses that a message lists
 
 
+def _tell_dropped(label: str, n: int, reason: str, of: str = "") -> None:
+    """Log how many rows are left out; that none is, a job does not show on the terminal."""
+    extra = {"in_log_alone": n == 0}
+    logger.info("%s: %d%s rows dropped: %s", label, n, of, reason, extra=extra)
+
+
 def build_splits(
     dataset: Mapping[str, Any],
     source_files: Sequence[Path] | None = None,
@@ -136,9 +142,7 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
     _tell_cases(frame["targets"], label)
     for reason, keep in _rules(filters):
         kept = frame.filter(keep)
-        logger.info(
-            "%s: %d of %d rows dropped: %s", label, len(frame) - len(kept), len(frame), reason
-        )
+        _tell_dropped(label, len(frame) - len(kept), reason, of=f" of {len(frame)}")
         frame = kept
     pairs = _with_look(
         frame.select("prompt", pl.col("targets").list.first().alias("target"), "earlier")
@@ -147,8 +151,8 @@ def clean(frame: pl.DataFrame, filters: Mapping[str, Any], label: str) -> pl.Dat
         ["look", "target"], keep="first", maintain_order=True
     )
     kept = pairs.filter(pl.col("look").is_unique()).drop("look")
-    logger.info("%s: %d rows dropped: the same row again", label, len(frame) - len(pairs))
-    logger.info("%s: %d rows dropped: other response elsewhere", label, len(pairs) - len(kept))
+    _tell_dropped(label, len(frame) - len(pairs), "the same row again")
+    _tell_dropped(label, len(pairs) - len(kept), "other response elsewhere")
     ids = [sample_id(*row) for row in kept.iter_rows()]
     logger.info("%s: %d rows remain", label, len(kept))
     broken = kept.filter(pl.any_horizontal(pl.col("prompt", "target").str.contains(_BROKEN)))
@@ -261,9 +265,7 @@ def _without_repeats_across(
             kept = kept.join(_with_look(earlier), on="look", how="anti")
         if result:
             n_repeats[table] = len(frame) - len(kept)
-            logger.info(
-                "%s, %s: %d rows dropped: in an earlier split", label, table, n_repeats[table]
-            )
+            _tell_dropped(f"{label}, {table}", n_repeats[table], "in an earlier split")
         result[table] = kept.drop("look")
     return result, n_repeats
 

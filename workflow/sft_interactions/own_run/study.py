@@ -83,6 +83,18 @@ class OwnStudy:
         return sorted(of_all - of_preview)
 
 
+def is_asked(given: Mapping[str, Any]) -> bool:
+    """Whether the values of ``--config`` are those of an own run, of which one may have been forgotten."""
+    return "output" in given or "heldout" in given
+
+
+def has_written(files: Iterable[str | Path]) -> bool:
+    """Whether a config is one that was written here, be it changed by hand since."""
+    return any(
+        Path(file).is_file() and Path(file).read_bytes().startswith(SEAL.encode()) for file in files
+    )
+
+
 def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnStudy:
     """The config of a study of one's own run.
 
@@ -144,15 +156,31 @@ def what_next(study: OwnStudy, seconds: float, cores: int) -> str:
     minutes = seconds * full / small / 60
     time = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.0f} minutes"
     time = "a minute" if minutes < 1.5 else time
+    few, many = _responses_in(study.preview), _responses_in(study.content)
+    losses = (
+        f"The full analysis measures the loss of up to {many} held-out responses, and the preview did of "
+        f"up to {few}: more tell more checkpoints apart. "
+    )
     return (
         f"This was the preview: {len(_steps_in(study.preview))} checkpoints, "
-        f"{study.preview['players']['n']} masked words. It cannot tell stages. See that the prompts in "
+        f"{study.preview['players']['n']} masked words. It cannot tell stages. "
+        f"{losses if many > few else ''}See that the prompts in "
         f"{study.preview['results']}/verdict.md are written as in the training, then run the full "
         f"analysis (its masked inference takes about {time} on the same device, the rest comes on top):\n"
         f"    snakemake --cores {cores} --configfile {study.file}\n"
         "For its verdict alone, without figures and without the findings under other choices:\n"
         f"    snakemake verdict --cores {cores} --configfile {study.file}"
     )
+
+
+def _responses_in(config: Mapping[str, Any]) -> int:
+    """Up to how many responses the loss is measured of; 0 where that of the trainer is taken."""
+    if any("validation_losses" in run for run in config["runs"].values()):
+        return 0
+    datasets = config["datasets"].values()
+    tests = [dataset.get("test") for dataset in datasets]
+    further = sum(int(test.get("at_most", 0)) for test in tests if isinstance(test, Mapping))
+    return further + sum(int(dataset["analysis"]) for dataset in datasets)
 
 
 def _steps_in(config: Mapping[str, Any]) -> set[int]:
