@@ -8,8 +8,9 @@ two checkpoints may be one of the choice alone. Here one program holds all check
 with the near-optimal points of `optima`. What changes in its solution must change, in sum: no reading
 of the tables that is as sparse changes less. Both kinds of changes are in the sum, since both are
 counted: between neighbours, and since the first checkpoint. A checkpoint with the log-odds of the first
-one has its interactions too, wherever it stands. Of the solutions that change as little the weights of
-the tie-break choose one, so that rounding does not. All of this is ours.
+one can then have its interactions too at no cost, wherever it stands, and has had them wherever it was
+tried. Of the solutions that change as little the weights of the tie-break choose one, so that rounding
+does not. All of this is ours.
 """
 
 from collections import Counter
