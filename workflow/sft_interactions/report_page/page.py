@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from sft_interactions import tables
@@ -119,13 +119,6 @@ def build(study: Study) -> str:
     Raises:
         ValueError: a table or a caption cannot be understood; the message starts with its file.
     """
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     explored = [explore(run.tables) for run in study.runs]
     data = {"classes": CLASSES, "kinds": KINDS, "runs": explored}
     packed = {
@@ -133,7 +126,7 @@ def build(study: Study) -> str:
         **{name: _packed_script(name) for name in SCRIPTS},
     }
     script = (FOLDER / "page.js").read_text("utf-8")
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         study=study,
         runs=[
             _run_on_page(run, study, len(one["samples"]))
@@ -147,6 +140,18 @@ def build(study: Study) -> str:
         # The one script that the browser may run, beside the libraries that it unpacks.
         script_digest=digest_of_script(script),
     )
+
+
+def template(name: str) -> Template:
+    """A template of this folder, in which no text is markup."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def _carried(package: str, place: str) -> str:

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft_interactions import tables, verdict_table
-from sft_interactions.report_page.page import FOLDER, digest_of_script, pack
+from sft_interactions.report_page.page import FOLDER, digest_of_script, pack, template
 
 _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 _DIGEST = re.compile(r"script-src '(sha256-[A-Za-z0-9+/=]+)' blob:")
@@ -113,16 +112,9 @@ def join(pages: Sequence[Page]) -> str:
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise ValueError(f"{twice}: this page is given twice; name it once")
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     script = (FOLDER / "several.js").read_text("utf-8")
     own = digest_of_script(script)
-    return environment.get_template("several.html").render(
+    return template("several.html").render(
         pages=pages,
         findings=sorted(
             {one for page in pages for run in page.verdicts for one, *_ in run.findings}
