@@ -144,6 +144,14 @@ def test_what_changes_as_little_is_chosen_by_the_tie_break_and_not_by_rounding(w
     assert np.abs(low - high).max() > 0.01
 
 
+def test_one_checkpoint_alone_has_nothing_to_change():
+    table = chain_of_tables(4, 1, 2, 10)[0]
+    solved = extract(table)
+    joint = extract_joint([table], [solved])
+    assert joint.change.tolist() == joint.change_lower_bound.tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(joint.checkpoints[0].l1_plain, solved.l1_plain, rtol=2e-6)
+
+
 def test_a_checkpoint_without_effects():
     tables = [np.full((1, 8), 3.0), chain_of_tables(3, 1, 1, 3)[0], np.full((1, 8), -1.0)]
     solved = [extract(v) for v in tables]

@@ -171,45 +171,60 @@ class _Run:
             own = slice(offset, offset + len(one.columns))
             by_weight = (weights.flat[one.columns] - 1) / TIE_BREAK_SIZE
             self._preference[own] = by_weight * (one.unit / self.unit)
-        self._entries: list[tuple[int, int, float]] = []
-        self._differences: list[float] = []
-        self._link_cost: list[float] = []
+        # Rows, columns and slopes of the links, whether they rise, what they cost; one checkpoint has none.
+        none = np.zeros(0)
+        self._entries = [(none.astype(np.intp), none.astype(np.intp), none)]
+        self._rising, self._link_cost = [none.astype(bool)], [none]
         for (s, t), times in Counter(pairs).items():
             self._connect(s, t, float(times))
 
     def _connect(self, s: int, t: int, weight: float) -> None:
         """Add the changes from checkpoint s to t."""
         both = [self.sets[s], self.sets[t]]
-        for effect in np.union1d(both[0].columns, both[1].columns):
-            parts = []
-            for time, one, direction in zip((s, t), both, (-1.0, 1.0), strict=True):
-                columns = np.flatnonzero(one.columns == effect)
-                slopes = direction * one.sign[columns] * (one.unit / self.unit)
-                parts.append((self.offsets[time] + columns, slopes, slopes @ one.start[columns]))
-            places = np.concatenate([part[0] for part in parts])
-            slopes = np.concatenate([part[1] for part in parts])
-            if (slopes > 0).all() or (slopes < 0).all():
-                self._cost[places] += weight * np.abs(slopes)
-                continue
-            link = len(self._differences)
-            self._entries += [
-                (link, place, slope) for place, slope in zip(places, slopes, strict=True)
+        effects, of_column = np.unique(
+            np.concatenate([one.columns for one in both]), return_inverse=True
+        )
+        places = np.concatenate(
+            [
+                self.offsets[time] + np.arange(len(one.columns))
+                for time, one in zip((s, t), both, strict=True)
             ]
-            self._differences.append(float(parts[0][2] + parts[1][2]))
-            self._link_cost.append(weight)
+        )
+        slopes = np.concatenate(
+            [
+                direction * one.sign * (one.unit / self.unit)
+                for one, direction in zip(both, (-1.0, 1.0), strict=True)
+            ]
+        )
+        start = slopes * np.concatenate([one.start for one in both])
+        rises, falls = (
+            np.bincount(of_column, weights=side, minlength=len(effects)) > 0
+            for side in (slopes > 0, slopes < 0)
+        )
+        is_linked = rises & falls
+        linked = is_linked[of_column]
+        self._cost[places[~linked]] += weight * np.abs(slopes[~linked])
+        link = self._n_links + np.cumsum(is_linked) - 1
+        self._entries.append((link[of_column[linked]], places[linked], slopes[linked]))
+        change = np.bincount(of_column, weights=start, minlength=len(effects))
+        self._rising.append(change[is_linked] >= 0)
+        self._link_cost.append(np.full(is_linked.sum(), weight))
+
+    @property
+    def _n_links(self) -> int:
+        return sum(map(len, self._link_cost))
 
     def solve(self) -> tuple[NDArray[np.float64], float]:
         """The columns of the solution and a lower bound of the objective, in its unit."""
         active = [one for one in self.sets if len(one.columns)]
-        n_links, n_columns = len(self._differences), self.offsets[-1]
+        n_links, n_columns = self._n_links, self.offsets[-1]
         blocks = sp.block_diag([one.matrix() for one in active], format="csc")
-        entries = np.array(self._entries).reshape(-1, 3)
-        at = entries[:, :2].T.astype(np.int64)
-        links = sp.csc_array((entries[:, 2], (at[0], at[1])), shape=(n_links, n_columns))
+        row, column, slope = (np.concatenate(part) for part in zip(*self._entries, strict=True))
+        links = sp.csc_array((slope, (row, column)), shape=(n_links, n_columns))
         sizes = sp.eye_array(n_links)
         matrix = sp.block_array([[blocks, None, None], [links, -sizes, sizes]], format="csc")
         none = np.zeros(n_links)
-        rising = np.array(self._differences) >= 0
+        rising = np.concatenate(self._rising)
         walk = Walk(
             matrix,
             (
@@ -220,7 +235,7 @@ class _Run:
             np.concatenate([*(one.basic for one in active), rising, ~rising]),
             np.concatenate([*(one.row_side for one in active), none - 1]).astype(np.int8),
         )
-        cost = np.concatenate([self._cost, self._link_cost, self._link_cost])
+        cost = np.concatenate([self._cost, *self._link_cost, *self._link_cost])
         every = np.arange(len(cost))
         walk.minimise(every, cost)
         # No effect exceeds the norm of its checkpoint, and the constant that and the largest value.
