@@ -25,8 +25,8 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def other(study, tmp_path_factory):
-    """The results of the study with another seed of its fine-tunings."""
+def other_study(study, tmp_path_factory):
+    """The study with another seed of its fine-tunings, and its page: folder and config."""
     folder, config = study
     copied = shutil.copytree(folder, tmp_path_factory.mktemp("other") / "study", symlinks=True)
     config = copy.deepcopy(config)
@@ -34,13 +34,19 @@ def other(study, tmp_path_factory):
         run["seed"] = 2
     done = snakemake(copied, config, "all", "report")
     assert done.returncode == 0, done.stdout[-5000:]
-    return copied / "results"
+    return copied, config
 
 
 @pytest.fixture(scope="module")
-def jobs(study):
-    """All jobs of the study and of its page, by log."""
-    folder, config = study
+def other(other_study):
+    """The results of the other study."""
+    return other_study[0] / "results"
+
+
+@pytest.fixture(scope="module")
+def jobs(other_study):
+    """All jobs of a study and of its page, by log; of what is not made Snakemake tells no inputs."""
+    folder, config = other_study
     done = snakemake(folder, config, "all", "report", "--detailed-summary")
     assert done.returncode == 0, done.stdout[-5000:]
     found = {}
