@@ -201,12 +201,7 @@ class _Chain:
 
     def _compare(self, path: Path, place: str) -> None:
         metadata = tables.written_metadata(path)
-        written = metadata.get(tables.PLACE, place)
-        if written != place:
-            raise ValueError(
-                f"{path}: this table was written as {written} of a results folder; put the right one "
-                f"here, or {_REBUILD}"
-            )
+        _check_place(path, place, metadata)
         if tables.MADE_OF not in metadata:
             self.untold.append(path)
             return
@@ -260,6 +255,16 @@ class _Chain:
             )
 
 
+def _check_place(path: Path, place: str, metadata: Mapping[str, str]) -> None:
+    """Refuse a file that was written to another place of a results folder."""
+    written = metadata.get(tables.PLACE, place)
+    if written != place:
+        raise ValueError(
+            f"{path}: this table was written as {written} of a results folder; put the right one "
+            f"here, or {_REBUILD}"
+        )
+
+
 def _command(path: Path) -> str:
     return f"snakemake --cores 1 --force {path} and the other options of this run"
 
@@ -285,12 +290,7 @@ def check_inputs(files: Iterable[str | Path], root: str | Path) -> dict[str, str
         if place is None:
             continue
         metadata = tables.read_metadata(path)
-        written = metadata.get(tables.PLACE, place)
-        if written != place:
-            raise ValueError(
-                f"{path}: this table was written as {written} of a results folder; put the right one "
-                f"here, or {_REBUILD}"
-            )
+        _check_place(path, place, metadata)
         run, prompts = tables.run_of(place), metadata.get(tables.PROMPTS_DIGEST)
         if run is None or prompts is None:
             continue

@@ -251,9 +251,9 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
             course = "it was still falling there"
         else:
             course = "it was still falling; training on may lower it further"
-        is_last = "the last one" if best == facts.saved[-1] else "the last one whose loss is known"
-        if facts.went_on:
-            is_last = is_last.replace("one", "checkpoint")
+        is_last = f"the last {'checkpoint' if facts.went_on else 'one'}"
+        if best != facts.saved[-1]:
+            is_last += " whose loss is known"
         return best, f"Keep step {best}, {is_last}: it has {lowest}; {course}.{ties.told}"
     rise = after[last] - after[best]
     risen = f"{after[last]:.3f} at step {last}"
