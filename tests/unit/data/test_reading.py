@@ -3,12 +3,15 @@ import datetime
 import gzip
 import json
 import lzma
+import re
+from pathlib import Path
 
 import datasets
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from bad_input import marked, refused
 from tiny_datasets import block, write_jsonl
 
@@ -79,6 +82,34 @@ def test_tsv_quotation_marks_are_text(tmp_path):
     ]
     with refused("has 3 columns, columns names 2"):
         load(f"path:{tmp_path}/t.tsv", columns=["text", "label"])
+
+
+def test_a_quoted_tsv_reads_as_a_csv(tmp_path):
+    frame = pl.DataFrame({"text": ["a b", 'He said "hi"', "x\ty"], "label": ["x", "y", "z"]})
+    frame.write_csv(tmp_path / "t.tsv", separator="\t")
+    expected = [(row["text"], [row["label"]]) for row in frame.to_dicts()]
+    assert load(f"path:{tmp_path}/t.tsv", quoted=True) == expected
+
+
+def test_the_recipe_for_local_files_of_goemotions(tmp_path):
+    """The block in docs/data.md, with files in the form of the original release."""
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"## GoEmotions from local files\n.*?```yaml\n(.*?)```", text, re.DOTALL)
+    dataset = yaml.safe_load(recipe.replace("path:data/goemotions", f"path:{tmp_path}"))
+    (tmp_path / "labels.txt").write_text("admiration\namusement\nneutral\n")
+    row = 'Oh "really" now\t1\tabc\n', '"""Dude. Stop."" he said"\t0,2\tdef\n', "So\t2\tghi\n"
+    quoted = row[0].replace('Oh "really" now', '"Oh ""really"" now"')
+    for name in set(dataset["splits"].values()):
+        (tmp_path / name).write_text("".join([quoted, *row[1:]]))
+    frames = load_rows(dataset)
+    assert set(frames) == set(dataset["splits"].values())
+    for frame in frames.values():
+        found = [(one["prompt"], one["targets"]) for one in frame.iter_rows(named=True)]
+        assert found == [
+            ('Oh "really" now', ["amusement"]),
+            ('"Dude. Stop." he said', ["admiration", "neutral"]),
+            ("So", ["neutral"]),
+        ]
 
 
 @pytest.mark.bad_input(of="data")
@@ -452,7 +483,25 @@ REFUSED = {
         "t.tsv",
         'text\tlabel\nplain\tx\n"He said ""hi"" to me"\ty\n',
         {},
-        r"t.tsv, line 3: .* has them doubled inside, as pandas .*; in tsv .* save the file as csv",
+        r"t.tsv, line 3: .* doubled inside, as pandas .*; in tsv .* quoted: true: set it, or save .*",
+    ),
+    "tsv that is not quoted, as if it were": (
+        "t.tsv",
+        'text\tlabel\n"Hi" he said\tx\n',
+        {"quoted": True},
+        "t.tsv, line 2 cannot be read: .*; correct its quotation marks, or drop quoted if they are text",
+    ),
+    "quoted for csv": (
+        "t.csv",
+        "text,label\na,x\n",
+        {"quoted": True},
+        "quoted is for tsv files, and .*t.csv is csv, always read so; drop quoted",
+    ),
+    "quoted for jsonl": (
+        "t.jsonl",
+        '{"text": "a", "label": "x"}\n',
+        {"quoted": True},
+        "quoted is for csv and tsv files, and .*t.jsonl is none; drop quoted",
     ),
     "tsv of one field that is quoted and one that need not be": (
         "t.tsv",

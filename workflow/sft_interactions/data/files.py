@@ -126,6 +126,7 @@ def read_separated(
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {lines.line_num} cannot be read: {error}; correct its quotation marks"
+            + ("" if delimiter == "," else ", or drop quoted if they are text")
         ) from error
     if not rows:
         raise ValueError(f"{path} is empty; name another file")
@@ -153,8 +154,8 @@ def _refuse_quoted(path: Path, rows: Sequence[tuple[str, list[str]]]) -> None:
         if '""' in field[1:-1]:
             raise ValueError(
                 f"{path}, {place}: {field[:60]!r} stands between quotation marks and has them doubled "
-                "inside, as pandas and Excel write a field; in tsv files they are text, so save the file "
-                "as csv, or without quoting"
+                "inside, as pandas and Excel write a field; in tsv files they are text, unless the data "
+                "set has quoted: true: set it, or save the file as csv"
             )
 
 

@@ -169,6 +169,7 @@ def _refuse_keys_of_csv(path: Path, dataset: Mapping[str, Any]) -> None:
     """Refuse keys that would do nothing: other formats name their columns, and are in UTF-8."""
     set_keys = {
         "columns": "columns" in dataset,
+        "quoted": "quoted" in dataset,
         "encoding": dataset.get("encoding") not in (None, "utf-8"),
     }
     for key, is_set in set_keys.items():
@@ -179,11 +180,13 @@ def _refuse_keys_of_csv(path: Path, dataset: Mapping[str, Any]) -> None:
 def _read_separated(path: Path, dataset: Mapping[str, Any], file_format: str) -> pl.DataFrame:
     columns = dataset.get("columns")
     is_tsv = file_format == "tsv"
+    if "quoted" in dataset and not is_tsv:
+        raise ValueError(f"quoted is for tsv files, and {path} is csv, always read so; drop quoted")
     names, rows = read_separated(
         path,
         "\t" if is_tsv else ",",
-        # A quotation mark in a tsv is text: the format has no way to quote.
-        quoted=not is_tsv,
+        # A quotation mark in a tsv is text, if nobody says otherwise: the format has no way to quote.
+        quoted=not is_tsv or dataset.get("quoted", False),
         encoding=dataset.get("encoding", "utf-8"),
         header=columns is None,
     )
