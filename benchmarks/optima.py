@@ -211,7 +211,9 @@ def main() -> None:
     for n, n_tables, n_cold in ((8, 6, 6), (10, 4, 2), (12, 1, 0))[: 1 if options.quick else 3]:
         rows.append(compare_ranges(n, n_tables, n_cold))
         show(rows[-1])
-    for n, n_samples, with_cold in ((8, 4, True), (10, 4, False))[: 1 if options.quick else 2]:
+    for n, n_samples, with_cold in ((8, 4, True), (10, 4, False), (12, 1, False))[
+        : 1 if options.quick else 3
+    ]:
         rows.append(compare_joint(n, n_samples, with_cold))
         show(rows[-1])
     if options.output:

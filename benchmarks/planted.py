@@ -7,6 +7,7 @@
     python benchmarks/planted.py readings     one part: more about some readings
     python benchmarks/planted.py scenarios    one part: runs in which a class is missing
     python benchmarks/planted.py verdicts     one part: how often findings are supported, and should not be
+    python benchmarks/planted.py seeds        one part: the same over three seeds
     python benchmarks/planted.py coverage     one part: how often intervals hold the truth
 
 A reading is a way from log-odds to salient interactions: noise bound, tie-break, salience rule, and what is
@@ -48,11 +49,21 @@ from sft_interactions.analysis.planted import (  # noqa: E402
     plant,
     score,
 )
+from sft_interactions.analysis.protocol import (  # noqa: E402
+    FEWEST_SEEDS,
+    Quantities,
+    Tested,
+    examine,
+    examine_over_seeds,
+)
 from sft_interactions.analysis.protocol import PARTS as PARTS_OF_PROTOCOL  # noqa: E402
-from sft_interactions.analysis.protocol import Quantities, examine  # noqa: E402
 from sft_interactions.analysis.salience import Salience, select_salient  # noqa: E402
 from sft_interactions.analysis.selection import Selector  # noqa: E402
-from sft_interactions.analysis.sensitivity import extract_run, vary_findings  # noqa: E402
+from sft_interactions.analysis.sensitivity import (  # noqa: E402
+    ExtractedRun,
+    extract_run,
+    vary_findings,
+)
 from sft_interactions.analysis.stability import ChurnFloor  # noqa: E402
 from sft_interactions.analysis.turnover import Stage, interval  # noqa: E402
 from sft_interactions.extraction import Extraction, extract  # noqa: E402
@@ -283,6 +294,7 @@ class Setting:
         scenario: a name of `SCENARIOS`.
         n_checkpoints: checkpoints.
         seed: of the draw.
+        training: repeat of the training; None for the only one.
     """
 
     n_players: int
@@ -292,6 +304,7 @@ class Setting:
     scenario: str = "mixed"
     n_checkpoints: int = 6
     seed: int = 0
+    training: int | None = None
 
     @property
     def name(self) -> str:
@@ -307,6 +320,7 @@ class Setting:
             noise=self.noise,
             background=self.background,
             seed=self.seed,
+            training=self.training,
         )
 
 
@@ -628,8 +642,11 @@ NULLS: Mapping[str, Sequence[int]] = {
     "overfitting": (1, 3, 4, 5),
     "denoising": (2,),
     "two_stages": (),
+    "as_claimed": (),
     "mixed": (),
 }
+# Runs in which every part of every finding is so.
+WITH_EVERY_PART = ("as_claimed",)
 FLOOR: ChurnFloor = {"samples": 8, "churn_noise": 1e-3, "draws": 2}
 BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
 
@@ -637,43 +654,41 @@ BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
 def run_verdicts(
     settings: Sequence[Setting], reading: Reading, n_runs: int
 ) -> list[dict[str, Any]]:
-    """Print how often each finding is supported and contradicted, by the protocol and as published."""
-    choice = Choice(reading.salience, reading.noise_ratio, reading.noise_scale, reading.tie_break)
+    """Print how often each finding is supported: by the protocol, in two readings, and as published."""
+    own = Choice(reading.salience, reading.noise_ratio, reading.noise_scale, reading.tie_break)
+    judged = {"single": own, "joint": replace(own, reading="joint")}
     records = []
     for setting in settings:
-        tried = {"protocol": Counter(), "published": Counter()}  # type: dict[str, Counter[Any]]
-        answers: Counter[str] = Counter()
+        tried: dict[str, Counter[Any]] = {name: Counter() for name in (*judged, "published")}
+        answers: dict[str, Counter[str]] = {name: Counter() for name in judged}
+        parts: dict[str, Counter[Any]] = {name: Counter() for name in judged}
         for number in range(n_runs):
             run = replace(setting, seed=1000 + number).plant()
-            extracted = extract_run(
-                choice,
-                run.values,
-                {run.steps[0]: run.reference_values},
-                list(run.samples),
-                stability=FLOOR,
-                seed=number,
-            )
-            published = vary_findings(
-                extracted, {"own": choice}, bootstrap=BOOTSTRAP, removed_share=0.9, seed=number
-            )
-            (reference,) = extracted.references.values()
-            dynamics = add_generalizability(
-                classify(
-                    {
-                        step: select_salient(*pair, **reading.salience)
-                        for step, pair in extracted.checkpoints.items()
-                    }
-                ),
-                select_salient(*reference, **reading.salience),
-                run.n_players,
-            )
-            tested = examine(
-                dynamics, list(run.samples), run.steps, run.n_players, level=BOOTSTRAP["level"]
-            )
-            answers[tested.stage.answer] += 1
-            rows = conclude(tested.parts.with_columns(run=pl.lit("")))
-            for name, verdicts in (("protocol", rows), ("published", published)):
+            for name, choice in judged.items():
+                # The protocol has no churn floor.
+                draws = FLOOR["draws"] if choice is own else 0
+                extracted = extract_run(
+                    choice,
+                    run.values,
+                    {run.steps[0]: run.reference_values},
+                    list(run.samples),
+                    stability={**FLOOR, "draws": draws},
+                    seed=number,
+                )
+                tested = examine_planted(run, extracted, reading.salience)
+                answers[name][tested.stage.answer] += 1
+                verdicts = conclude(tested.parts.with_columns(run=pl.lit("")))
                 tried[name].update(verdicts.select("finding", "verdict").iter_rows())
+                parts[name].update(tested.parts.select("part", "verdict").iter_rows())
+                if choice is own:
+                    published = vary_findings(
+                        extracted,
+                        {"own": own},
+                        bootstrap=BOOTSTRAP,
+                        removed_share=0.9,
+                        seed=number,
+                    )
+                    tried["published"].update(published.select("finding", "verdict").iter_rows())
         print(f"verdicts: {setting.scenario}, {setting.name}", file=sys.stderr, flush=True)
         records.append(
             {
@@ -682,7 +697,13 @@ def run_verdicts(
                 "samples": setting.n_samples,
                 "noise": setting.noise,
                 "runs": n_runs,
-                "stage": dict(answers),
+                **{f"stage {name}": dict(counted) for name, counted in answers.items()},
+                "parts": {
+                    part.name: {
+                        name: counted[part.name, "supported"] for name, counted in parts.items()
+                    }
+                    for part in PARTS_OF_PROTOCOL
+                },
                 **{
                     f"{name} {finding} {verdict}": counted[finding, verdict]
                     for name, counted in tried.items()
@@ -696,7 +717,8 @@ def run_verdicts(
             "scenario",
             "samples",
             "noise",
-            "end of denoising",
+            "end of denoising: single",
+            "joint",
             *(f"finding {k}" for k in range(1, 6)),
         ],
         [
@@ -704,9 +726,97 @@ def run_verdicts(
                 row["scenario"],
                 row["samples"],
                 f"{100 * row['noise']:g} %",
-                ", ".join(f"{a} {n}" for a, n in sorted(row["stage"].items(), key=lambda x: -x[1])),
                 *(
-                    f"{row[f'protocol {k} supported']} / {row[f'published {k} supported']}"
+                    ", ".join(
+                        f"{a} {n}"
+                        for a, n in sorted(row[f"stage {name}"].items(), key=lambda x: -x[1])
+                    )
+                    for name in judged
+                ),
+                *(
+                    " / ".join(str(row[f"{name} {k} supported"]) for name in tried)
+                    + (" *" if k in NULLS[row["scenario"]] else "")
+                    for k in range(1, 6)
+                ),
+            ]
+            for row in records
+        ],
+    )
+    claimed = [row for row in records if row["scenario"] in WITH_EVERY_PART]
+    print_table(
+        [
+            "part",
+            *(
+                f"{row['scenario']}, {row['samples']} samples: {' / '.join(judged)}"
+                for row in claimed
+            ),
+        ],
+        [
+            [
+                part.name,
+                *(" / ".join(map(str, row["parts"][part.name].values())) for row in claimed),
+            ]
+            for part in PARTS_OF_PROTOCOL
+        ],
+    )
+    return records
+
+
+def run_seeds(settings: Sequence[Setting], reading: Reading, n_groups: int) -> list[dict[str, Any]]:
+    """Print how often each finding is supported over three seeds of a training, and in its first alone."""
+    choice = Choice(
+        reading.salience,
+        reading.noise_ratio,
+        reading.noise_scale,
+        reading.tie_break,
+        reading="joint",
+    )
+    records = []
+    for setting in settings:
+        tried: dict[str, Counter[Any]] = {"one seed": Counter(), "three seeds": Counter()}
+        for number in range(n_groups):
+            tested = []
+            for training in range(FEWEST_SEEDS):
+                run = replace(setting, seed=1000 + number, training=training).plant()
+                extracted = extract_run(
+                    choice,
+                    run.values,
+                    {run.steps[0]: run.reference_values},
+                    list(run.samples),
+                    stability={**FLOOR, "draws": 0},
+                    seed=number,
+                )
+                tested.append(examine_planted(run, extracted, reading.salience))
+            for name, parts in (
+                ("one seed", tested[0].parts),
+                ("three seeds", examine_over_seeds(tested, BOOTSTRAP["level"])),
+            ):
+                verdicts = conclude(parts.with_columns(run=pl.lit("")))
+                tried[name].update(verdicts.select("finding", "verdict").iter_rows())
+        print(f"seeds: {setting.scenario}, {setting.name}", file=sys.stderr, flush=True)
+        records.append(
+            {
+                "scenario": setting.scenario,
+                "players": setting.n_players,
+                "samples": setting.n_samples,
+                "noise": setting.noise,
+                "groups": n_groups,
+                **{
+                    f"{name} {finding} {verdict}": counted[finding, verdict]
+                    for name, counted in tried.items()
+                    for finding in range(1, 6)
+                    for verdict in ("supported", "contradicted")
+                },
+            }
+        )
+    print_table(
+        ["scenario", "samples", *(f"finding {k}: one / three seeds" for k in range(1, 6))],
+        [
+            [
+                row["scenario"],
+                row["samples"],
+                *(
+                    " / ".join(str(row[f"{name} {k} supported"]) for name in tried)
                     + (" *" if k in NULLS[row["scenario"]] else "")
                     for k in range(1, 6)
                 ),
@@ -715,6 +825,21 @@ def run_verdicts(
         ],
     )
     return records
+
+
+def examine_planted(run: PlantedRun, extracted: ExtractedRun, salience: Salience) -> Tested:
+    """What the protocol says of a planted run, as it was extracted."""
+    (reference,) = extracted.references.values()
+    classes = classify(
+        {step: select_salient(*pair, **salience) for step, pair in extracted.checkpoints.items()}
+    )
+    return examine(
+        add_generalizability(classes, select_salient(*reference, **salience), run.n_players),
+        list(run.samples),
+        run.steps,
+        run.n_players,
+        level=BOOTSTRAP["level"],
+    )
 
 
 def run_coverage(
@@ -797,6 +922,8 @@ class Size:
         noises: of the scenarios.
         tested: settings in which findings are tested.
         runs: runs of each of them.
+        repeated: settings in which findings are tested over seeds.
+        groups: how often in each of them.
         coverage: setting whose samples are cut into blocks, numbers of samples of a block, and the
             checkpoint that is taken for the end of the denoising stage.
     """
@@ -809,6 +936,8 @@ class Size:
     noises: Sequence[float]
     tested: Sequence[Setting]
     runs: int
+    repeated: Sequence[Setting]
+    groups: int
     coverage: tuple[Setting, Sequence[int], int]
 
 
@@ -826,9 +955,18 @@ FULL = Size(
     tested=[
         *(Setting(8, 8, noise, scenario="unchanged") for noise in NOISES),
         *(Setting(8, 8, NOISES[1], scenario=name) for name in NULLS if name != "unchanged"),
-        *(Setting(8, 20, NOISES[1], scenario=name) for name in ("two_stages", "denoising")),
+        *(
+            Setting(8, 20, NOISES[1], scenario=name)
+            for name in ("two_stages", "as_claimed", "denoising")
+        ),
+        Setting(8, 50, NOISES[1], scenario="as_claimed"),
     ],
     runs=40,
+    repeated=[
+        *(Setting(6, 8, NOISES[1], scenario=name) for name in NULLS),
+        *(Setting(6, 20, NOISES[1], scenario=name) for name in ("two_stages", "as_claimed")),
+    ],
+    groups=40,
     coverage=(Setting(6, 1600, NOISES[1], scenario="two_stages"), (8, 16, 32), 2),
 )
 QUICK = Size(
@@ -838,11 +976,16 @@ QUICK = Size(
     blocks=(2,),
     scenarios=Setting(5, 3, 0.0, n_checkpoints=3),
     noises=NOISES[:1],
-    tested=[Setting(5, 8, NOISES[1], scenario=name) for name in ("unchanged", "two_stages")],
+    tested=[
+        Setting(5, 8, NOISES[1], scenario=name)
+        for name in ("unchanged", "two_stages", "as_claimed")
+    ],
     runs=4,
+    repeated=[Setting(5, 8, NOISES[1], scenario=name) for name in ("unchanged", "as_claimed")],
+    groups=2,
     coverage=(Setting(5, 32, NOISES[1], scenario="two_stages"), (8,), 2),
 )
-PARTS = "grid", "joint", "readings", "scenarios", "verdicts", "coverage"
+PARTS = "grid", "joint", "readings", "scenarios", "verdicts", "seeds", "coverage"
 
 
 def main() -> int:
@@ -873,6 +1016,8 @@ def main() -> int:
         found["scenarios"] = run_scenarios(size.scenarios, compared, size.noises)
     if "verdicts" in parts:
         found["verdicts"] = run_verdicts(size.tested, chosen, size.runs)
+    if "seeds" in parts:
+        found["seeds"] = run_seeds(size.repeated, chosen, size.groups)
     if "coverage" in parts:
         setting, blocks, boundary = size.coverage
         found["coverage"] = run_coverage(setting, chosen, blocks, boundary)

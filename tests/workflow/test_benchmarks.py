@@ -102,9 +102,11 @@ def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
             assert row[f"{label} planted"] == 0
     verdicts = {row["scenario"]: row for row in found["verdicts"]}
     nothing = verdicts["unchanged"]
-    assert sum(nothing[f"protocol {finding} supported"] for finding in range(1, 6)) == 0
-    assert not any(answer.isdigit() for answer in nothing["stage"])
-    assert all(answer.isdigit() for answer in verdicts["two_stages"]["stage"])
+    for reading in ("single", "joint"):
+        assert sum(nothing[f"{reading} {finding} supported"] for finding in range(1, 6)) == 0
+        assert not any(answer.isdigit() for answer in nothing[f"stage {reading}"])
+        for scenario in ("two_stages", "as_claimed"):
+            assert all(answer.isdigit() for answer in verdicts[scenario][f"stage {reading}"])
     for row in found["coverage"]:
         assert 0 <= row["jackknife"] <= 1
         assert row["blocks"] == 4

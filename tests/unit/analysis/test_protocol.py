@@ -120,7 +120,7 @@ def test_docs_name_every_part_with_its_claim():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["unchanged", "independent", "two_stages"])
+@pytest.mark.parametrize("scenario", ["unchanged", "independent", "two_stages", "as_claimed"])
 def test_the_truth_of_planted_runs(scenario):
     """Without noise: no stage is found where there is none, and the planted one where there is."""
     assert scenario in SCENARIOS
@@ -130,5 +130,17 @@ def test_the_truth_of_planted_runs(scenario):
         classify(run.salient(salience)), run.reference_salient(salience), run.n_players
     )
     tested = examine(dynamics, list(run.samples), run.steps, run.n_players, level=0.95)
-    assert tested.stage.step == (2 if scenario == "two_stages" else None)
-    assert findings_of(tested)[3] == ("supported" if scenario == "two_stages" else "contradicted")
+    has_stages = scenario in ("two_stages", "as_claimed")
+    assert tested.stage.step == (2 if has_stages else None)
+    assert findings_of(tested)[3] == ("supported" if has_stages else "contradicted")
+
+
+@pytest.mark.slow
+def test_every_part_is_so_where_all_is_planted_as_claimed():
+    run = plant("as_claimed", 8, 60)
+    salience = {"rule": "max_effect", "threshold": 0.05}
+    dynamics = add_generalizability(
+        classify(run.salient(salience)), run.reference_salient(salience), run.n_players
+    )
+    tested = examine(dynamics, list(run.samples), run.steps, run.n_players, level=0.95)
+    assert set(tested.parts["verdict"]) == {"supported"}

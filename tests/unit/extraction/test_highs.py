@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from sft_interactions.extraction import highs
 from sft_interactions.extraction.certificate import effect_mask, synthesis
@@ -52,3 +54,75 @@ def test_an_infeasible_program_is_an_error():
 def test_highs_names_a_rejected_option():
     with pytest.raises(RuntimeError, match="solver='gradient descent'"):
         highs.solve(np.arange(4.0), 0.1, np.ones(4), method="gradient descent")
+
+
+def sizes_problem(seed):
+    """A random program of `SizesProgram` with some point in it, and its cost."""
+    rng = np.random.default_rng(seed)
+    n_columns, n_rows, n_links = 6, 7, 4
+    free = np.arange(n_columns) == n_columns - 1
+    x = np.where(free, rng.normal(size=n_columns), rng.exponential(size=n_columns))
+    matrix = sp.csc_array(rng.normal(size=(n_rows, n_columns)))
+    lower, upper = (matrix @ x + side * rng.random(n_rows) for side in (-1, 1))
+    lower[0], upper[1] = -np.inf, np.inf
+    links = sp.csc_array(rng.integers(-1, 2, size=(n_links, n_columns)).astype(float))
+    # The free column has no cost, and no column a negative one, so that there is a solution.
+    cost = np.where(free, 0.0, rng.random(n_columns))
+    return (matrix, (lower, upper), free, links, rng.random(n_links)), cost
+
+
+def least_by_primal(program, cost):
+    """The same from an independent solver and the primal program."""
+    matrix, (lower, upper), free, links, size_cost = program
+    one = sp.eye_array(links.shape[0])
+    found = milp(
+        np.concatenate([cost, size_cost, size_cost]),
+        constraints=[
+            LinearConstraint(
+                sp.hstack([matrix, sp.csc_array((len(lower), 2 * len(size_cost)))]), lower, upper
+            ),
+            LinearConstraint(sp.hstack([links, -one, one]), 0, 0),
+        ],
+        bounds=Bounds(
+            np.append(np.where(free, -np.inf, 0.0), np.zeros(2 * len(size_cost))), np.inf
+        ),
+    )
+    assert found.status == 0
+    return found.fun
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_least_sizes_are_those_of_the_primal_program(seed, gives_up, monkeypatch):
+    program, cost = sizes_problem(seed)
+    matrix, (lower, upper), free, links, size_cost = program
+    # No basis: all columns would be basic, and no row at a limit.
+    nowhere = (
+        np.zeros(len(free)),
+        np.ones(len(free), dtype=bool),
+        np.zeros(len(lower), dtype=np.int8),
+    )
+    monkeypatch.setattr(highs, "_STEPS", 0 if gives_up else highs._STEPS)
+    sizes = highs.SizesProgram(*program, nowhere)
+    for other in (cost, 2 * cost[::-1] * ~free, cost):
+        expected = least_by_primal(program, other)
+        x = sizes.minimise(other)
+        assert (x[~free] >= -1e-9).all()
+        assert (matrix @ x >= lower - 1e-8).all()
+        assert (matrix @ x <= upper + 1e-8).all()
+        value = other @ x + size_cost @ np.abs(links @ x)
+        assert value == pytest.approx(expected, abs=1e-8)
+        bound = sizes.lower_bound(other, np.full(len(free), 100.0))
+        assert expected - 1e-6 <= bound <= expected + 1e-8
+
+
+def test_a_wrong_dual_bounds_too(monkeypatch):
+    program, cost = sizes_problem(3)
+    nowhere = np.zeros(6), np.ones(6, dtype=bool), np.zeros(7, dtype=np.int8)
+    sizes = highs.SizesProgram(*program, nowhere)
+    x = sizes.minimise(cost)
+    expected = least_by_primal(program, cost)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        monkeypatch.setattr(sizes, "_duals", rng.normal(size=sizes._duals.shape))
+        assert sizes.lower_bound(cost, np.abs(x) + 1e-9) <= expected + 1e-8

@@ -107,6 +107,19 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         drift=0.1,
     ),
+    "as_claimed": Scenario(
+        "the same in every part that the protocol tests: what goes first is of high order and in no other "
+        "model, what goes later is of low order and had come in between, what stays is in the reference "
+        "model too",
+        (
+            Group(0.2, order_rate=0.15, positive=0.8, growth=2.0, in_reference=0.95),
+            Group(0.8, disappears=(0.0, 0.4), order_rate=0.5, in_reference=0.0),
+            Group(0.2, appears=(0.0, 0.4), order_rate=0.2, positive=0.9, in_reference=0.5),
+            Group(0.2, appears=(0.4, 0.6), disappears=(0.6, 1.0), order_rate=0.1, in_reference=0.0),
+            Group(1.0, appears=(0.4, 1.0), order_rate=0.55, in_reference=0.0),
+        ),
+        drift=0.1,
+    ),
     "unchanged": Scenario("one model at all checkpoints", _UNCHANGED),
     "drift": Scenario("the same interactions, whose sizes wander", _UNCHANGED, drift=0.3),
     "independent": Scenario(
@@ -121,7 +134,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "denoising": Scenario("most interactions go early, nothing comes", (_KEPT, _GOES)),
 }
-"""Every scenario by its name: two with all three classes, and six in which a part of them is missing."""
+"""Every scenario by its name: three with all three classes, and six in which a part of them is missing."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +213,7 @@ def plant(
     noise: float = 0.0,
     background: float = 0.0,
     seed: int = 0,
+    training: int | None = None,
 ) -> PlantedRun:
     """Draw a run whose interactions are known.
 
@@ -217,6 +231,9 @@ def plant(
         background: number of weak interactions besides, as a share of ``n_interactions``. Their patterns
             stay, their effects are drawn anew at every checkpoint, uniform below `BACKGROUND_SIZE`.
         seed: seed of everything.
+        training: number of a repeat with another seed of the training: the same log-odds before SFT and of
+            the reference model, the same interactions to go and to come, at other times and with other
+            noise. None is a draw of its own.
 
     Raises:
         ValueError: an unknown scenario, a number out of its range, or more interactions than patterns.
@@ -226,7 +243,9 @@ def plant(
     count = default_count(n_players) if n_interactions is None else n_interactions
     _check_sizes(n_players, n_samples, n_checkpoints, count, noise, background)
     drawn = [
-        _Sample(SCENARIOS[scenario], n_players, n_checkpoints, count, background, [seed, *key])
+        _Sample(
+            SCENARIOS[scenario], n_players, n_checkpoints, count, background, [seed, *key], training
+        )
         for key in ((*scenario.encode(), number) for number in range(n_samples))
     ]
     effects = np.stack([sample.effects for sample in drawn])
@@ -284,9 +303,12 @@ class _Sample:
         n_interactions: int,
         background: float,
         entropy: Sequence[int],
+        training: int | None = None,
     ) -> None:
         model, weak, noise = np.random.SeedSequence(list(entropy)).spawn(3)
-        self._rng = np.random.default_rng(model)
+        self._rng = self._of_training = np.random.default_rng(model)
+        if training is not None:
+            self._of_training = np.random.default_rng([*entropy, training])
         self._n, self._count = n_players, n_interactions
         self._time = np.linspace(0, 1, n_checkpoints)
         self._free = np.ones(2 << n_players, dtype=bool)
@@ -297,6 +319,9 @@ class _Sample:
         self.normal = np.random.default_rng(noise).standard_normal(
             (n_checkpoints + 1, 1 << n_players)
         )
+        if training is not None:
+            later = self.normal[1:-1]
+            later[:] = self._of_training.standard_normal(later.shape)
 
     def _draw(self, scenario: Scenario) -> NDArray[np.float64]:
         """Effects (checkpoints + 1, 2 · 2^n) without the background."""
@@ -307,6 +332,7 @@ class _Sample:
         for _ in range(n_models):
             self._free[:] = True
             drawn.append(self._draw_groups(scenario))
+            self._rng = self._of_training
         models = np.stack([both[0] for both in drawn])
         if scenario.course == "interpolation":
             models = np.outer(1 - self._time, models[0]) + np.outer(self._time, models[1])
@@ -329,7 +355,7 @@ class _Sample:
     def _draw_course(self, group: Group, count: int, drift: float) -> NDArray[np.float64]:
         """Sizes (checkpoints, count) of a group."""
         time = self._time[:, None]
-        steps = drift * self._rng.standard_normal((len(time), count))
+        steps = drift * self._of_training.standard_normal((len(time), count))
         steps[0] = 0
         sizes = self._draw_sizes(count) * group.growth**time * np.exp(np.cumsum(steps, axis=0))
         for interval, is_there in (
@@ -339,7 +365,7 @@ class _Sample:
             if interval is not None:
                 low, high = interval
                 # From (low, high], so that nothing appears, or is gone, at the time low itself.
-                moment = high - (high - low) * self._rng.random(count)
+                moment = high - (high - low) * self._of_training.random(count)
                 sizes = np.where(is_there(time, moment), sizes, 0.0)
         return sizes
 

@@ -1,13 +1,14 @@
 """The five findings by tests that say no where nothing happens (docs/protocol.md, before any result)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.findings import Part, row_of
+from sft_interactions.analysis.findings import Part, conclude, row_of
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.turnover import (
     KEPT,
@@ -18,6 +19,7 @@ from sft_interactions.analysis.turnover import (
     detect,
     find_changes,
     interval,
+    interval_over_seeds,
     preserved_with_sign,
 )
 
@@ -173,6 +175,8 @@ PARTS: tuple[Part[Quantities], ...] = (
 )  # fmt: skip
 # The part that says that there is a denoising stage.
 STAGE_FOUND = "3.1 falls"
+# A verdict over seeds needs so many.
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -182,10 +186,13 @@ class Tested:
     Attributes:
         stage: where its denoising stage ends.
         parts: rows of the ``finding_parts`` table without ``run``.
+        values: part to what its interval is made of, float64 (1 + samples,), of all samples and without
+            each; or (3,), the value and its interval. Empty without a checkpoint where the stage ends.
     """
 
     stage: Stage
     parts: pl.DataFrame
+    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def examine(
@@ -209,7 +216,7 @@ def examine(
     quantities = None
     if stage.step is not None:
         quantities = Quantities(dynamics, samples, steps, stage, n_players)
-    records = []
+    records, computed = [], {}
     for part in PARTS:
         value = low = high = None
         n_samples = 0
@@ -217,11 +224,73 @@ def examine(
             quantities.fewest_samples = len(samples)
             with np.errstate(invalid="ignore", divide="ignore"):
                 values = part.compute(quantities)
-            n_samples = quantities.fewest_samples
+            n_samples, computed[part.name] = quantities.fewest_samples, values
             value, low, high = values.tolist() if part.has_own_interval else interval(values, level)
         row = row_of(part, value, low, high, n_samples)
         if stage.answer == NONE and part.name == STAGE_FOUND:
             row["verdict"] = "contradicted"
         records.append(row)
+    return Tested(stage, _frame(records), computed)
+
+
+def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
+    """Test every part of every finding on repeats of one fine-tuning with other seeds.
+
+    A part has a value where it has one in every repeat: the mean. Its interval takes the samples and the
+    seeds as drawn (:func:`~sft_interactions.analysis.turnover.interval_over_seeds`); of parts with an
+    interval of their own it reaches from the least to the largest end. Of fewer than `FEWEST_SEEDS`
+    repeats all is inconclusive.
+
+    Args:
+        tested: what :func:`examine` gives for each, on the same samples and checkpoints.
+        level: confidence level of the intervals, between 0 and 1.
+
+    Returns:
+        Rows of the ``finding_parts`` table without ``run``; ``n_samples`` is the fewest of a repeat.
+    """
+    records = []
+    for part in PARTS:
+        value = low = high = None
+        if all(part.name in one.values for one in tested):
+            values = np.stack([one.values[part.name] for one in tested])
+            if part.has_own_interval:
+                value, low, high = values[:, 0].mean(), values[:, 1].min(), values[:, 2].max()
+            else:
+                value, low, high = interval_over_seeds(values, level)
+        if len(tested) < FEWEST_SEEDS:
+            low = high = None
+        n_samples = [
+            one.parts.row(by_predicate=pl.col("part") == part.name, named=True) for one in tested
+        ]
+        row = row_of(part, value, low, high, min(own["n_samples"] for own in n_samples))
+        never = all(one.stage.answer == NONE for one in tested)
+        if never and len(tested) >= FEWEST_SEEDS and part.name == STAGE_FOUND:
+            row["verdict"] = "contradicted"
+        records.append(row)
+    return _frame(records)
+
+
+def tabulate_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
+    """Rows of :func:`examine_over_seeds`, with what they come to.
+
+    Returns:
+        Rows (n_seeds, denoising_ends, finding, finding_verdict, part, statistic, claim, threshold, value,
+        ci_low, ci_high, n_samples, verdict), ordered by part; ``denoising_ends`` has the answer of each
+        repeat.
+    """
+    parts = examine_over_seeds(tested, level)
+    verdicts = conclude(parts.with_columns(run=pl.lit("")))
+    return parts.join(
+        verdicts.select("finding", finding_verdict="verdict"), on="finding", maintain_order="left"
+    ).select(
+        pl.lit(len(tested)).alias("n_seeds"),
+        pl.lit(", ".join(one.stage.answer for one in tested)).alias("denoising_ends"),
+        "finding",
+        "finding_verdict",
+        pl.exclude("finding", "finding_verdict"),
+    )
+
+
+def _frame(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     optional = dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64)
-    return Tested(stage, pl.DataFrame(records, schema_overrides=optional))
+    return pl.DataFrame(records, schema_overrides=optional)

@@ -239,6 +239,33 @@ def interval(values: NDArray[np.float64], level: float) -> tuple[float | None, .
     return float(values[0]), float(low), float(high)
 
 
+def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
+    """Mean over seeds of a statistic, and its interval; None where undefined or on too little.
+
+    Its variance is that of the mean over samples (jackknife, a sample left out of all seeds at once), and
+    that of the values of the seeds over their number; the degrees of freedom are Welch's. The second part
+    has some of the first in it, so the interval is rather too wide.
+
+    Args:
+        values: (seeds, 1 + samples), see :func:`interval`.
+        level: confidence level, between 0 and 1.
+    """
+    mean = values.mean(axis=0)
+    if not np.isfinite(mean[0]):
+        return None, None, None
+    n_seeds, n_samples = len(values), values.shape[1] - 1
+    if n_samples < FEWEST_SAMPLES or n_seeds < 2 or not np.isfinite(values).all():
+        return float(mean[0]), None, None
+    of_samples = float(jackknife_error(mean)) ** 2
+    of_seeds = float(values[:, 0].var(ddof=1)) / n_seeds
+    variance = of_samples + of_seeds
+    if variance == 0:
+        return (float(mean[0]),) * 3
+    freedom = variance**2 / (of_samples**2 / (n_samples - 1) + of_seeds**2 / (n_seeds - 1))
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5
+    return float(mean[0]), float(mean[0]) - reach, float(mean[0]) + reach
+
+
 def _rate(
     numerator: NDArray[np.float64], denominator: NDArray[np.float64], level: float
 ) -> tuple[float | None, ...]:

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from sft_interactions.extraction.transforms import n_players, orders
 
-# HiGHS's number of the primal simplex, which can go on from a point after the objective has changed.
-_PRIMAL = 4
+# HiGHS's numbers of the dual simplex, and of the primal one, which can go on from a point after the
+# objective has changed.
+_DUAL, _PRIMAL = 1, 4
+# How much the dual simplex perturbs, in parts of its default: from a good point less is faster, and without
+# any it may turn in circles.
+_PERTURBATION = 1e-3
+# Steps, a row and column, after which it is taken to do so.
+_STEPS = 20
 
 
 @cache
@@ -107,12 +113,15 @@ def _program(
     rows: tuple[NDArray[np.float64], NDArray[np.float64]],
     column_lower: NDArray[np.float64],
     cost: NDArray[np.float64],
+    column_upper: NDArray[np.float64] | None = None,
 ) -> highspy.HighsLp:
-    """Minimise cost·x subject to rows[0] ≤ matrix·x ≤ rows[1], x ≥ column_lower."""
+    """Minimise cost·x subject to rows[0] ≤ matrix·x ≤ rows[1], column_lower ≤ x ≤ column_upper."""
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = matrix.shape[1], matrix.shape[0]
     lp.col_cost_ = cost
-    lp.col_lower_, lp.col_upper_ = column_lower, np.full(matrix.shape[1], highspy.kHighsInf)
+    endless = np.full(matrix.shape[1], highspy.kHighsInf)
+    lp.col_lower_ = column_lower
+    lp.col_upper_ = endless if column_upper is None else column_upper
     lp.row_lower_, lp.row_upper_ = rows
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
     lp.a_matrix_.start_, lp.a_matrix_.index_ = matrix.indptr, matrix.indices
@@ -149,17 +158,15 @@ class Walk:
         self._solver = _solver("simplex", None, _PRIMAL)
         no_cost = np.zeros(matrix.shape[1])
         _pass(self._solver, _program(matrix, rows, column_lower, no_cost))
-        self._matrix, self._rows, self._free = matrix, rows, np.isneginf(column_lower)
-        self._dual = np.zeros(matrix.shape[0])
         if basic.sum() + (row_side == 0).sum() != matrix.shape[0]:
             return
         status = highspy.HighsBasisStatus
-        basis = highspy.HighsBasis()
-        basis.col_status = [status.kBasic if one else status.kLower for one in basic.tolist()]
         sides = {0: status.kBasic, 1: status.kUpper, -1: status.kLower}
-        basis.row_status = [sides[side] for side in row_side.tolist()]
-        if self._solver.setBasis(basis) == highspy.HighsStatus.kError:
-            raise RuntimeError("HiGHS rejects the basis that it is given")
+        _set_basis(
+            self._solver,
+            [status.kBasic if one else status.kLower for one in basic.tolist()],
+            [sides[side] for side in row_side.tolist()],
+        )
 
     def minimise(self, columns: NDArray[np.intp], cost: NDArray[np.float64]) -> NDArray[np.float64]:
         """x (k,) of least Σ cost·x[columns].
@@ -168,31 +175,149 @@ class Walk:
             RuntimeError: HiGHS does not reach an optimum.
         """
         self._solver.changeColsCost(len(columns), columns.astype(np.int32), cost)
-        self._solver.run()
-        status = self._solver.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise RuntimeError(f"HiGHS ends with {status}")
-        # Before the objective is taken back, which need not leave the solution as it is.
-        solution = self._solver.getSolution()
-        x, self._dual = np.asarray(solution.col_value), np.asarray(solution.row_dual)
+        _run(self._solver)
+        # A copy, since taking the objective back need not leave the solution as it is.
+        x = np.array(self._solver.getSolution().col_value)
         self._solver.changeColsCost(len(columns), columns.astype(np.int32), np.zeros(len(columns)))
         return x
 
-    def lower_bound(self, cost: NDArray[np.float64], column_upper: NDArray[np.float64]) -> float:
-        """A bound of cost·x from the duals of the last solve, valid whatever their origin.
+
+class SizesProgram:
+    """Minimise cost·x + size_cost·|links·x| subject to rows[0] ≤ matrix·x ≤ rows[1], by its dual:
+
+        maximise rows[0]·y⁺ − rows[1]·y⁻  subject to  matrixᵀ(y⁺ − y⁻) + linksᵀu ≤ cost, |u| ≤ size_cost.
+
+    Most links are 0 in a solution. In the primal program each of them has two columns and a row, and the
+    simplex steps over them one by one; here it is a variable with two bounds, many of which the dual
+    simplex changes in one step.
+    """
+
+    def __init__(
+        self,
+        matrix: sp.csc_array[np.float64],
+        rows: tuple[NDArray[np.float64], NDArray[np.float64]],
+        free: NDArray[np.bool_],
+        links: sp.csc_array[np.float64],
+        size_cost: NDArray[np.float64],
+        point: tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int8]],
+    ) -> None:
+        """Build it, at a point that is known to be feasible.
+
+        Where basic columns and rows together are not m, as at a degenerate point, it starts elsewhere.
 
         Args:
-            cost: (k,), the objective.
-            column_upper: (k,) what |x| does not exceed.
+            matrix: (m, k).
+            rows: (m,) least and (m,) largest values of matrix·x.
+            free: bool (k,), which x can be negative.
+            links: (l, k).
+            size_cost: (l,), not negative.
+            point: x (k,), and ``basic`` (k,) and ``row_side`` (m,) as of `Walk`.
+
+        Raises:
+            RuntimeError: HiGHS rejects the program, an option or the point.
         """
-        y = self._dual
-        least, largest = self._rows
-        # A dual of a side that does not exist is rounding.
-        y = np.where((y > 0) & np.isneginf(least) | (y < 0) & np.isposinf(largest), 0.0, y)
-        of_rows = np.where(y > 0, least, np.where(y < 0, largest, 0.0))
-        reduced = cost - self._matrix.T @ y
+        self._matrix, self._rows, self._free = matrix, rows, free
+        self._links, self._size_cost = links, size_cost
+        self._below, self._above = (np.flatnonzero(np.isfinite(side)) for side in rows)
+        n_sides = len(self._below) + len(self._above)
+        program = _program(
+            sp.hstack([matrix.T[:, self._below], -matrix.T[:, self._above], links.T], format="csc"),
+            rows=(np.where(free, 0.0, -np.inf), np.zeros(len(free))),
+            column_lower=np.append(np.zeros(n_sides), -size_cost),
+            cost=np.concatenate(
+                [-rows[0][self._below], rows[1][self._above], np.zeros(len(size_cost))]
+            ),
+            column_upper=np.append(np.full(n_sides, np.inf), size_cost),
+        )
+        steps = _STEPS * (program.num_row_ + program.num_col_)
+        self._duals = np.zeros(program.num_col_)
+        self._solver = _solver("simplex", steps, _DUAL)
+        self._perturb(_PERTURBATION)
+        _pass(self._solver, program)
+        x, basic, side = point
+        if basic.sum() + (side == 0).sum() != matrix.shape[0]:
+            return
+        status = highspy.HighsBasisStatus
+        active = np.append(side[self._below] == -1, side[self._above] == 1)
+        rising = np.asarray(links @ x) >= 0
+        _set_basis(
+            self._solver,
+            [status.kBasic if one else status.kLower for one in active.tolist()]
+            + [status.kLower if one else status.kUpper for one in rising.tolist()],
+            [status.kUpper if one else status.kBasic for one in basic.tolist()],
+        )
+
+    def minimise(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
+        """x (k,) of a solution.
+
+        Raises:
+            RuntimeError: HiGHS does not reach an optimum.
+        """
+        every = np.arange(len(cost), dtype=np.int32)
+        least = np.where(self._free, cost, -np.inf)
+        # mypy: the stubs of HiGHS lack it.
+        self._solver.changeRowsBounds(len(cost), every, least, cost)  # type: ignore[attr-defined]
+        try:
+            _run(self._solver)
+        except RuntimeError:
+            # Anew, from no point and as HiGHS would have it.
+            self._solver.clearSolver()
+            _set_option(self._solver, "simplex_iteration_limit", highspy.kHighsIInf)
+            self._perturb(1.0)
+            _run(self._solver)
+        solution = self._solver.getSolution()
+        self._duals = np.array(solution.col_value)
+        return -np.array(solution.row_dual)
+
+    def _perturb(self, size: float) -> None:
+        _set_option(self._solver, "dual_simplex_cost_perturbation_multiplier", size)
+
+    def lower_bound(self, cost: NDArray[np.float64], x_upper: NDArray[np.float64]) -> float:
+        """A bound of the objective from the duals of the last solve, valid whatever their origin.
+
+        Args:
+            cost: (k,).
+            x_upper: (k,) what |x| does not exceed.
+        """
+        n_sides = len(self._below) + len(self._above)
+        of_sides, u = np.maximum(self._duals[:n_sides], 0.0), self._duals[n_sides:]
+        below, above = np.split(of_sides, [len(self._below)])
+        y = np.zeros(self._matrix.shape[0])
+        y[self._below] += below
+        y[self._above] -= above
+        u = np.clip(u, -self._size_cost, self._size_cost)
+        reduced = cost - self._matrix.T @ y - self._links.T @ u
         loss = np.where(self._free, np.abs(reduced), np.maximum(-reduced, 0.0))
-        return float(of_rows @ y - loss @ column_upper)
+        of_rows = self._rows[0][self._below] @ below - self._rows[1][self._above] @ above
+        return float(of_rows - loss @ x_upper)
+
+
+def _run(solver: highspy.Highs) -> None:
+    """Solve.
+
+    Raises:
+        RuntimeError: HiGHS does not reach an optimum.
+    """
+    solver.run()
+    status = solver.getModelStatus()
+    if status != highspy.HighsModelStatus.kOptimal:
+        raise RuntimeError(f"HiGHS ends with {status}")
+
+
+def _set_basis(
+    solver: highspy.Highs,
+    columns: list[highspy.HighsBasisStatus],
+    rows: list[highspy.HighsBasisStatus],
+) -> None:
+    """Start at a basis.
+
+    Raises:
+        RuntimeError: HiGHS rejects it.
+    """
+    basis = highspy.HighsBasis()
+    basis.col_status, basis.row_status = columns, rows
+    if solver.setBasis(basis) == highspy.HighsStatus.kError:
+        raise RuntimeError("HiGHS rejects the basis that it is given")
 
 
 def _pass(solver: highspy.Highs, lp: highspy.HighsLp) -> None:
@@ -224,7 +349,16 @@ def _solver(method: str, max_iterations: int | None, strategy: int | None = None
     if strategy is not None:
         options["simplex_strategy"] = strategy
     for name, value in options.items():
-        # An unknown name or value is not an exception: HiGHS keeps its old setting.
-        if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-            raise RuntimeError(f"HiGHS rejects the option {name}={value!r}")
+        _set_option(solver, name, value)
     return solver
+
+
+def _set_option(solver: highspy.Highs, name: str, value: bool | str | int | float) -> None:
+    """Set an option.
+
+    Raises:
+        RuntimeError: HiGHS rejects it.
+    """
+    # An unknown name or value is not an exception: HiGHS keeps its old setting.
+    if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
+        raise RuntimeError(f"HiGHS rejects the option {name}={value!r}")

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sft_interactions.extraction.highs import Walk
+from sft_interactions.extraction.highs import SizesProgram
 from sft_interactions.extraction.optima import OptimalSet, optimal_sets
 from sft_interactions.extraction.program import Extraction, reconstruct
 from sft_interactions.extraction.tie_break import TIE_BREAK_SIZE, tie_break_weights
@@ -145,9 +145,9 @@ def _change(effects: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
 class _Run:
     """The program of one sample with T checkpoints.
 
-    Its columns are those of the checkpoints' sets, one after the other, then p and q of every link. A
-    link is the row e_t − e_s − p + q = 0 of an effect e of two checkpoints s and t whose change can have
-    either sign, so that p + q is its size. The change of any other effect is linear in the columns.
+    Its columns are those of the checkpoints' sets, one after the other. A link is e_t − e_s of an effect
+    e of two checkpoints s and t whose change can have either sign, so that its size has to be found. The
+    change of any other effect is linear in the columns.
 
     Args:
         sets: of the T checkpoints; those without columns take no part.
@@ -171,10 +171,10 @@ class _Run:
             own = slice(offset, offset + len(one.columns))
             by_weight = (weights.flat[one.columns] - 1) / TIE_BREAK_SIZE
             self._preference[own] = by_weight * (one.unit / self.unit)
-        # Rows, columns and slopes of the links, whether they rise, what they cost; one checkpoint has none.
+        # Rows, columns and slopes of the links, and what they cost; one checkpoint has none.
         none = np.zeros(0)
         self._entries = [(none.astype(np.intp), none.astype(np.intp), none)]
-        self._rising, self._link_cost = [none.astype(bool)], [none]
+        self._link_cost = [none]
         for (s, t), times in Counter(pairs).items():
             self._connect(s, t, float(times))
 
@@ -196,7 +196,6 @@ class _Run:
                 for one, direction in zip(both, (-1.0, 1.0), strict=True)
             ]
         )
-        start = slopes * np.concatenate([one.start for one in both])
         rises, falls = (
             np.bincount(of_column, weights=side, minlength=len(effects)) > 0
             for side in (slopes > 0, slopes < 0)
@@ -206,8 +205,6 @@ class _Run:
         self._cost[places[~linked]] += weight * np.abs(slopes[~linked])
         link = self._n_links + np.cumsum(is_linked) - 1
         self._entries.append((link[of_column[linked]], places[linked], slopes[linked]))
-        change = np.bincount(of_column, weights=start, minlength=len(effects))
-        self._rising.append(change[is_linked] >= 0)
         self._link_cost.append(np.full(is_linked.sum(), weight))
 
     @property
@@ -218,33 +215,29 @@ class _Run:
         """The columns of the solution and a lower bound of the objective, in its unit."""
         active = [one for one in self.sets if len(one.columns)]
         n_links, n_columns = self._n_links, self.offsets[-1]
-        blocks = sp.block_diag([one.matrix() for one in active], format="csc")
         row, column, slope = (np.concatenate(part) for part in zip(*self._entries, strict=True))
-        links = sp.csc_array((slope, (row, column)), shape=(n_links, n_columns))
-        sizes = sp.eye_array(n_links)
-        matrix = sp.block_array([[blocks, None, None], [links, -sizes, sizes]], format="csc")
-        none = np.zeros(n_links)
-        rising = np.concatenate(self._rising)
-        walk = Walk(
-            matrix,
+        program = SizesProgram(
+            sp.block_diag([one.matrix() for one in active], format="csc"),
             (
-                np.concatenate([*(one.rows[0] for one in active), none]),
-                np.concatenate([*(one.rows[1] for one in active), none]),
+                np.concatenate([one.rows[0] for one in active]),
+                np.concatenate([one.rows[1] for one in active]),
             ),
-            np.concatenate([*(one.column_lower for one in active), none, none]),
-            np.concatenate([*(one.basic for one in active), rising, ~rising]),
-            np.concatenate([*(one.row_side for one in active), none - 1]).astype(np.int8),
+            np.concatenate([np.isneginf(one.column_lower) for one in active]),
+            sp.csc_array((slope, (row, column)), shape=(n_links, n_columns)),
+            np.concatenate(self._link_cost),
+            (
+                np.concatenate([np.append(one.start, one.constant) for one in active]),
+                np.concatenate([one.basic for one in active]),
+                np.concatenate([one.row_side for one in active]),
+            ),
         )
-        cost = np.concatenate([self._cost, *self._link_cost, *self._link_cost])
-        every = np.arange(len(cost))
-        walk.minimise(every, cost)
+        # The tie-break first: its solution mostly has the least change too, which is then found at once.
+        solution = program.minimise(self._cost + _TIE_BREAK * self._preference)
+        program.minimise(self._cost)
         # No effect exceeds the norm of its checkpoint, and the constant that and the largest value.
         most = [np.append(np.full(len(one.columns), one.l1), 2 + one.l1) for one in active]
-        change = np.full(2 * n_links, 2 * max(one.l1 for one in active))
-        lower = walk.lower_bound(cost, np.concatenate([*most, change]))
         # The bound is of the change alone; the solution has the tie-break besides.
-        cost[:n_columns] += _TIE_BREAK * self._preference
-        return walk.minimise(every, cost), lower
+        return solution, program.lower_bound(self._cost, np.concatenate(most))
 
 
 class _Sample(NamedTuple):
