@@ -645,8 +645,8 @@ NULLS: Mapping[str, Sequence[int]] = {
     "as_claimed": (),
     "mixed": (),
 }
-# Runs in which every part of every finding is so.
-WITH_EVERY_PART = ("as_claimed",)
+# The scenario in which every part of every finding is so.
+WITH_EVERY_PART = "as_claimed"
 FLOOR: ChurnFloor = {"samples": 8, "churn_noise": 1e-3, "draws": 2}
 BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
 
@@ -654,41 +654,32 @@ BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
 def run_verdicts(
     settings: Sequence[Setting], reading: Reading, n_runs: int
 ) -> list[dict[str, Any]]:
-    """Print how often each finding is supported: by the protocol, in two readings, and as published."""
-    own = Choice(reading.salience, reading.noise_ratio, reading.noise_scale, reading.tie_break)
-    judged = {"single": own, "joint": replace(own, reading="joint")}
+    """Print how often each finding is supported, by the protocol and as published."""
+    choice = Choice(reading.salience, reading.noise_ratio, reading.noise_scale, reading.tie_break)
     records = []
     for setting in settings:
-        tried: dict[str, Counter[Any]] = {name: Counter() for name in (*judged, "published")}
-        answers: dict[str, Counter[str]] = {name: Counter() for name in judged}
-        parts: dict[str, Counter[Any]] = {name: Counter() for name in judged}
+        tried: dict[str, Counter[Any]] = {"protocol": Counter(), "published": Counter()}
+        answers: Counter[str] = Counter()
+        parts: Counter[Any] = Counter()
         for number in range(n_runs):
             run = replace(setting, seed=1000 + number).plant()
-            for name, choice in judged.items():
-                # The protocol has no churn floor.
-                draws = FLOOR["draws"] if choice is own else 0
-                extracted = extract_run(
-                    choice,
-                    run.values,
-                    {run.steps[0]: run.reference_values},
-                    list(run.samples),
-                    stability={**FLOOR, "draws": draws},
-                    seed=number,
-                )
-                tested = examine_planted(run, extracted, reading.salience)
-                answers[name][tested.stage.answer] += 1
-                verdicts = conclude(tested.parts.with_columns(run=pl.lit("")))
+            extracted = extract_run(
+                choice,
+                run.values,
+                {run.steps[0]: run.reference_values},
+                list(run.samples),
+                stability=FLOOR,
+                seed=number,
+            )
+            published = vary_findings(
+                extracted, {"own": choice}, bootstrap=BOOTSTRAP, removed_share=0.9, seed=number
+            )
+            tested = examine_planted(run, extracted, reading.salience)
+            answers[tested.stage.answer] += 1
+            parts.update(tested.parts.select("part", "verdict").iter_rows())
+            rows = conclude(tested.parts.with_columns(run=pl.lit("")))
+            for name, verdicts in (("protocol", rows), ("published", published)):
                 tried[name].update(verdicts.select("finding", "verdict").iter_rows())
-                parts[name].update(tested.parts.select("part", "verdict").iter_rows())
-                if choice is own:
-                    published = vary_findings(
-                        extracted,
-                        {"own": own},
-                        bootstrap=BOOTSTRAP,
-                        removed_share=0.9,
-                        seed=number,
-                    )
-                    tried["published"].update(published.select("finding", "verdict").iter_rows())
         print(f"verdicts: {setting.scenario}, {setting.name}", file=sys.stderr, flush=True)
         records.append(
             {
@@ -697,13 +688,8 @@ def run_verdicts(
                 "samples": setting.n_samples,
                 "noise": setting.noise,
                 "runs": n_runs,
-                **{f"stage {name}": dict(counted) for name, counted in answers.items()},
-                "parts": {
-                    part.name: {
-                        name: counted[part.name, "supported"] for name, counted in parts.items()
-                    }
-                    for part in PARTS_OF_PROTOCOL
-                },
+                "stage": dict(answers),
+                "parts": {part.name: parts[part.name, "supported"] for part in PARTS_OF_PROTOCOL},
                 **{
                     f"{name} {finding} {verdict}": counted[finding, verdict]
                     for name, counted in tried.items()
@@ -717,8 +703,7 @@ def run_verdicts(
             "scenario",
             "samples",
             "noise",
-            "end of denoising: single",
-            "joint",
+            "end of denoising",
             *(f"finding {k}" for k in range(1, 6)),
         ],
         [
@@ -726,15 +711,9 @@ def run_verdicts(
                 row["scenario"],
                 row["samples"],
                 f"{100 * row['noise']:g} %",
+                ", ".join(f"{a} {n}" for a, n in sorted(row["stage"].items(), key=lambda x: -x[1])),
                 *(
-                    ", ".join(
-                        f"{a} {n}"
-                        for a, n in sorted(row[f"stage {name}"].items(), key=lambda x: -x[1])
-                    )
-                    for name in judged
-                ),
-                *(
-                    " / ".join(str(row[f"{name} {k} supported"]) for name in tried)
+                    f"{row[f'protocol {k} supported']} / {row[f'published {k} supported']}"
                     + (" *" if k in NULLS[row["scenario"]] else "")
                     for k in range(1, 6)
                 ),
@@ -742,22 +721,10 @@ def run_verdicts(
             for row in records
         ],
     )
-    claimed = [row for row in records if row["scenario"] in WITH_EVERY_PART]
+    claimed = [row for row in records if row["scenario"] == WITH_EVERY_PART]
     print_table(
-        [
-            "part",
-            *(
-                f"{row['scenario']}, {row['samples']} samples: {' / '.join(judged)}"
-                for row in claimed
-            ),
-        ],
-        [
-            [
-                part.name,
-                *(" / ".join(map(str, row["parts"][part.name].values())) for row in claimed),
-            ]
-            for part in PARTS_OF_PROTOCOL
-        ],
+        ["part", *(f"{WITH_EVERY_PART}, {row['samples']} samples" for row in claimed)],
+        [[part.name, *(row["parts"][part.name] for row in claimed)] for part in PARTS_OF_PROTOCOL],
     )
     return records
 

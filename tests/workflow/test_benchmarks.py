@@ -102,11 +102,13 @@ def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
             assert row[f"{label} planted"] == 0
     verdicts = {row["scenario"]: row for row in found["verdicts"]}
     nothing = verdicts["unchanged"]
-    for reading in ("single", "joint"):
-        assert sum(nothing[f"{reading} {finding} supported"] for finding in range(1, 6)) == 0
-        assert not any(answer.isdigit() for answer in nothing[f"stage {reading}"])
-        for scenario in ("two_stages", "as_claimed"):
-            assert all(answer.isdigit() for answer in verdicts[scenario][f"stage {reading}"])
+    assert sum(nothing[f"protocol {finding} supported"] for finding in range(1, 6)) == 0
+    assert not any(answer.isdigit() for answer in nothing["stage"])
+    for scenario in ("two_stages", "as_claimed"):
+        assert all(answer.isdigit() for answer in verdicts[scenario]["stage"])
+    over_seeds = {row["scenario"]: row for row in found["seeds"]}
+    for name in ("one seed", "three seeds"):
+        assert sum(over_seeds["unchanged"][f"{name} {k} supported"] for k in range(1, 6)) == 0
     for row in found["coverage"]:
         assert 0 <= row["jackknife"] <= 1
         assert row["blocks"] == 4

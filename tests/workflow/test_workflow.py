@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_study import CONFIG, HF_TOKEN, ROWS, STEPS, N, snakemake
 
 from sft_interactions import tables
+from sft_interactions.analysis.protocol import PARTS
 from sft_interactions.extraction.program import reconstruct
 from sft_interactions.figures.catalogue import FIGURES, FORMATS
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
@@ -622,8 +623,10 @@ def test_seeds_are_runs_and_have_a_table(own_study):
     folder, config = own_study
     results = folder / "results"
     table = folder / "results" / "tables" / "seeds.csv"
+    verdicts = table.with_name("seed-verdicts.csv")
     config["runs"] = {"llama-tiny": {"dataset": "lines", "seeds": [1, 2]}}
-    done = snakemake(folder, config, str(table.relative_to(folder)))
+    wanted = [str(path.relative_to(folder)) for path in (table, verdicts)]
+    done = snakemake(folder, config, *wanted)
     assert done.returncode == 0, done.stdout[-5000:]
     runs = {
         seed: read(
@@ -635,6 +638,11 @@ def test_seeds_are_runs_and_have_a_table(own_study):
     columns = ["sample_id", "step", "class", "kind", "pattern", "order", "effect"]
     assert runs[1].select(columns).equals(own.select(columns))
     assert not runs[1].select(columns).equals(runs[2].select(columns))
+    over_seeds = pl.read_csv(verdicts)
+    assert over_seeds.select("runs", "n_seeds", "finding_verdict").unique().rows() == [
+        ("llama-tiny", 2, "inconclusive")
+    ]
+    assert len(over_seeds) == len(PARTS)
     counts = pl.read_csv(table).filter(metric="count", step=3)
     assert counts["runs"].unique().to_list() == ["llama-tiny"]
     for name, value, low, high, n in counts.select(

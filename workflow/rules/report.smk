@@ -46,7 +46,7 @@ rule report:
         figures={name: dict(getattr(rules, name).params.items()) for name in DRAWN},
         files=sorted(
             str(Path(path).relative_to(RESULTS))
-            for path in [*rules.tables.input, *(rules.seeds_table.output if REPEATED else [])]
+            for path in rules.tables.input
             if str(path).endswith(".csv")
         ),
         benchmarks=f"{RESULTS}/benchmarks",

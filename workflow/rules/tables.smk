@@ -142,6 +142,17 @@ use rule metrics_table as seeds_table with:
         "Tabulating the metrics of runs with several seeds"
 
 
+use rule seeds_table as seed_verdicts_table with:
+    output:
+        **table_files("seed-verdicts"),
+    log:
+        f"{RESULTS}/logs/tables/seed-verdicts.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/seed-verdicts.tsv"
+    message:
+        "Testing the five findings over seeds"
+
+
 use rule metrics_table as strongest_table with:
     input:
         interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
@@ -181,6 +192,11 @@ use rule metrics_table as paper_table with:
         "Tabulating the paper's numbers beside those of the study"
 
 
+TABLES_OVER_SEEDS = (
+    [*rules.seeds_table.output, *rules.seed_verdicts_table.output] if REPEATED else []
+)
+
+
 rule tables:
     input:
         every_run("players.parquet"),
@@ -199,7 +215,7 @@ rule tables:
         rules.verdicts_table.output,
         rules.strongest_table.output,
         rules.paper_table.output,
-        branch(bool(REPEATED), then=list(rules.seeds_table.output)),
+        TABLES_OVER_SEEDS,
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
     message:
         "All tables are there"

@@ -12,6 +12,7 @@ from sft_interactions.analysis import (
 )
 from sft_interactions.analysis.metrics import compute_metrics_over_seeds
 from sft_interactions.analysis.paper import compare
+from sft_interactions.analysis.protocol import examine, tabulate_over_seeds
 from sft_interactions.analysis.runs import (
     best_checkpoints,
     checkpoints_by_run,
@@ -66,21 +67,32 @@ match snakemake.rule:
     case "verdicts_table":
         tested = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
         table = concat_runs(params.runs, [verdicts.tabulate(one) for one in tested])
-    case "seeds_table":
+    case "seeds_table" | "seed_verdicts_table":
         parts, dynamics = [], iter(files.dynamics)
         for (name, runs), steps, solve in zip(
             params.repeated.items(), params.steps, files.solve, strict=True
         ):
-            metrics = compute_metrics_over_seeds(
-                [tables.read(next(dynamics), tables.DYNAMICS) for _ in runs],
-                tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
-                steps,
-                params.n_players,
-                seed=params.seed,
-                **params.bootstrap,
-            )
+            of_seeds = [tables.read(next(dynamics), tables.DYNAMICS) for _ in runs]
+            samples = tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list()
+            if snakemake.rule == "seed_verdicts_table":
+                level = params.bootstrap["level"]
+                tested = [
+                    examine(rows, samples, steps, params.n_players, level=level)
+                    for rows in of_seeds
+                ]
+                rows = tabulate_over_seeds(tested, level)
+            else:
+                metrics = compute_metrics_over_seeds(
+                    of_seeds,
+                    samples,
+                    steps,
+                    params.n_players,
+                    seed=params.seed,
+                    **params.bootstrap,
+                )
+                rows = overall_metrics(metrics)
             columns = [pl.lit(name).alias("runs"), pl.lit(len(runs)).alias("n_seeds"), pl.all()]
-            parts.append(overall_metrics(metrics).select(columns))
+            parts.append(rows.select(columns))
         table = pl.concat(parts)
     case "strongest_table":
         players, prompts, dynamics = (

@@ -30,6 +30,7 @@ HEADINGS = {
     "denoising_ends": "denoising stage ends at step",
     "detector": "how the end is found",
     "determined": "same under every tie-break and reading",
+    "finding_verdict": "verdict on the finding",
     "gamma": "generalizable share γ",
     "kept_by_chance": "kept by chance",
     "largest_error": "largest error",

@@ -311,3 +311,15 @@ def test_errors_of_metrics_are_means_over_the_later_checkpoints():
         "gamma": pytest.approx(-0.5),
         "rho": 0,
     }
+
+
+def test_repeats_of_a_training_start_alike_and_differ_later():
+    first, second = (plant("mixed", 6, 3, noise=0.01, training=number) for number in (0, 1))
+    np.testing.assert_array_equal(first.values[0], second.values[0])
+    np.testing.assert_array_equal(first.reference_values, second.reference_values)
+    assert not np.allclose(first.values[3], second.values[3])
+    there, also = (np.abs(run.effects[5]).reshape(3, -1) > 0 for run in (first, second))
+    # What comes and goes is the same, at other times.
+    assert 0.5 < (there & also).sum() / (there | also).sum() <= 1
+    again = plant("mixed", 6, 3, noise=0.01, training=1)
+    np.testing.assert_array_equal(again.values[3], second.values[3])

@@ -3,15 +3,23 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from sample_tables import SALIENT
+from scipy import stats
 
 from sft_interactions import tables
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.findings import conclude
 from sft_interactions.analysis.planted import SCENARIOS, plant
-from sft_interactions.analysis.protocol import PARTS, Quantities, examine
+from sft_interactions.analysis.protocol import (
+    PARTS,
+    Quantities,
+    examine,
+    examine_over_seeds,
+    tabulate_over_seeds,
+)
 from sft_interactions.analysis.turnover import Stage
 
 N = 4
@@ -144,3 +152,57 @@ def test_every_part_is_so_where_all_is_planted_as_claimed():
     )
     tested = examine(dynamics, list(run.samples), run.steps, run.n_players, level=0.95)
     assert set(tested.parts["verdict"]) == {"supported"}
+
+
+def repeats(scenario, n_seeds, n_samples=8):
+    """A planted fine-tuning with several seeds, without noise, by the protocol."""
+    salience = {"rule": "max_effect", "threshold": 0.05}
+    tested = []
+    for training in range(n_seeds):
+        run = plant(scenario, 6, n_samples, training=training)
+        rows = add_generalizability(
+            classify(run.salient(salience)), run.reference_salient(salience), run.n_players
+        )
+        tested.append(examine(rows, list(run.samples), run.steps, run.n_players, level=0.95))
+    return tested
+
+
+def test_a_part_over_seeds_is_the_mean_and_takes_both_as_drawn():
+    tested = repeats("two_stages", 3)
+    parts = {row["part"]: row for row in examine_over_seeds(tested, 0.95).iter_rows(named=True)}
+    low = np.stack([one.values["1.2 low order"] for one in tested])
+    row = parts["1.2 low order"]
+    assert row["value"] == pytest.approx(low[:, 0].mean())
+    half = (row["ci_high"] - row["ci_low"]) / 2
+    assert row["value"] == pytest.approx((row["ci_high"] + row["ci_low"]) / 2)
+    # By hand: samples, then seeds; Welch's degrees of freedom.
+    mean = low.mean(axis=0)
+    of_samples = 7 / 8 * ((mean[1:] - mean[1:].mean()) ** 2).sum()
+    of_seeds = low[:, 0].var(ddof=1) / 3
+    freedom = (of_samples + of_seeds) ** 2 / (of_samples**2 / 7 + of_seeds**2 / 2)
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(of_samples + of_seeds)
+    assert half == pytest.approx(reach)
+    ends = np.stack([one.values["3.1 falls"] for one in tested])
+    found = [parts["3.1 falls"][key] for key in ("value", "ci_low", "ci_high")]
+    assert found == pytest.approx([ends[:, 0].mean(), ends[:, 1].min(), ends[:, 2].max()])
+    assert parts["3.1 falls"]["verdict"] == "supported"
+
+
+def test_two_seeds_are_no_verdict():
+    rows = tabulate_over_seeds(repeats("two_stages", 3)[:2], 0.95)
+    assert rows["verdict"].unique().to_list() == ["inconclusive"]
+    assert rows["finding_verdict"].unique().to_list() == ["inconclusive"]
+    assert rows["value"].null_count() < len(rows) / 4
+    assert rows["denoising_ends"].unique().to_list() == ["2, 2"]
+
+
+def test_a_stage_that_no_seed_has_is_contradicted_and_one_that_one_lacks_is_not():
+    never = repeats("independent", 3, 20)
+    assert {one.stage.answer for one in never} == {"none"}
+    rows = tabulate_over_seeds(never, 0.95)
+    assert rows.filter(finding=3)["finding_verdict"].to_list() == ["contradicted"] * 3
+    assert set(rows.filter(pl.col("finding") != 3)["verdict"]) == {"inconclusive"}
+    mixed = [*repeats("two_stages", 2, 20), never[0]]
+    rows = tabulate_over_seeds(mixed, 0.95)
+    assert set(rows["verdict"]) == {"inconclusive"}
+    assert rows["value"].is_null().all()

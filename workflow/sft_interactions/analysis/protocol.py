@@ -274,7 +274,7 @@ def tabulate_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
     """Rows of :func:`examine_over_seeds`, with what they come to.
 
     Returns:
-        Rows (n_seeds, denoising_ends, finding, finding_verdict, part, statistic, claim, threshold, value,
+        Rows (denoising_ends, finding, finding_verdict, part, statistic, claim, threshold, value,
         ci_low, ci_high, n_samples, verdict), ordered by part; ``denoising_ends`` has the answer of each
         repeat.
     """
@@ -283,7 +283,6 @@ def tabulate_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
     return parts.join(
         verdicts.select("finding", finding_verdict="verdict"), on="finding", maintain_order="left"
     ).select(
-        pl.lit(len(tested)).alias("n_seeds"),
         pl.lit(", ".join(one.stage.answer for one in tested)).alias("denoising_ends"),
         "finding",
         "finding_verdict",
