@@ -642,7 +642,8 @@ def test_seeds_are_runs_and_have_a_table(own_study):
     assert over_seeds.select("runs", "n_seeds", "finding_verdict").unique().rows() == [
         ("llama-tiny", 2, "inconclusive")
     ]
-    assert len(over_seeds) == len(PARTS)
+    assert over_seeds["statistic"].to_list() == [part.statistic for part in PARTS]
+    assert f"| {PARTS[0].statistic} |" in verdicts.with_suffix(".md").read_text(encoding="utf-8")
     counts = pl.read_csv(table).filter(metric="count", step=3)
     assert counts["runs"].unique().to_list() == ["llama-tiny"]
     for name, value, low, high, n in counts.select(

@@ -104,6 +104,7 @@ LEGEND = {
     r"\bbest checkpoint\b": "Best checkpoint: the last one up to which interactions go on to emerge at one "
     "pace; it is not chosen by the validation loss.",
     r"\binterval (from|to)\b": "Interval: at the level `bootstrap.level` of the config, over prompts.",
+    r"\bseeds\b": "Seeds: repeats of the fine-tuning; intervals are over them too.",
     r"\beffect\b": "Effect: in log-odds; above 0 it speaks for the target, below 0 against it.",
     r"\bloss\b": "Loss: nats a token.",
     r"\bpreserved\b": "Preserved: salient at every checkpoint so far; removed: salient before SFT and not "
