@@ -148,6 +148,15 @@ def test_seeds_and_shuffled_labels(readme):
     protocol = pl.read_parquet(REFERENCE / "seeds" / "protocol.parquet")
     assert protocol["denoising_ends"].unique().to_list() == ["18"]
     assert "in all four runs the loss rate falls at step 18 of 72" in readme
+    over = (REFERENCE / "seeds" / "tables" / "seed-verdicts.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1:-1] for line in over.splitlines() if line.startswith("| smollm2")]
+    found = {int(row[3]): row[4].strip() for row in cells}
+    assert {row[1].strip() for row in cells} == {"3"}
+    assert [found[number] for number in range(1, 6)] == [
+        *["contradicted"] * 2,
+        *["inconclusive"] * 3,
+    ]
+    assert "findings 1 and 2 are contradicted, and 3, 4 and 5 inconclusive" in readme
 
 
 STUDY = REFERENCE / "stopping" / "tables"
