@@ -160,7 +160,7 @@ def test_seeds_and_shuffled_labels(readme):
 
 
 STUDY = REFERENCE / "stopping" / "tables"
-WORDS = {0: "no", 17: "seventeen"}
+WORDS = {0: "no", 19: "nineteen"}
 
 
 def test_which_checkpoint(readme):
@@ -212,8 +212,8 @@ def test_results_of_the_study_of_checkpoints():
     last = choices.filter(pl.col("arm") == "last")["regret"]
     assert f"all of them overfit, by {last.min():.2f} to {last.max():.2f} nats" in text
     released = choices.filter(pl.col("arm") == "interactions, as released")["step"].to_list()
-    assert released.count(50) == 10
-    assert "names step 50, the third checkpoint, in ten of the seventeen runs" in text
+    assert released.count(50) == 11
+    assert "names step 50, the third checkpoint, in eleven of the nineteen runs" in text
     noise = {row["quantity"]: row for row in pl.read_csv(STUDY / "noise.csv").to_dicts()}
     both = [
         50
