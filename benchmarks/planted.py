@@ -1,6 +1,6 @@
 """How much of a known run is found again: planted AND-OR models, and readings of their log-odds.
 
-    python benchmarks/planted.py              all parts; an hour of one core
+    python benchmarks/planted.py              all parts; an hour and a half of one core
     python benchmarks/planted.py --quick      the same with few players and samples; under a minute
     python benchmarks/planted.py grid         one part: the readings that compete
     python benchmarks/planted.py joint        one part: which changes joint extraction makes least
@@ -690,12 +690,7 @@ def run_verdicts(
                 "runs": n_runs,
                 "stage": dict(answers),
                 "parts": {part.name: parts[part.name, "supported"] for part in PARTS_OF_PROTOCOL},
-                **{
-                    f"{name} {finding} {verdict}": counted[finding, verdict]
-                    for name, counted in tried.items()
-                    for finding in range(1, 6)
-                    for verdict in ("supported", "contradicted")
-                },
+                **by_finding(tried),
             }
         )
     print_table(
@@ -712,11 +707,7 @@ def run_verdicts(
                 row["samples"],
                 f"{100 * row['noise']:g} %",
                 ", ".join(f"{a} {n}" for a, n in sorted(row["stage"].items(), key=lambda x: -x[1])),
-                *(
-                    f"{row[f'protocol {k} supported']} / {row[f'published {k} supported']}"
-                    + (" *" if k in NULLS[row["scenario"]] else "")
-                    for k in range(1, 6)
-                ),
+                *supported(row, "protocol", "published"),
             ]
             for row in records
         ],
@@ -768,30 +759,36 @@ def run_seeds(settings: Sequence[Setting], reading: Reading, n_groups: int) -> l
                 "samples": setting.n_samples,
                 "noise": setting.noise,
                 "groups": n_groups,
-                **{
-                    f"{name} {finding} {verdict}": counted[finding, verdict]
-                    for name, counted in tried.items()
-                    for finding in range(1, 6)
-                    for verdict in ("supported", "contradicted")
-                },
+                **by_finding(tried),
             }
         )
     print_table(
         ["scenario", "samples", *(f"finding {k}: one / three seeds" for k in range(1, 6))],
         [
-            [
-                row["scenario"],
-                row["samples"],
-                *(
-                    " / ".join(str(row[f"{name} {k} supported"]) for name in tried)
-                    + (" *" if k in NULLS[row["scenario"]] else "")
-                    for k in range(1, 6)
-                ),
-            ]
+            [row["scenario"], row["samples"], *supported(row, "one seed", "three seeds")]
             for row in records
         ],
     )
     return records
+
+
+def by_finding(tried: Mapping[str, Counter[Any]]) -> dict[str, int]:
+    """How often each finding is supported and contradicted, by who says so."""
+    return {
+        f"{name} {finding} {verdict}": counted[finding, verdict]
+        for name, counted in tried.items()
+        for finding in range(1, 6)
+        for verdict in ("supported", "contradicted")
+    }
+
+
+def supported(row: Mapping[str, Any], *names: str) -> list[str]:
+    """A cell a finding: how often it is supported; a star where it is not so."""
+    return [
+        " / ".join(str(row[f"{name} {finding} supported"]) for name in names)
+        + (" *" if finding in NULLS[row["scenario"]] else "")
+        for finding in range(1, 6)
+    ]
 
 
 def examine_planted(run: PlantedRun, extracted: ExtractedRun, salience: Salience) -> Tested:

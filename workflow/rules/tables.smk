@@ -192,11 +192,6 @@ use rule metrics_table as paper_table with:
         "Tabulating the paper's numbers beside those of the study"
 
 
-TABLES_OVER_SEEDS = (
-    [*rules.seeds_table.output, *rules.seed_verdicts_table.output] if REPEATED else []
-)
-
-
 rule tables:
     input:
         every_run("players.parquet"),
@@ -215,7 +210,7 @@ rule tables:
         rules.verdicts_table.output,
         rules.strongest_table.output,
         rules.paper_table.output,
-        TABLES_OVER_SEEDS,
+        [*rules.seeds_table.output, *rules.seed_verdicts_table.output] if REPEATED else [],
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
     message:
         "All tables are there"

@@ -123,5 +123,5 @@ report_table.write(
     snakemake.output.md,
     **params.size,
     # The words are of the parts of the findings, not of those of the protocol.
-    in_words="statistic" in table.columns and snakemake.rule != "seed_verdicts_table",
+    in_words=snakemake.rule == "sensitivity_table",
 )

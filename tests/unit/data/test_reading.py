@@ -97,10 +97,13 @@ def test_the_recipe_for_local_files_of_goemotions(tmp_path):
     (recipe,) = re.findall(r"## GoEmotions from local files\n.*?```yaml\n(.*?)```", text, re.DOTALL)
     dataset = yaml.safe_load(recipe.replace("path:data/goemotions", f"path:{tmp_path}"))
     (tmp_path / "labels.txt").write_text("admiration\namusement\nneutral\n")
-    row = 'Oh "really" now\t1\tabc\n', '"""Dude. Stop."" he said"\t0,2\tdef\n', "So\t2\tghi\n"
-    quoted = row[0].replace('Oh "really" now', '"Oh ""really"" now"')
+    rows = [
+        '"Oh ""really"" now"\t1\tabc\n',
+        '"""Dude. Stop."" he said"\t0,2\tdef\n',
+        "So\t2\tghi\n",
+    ]
     for name in set(dataset["splits"].values()):
-        (tmp_path / name).write_text("".join([quoted, *row[1:]]))
+        (tmp_path / name).write_text("".join(rows))
     frames = load_rows(dataset)
     assert set(frames) == set(dataset["splits"].values())
     for frame in frames.values():

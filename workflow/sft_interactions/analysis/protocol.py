@@ -185,7 +185,7 @@ class Tested:
 
     Attributes:
         stage: where its denoising stage ends.
-        parts: rows of the ``finding_parts`` table without ``run``.
+        parts: rows of the ``finding_parts`` table without ``run``, in the order of ``PARTS``.
         values: part to what its interval is made of, float64 (1 + samples,), of all samples and without
             each; or (3,), the value and its interval. Empty without a checkpoint where the stage ends.
     """
@@ -248,8 +248,11 @@ def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
     Returns:
         Rows of the ``finding_parts`` table without ``run``; ``n_samples`` is the fewest of a repeat.
     """
+    has_enough = len(tested) >= FEWEST_SEEDS
+    never = all(one.stage.answer == NONE for one in tested)
+    n_samples = zip(*(one.parts["n_samples"].to_list() for one in tested), strict=True)
     records = []
-    for part in PARTS:
+    for part, of_seeds in zip(PARTS, n_samples, strict=True):
         value = low = high = None
         if all(part.name in one.values for one in tested):
             values = np.stack([one.values[part.name] for one in tested])
@@ -257,14 +260,10 @@ def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
                 value, low, high = values[:, 0].mean(), values[:, 1].min(), values[:, 2].max()
             else:
                 value, low, high = interval_over_seeds(values, level)
-        if len(tested) < FEWEST_SEEDS:
+        if not has_enough:
             low = high = None
-        n_samples = [
-            one.parts.row(by_predicate=pl.col("part") == part.name, named=True) for one in tested
-        ]
-        row = row_of(part, value, low, high, min(own["n_samples"] for own in n_samples))
-        never = all(one.stage.answer == NONE for one in tested)
-        if never and len(tested) >= FEWEST_SEEDS and part.name == STAGE_FOUND:
+        row = row_of(part, value, low, high, min(of_seeds))
+        if never and has_enough and part.name == STAGE_FOUND:
             row["verdict"] = "contradicted"
         records.append(row)
     return _frame(records)

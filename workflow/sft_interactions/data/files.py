@@ -126,7 +126,7 @@ def read_separated(
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {lines.line_num} cannot be read: {error}; correct its quotation marks"
-            + ("" if delimiter == "," else ", or drop quoted if they are text")
+            + (", or drop quoted if they are text" if quoted and delimiter == "\t" else "")
         ) from error
     if not rows:
         raise ValueError(f"{path} is empty; name another file")
