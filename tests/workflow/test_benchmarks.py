@@ -106,6 +106,7 @@ def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
     assert not any(answer.isdigit() for answer in nothing["stage"])
     for scenario in ("two_stages", "as_claimed"):
         assert all(answer.isdigit() for answer in verdicts[scenario]["stage"])
+        assert all(0.5 < share <= 1 for share in verdicts[scenario]["early"])
     over_seeds = {row["scenario"]: row for row in found["seeds"]}
     for name in ("one seed", "three seeds"):
         assert sum(over_seeds["unchanged"][f"{name} {k} supported"] for k in range(1, 6)) == 0

@@ -65,6 +65,10 @@ def parts_of(tested, verdict):
     return tested.parts.filter(pl.col("verdict") == verdict)["part"].to_list()
 
 
+def parts_of_run(tested, name):
+    return tested.parts.filter(part=name)["value"].to_list()
+
+
 def test_a_run_that_does_what_the_paper_says_supports_every_finding():
     tested = examined()
     assert tested.stage.step == 10
@@ -77,7 +81,8 @@ def test_a_run_that_does_what_the_paper_says_supports_every_finding():
     before = 8 + 7 / 8
     assert values["1.1 few"] == pytest.approx((2 - 6) / before)
     assert values["2.1 many"] == pytest.approx((8 - 1) / before)
-    assert values["3.2 most"] == pytest.approx(6 / 7)
+    # 15 and 3 go for good at once; the other four of the noise are back at the end.
+    assert values["3.2 most"] == 1
     assert values["3.3 short"] == 0.25
 
 
@@ -94,6 +99,33 @@ def test_what_is_not_so_is_not_supported(changed, contradicted):
     tested = examined(**changed)
     assert set(contradicted) <= set(parts_of(tested, "contradicted"))
     assert findings_of(tested)[2 if not contradicted else int(contradicted[0][0])] != "supported"
+
+
+def test_what_is_seen_once_is_taken_from_the_early_removals():
+    once = ((8, 0.5),)
+    story = (
+        (*KEPT, *NOISE, (4, 1.0)),
+        (*KEPT, (4, 1.0)),
+        (*KEPT, (4, 1.0), *once),
+        (*KEPT, (4, -1.0)),
+        KEPT,
+    )
+    tested = examined(story)
+    assert tested.stage.step == 10
+    # 6 go early and 1 late; 8, and 4 with the other sign, are seen once: two at three checkpoints.
+    (value,) = parts_of_run(tested, "3.2 most")
+    assert value == pytest.approx((6 - 2 / 3) / (7 - 2 / 3))
+
+
+def test_a_share_of_nothing_is_undefined():
+    once = tuple((pattern, 0.5) for pattern in (5, 6, 9, 10, 12, 8))
+    story = (KEPT + NOISE[:2], KEPT, KEPT + once, KEPT, KEPT)
+    classes = classify({step: salient(part) for step, part in zip(STEPS, story, strict=True)})
+    dynamics = add_generalizability(classes, None, N)
+    q = Quantities(dynamics, SAMPLES, STEPS, Stage("10", 10, 10, 10), N)
+    (most,) = (part for part in PARTS if part.name == "3.2 most")
+    assert q.by_chance().tolist() == pytest.approx([2.0] * 9)
+    assert np.isnan(most.compute(q)).all()
 
 
 def test_without_a_reference_model_γ_is_undefined():
@@ -128,7 +160,9 @@ def test_docs_name_every_part_with_its_claim():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["unchanged", "independent", "two_stages", "as_claimed"])
+@pytest.mark.parametrize(
+    "scenario", ["unchanged", "independent", "two_stages", "as_claimed", "slow_removal"]
+)
 def test_the_truth_of_planted_runs(scenario):
     """Without noise: no stage is found where there is none, and the planted one where there is."""
     assert scenario in SCENARIOS
@@ -139,8 +173,11 @@ def test_the_truth_of_planted_runs(scenario):
     )
     tested = examine(dynamics, list(run.samples), run.steps, run.n_players, level=0.95)
     has_stages = scenario in ("two_stages", "as_claimed")
-    assert tested.stage.step == (2 if has_stages else None)
+    end = {"two_stages": 2, "as_claimed": 2, "slow_removal": 1}.get(scenario)
+    assert tested.stage.step == end
     assert findings_of(tested)[3] == ("supported" if has_stages else "contradicted")
+    (early,) = parts_of_run(tested, "3.2 most")
+    assert early == pytest.approx({2: 1.0, 1: 0.375}[end], abs=0.1) if end else early is None
 
 
 @pytest.mark.slow

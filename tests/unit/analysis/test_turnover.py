@@ -20,11 +20,13 @@ from sft_interactions.analysis.turnover import (
     bounds,
     detect,
     find_changes,
+    gone_for_good,
     interval,
     kept_by_chance,
     leave_one_out,
     omega,
     preserved_with_sign,
+    seen_once,
     tabulate,
 )
 
@@ -82,6 +84,28 @@ def test_preserved_keep_their_sign_all_along():
     )
     chain = preserved_with_sign(dynamics, [0, 10, 20])
     assert [sorted(rows["pattern"]) for rows in chain] == [[1, 2, 3], [1, 3], [1]]
+
+
+def test_what_is_gone_for_good_goes_after_it_was_last_seen_with_its_sign():
+    dynamics = dynamics_of(
+        {"a": {1: 1.0, 2: 1.0, 3: 1.0, 4: -1.0, 5: 1.0}, "b": {1: 1.0}},
+        {"a": {1: 1.0, 3: 1.0, 4: 1.0, 6: 1.0}},
+        {"a": {1: 1.0, 2: 1.0, 7: 1.0, 8: 1.0}, "b": {2: 1.0}},
+        {"a": {1: 1.0, 4: 1.0, 7: 1.0, 9: 1.0}, "b": {1: -1.0}},
+    )
+    steps = [30, 0, 20, 10]
+    # 2 was back at step 20, and 1 stays; 4 and b's 1 are there at the end, of the other sign.
+    gone = gone_for_good(dynamics, steps).select("sample_id", "pattern", "effect", "step")
+    assert sorted(gone.rows()) == [
+        ("a", 2, 1.0, 3),
+        ("a", 3, 1.0, 2),
+        ("a", 4, -1.0, 1),
+        ("a", 5, 1.0, 1),
+        ("b", 1, 1.0, 1),
+    ]
+    # Not 5 and 9, of the first and the last checkpoint, nor what was there twice.
+    once = seen_once(dynamics, steps).select("sample_id", "pattern", "step")
+    assert sorted(once.rows()) == [("a", 6, 10), ("a", 8, 20), ("b", 2, 20)]
 
 
 def test_what_is_kept_by_chance_is_the_mean_over_all_pairs_of_samples():

@@ -133,8 +133,18 @@ SCENARIOS: Mapping[str, Scenario] = {
         (*_UNCHANGED, Group(1.0, appears=(0.0, 1.0), order_rate=0.55, in_reference=0.0)),
     ),
     "denoising": Scenario("most interactions go early, nothing comes", (_KEPT, _GOES)),
+    "slow_removal": Scenario(
+        "the loss rate falls, since more come than go and those stay, but most of what goes does so late",
+        (
+            _KEPT,
+            Group(0.3, disappears=(0.0, 0.2), positive=0.4),
+            Group(0.5, disappears=(0.2, 1.0), positive=0.4),
+            Group(1.5, appears=(0.0, 1.0), order_rate=0.55, in_reference=0.0),
+        ),
+        drift=0.1,
+    ),
 }
-"""Every scenario by its name: three with all three classes, and six in which a part of them is missing."""
+"""Every scenario by its name: four with all three classes, and six in which a part of them is missing."""
 
 
 @dataclass(frozen=True)

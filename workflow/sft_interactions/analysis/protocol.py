@@ -18,16 +18,19 @@ from sft_interactions.analysis.turnover import (
     Stage,
     detect,
     find_changes,
+    gone_for_good,
     interval,
     interval_over_seeds,
     preserved_with_sign,
+    seen_once,
 )
 
 # Where a quantity is looked at: before SFT, and in or at the end of one of the two stages.
 BEFORE, DENOISING, OVERFITTING = 0, 1, 2
 # Sets beside what is lost, new and kept: the salient ones before SFT, those of them that are kept up to the
-# end of a stage, and those that are not.
+# end of a stage, and those that are not; those that go and do not come back; those of one checkpoint only.
 SALIENT, PRESERVED, GONE = "salient", "preserved", "gone"
+GONE_FOR_GOOD, SEEN_ONCE = "gone for good", "seen once"
 
 
 class Quantities:
@@ -61,14 +64,20 @@ class Quantities:
         end = steps.index(stage.step)
         changes = find_changes(dynamics, steps)
         in_first = pl.when(pl.col("step") <= end).then(DENOISING).otherwise(OVERFITTING)
+        of_stage = in_first.cast(pl.Int64).alias("step")
         chain = preserved_with_sign(dynamics, steps)
         gone = chain[0].join(chain[-1], on=["sample_id", "kind", "pattern"], how="anti")
-        pools = [changes.with_columns(in_first.cast(pl.Int64).alias("step"))]
+        left = gone_for_good(dynamics, steps).with_columns(pl.lit(GONE_FOR_GOOD).alias("class"))
+        pools = [
+            changes.with_columns(of_stage),
+            left.select(changes.columns).with_columns(of_stage),
+        ]
         for label, at, rows in (
             (SALIENT, BEFORE, chain[0]),
             (PRESERVED, DENOISING, chain[end]),
             (PRESERVED, OVERFITTING, chain[-1]),
             (GONE, OVERFITTING, gone),
+            (SEEN_ONCE, BEFORE, seen_once(dynamics, steps)),
         ):
             pools.append(
                 rows.with_columns(pl.lit(at, pl.Int64).alias("step"), pl.lit(label).alias("class"))
@@ -101,6 +110,10 @@ class Quantities:
     def rho_above_chance(self, label: str, stage: int) -> NDArray[np.float64]:
         """ρ (Eq. 10) less its chance level."""
         return self._mean("rho", label, stage) - self._mean("rho_chance", label, stage)
+
+    def by_chance(self) -> NDArray[np.float64]:
+        """Number of interactions seen once, a sample and a checkpoint between the first and the last."""
+        return self.count(SEEN_ONCE, BEFORE) / (len(self.steps) - 2)
 
     def share_of_training(self) -> NDArray[np.float64]:
         """End of the denoising stage as a share of the steps, and the ends of its interval, (3,)."""
@@ -138,6 +151,15 @@ def _growth(q: Quantities, stage: int) -> NDArray[np.float64]:
     return (q.count(NEW, stage) - q.count(LOST, stage)) / q.count(SALIENT, BEFORE)
 
 
+def _early(q: Quantities) -> NDArray[np.float64]:
+    early = q.count(GONE_FOR_GOOD, DENOISING) - q.by_chance()
+    ever = early + q.count(GONE_FOR_GOOD, OVERFITTING)
+    share: NDArray[np.float64] = np.divide(
+        early, ever, out=np.full_like(early, np.nan), where=ever > 0
+    )
+    return share
+
+
 D, O = DENOISING, OVERFITTING  # noqa: E741
 PARTS: tuple[Part[Quantities], ...] = (
     Part(1, 1, "few", "(N₁ − L₁) / Ω_0", "<", 0, lambda q: _growth(q, D)),
@@ -156,8 +178,7 @@ PARTS: tuple[Part[Quantities], ...] = (
          lambda q: _difference(q.rho_above_chance, NEW, D, NEW, O)),
     Part(3, 1, "falls", "fall of the loss rate at d", ">", 0,
          lambda q: np.array(q.stage.fall), has_own_interval=True),
-    Part(3, 2, "most", "L₁ / (L₁ + L₂)", ">", 0.5,
-         lambda q: q.count(LOST, D) / (q.count(LOST, D) + q.count(LOST, O))),
+    Part(3, 2, "most", "(G₁ − S) / (G₁ + G₂ − S)", ">", 0.5, _early),
     Part(3, 3, "short", "d / T in training steps", "<", 0.5,
          lambda q: q.share_of_training(), has_own_interval=True),
     Part(4, 1, "high order", "mean order: (L₁ − K₁) − (L₂ − K₂)", ">", 0,

@@ -88,6 +88,50 @@ def preserved_with_sign(dynamics: pl.DataFrame, steps: Sequence[int]) -> list[pl
     return chain
 
 
+def gone_for_good(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
+    """Interactions of the first checkpoint that the last one lacks, each in the interval in which it goes.
+
+    It goes in the interval after the checkpoint at which it was last seen with its sign.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        steps: analysed checkpoints.
+
+    Returns:
+        Rows of the first checkpoint, with the number of the interval, from 1, as ``step``.
+    """
+    steps = sorted(steps)
+    seen = _when_seen(dynamics, steps).filter(pl.col("last") < len(steps) - 1)
+    goes = (pl.col("last") + 1).alias("step")
+    return (
+        omega(dynamics, steps[0]).drop("step").join(seen.select(*_SIGNED_KEY, goes), on=_SIGNED_KEY)
+    )
+
+
+def seen_once(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
+    """Interactions that are salient, with their sign, at one checkpoint only, and not the first or last.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        steps: analysed checkpoints.
+    """
+    steps = sorted(steps)
+    inner = pl.col("last").is_between(1, len(steps) - 2)
+    once = _when_seen(dynamics, steps).filter(inner, pl.col("times") == 1)
+    return pl.concat([omega(dynamics, step) for step in steps]).join(
+        once, on=_SIGNED_KEY, how="semi"
+    )
+
+
+def _when_seen(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
+    """The last checkpoint, numbered from 0, and at how many an interaction is salient with its sign."""
+    sets = [
+        omega(dynamics, step).select(*_SIGNED_KEY, pl.lit(number, pl.Int64).alias("last"))
+        for number, step in enumerate(steps)
+    ]
+    return pl.concat(sets).group_by(_SIGNED_KEY).agg(pl.col("last").max(), pl.len().alias("times"))
+
+
 def count(rows: pl.DataFrame, samples: Sequence[str]) -> NDArray[np.float64]:
     """Number of rows of each sample, (samples,)."""
     counted = dict(rows.group_by("sample_id").len().iter_rows())

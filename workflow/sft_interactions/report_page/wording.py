@@ -13,7 +13,7 @@ WORDS = {
     "2.4 low ρ": "How much more what is new at the last checkpoint cancels.",
     "3.1 beyond noise": "How many more are removed by the end of the denoising stage than noise would "
     "remove.",
-    "3.2 most": "The share of all removals that is done by the end of the denoising stage.",
+    "3.2 most": "Of what was there before SFT and goes, the share that goes in the denoising stage.",
     "3.3 short": "The denoising stage as a share of the training.",
     "4.1 high order": "How many words more a removed interaction has than a preserved one.",
     "4.2 γ ≈ 0": "How much more often than by chance removed interactions are shared with the other LLM.",
