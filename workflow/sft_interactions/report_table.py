@@ -90,6 +90,8 @@ LEGEND = {
     "denoising stage, P_T at the last checkpoint.",
     r"[LNK][₁₂]": "L, N, K: interactions that are lost, new and kept from checkpoint to checkpoint; L₁ in "
     "the denoising stage, L₂ after it.",
+    r"G[₁₂]": "G: interactions of before SFT that are gone for good; G₁ in the denoising stage, G₂ after "
+    "it. S: those seen at one checkpoint only, a mean over the checkpoints but the first and the last.",
     r"\b(d / T|by d|by T|to d|to T|at d)\b": "d: the step at which the denoising stage ends; T: the last "
     "step.",
     r"\blog 2\b": "log 2: the cross-entropy without any interaction, 0.693.",

@@ -75,8 +75,8 @@ def draw(models: Sequence[LogicalModel], prompts: Sequence[AnalysedPrompt]) -> F
     canvas.axes.plot([middle, middle], [top, height - NOTE], color=GREY, linewidth=0.4)
     canvas_note = (
         f"The {IN_A_ROW} strongest salient AND interactions above, OR interactions below; effects in "
-        "log-odds. AND: effect if all words are there; OR: if any is.\nBlack, thick frame: salient "
-        "in the other one too, with the same kind and the same sign (generalizable). Words on grey are the "
+        "log-odds. AND: effect if all players are there; OR: if any is.\nBlack, thick frame: salient "
+        "in the other one too, with the same kind and the same sign (generalizable). On grey are the "
         "players."
     )
     note(canvas, height - NOTE + 0.02, canvas_note)

@@ -184,8 +184,8 @@ def _draw_evolution(
         top + 0.17 + PANEL + 0.52,
         f"Bottom: sum of effects by order, positive above and negative below zero (light), means over "
         f"{samples_name([run.n_samples])}; one scale.\nBoxes: the numbers are effects in log-odds, colours "
-        "as below; AND: effect if all words are there; OR: if any is.\n"
-        f"Words on grey are the players; all other text is never masked.{more}",
+        "as below; AND: effect if all players are there; OR: if any is.\n"
+        f"On grey are the players; all other text is never masked.{more}",
     )
 
 

@@ -209,7 +209,7 @@ def draw_interaction(
     canvas.axes.plot([x, x + width], [y + 0.19] * 2, color=color, linewidth=0.5)
     words = [word for k, word in enumerate(prompt.words) if row["pattern"] >> k & 1]
     if len(words) > MOST_CHIPS:
-        words = [*words[: MOST_CHIPS - 1], f"+ {len(words) - MOST_CHIPS + 1} words"]
+        words = [*words[: MOST_CHIPS - 1], f"+ {len(words) - MOST_CHIPS + 1} more"]
     for number, word in enumerate(words):
         middle = y + 0.2 + CHIP_STEP * (number + 0.5)
         text = shorten_apart(word, prompt.words, width - 0.14, SMALL)
