@@ -57,7 +57,11 @@ from sft_interactions.analysis.protocol import (  # noqa: E402
     examine_over_seeds,
 )
 from sft_interactions.analysis.protocol import PARTS as PARTS_OF_PROTOCOL  # noqa: E402
-from sft_interactions.analysis.salience import Salience, select_salient  # noqa: E402
+from sft_interactions.analysis.salience import (  # noqa: E402
+    Salience,
+    select_by_first,
+    select_salient,
+)
 from sft_interactions.analysis.selection import Selector  # noqa: E402
 from sft_interactions.analysis.sensitivity import (  # noqa: E402
     ExtractedRun,
@@ -194,20 +198,8 @@ def keep_all(reader: Reader, reading: Reading) -> Salient:
 
 def keep_above_first(reader: Reader, reading: Reading) -> Salient:
     """With the threshold of each sample that it has at the first checkpoint."""
-    effects = {
-        step: reader.tables(reading, step)[0].filter(pl.col("kind") != "bias")
-        for step in reader.run.steps
-    }
-    size = pl.col("effect").abs()
-    first = effects[min(effects)].group_by("sample_id").agg(size.max().alias("largest"))
-    schema = reader.salient(reading, min(effects)).schema
-    return {
-        step: rows.join(first, on="sample_id")
-        .filter(size >= reading.threshold * pl.col("largest"))
-        .select(pl.col(column).cast(dtype) for column, dtype in schema.items())
-        .sort("sample_id", "kind", "pattern")
-        for step, rows in effects.items()
-    }
+    checkpoints = {step: reader.tables(reading, step)[0] for step in reader.run.steps}
+    return select_by_first(checkpoints, reading.threshold)
 
 
 def keep_certain(reader: Reader, reading: Reading) -> Salient:

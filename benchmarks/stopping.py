@@ -24,8 +24,13 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from sft_interactions import config_file, report_table, tables  # noqa: E402
 from sft_interactions.analysis.dynamics import add_generalizability, classify  # noqa: E402
 from sft_interactions.analysis.findings import conclude  # noqa: E402
-from sft_interactions.analysis.protocol import examine  # noqa: E402
-from sft_interactions.analysis.salience import select_salient  # noqa: E402
+from sft_interactions.analysis.protocol import (  # noqa: E402
+    FEWEST_SEEDS,
+    Tested,
+    examine,
+    tabulate_over_seeds,
+)
+from sft_interactions.analysis.salience import select_by_first, select_salient  # noqa: E402
 from sft_interactions.analysis.stages import detect_stages  # noqa: E402
 from sft_interactions.analysis.turnover import omega  # noqa: E402
 from sft_interactions.analysis.turnover import tabulate as turnovers  # noqa: E402
@@ -122,14 +127,14 @@ class Judged:
 
     Attributes:
         choices: arm to checkpoint.
-        denoising_ends: answer of the protocol.
-        verdicts: number of a finding to its verdict by the protocol.
+        tested: the run by the protocol.
+        by_first: the same, with the threshold of salience that each prompt has at the first checkpoint.
         quantities: see :func:`describe`.
     """
 
     choices: Mapping[str, int]
-    denoising_ends: str
-    verdicts: Mapping[int, str]
+    tested: Tested
+    by_first: Tested
     quantities: Mapping[str, float]
 
 
@@ -159,7 +164,7 @@ def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[s
         config: the resolved study.
     """
     chosen = config["extraction"]
-    salient, samples = {}, []
+    salient, all_interactions, samples = {}, {}, []
     for step in steps:
         path = folder / "log_odds" / f"step-{step}.parquet"
         samples, values = to_values(tables.read(path, tables.LOG_ODDS), str(path))
@@ -173,8 +178,12 @@ def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[s
         interactions, solve = from_extraction(samples, values, solved)
         rule = config["salience"]
         salient[step] = select_salient(interactions, solve, rule["rule"], rule["threshold"])
-    n_players = config["players"]["n"]
-    dynamics = add_generalizability(classify(salient), None, n_players)
+        all_interactions[step] = interactions
+    n_players, level = config["players"]["n"], config["bootstrap"]["level"]
+    dynamics, dynamics_by_first = (
+        add_generalizability(classify(checkpoints), None, n_players)
+        for checkpoints in (salient, select_by_first(all_interactions, rule["threshold"]))
+    )
 
     def released(until: Sequence[int]) -> int:
         return detect_stages(
@@ -188,21 +197,23 @@ def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[s
             **config["bootstrap"],
         )["best_checkpoint_step"]
 
-    tested = examine(dynamics, samples, steps, n_players, level=config["bootstrap"]["level"])
+    tested, by_first = (
+        examine(rows, samples, steps, n_players, level=level)
+        for rows in (dynamics, dynamics_by_first)
+    )
     grows = tested.parts.filter(pl.col("finding") == 2, pl.col("part") == "2.1 many")
     mended = steps[-1]
     if tested.stage.high is not None and grows["verdict"].item() == "supported":
         mended = tested.stage.high
-    verdicts = conclude(tested.parts.with_columns(run=pl.lit(folder.name)))
     return Judged(
         {
             RELEASED: released(steps),
             MENDED: mended,
             ONLINE: choose_as_they_arrive(steps, released),
         },
-        tested.stage.answer,
-        dict(verdicts.select("finding", "verdict").iter_rows()),
-        describe(dynamics, samples, steps, config["bootstrap"]["level"]),
+        tested,
+        by_first,
+        describe(dynamics, samples, steps, level),
     )
 
 
@@ -391,17 +402,42 @@ def summarise(choices: pl.DataFrame, near: Mapping[str, Sequence[int]]) -> pl.Da
 
 
 def tabulate_findings(runs: Sequence[Run], judged: Sequence[Judged]) -> pl.DataFrame:
-    """One row a run: where its denoising ends, and the verdicts of the five findings by the protocol."""
+    """One row a run: where its denoising ends, and the findings by the protocol.
+
+    Finding 3 also with the thresholds of the first checkpoint.
+    """
     return pl.DataFrame(
         [
             {
                 "run": run.name,
-                "denoising_ends": found.denoising_ends,
-                **{f"finding {number}": verdict for number, verdict in found.verdicts.items()},
+                "denoising_ends": found.tested.stage.answer,
+                **{f"finding {k}": verdict for k, verdict in verdicts_of(found.tested).items()},
+                "finding 3, thresholds of step 0": verdicts_of(found.by_first)[3],
             }
             for run, found in zip(runs, judged, strict=True)
         ]
     )
+
+
+def verdicts_of(tested: Tested) -> dict[int, str]:
+    """Number of a finding to its verdict."""
+    rows = conclude(tested.parts.with_columns(run=pl.lit("")))
+    return dict(rows.select("finding", "verdict").iter_rows())
+
+
+def tabulate_seeds(runs: Sequence[Run], judged: Sequence[Judged], level: float) -> pl.DataFrame:
+    """Rows of the protocol over the seeds of each cell that has enough of them."""
+    cells: dict[str, list[Tested]] = {}
+    for run, found in zip(runs, judged, strict=True):
+        cells.setdefault(run.name.removesuffix(f"-seed{run.seed}"), []).append(found.tested)
+    parts = [
+        tabulate_over_seeds(tested, level).select(
+            pl.lit(name).alias("runs"), pl.lit(len(tested)).alias("n_seeds"), pl.all()
+        )
+        for name, tested in cells.items()
+        if len(tested) >= FEWEST_SEEDS
+    ]
+    return pl.concat(parts) if parts else pl.DataFrame()
 
 
 def compare_noise(runs: Sequence[Run], judged: Sequence[Judged]) -> pl.DataFrame:
@@ -524,6 +560,9 @@ def main() -> int:
         "findings": tabulate_findings(runs, judged),
         "noise": compare_noise(runs, judged),
     }
+    over_seeds = tabulate_seeds(runs, judged, config["bootstrap"]["level"])
+    if len(over_seeds):
+        written["seed-verdicts"] = over_seeds
     for name, table in written.items():
         report_table.write(table, output / f"{name}.csv", output / f"{name}.md", **size)
     print(f"{len(runs)} of {len(config['runs'])} runs are finished")

@@ -1,5 +1,6 @@
 """The study of checkpoints: what each arm chooses, and how arms are compared."""
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from scipy import stats
+
+from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.planted import plant
+from sft_interactions.analysis.protocol import examine, tabulate_over_seeds
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "stopping.py"
 spec = importlib.util.spec_from_file_location("stopping", PATH)
@@ -144,15 +149,41 @@ def test_noise_is_compared_by_pairs_of_runs():
     for task, clean, noisy in (("a", 10.0, 12.0), ("b", 20.0, 23.0)):
         for noise, value in ((0.0, clean), (0.3, noisy)):
             runs.append(run_of(task, 0, [3.0, 1.0, 1.0, 1.0, 2.0], noise=noise))
-            judged.append(stopping.Judged({}, "none", {}, {"salient": value}))
+            judged.append(stopping.Judged({}, None, None, {"salient": value}))
     runs.append(run_of("c", 0, [1.0] * 5))  # has no noisy partner
-    judged.append(stopping.Judged({}, "none", {}, {"salient": 1000.0}))
+    judged.append(stopping.Judged({}, None, None, {"salient": 1000.0}))
     row = stopping.compare_noise(runs, judged).row(0, named=True)
     assert row["quantity"] == "salient"
     assert (row["clean"], row["noisy"], row["cells"]) == (15.0, 17.5, 2)
     half = stats.t.ppf(0.975, 1) * 0.5  # the differences are 2 and 3
     assert row["difference"] == pytest.approx(2.5)
     assert (row["ci_low"], row["ci_high"]) == (pytest.approx(2.5 - half), pytest.approx(2.5 + half))
+
+
+def planted_run(training):
+    """A planted fine-tuning by the protocol, without noise."""
+    salience = {"rule": "max_effect", "threshold": 0.05}
+    run = plant("two_stages", 6, 8, training=training)
+    rows = add_generalizability(
+        classify(run.salient(salience)), run.reference_salient(salience), run.n_players
+    )
+    return examine(rows, list(run.samples), run.steps, run.n_players, level=0.95)
+
+
+def test_a_cell_with_three_seeds_has_a_verdict_over_them():
+    runs = [run_of(task, seed, [1.0] * 5) for task, n in (("a", 3), ("b", 2)) for seed in range(n)]
+    runs = [dataclasses.replace(run, name=f"{run.task}-seed{run.seed}") for run in runs]
+    tested = [planted_run(run.seed) for run in runs]
+    judged = [stopping.Judged({}, one, one, {}) for one in tested]
+    rows = stopping.tabulate_seeds(runs, judged, 0.95)
+    assert rows["runs"].unique().to_list() == ["a"]
+    assert rows["n_seeds"].unique().to_list() == [3]
+    assert_frame_equal(rows.drop("runs", "n_seeds"), tabulate_over_seeds(tested[:3], 0.95))
+    assert stopping.tabulate_seeds(runs[1:], judged[1:], 0.95).is_empty()
+    found = stopping.tabulate_findings(runs, judged)
+    assert set(found["denoising_ends"]) == {"2"}
+    assert set(found["finding 3"]) == {"supported"}
+    assert found["finding 3"].equals(found["finding 3, thresholds of step 0"])
 
 
 @pytest.mark.slow

@@ -2,11 +2,18 @@ import polars as pl
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from polars.testing import assert_frame_equal
 
 from sft_interactions import config as study_config
 from sft_interactions import tables
 from sft_interactions.analysis import salience
-from sft_interactions.analysis.salience import RULES, Rule, read_salient, select_salient
+from sft_interactions.analysis.salience import (
+    RULES,
+    Rule,
+    read_salient,
+    select_by_first,
+    select_salient,
+)
 
 ROWS = [
     ("a", "bias", 0, 0, 99.0),
@@ -165,6 +172,19 @@ def test_config_schema_allows_the_thresholds_that_the_rule_allows(choice, rule):
         except ValueError:
             is_allowed = False
         assert validator.is_valid({"rule": rule, "threshold": threshold}) == is_allowed, threshold
+
+
+def test_one_threshold_for_all_checkpoints_is_that_of_the_first():
+    grown = INTERACTIONS.with_columns(effect=pl.col("effect") * 10)
+    # At step 9 an effect of ten times the size has to reach the same -4.0 / 2 and 0.5 / 2, and a new sample
+    # has no threshold.
+    new = INTERACTIONS.filter(sample_id="b").with_columns(sample_id=pl.lit("c"))
+    checkpoints = {9: pl.concat([grown, new]), 4: INTERACTIONS}
+    found = select_by_first(checkpoints, 0.5)
+    assert_frame_equal(found[4], select_salient(INTERACTIONS, SOLVE, "max_effect", 0.5))
+    assert keys(found[9]) == {A1, A3, AO3, AO6, B2, BO7}
+    assert found[9].schema == found[4].schema
+    assert keys(select_salient(grown, SOLVE, "max_effect", 0.5)) == {A1, A3, AO3, B2}
 
 
 def test_columns_are_kept_and_kind_has_no_bias():

@@ -169,6 +169,35 @@ def select_salient(
     return kept.with_columns(kind).sort("sample_id", "kind", "pattern")
 
 
+def select_by_first(
+    checkpoints: Mapping[int, pl.DataFrame], threshold: float
+) -> dict[int, pl.DataFrame]:
+    """Interactions above the threshold that ``max_effect`` gives each sample at the first checkpoint.
+
+    Under ``max_effect`` itself what does not change is no longer salient once the largest effect has grown
+    enough. Here every checkpoint has the same threshold.
+
+    Args:
+        checkpoints: step to rows of an ``interactions`` table. A sample without an interaction at the first
+            step has no threshold, and is left out.
+        threshold: τ, a share of the sample's largest |effect| at the first step.
+
+    Returns:
+        Step to rows as :func:`select_salient` gives them.
+    """
+    effects = {
+        step: rows.lazy().filter(pl.col("kind") != "bias") for step, rows in checkpoints.items()
+    }
+    largest = _collect(effects[min(effects)].group_by("sample_id").agg(_size.max().alias("scale")))
+    kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
+    return {
+        step: _collect(_at_least(rows, largest, threshold))
+        .with_columns(kind)
+        .sort("sample_id", "kind", "pattern")
+        for step, rows in effects.items()
+    }
+
+
 def _with_share(salient: pl.LazyFrame, rule: str, stable_share: float) -> pl.LazyFrame:
     if not 0 < stable_share <= 1:
         raise ValueError(
