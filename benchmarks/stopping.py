@@ -2,9 +2,11 @@
 
     python benchmarks/stopping.py                    the runs under results/reference/stopping
     python benchmarks/stopping.py --runs FOLDER      runs somewhere else, such as results/stopping/runs
+    python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 85 s a run
 
 A finished run has losses.parquet, training.parquet and log_odds/step-*.parquet of all its checkpoints.
-Interactions are extracted here, under the settings of config/stopping.yaml. The tables go to --output.
+Interactions are extracted here, under the settings of config/stopping.yaml. The tables go to --output;
+those of another reading to a folder of its name there.
 """
 
 import argparse
@@ -22,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from sft_interactions import config_file, report_table, tables  # noqa: E402
+from sft_interactions.analysis.choices import JOINT, SINGLE  # noqa: E402
 from sft_interactions.analysis.dynamics import add_generalizability, classify  # noqa: E402
 from sft_interactions.analysis.findings import conclude  # noqa: E402
 from sft_interactions.analysis.protocol import (  # noqa: E402
@@ -37,6 +40,7 @@ from sft_interactions.analysis.turnover import tabulate as turnovers  # noqa: E4
 from sft_interactions.config import resolve  # noqa: E402
 from sft_interactions.extraction import extract  # noqa: E402
 from sft_interactions.extraction.interactions import from_extraction, to_values  # noqa: E402
+from sft_interactions.extraction.joint import extract_joint  # noqa: E402
 
 RELEASED, MENDED, ONLINE = (f"interactions, {way}" for way in ("as released", "mended", "online"))
 SAME_PROMPTS, VALIDATION = "loss, same prompts", "loss, validation"
@@ -155,6 +159,40 @@ def describe(
     }
 
 
+def read_interactions(
+    folder: Path, steps: Sequence[int], config: Mapping[str, Any]
+) -> tuple[list[str], dict[int, tuple[pl.DataFrame, pl.DataFrame]]]:
+    """Samples of a run, and step to rows of its ``interactions`` and ``solve`` tables."""
+    chosen, samples = config["extraction"], []
+    values, solved = [], []
+    for step in steps:
+        path = folder / "log_odds" / f"step-{step}.parquet"
+        samples, v = to_values(tables.read(path, tables.LOG_ODDS), str(path))
+        values.append(v)
+        solved.append(
+            extract(
+                v,
+                noise_ratio=chosen["noise_ratio"],
+                noise_scale=chosen["noise_scale"],
+                tie_break=chosen["tie_break"],
+                gap_tolerance=chosen["gap_tolerance"],
+            )
+        )
+    if config["optima"]["reading"] == JOINT:
+        solved = list(
+            extract_joint(
+                values,
+                solved,
+                tolerance=config["optima"]["l1_tolerance"],
+                tie_break=chosen["tie_break"],
+            ).checkpoints
+        )
+    return samples, {
+        step: from_extraction(samples, v, one)
+        for step, v, one in zip(steps, values, solved, strict=True)
+    }
+
+
 def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[str, Any]) -> Judged:
     """The checkpoints that the three arms with interactions choose, and what the protocol finds.
 
@@ -163,26 +201,18 @@ def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[s
         steps: its checkpoints.
         config: the resolved study.
     """
-    chosen = config["extraction"]
-    salient, all_interactions, samples = {}, {}, []
-    for step in steps:
-        path = folder / "log_odds" / f"step-{step}.parquet"
-        samples, values = to_values(tables.read(path, tables.LOG_ODDS), str(path))
-        solved = extract(
-            values,
-            noise_ratio=chosen["noise_ratio"],
-            noise_scale=chosen["noise_scale"],
-            tie_break=chosen["tie_break"],
-            gap_tolerance=chosen["gap_tolerance"],
-        )
-        interactions, solve = from_extraction(samples, values, solved)
-        rule = config["salience"]
-        salient[step] = select_salient(interactions, solve, rule["rule"], rule["threshold"])
-        all_interactions[step] = interactions
+    samples, checkpoints = read_interactions(folder, steps, config)
+    rule = config["salience"]
+    salient = {
+        step: select_salient(*pair, rule["rule"], rule["threshold"])
+        for step, pair in checkpoints.items()
+    }
+    by_thresholds = select_by_first(
+        {step: interactions for step, (interactions, _) in checkpoints.items()}, rule["threshold"]
+    )
     n_players, level = config["players"]["n"], config["bootstrap"]["level"]
     dynamics, dynamics_by_first = (
-        add_generalizability(classify(checkpoints), None, n_players)
-        for checkpoints in (salient, select_by_first(all_interactions, rule["threshold"]))
+        add_generalizability(classify(one), None, n_players) for one in (salient, by_thresholds)
     )
 
     def released(until: Sequence[int]) -> int:
@@ -425,6 +455,15 @@ def verdicts_of(tested: Tested) -> dict[int, str]:
     return dict(rows.select("finding", "verdict").iter_rows())
 
 
+def tabulate_parts(judged: Sequence[Judged]) -> pl.DataFrame:
+    """One row a part of a finding: its mean value, and in how many runs it has which verdict."""
+    rows = pl.concat([found.tested.parts for found in judged])
+    verdicts = ("supported", "contradicted", "inconclusive")
+    return rows.group_by("part", "statistic", "claim", maintain_order=True).agg(
+        pl.col("value").mean(), *((pl.col("verdict") == one).sum().alias(one) for one in verdicts)
+    )
+
+
 def tabulate_seeds(runs: Sequence[Run], judged: Sequence[Judged], level: float) -> pl.DataFrame:
     """Rows of the protocol over the seeds of each cell that has enough of them."""
     cells: dict[str, list[Tested]] = {}
@@ -506,8 +545,12 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=reference, help="folder of the runs' folders")
     parser.add_argument("--output", type=Path, help="folder of the tables; RUNS/tables by default")
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "stopping.yaml")
+    parser.add_argument("--reading", choices=[SINGLE, JOINT], help="of interactions; the study's")
     options = parser.parse_args()
     config = resolve(*config_file.read([options.config]))
+    of_study = config["optima"]["reading"]
+    reading = options.reading or of_study
+    config = {**config, "optima": {**config["optima"], "reading": reading}}
     finished = {
         name: settings
         for name, settings in config["runs"].items()
@@ -548,18 +591,23 @@ def main() -> int:
         )
     primary = compare(choices, *PRIMARY)
     output = options.output or options.runs / "tables"
+    output = output if reading == of_study else output / reading
     output.mkdir(parents=True, exist_ok=True)
     size = {
         "n_players": config["players"]["n"],
         "n_samples": max(one["analysis"] for one in config["datasets"].values()),
     }
     written = {
-        "choices": choices,
-        "arms": arms,
-        "differences": pl.DataFrame(pairs),
         "findings": tabulate_findings(runs, judged),
-        "noise": compare_noise(runs, judged),
+        "parts": tabulate_parts(judged),
     }
+    if reading == of_study:
+        written |= {
+            "choices": choices,
+            "arms": arms,
+            "differences": pl.DataFrame(pairs),
+            "noise": compare_noise(runs, judged),
+        }
     over_seeds = tabulate_seeds(runs, judged, config["bootstrap"]["level"])
     if len(over_seeds):
         written["seed-verdicts"] = over_seeds
@@ -572,9 +620,11 @@ def main() -> int:
         ("arms", "mean regret over cells, nats"),
         ("differences", f"test loss less that of '{SAME_PROMPTS}', nats"),
         ("findings", "the findings by the protocol"),
+        ("parts", "their parts, in how many runs"),
         ("noise", "30 % label noise against none"),
     ):
-        print(f"\n{title}:\n" + (output / f"{name}.md").read_text("utf-8"))
+        if name in written:
+            print(f"\n{title}:\n" + (output / f"{name}.md").read_text("utf-8"))
     print(
         f"primary: {primary.mean:+.4f} nats, 95 % interval {primary.low:+.4f} to {primary.high:+.4f}: "
         f"{verdict(primary, len(runs))}"

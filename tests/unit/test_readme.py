@@ -1,6 +1,5 @@
 """The numbers of README.md are those of the committed tables."""
 
-import json
 from pathlib import Path
 
 import polars as pl
@@ -42,52 +41,120 @@ def both(study, name, label, *steps):
     ]
 
 
-def test_verdicts(readme):
-    table = pl.read_parquet(REFERENCE / "small" / "findings.parquet")
+STUDY = REFERENCE / "stopping" / "tables"
+UNITS = (
+    "no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+VERDICTS = "supported", "contradicted", "inconclusive"
+
+
+def in_words(number):
+    tens, units = divmod(number, 10)
+    if tens < 2:
+        return UNITS[number]
+    return ("twenty", "thirty")[tens - 2] + (f"-{UNITS[units]}" if units else "")
+
+
+@pytest.fixture(scope="module")
+def by_run():
+    """The findings of the runs of the study of checkpoints."""
+    return pl.read_csv(STUDY / "findings.csv", schema_overrides={"denoising_ends": pl.String})
+
+
+@pytest.fixture(scope="module")
+def by_part():
+    rows = pl.read_csv(STUDY / "parts.csv").to_dicts()
+    return {row["part"]: row for row in rows}
+
+
+def over_seeds(path, runs):
+    """Number of a finding to its verdict over seeds, from a table for reading."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if f"| {runs} |" in line
+    ]
+    assert {row[1] for row in cells} == {"3"}
+    return {int(row[3]): row[4] for row in cells}
+
+
+def test_verdicts(readme, by_run):
+    published = pl.read_parquet(REFERENCE / "tweets" / "findings.parquet")
+    protocol = pl.read_parquet(REFERENCE / "tweets" / "protocol.parquet")
+    long, short = (
+        over_seeds(path / "seed-verdicts.md", runs)
+        for path, runs in (
+            (STUDY, "smollm2-tweets-low"),
+            (REFERENCE / "seeds" / "tables", "smollm2-tweets"),
+        )
+    )
     for finding in range(1, 6):
-        cells = []
-        for model in NAMES:
-            row = table.row(
-                by_predicate=(pl.col("finding") == finding) & pl.col("run").str.starts_with(model),
-                named=True,
+        found = by_run[f"finding {finding}"].to_list()
+        verdicts = [
+            table.row(
+                by_predicate=(pl.col("finding") == finding) & (pl.col("run") == run), named=True
+            )["verdict"]
+            for table, run in (
+                (protocol, "gemma3-tweets"),
+                (published, "smollm2-tweets"),
+                (published, "gemma3-tweets"),
             )
-            cells.append(f"{row['verdict']} ({row['parts_supported']} of {row['parts']})")
+        ]
+        cells = [
+            " / ".join(str(found.count(verdict)) for verdict in VERDICTS),
+            f"{long[finding]}; {short[finding]}",
+            verdicts[0],
+            f"{verdicts[1]}; {verdicts[2]}",
+        ]
         line = next(part for part in readme.split("| ") if part.startswith(f"{finding}. "))
         assert f"{line}| {' | '.join(cells)} |" in readme
 
 
-def test_what_happens(readme):
-    gone = both("small", "count", "removed", 60)
-    before = both("small", "count", "preserved", 0)
+def test_what_happens(readme, by_run, by_part):
+    runs = len(by_run)
+    assert f"with noisy labels: {runs} runs of a" in readme
+    noise = {row["quantity"]: row for row in pl.read_csv(STUDY / "noise.csv").to_dicts()}
+    first, later = (
+        50
+        * (noise[f"loss rate of the {part}"]["clean"] + noise[f"loss rate of the {part}"]["noisy"])
+        for part in ("first interval", "later half")
+    )
+    assert f"in the first 25 of 300 steps {first:.0f} % of those that matter are lost" in readme
+    assert f"later half of the run {later:.0f} % in as many steps" in readme
+    assert by_part["3.1 falls"]["supported"] == runs
+    early = by_run["denoising_ends"].is_in(["25", "50"]).sum()
+    assert f"falls in all {runs} runs, and in {early} the fast stage is over by step 50" in readme
+    most, verdicts = by_part["3.2 most"], by_run["finding 3"].to_list()
+    assert (most["contradicted"], verdicts.count("contradicted")) == (0, 0)
     assert (
-        f"After 60 steps, {gone[0]:.0f} of {before[0]:.0f} interactions a prompt (SmolLM2) and "
-        f"{gone[1]:.0f} of {before[1]:.0f} (Gemma)" in readme
+        f"In {most['supported']} of them most of what goes for good goes then, in none less than half; "
+        f"finding 3 is supported in {verdicts.count('supported')} and contradicted in none."
+        in readme
     )
-    for floor in both("small", "churn_floor", "removed", 60):
-        assert f"Noise of the inference alone would remove {floor:.0f}." in readme
-    kept = both("small", "count", "preserved", 2000)
-    order = both("small", "mean_order", "preserved", 2000)
+    before, kept = (both("tweets", "count", "preserved", step) for step in (0, 72))
+    new = both("tweets", "count", "emerged", 72)
     assert (
-        f"Few are preserved to the end: {kept[0]:.1f} and {kept[1]:.1f} a prompt, of mean order "
-        f"{order[0]:.1f} and {order[1]:.1f}." in readme
+        f"{before[0]:.0f} interactions a prompt matter before SFT; at the end {kept[0]:.0f} of them are "
+        f"preserved and {new[0]:.0f} have emerged. In Gemma {kept[1]:.0f} of {before[1]:.0f} are "
+        f"preserved, and {new[1]:.0f} have emerged." in readme
     )
-    early, late = (
-        both("small", "count", "emerged", 60, 200),
-        both("small", "count", "emerged", 2000),
+
+
+def test_what_does_not_happen(readme, by_run, by_part):
+    higher, lower, cancel = (
+        by_part[part]["contradicted"] for part in ("1.2 low order", "2.2 high order", "4.3 ρ ≈ 0")
     )
     assert (
-        f"from {early[0]:.0f} (step 60) to {late[0]:.0f} a prompt in SmolLM2, from {early[1]:.0f} "
-        f"(step 200) to {late[1]:.0f} in Gemma" in readme
+        f"In {higher} of the {len(by_run)} runs what emerges early is of higher order than what goes, "
+        f"against the paper, and in {lower} what emerges later is of lower order than that."
+        in readme
     )
-    for name, text in (
-        ("rho", "ρ falls from {:.2f} to {:.2f} in SmolLM2 and from {:.2f} to {:.2f} in Gemma"),
-        ("rho_chance", "falls too, from {:.2f} to {:.2f} and from {:.2f} to {:.2f}."),
-    ):
-        early, late = both("small", name, "emerged", 60, 200), both("small", name, "emerged", 2000)
-        assert text.format(early[0], late[0], early[1], late[1]) in readme
-    gamma = metric("small", "smollm2", "gamma", "preserved", 2000)
-    chance = metric("small", "smollm2", "gamma_chance", "preserved", 2000)
-    assert f"({gamma:.2f} against {chance:.2f} in SmolLM2)" in readme
+    assert f"in {cancel} runs it cancels less than chance would have it" in readme
+    rho, chance = (both("tweets", name, "emerged", 72) for name in ("rho", "rho_chance"))
+    assert f"(ρ {rho[0]:.2f}; {chance[0]:.2f} by chance)" in readme
+    assert f"({rho[1]:.2f} and {chance[1]:.2f})" in readme
+    first = by_run["finding 3, thresholds of step 0"].to_list().count("supported")
+    assert f"0 finding 3 is supported in {first} of the {len(by_run)} runs" in readme
 
 
 def test_what_the_data_determine(readme):
@@ -105,33 +172,27 @@ def test_what_the_data_determine(readme):
     )
 
 
-def test_under_other_choices(readme):
+def test_the_older_study(readme):
     lines = (REFERENCE / "small" / "tables" / "sensitivity.md").read_text("utf-8").splitlines()
     header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     found = [dict(zip(header, row, strict=True)) for row in rows[1:]]
     choices = {row["choice"] for row in found} - {"the study's own"}
-    assert f"Under {len(choices)} other choices of ours finding 3 stays supported" in readme
     assert {row["verdict"] for row in found if row["finding"] == "3"} == {"supported"}
-    supported = {row["finding"] for row in found if row["verdict"] == "supported"}
-    assert supported == {"2", "3"}
-    assert "of the others only finding 2 is ever supported" in readme
+    assert (
+        "By the paper's definitions finding 3 is supported there in both LLMs, under "
+        f"{len(choices)} other choices of ours too" in readme
+    )
 
 
 def test_the_protocol(readme):
     table = pl.read_parquet(REFERENCE / "tweets" / "protocol.parquet")
-    assert table.filter(pl.col("verdict") == "supported").is_empty()
-    assert "Of the default study no finding is supported by it" in readme
     third = table.filter(pl.col("finding") == 3)
     ends = dict(third.select("run", "denoising_ends").iter_rows())
     assert (
-        f"at step {ends['smollm2-tweets']} of 72 in SmolLM2, and at step {ends['gemma3-tweets']} of 72 "
-        "in Gemma" in readme
+        f"loss rate falls at step {ends['smollm2-tweets']} of 72 in SmolLM2, and at step "
+        f"{ends['gemma3-tweets']} in Gemma" in readme
     )
-    published = dict(third.select("run", "as_published").iter_rows())
-    assert published["gemma3-tweets"] == "supported"
-    stages = json.loads((folder("tweets", "gemma3") / "stages.json").read_text("utf-8"))
-    published_end = stages["boundary_step"]
-    assert f"(as published: step {published_end}, and finding 3 supported)" in readme
+    assert third["verdict"].to_list() == ["inconclusive"] * 2
 
 
 def test_seeds_and_shuffled_labels(readme):
@@ -148,19 +209,6 @@ def test_seeds_and_shuffled_labels(readme):
     protocol = pl.read_parquet(REFERENCE / "seeds" / "protocol.parquet")
     assert protocol["denoising_ends"].unique().to_list() == ["18"]
     assert "in all four runs the loss rate falls at step 18 of 72" in readme
-    over = (REFERENCE / "seeds" / "tables" / "seed-verdicts.md").read_text(encoding="utf-8")
-    cells = [line.split("|")[1:-1] for line in over.splitlines() if line.startswith("| smollm2")]
-    found = {int(row[3]): row[4].strip() for row in cells}
-    assert {row[1].strip() for row in cells} == {"3"}
-    assert [found[number] for number in range(1, 6)] == [
-        *["contradicted"] * 2,
-        *["inconclusive"] * 3,
-    ]
-    assert "findings 1 and 2 are contradicted, and 3, 4 and 5 inconclusive" in readme
-
-
-STUDY = REFERENCE / "stopping" / "tables"
-WORDS = {0: "no", 19: "nineteen"}
 
 
 def test_which_checkpoint(readme):
@@ -172,17 +220,11 @@ def test_which_checkpoint(readme):
     assert f"may also give no advice {regret['interactions, mended']:.3f}," in readme
     assert f"loss on the same sixteen prompts {regret['loss, same prompts']:.3f};" in readme
     assert f"random checkpoint would be {regret['random']:.3f}." in readme
-    findings = pl.read_csv(STUDY / "findings.csv")
-    verdicts = findings.select(pl.selectors.starts_with("finding"))
-    assert "supported" not in verdicts.unpivot()["value"].to_list()
-    assert f"In none of the {WORDS[runs]} runs is a finding of the paper supported" in readme
-    early = findings["denoising_ends"].cast(pl.String).is_in(["25", "50"]).sum()
-    assert f"falls early in {early} of them" in readme
     noise = pl.read_csv(STUDY / "noise.csv")
     assert ((noise["ci_low"] <= 0) & (noise["ci_high"] >= 0)).all()
 
 
-def test_results_of_the_study_of_checkpoints():
+def test_results_of_the_study_of_checkpoints(by_run, by_part):
     """docs/stopping.md against the tables of benchmarks/stopping.py."""
     text = (ROOT / "docs" / "stopping.md").read_text("utf-8").replace("−", "-").replace("**", "")
     text = text[text.index("## Results") :]
@@ -201,19 +243,34 @@ def test_results_of_the_study_of_checkpoints():
             )
         near = "" if row["near_oracle"] is None else f"{row['near_oracle'] * runs:.0f} of {runs}"
         assert "| " + " | ".join([arm, *cells, near]).replace("|  |", "| |").rstrip() in text, arm
-    findings = pl.read_csv(STUDY / "findings.csv")
     for number in range(1, 6):
-        verdicts = findings[f"finding {number}"].to_list()
-        counts = [verdicts.count(v) for v in ("supported", "contradicted", "inconclusive")]
-        assert f"| {number} | {' | '.join(map(str, counts))} |" in text
-    ends = findings["denoising_ends"].cast(pl.String).to_list()
-    assert f"ends at step 25 ({ends.count('25')} runs), 50 ({ends.count('50')})" in text
+        verdicts = by_run[f"finding {number}"].to_list()
+        assert f"| {number} | {' | '.join(str(verdicts.count(one)) for one in VERDICTS)} |" in text
+    ends = by_run["denoising_ends"].to_list()
     assert sorted(set(ends)) == ["25", "275", "50"]
+    assert (
+        f"falls in all {in_words(runs)}: the stage of fast removal ends at step 25 "
+        f"({ends.count('25')} runs), 50 ({ends.count('50')}) or, "
+        f"in {in_words(ends.count('275'))} runs of Dolly" in text
+    )
+    assert {
+        run[:12] for run, end in by_run.select("run", "denoising_ends").rows() if end == "275"
+    } == {"smollm2-doll"}
+    most, short = by_part["3.2 most"], by_part["3.3 short"]
+    assert f"goes in that stage ({100 * most['value']:.0f} % in the mean)" in text
+    assert f"(3.3 is supported in {short['supported']}, 3.2 in {most['supported']})" in text
+    first = by_run["finding 3, thresholds of step 0"].to_list().count("supported")
+    assert f"because others grow, finding 3 is supported in {first}." in text
+    cell = over_seeds(STUDY / "seed-verdicts.md", "smollm2-tweets-low")
+    assert f"finding 3 is {cell[3]}, 1 and 2 are {cell[1]}, 4 and 5\n" in text
+    assert (cell[1], cell[4]) == (cell[2], cell[5]) == ("contradicted", "inconclusive")
     last = choices.filter(pl.col("arm") == "last")["regret"]
     assert f"all of them overfit, by {last.min():.2f} to {last.max():.2f} nats" in text
     released = choices.filter(pl.col("arm") == "interactions, as released")["step"].to_list()
-    assert released.count(50) == 11
-    assert "names step 50, the third checkpoint, in eleven of the nineteen runs" in text
+    assert (
+        f"names step 50, the third checkpoint, in {in_words(released.count(50))} of the "
+        f"{in_words(runs)} runs" in text
+    )
     noise = {row["quantity"]: row for row in pl.read_csv(STUDY / "noise.csv").to_dicts()}
     both = [
         50

@@ -12,9 +12,11 @@ import pytest
 from polars.testing import assert_frame_equal
 from scipy import stats
 
+from sft_interactions import config_file
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.planted import plant
 from sft_interactions.analysis.protocol import examine, tabulate_over_seeds
+from sft_interactions.config import resolve
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "stopping.py"
 spec = importlib.util.spec_from_file_location("stopping", PATH)
@@ -180,10 +182,34 @@ def test_a_cell_with_three_seeds_has_a_verdict_over_them():
     assert rows["n_seeds"].unique().to_list() == [3]
     assert_frame_equal(rows.drop("runs", "n_seeds"), tabulate_over_seeds(tested[:3], 0.95))
     assert stopping.tabulate_seeds(runs[1:], judged[1:], 0.95).is_empty()
+    parts = stopping.tabulate_parts(judged)
+    assert parts["part"].to_list() == tested[0].parts["part"].to_list()
+    most = parts.row(by_predicate=pl.col("part") == "3.2 most", named=True)
+    assert (most["supported"], most["contradicted"], most["inconclusive"]) == (5, 0, 0)
+    assert most["value"] == pytest.approx(np.mean([one.values["3.2 most"][0] for one in tested]))
     found = stopping.tabulate_findings(runs, judged)
     assert set(found["denoising_ends"]) == {"2"}
     assert set(found["finding 3"]) == {"supported"}
     assert found["finding 3"].equals(found["finding 3, thresholds of step 0"])
+
+
+def test_the_joint_reading_of_a_run_changes_less_and_is_as_sparse():
+    folder = PATH.parents[1] / "results" / "reference" / "stopping" / "smollm2-tweets-low-seed0"
+    config = resolve(*config_file.read([PATH.parents[1] / "config" / "stopping.yaml"]))
+    assert config["optima"]["reading"] == "single"
+    effects = ["sample_id", "kind", "pattern", "effect"]
+    change, l1 = {}, {}
+    for reading in ("single", "joint"):
+        chosen = {**config, "optima": {**config["optima"], "reading": reading}}
+        samples, found = stopping.read_interactions(folder, [0, 25], chosen)
+        assert len(samples) == 16
+        before, after = (found[step][0].select(effects) for step in (0, 25))
+        both = before.join(after, on=effects[:3], how="full", coalesce=True, suffix="_after")
+        moved = pl.col("effect").fill_null(0) - pl.col("effect_after").fill_null(0)
+        change[reading] = both.filter(pl.col("kind") != "bias").select(moved.abs().sum()).item()
+        l1[reading] = [found[step][1]["l1_plain"].to_numpy() for step in (0, 25)]
+    assert change["joint"] < 0.99 * change["single"]
+    np.testing.assert_allclose(l1["joint"], l1["single"], rtol=2e-6)
 
 
 @pytest.mark.slow
