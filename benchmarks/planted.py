@@ -912,8 +912,8 @@ class Size:
         runs: runs of each of them.
         repeated: settings in which findings are tested over seeds.
         groups: how often in each of them.
-        coverage: setting whose samples are cut into blocks, numbers of samples of a block, and the
-            checkpoint that is taken for the end of the denoising stage.
+        coverage: settings whose samples are cut into blocks, each with numbers of samples of a block and
+            the checkpoint that is taken for the end of the denoising stage.
     """
 
     competition: Sequence[Setting]
@@ -926,7 +926,7 @@ class Size:
     runs: int
     repeated: Sequence[Setting]
     groups: int
-    coverage: tuple[Setting, Sequence[int], int]
+    coverage: Sequence[tuple[Setting, Sequence[int], int]]
 
 
 NOISES = 0.002, 0.01, 0.02
@@ -957,7 +957,10 @@ FULL = Size(
         *(Setting(6, 20, NOISES[1], scenario=name) for name in TWICE),
     ],
     groups=40,
-    coverage=(Setting(6, 1600, NOISES[1], scenario="two_stages"), (8, 16, 32), 2),
+    coverage=[
+        (Setting(6, 1600, NOISES[1], scenario=name), (8, 16, 32), boundary)
+        for name, boundary in (("two_stages", 2), ("slow_removal", 1))
+    ],
 )
 QUICK = Size(
     competition=[Setting(5, 3, noise, n_checkpoints=3) for noise in NOISES[:2]],
@@ -973,7 +976,7 @@ QUICK = Size(
     runs=4,
     repeated=[Setting(5, 8, NOISES[1], scenario=name) for name in ("unchanged", "as_claimed")],
     groups=2,
-    coverage=(Setting(5, 32, NOISES[1], scenario="two_stages"), (8,), 2),
+    coverage=[(Setting(5, 32, NOISES[1], scenario="two_stages"), (8,), 2)],
 )
 PARTS = "grid", "joint", "readings", "scenarios", "verdicts", "seeds", "coverage"
 
@@ -1009,8 +1012,11 @@ def main() -> int:
     if "seeds" in parts:
         found["seeds"] = run_seeds(size.repeated, chosen, size.groups)
     if "coverage" in parts:
-        setting, blocks, boundary = size.coverage
-        found["coverage"] = run_coverage(setting, chosen, blocks, boundary)
+        found["coverage"] = [
+            {"scenario": setting.scenario, **record}
+            for setting, blocks, boundary in size.coverage
+            for record in run_coverage(setting, chosen, blocks, boundary)
+        ]
     print(f"{time.process_time() - start:.0f} s of CPU")
     if options.output:
         options.output.write_text(json.dumps(found, indent=1))

@@ -2,7 +2,7 @@
 
     python benchmarks/stopping.py                    the runs under results/reference/stopping
     python benchmarks/stopping.py --runs FOLDER      runs somewhere else, such as results/stopping/runs
-    python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 85 s a run
+    python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 70 s a run
 
 A finished run has losses.parquet, training.parquet and log_odds/step-*.parquet of all its checkpoints.
 Interactions are extracted here, under the settings of config/stopping.yaml. The tables go to --output;

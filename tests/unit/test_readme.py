@@ -140,6 +140,22 @@ def test_what_happens(readme, by_run, by_part):
     )
 
 
+def test_by_the_joint_reading(readme):
+    rows = pl.read_csv(STUDY / "joint" / "findings.csv")
+    found = rows["finding 3"].to_list()
+    counts = [found.count(verdict) for verdict in VERDICTS]
+    assert f"By the joint reading, the default since, it is {counts[0]} and {counts[1]}:" in readme
+    text = " ".join((ROOT / "docs" / "stopping.md").read_text("utf-8").split())
+    against = rows.filter(pl.col("finding 3") == "contradicted")["run"].str.strip_prefix("smollm2-")
+    parts = {row["part"]: row for row in pl.read_csv(STUDY / "joint" / "parts.csv").to_dicts()}
+    assert (
+        f"finding 3 is supported in {counts[0]} and contradicted in {counts[1]} ({', '.join(against)}); "
+        f"most goes early in {parts['3.2 most']['supported']}" in text
+    )
+    cell = over_seeds(STUDY / "joint" / "seed-verdicts.md", "smollm2-tweets-low")
+    assert f"by the joint reading 3 is {cell[3]} too" in text
+
+
 def test_what_does_not_happen(readme, by_run, by_part):
     higher, lower, cancel = (
         by_part[part]["contradicted"] for part in ("1.2 low order", "2.2 high order", "4.3 ρ ≈ 0")
