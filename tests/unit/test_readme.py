@@ -144,7 +144,7 @@ def test_by_the_joint_reading(readme):
     rows = pl.read_csv(STUDY / "joint" / "findings.csv")
     found = rows["finding 3"].to_list()
     counts = [found.count(verdict) for verdict in VERDICTS]
-    assert f"By the joint reading, the default since, it is {counts[0]} and {counts[1]}:" in readme
+    assert f"with all else the same, it is {counts[0]} and {counts[1]}:" in readme
     text = " ".join((ROOT / "docs" / "stopping.md").read_text("utf-8").split())
     against = rows.filter(pl.col("finding 3") == "contradicted")["run"].str.strip_prefix("smollm2-")
     parts = {row["part"]: row for row in pl.read_csv(STUDY / "joint" / "parts.csv").to_dicts()}
