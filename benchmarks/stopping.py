@@ -3,6 +3,7 @@
     python benchmarks/stopping.py                    the runs under results/reference/stopping
     python benchmarks/stopping.py --runs FOLDER      runs somewhere else, such as results/stopping/runs
     python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 70 s a run
+    python benchmarks/stopping.py --reading default  the same, with noise bound and tie-break by default too
 
 A finished run has losses.parquet, training.parquet and log_odds/step-*.parquet of all its checkpoints.
 Interactions are extracted here, under the settings of config/stopping.yaml. The tables go to --output;
@@ -60,6 +61,7 @@ ARMS = (
     ORACLE,
 )
 PRIMARY = MENDED, SAME_PROMPTS
+DEFAULT = "default"  # the blocks extraction and optima of a study that has none
 NON_INFERIOR = 0.03  # nats
 PLATEAU = 0.05  # the training loss has to fall by this share
 LEAST_CHECKPOINTS = 3  # of a course that is judged as it arrives
@@ -545,12 +547,20 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=reference, help="folder of the runs' folders")
     parser.add_argument("--output", type=Path, help="folder of the tables; RUNS/tables by default")
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "stopping.yaml")
-    parser.add_argument("--reading", choices=[SINGLE, JOINT], help="of interactions; the study's")
+    parser.add_argument(
+        "--reading", choices=[SINGLE, JOINT, DEFAULT], help="of the interactions; the study's"
+    )
     options = parser.parse_args()
-    config = resolve(*config_file.read([options.config]))
+    given, places = config_file.read([options.config])
+    config = resolve(given, places)
     of_study = config["optima"]["reading"]
     reading = options.reading or of_study
-    config = {**config, "optima": {**config["optima"], "reading": reading}}
+    if reading == DEFAULT:
+        config = resolve(
+            {key: value for key, value in given.items() if key not in ("extraction", "optima")}
+        )
+    else:
+        config = {**config, "optima": {**config["optima"], "reading": reading}}
     finished = {
         name: settings
         for name, settings in config["runs"].items()
