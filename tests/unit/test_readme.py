@@ -127,8 +127,8 @@ def test_what_happens(readme, by_run, by_part):
     most, verdicts = by_part["3.2 most"], by_run["finding 3"].to_list()
     assert (most["contradicted"], verdicts.count("contradicted")) == (0, 0)
     assert (
-        f"In {most['supported']} of them it is shown that most of what goes for good goes then, in none that "
-        "less than half does; "
+        f"In {most['supported']} of them it is shown that most of what goes for good goes then, in none "
+        "that less than half does; "
         f"finding 3 is supported in {verdicts.count('supported')} and contradicted in none."
         in readme
     )
