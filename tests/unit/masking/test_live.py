@@ -78,6 +78,7 @@ def test_a_forward_function_of_a_trainer_is_put_aside_and_back():
 @pytest.mark.parametrize("setting", ["none", "tf32", "ieee"])
 def test_precision_switches_are_as_before(setting):
     usual = torch.backends.fp32_precision
+    before_all = [switch.fp32_precision for switch in TF32], torch.backends.cudnn.allow_tf32
     torch.backends.fp32_precision = setting  # as transformers does it for tf32=True
     try:
         before = [switch.fp32_precision for switch in TF32]
@@ -86,6 +87,21 @@ def test_precision_switches_are_as_before(setting):
         assert [switch.fp32_precision for switch in TF32] == before
     finally:
         torch.backends.fp32_precision = usual
+    # What followed the switch of all follows it still; reading allow_tf32 fails where cuDNN's differ.
+    after_all = [switch.fp32_precision for switch in TF32], torch.backends.cudnn.allow_tf32
+    assert after_all == before_all
+
+
+@pytest.mark.parametrize("switch", TF32)
+def test_a_precision_switch_of_its_own_is_as_before(switch):
+    usual = switch.fp32_precision
+    switch.fp32_precision = "tf32"
+    try:
+        with undisturbed(build_model("llama")):
+            assert [one.fp32_precision for one in TF32] == ["ieee"] * 3
+        assert switch.fp32_precision == "tf32"
+    finally:
+        switch.fp32_precision = usual
 
 
 @pytest.mark.parametrize("kind", ["default", "dynamic"])

@@ -161,22 +161,24 @@ def _random_numbers_kept(device: torch.device) -> Iterator[None]:
 def _full_precision() -> Iterator[None]:
     """No rounding of the factors of float32 products, as TF32 does it."""
     backends: Any = torch.backends
-    # Each with what it follows where it has no setting of its own. Not by allow_tf32, which raises an error
-    # once these have been set, as transformers does for tf32=True.
+    # From the top down: what follows the one above it is left alone, so that it still does so afterwards.
+    # Not by allow_tf32, which raises an error once these have been set, as transformers does for tf32=True.
     switches = (
-        (backends.cuda.matmul, backends),
-        (backends.cudnn.conv, backends.cudnn),
-        (backends.mkldnn.matmul, backends.mkldnn),
+        backends,
+        *(backends.cudnn, backends.mkldnn),
+        *(backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn),
+        *(backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn),
     )
-    usual = [(switch, parent, switch.fp32_precision) for switch, parent in switches]
+    put_aside = []
     try:
-        for switch, _ in switches:
-            switch.fp32_precision = "ieee"
+        for switch in switches:
+            if switch.fp32_precision != "ieee":
+                put_aside.append((switch, switch.fp32_precision))
+                switch.fp32_precision = "ieee"
         yield
     finally:
-        for switch, parent, value in usual:
-            follows = value == parent.fp32_precision
-            switch.fp32_precision = "none" if follows else value
+        for switch, value in reversed(put_aside):
+            switch.fp32_precision = value
 
 
 @contextmanager
