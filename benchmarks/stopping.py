@@ -34,14 +34,14 @@ from sft_interactions.analysis.protocol import (  # noqa: E402
     examine,
     tabulate_over_seeds,
 )
+from sft_interactions.analysis.readings import RunReader  # noqa: E402
 from sft_interactions.analysis.salience import select_by_first, select_salient  # noqa: E402
 from sft_interactions.analysis.stages import detect_stages  # noqa: E402
 from sft_interactions.analysis.turnover import omega  # noqa: E402
 from sft_interactions.analysis.turnover import tabulate as turnovers  # noqa: E402
 from sft_interactions.config import resolve  # noqa: E402
 from sft_interactions.extraction import extract  # noqa: E402
-from sft_interactions.extraction.interactions import from_extraction, to_values  # noqa: E402
-from sft_interactions.extraction.joint import extract_joint  # noqa: E402
+from sft_interactions.extraction.interactions import to_values  # noqa: E402
 
 RELEASED, MENDED, ONLINE = (f"interactions, {way}" for way in ("as released", "mended", "online"))
 SAME_PROMPTS, VALIDATION = "loss, same prompts", "loss, validation"
@@ -165,34 +165,20 @@ def read_interactions(
     folder: Path, steps: Sequence[int], config: Mapping[str, Any]
 ) -> tuple[list[str], dict[int, tuple[pl.DataFrame, pl.DataFrame]]]:
     """Samples of a run, and step to rows of its ``interactions`` and ``solve`` tables."""
-    chosen, samples = config["extraction"], []
-    values, solved = [], []
+    chosen, optima = config["extraction"], config["optima"]
+    values, solved, samples = {}, {}, []
     for step in steps:
         path = folder / "log_odds" / f"step-{step}.parquet"
-        samples, v = to_values(tables.read(path, tables.LOG_ODDS), str(path))
-        values.append(v)
-        solved.append(
-            extract(
-                v,
-                noise_ratio=chosen["noise_ratio"],
-                noise_scale=chosen["noise_scale"],
-                tie_break=chosen["tie_break"],
-                gap_tolerance=chosen["gap_tolerance"],
-            )
+        samples, values[step] = to_values(tables.read(path, tables.LOG_ODDS), str(path))
+        solved[step] = extract(
+            values[step],
+            noise_ratio=chosen["noise_ratio"],
+            noise_scale=chosen["noise_scale"],
+            tie_break=chosen["tie_break"],
+            gap_tolerance=chosen["gap_tolerance"],
         )
-    if config["optima"]["reading"] == JOINT:
-        solved = list(
-            extract_joint(
-                values,
-                solved,
-                tolerance=config["optima"]["l1_tolerance"],
-                tie_break=chosen["tie_break"],
-            ).checkpoints
-        )
-    return samples, {
-        step: from_extraction(samples, v, one)
-        for step, v, one in zip(steps, values, solved, strict=True)
-    }
+    reader = RunReader(values, solved, samples, chosen["tie_break"], optima["l1_tolerance"])
+    return samples, reader.tables(optima["reading"])
 
 
 def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[str, Any]) -> Judged:
@@ -531,6 +517,32 @@ def compare_noise(runs: Sequence[Run], judged: Sequence[Judged]) -> pl.DataFrame
     return pl.DataFrame(rows)
 
 
+def compare_arms(
+    runs: Sequence[Run], judged: Sequence[Judged]
+) -> tuple[dict[str, pl.DataFrame], Interval]:
+    """The tables choices, arms and differences, and the primary difference."""
+    choices = tabulate(runs, [found.choices for found in judged])
+    near = {}
+    for run in runs:
+        best = int(np.argmin(run.losses["test"]))
+        near[run.name] = run.steps[max(best - 1, 0) : best + 2]
+    arms = summarise(choices, near)
+    pairs = []
+    for arm in [arm for arm in arms["arm"] if arm != SAME_PROMPTS]:
+        found = compare(choices, arm, SAME_PROMPTS)
+        pairs.append(
+            {
+                "arm": arm,
+                "difference": found.mean,
+                "ci_low": found.low,
+                "ci_high": found.high,
+                "degrees": found.degrees,
+            }
+        )
+    written = {"choices": choices, "arms": arms, "differences": pl.DataFrame(pairs)}
+    return written, compare(choices, *PRIMARY)
+
+
 def is_finished(folder: Path, steps: Sequence[int]) -> bool:
     """Whether a run has all that the study asks for."""
     files = [
@@ -581,25 +593,6 @@ def main() -> int:
         for name, settings in finished.items()
     ]
     judged = [choose_by_interactions(options.runs / run.name, run.steps, config) for run in runs]
-    choices = tabulate(runs, [found.choices for found in judged])
-    near = {}
-    for run in runs:
-        best = int(np.argmin(run.losses["test"]))
-        near[run.name] = run.steps[max(best - 1, 0) : best + 2]
-    arms = summarise(choices, near)
-    pairs = []
-    for arm in [arm for arm in arms["arm"] if arm != SAME_PROMPTS]:
-        found = compare(choices, arm, SAME_PROMPTS)
-        pairs.append(
-            {
-                "arm": arm,
-                "difference": found.mean,
-                "ci_low": found.low,
-                "ci_high": found.high,
-                "degrees": found.degrees,
-            }
-        )
-    primary = compare(choices, *PRIMARY)
     output = options.output or options.runs / "tables"
     output = output if reading == of_study else output / reading
     output.mkdir(parents=True, exist_ok=True)
@@ -611,13 +604,11 @@ def main() -> int:
         "findings": tabulate_findings(runs, judged),
         "parts": tabulate_parts(judged),
     }
+    # The arms are those of the study, and of no other reading.
+    primary = None
     if reading == of_study:
-        written |= {
-            "choices": choices,
-            "arms": arms,
-            "differences": pl.DataFrame(pairs),
-            "noise": compare_noise(runs, judged),
-        }
+        compared, primary = compare_arms(runs, judged)
+        written |= {**compared, "noise": compare_noise(runs, judged)}
     over_seeds = tabulate_seeds(runs, judged, config["bootstrap"]["level"])
     if len(over_seeds):
         written["seed-verdicts"] = over_seeds
@@ -635,10 +626,11 @@ def main() -> int:
     ):
         if name in written:
             print(f"\n{title}:\n" + (output / f"{name}.md").read_text("utf-8"))
-    print(
-        f"primary: {primary.mean:+.4f} nats, 95 % interval {primary.low:+.4f} to {primary.high:+.4f}: "
-        f"{verdict(primary, len(runs))}"
-    )
+    if primary is not None:
+        print(
+            f"primary: {primary.mean:+.4f} nats, 95 % interval {primary.low:+.4f} to "
+            f"{primary.high:+.4f}: {verdict(primary, len(runs))}"
+        )
     return 0
 
 

@@ -33,12 +33,9 @@ def metric(study, model, name, label, step):
     )["value"]
 
 
-def both(study, name, label, *steps):
-    """A metric of both models, each at its step, or both at one."""
-    return [
-        metric(study, model, name, label, step)
-        for model, step in zip(NAMES, steps * (2 // len(steps)), strict=True)
-    ]
+def both(study, name, label, step):
+    """A metric of both models."""
+    return [metric(study, model, name, label, step) for model in NAMES]
 
 
 STUDY = REFERENCE / "stopping" / "tables"

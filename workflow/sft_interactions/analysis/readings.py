@@ -95,17 +95,14 @@ class RunReader:
         """
         if reading not in READINGS:
             raise ValueError(f"unknown reading {reading!r}; choose from {', '.join(READINGS)}")
-        solved = self._joint if reading == JOINT else self._solved
         found = {}
-        for step in self._steps:
-            v = self._values[step]
-            interactions, solve = from_extraction(self._samples, v, solved[step])
+        for step, (interactions, solve) in self.tables(reading).items():
             found[step] = select_salient(interactions, solve, **salience)
             if reading == CERTAIN:
                 ranges = add_ranges(
                     interactions,
                     solve,
-                    v,
+                    self._values[step],
                     self._samples,
                     salience,
                     tolerance=self._tolerance,
@@ -113,6 +110,14 @@ class RunReader:
                 )
                 found[step] = only_certain(found[step], ranges)
         return found
+
+    def tables(self, reading: str) -> dict[int, tuple[pl.DataFrame, pl.DataFrame]]:
+        """Step to rows of the ``interactions`` and of the ``solve`` table, whatever is salient of them."""
+        solved = self._joint if reading == JOINT else self._solved
+        return {
+            step: from_extraction(self._samples, self._values[step], solved[step])
+            for step in self._steps
+        }
 
     @cached_property
     def _joint(self) -> Mapping[int, Extraction]:

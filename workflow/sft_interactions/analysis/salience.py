@@ -158,15 +158,13 @@ def select_salient(
     salient = RULES[rule].keep(effects, solve, threshold)
     if RULES[rule].starts_from is not None:
         salient = _with_share(salient, rule, stable_share)
-    kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
     kept = _collect(salient)
     if RULES[rule].starts_from is not None and kept["share"].has_nulls():
         raise ValueError(
             f"interactions: column share is null, which the salience rule {rule} needs; add it with "
             "analysis.selection"
         )
-    kept = kept.drop("share", strict=False)
-    return kept.with_columns(kind).sort("sample_id", "kind", "pattern")
+    return _in_order(kept.drop("share", strict=False))
 
 
 def select_by_first(
@@ -189,13 +187,15 @@ def select_by_first(
         step: rows.lazy().filter(pl.col("kind") != "bias") for step, rows in checkpoints.items()
     }
     largest = _collect(effects[min(effects)].group_by("sample_id").agg(_size.max().alias("scale")))
-    kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
     return {
-        step: _collect(_at_least(rows, largest, threshold))
-        .with_columns(kind)
-        .sort("sample_id", "kind", "pattern")
+        step: _in_order(_collect(_at_least(rows, largest, threshold)))
         for step, rows in effects.items()
     }
+
+
+def _in_order(salient: pl.DataFrame) -> pl.DataFrame:
+    kind = pl.col("kind").cast(pl.String).cast(tables.KIND)
+    return salient.with_columns(kind).sort("sample_id", "kind", "pattern")
 
 
 def _with_share(salient: pl.LazyFrame, rule: str, stable_share: float) -> pl.LazyFrame:

@@ -165,9 +165,14 @@ def _full_precision() -> Iterator[None]:
     # Not by allow_tf32, which raises an error once these have been set, as transformers does for tf32=True.
     switches = (
         backends,
-        *(backends.cudnn, backends.mkldnn),
-        *(backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn),
-        *(backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn),
+        backends.cudnn,
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.mkldnn,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+        backends.mkldnn.rnn,
     )
     put_aside = []
     try:
