@@ -226,6 +226,43 @@ def test_a_job_that_ended_otherwise_has_told_why(how):
     assert processes.tell_killed(f"Command 'python /s/scripts/tmp1_a.losses.py' {how}\n") == []
 
 
+ERROR = """[Fri Nov 27 13:10:14 2026]
+Error in rule data:
+    message: None
+    jobid: 3
+    input: a.jsonl
+    output: data/a
+    log: logs/data/a.log (check log file(s) for error details)
+"""
+
+
+def log_of_data(folder, text):
+    (folder / "logs" / "data").mkdir(parents=True)
+    (folder / "logs" / "data" / "a.log").write_text(text)
+
+
+def test_what_a_failed_job_said_is_told_once_more_at_the_end(tmp_path):
+    log_of_data(
+        tmp_path, "10:00:00 begun\ndata: a.jsonl: empty; name another\n(traceback: a.traceback)\n"
+    )
+    told = processes.tell_failed(ERROR + "others\n" + ERROR, tmp_path)
+    assert told == ["data: a.jsonl: empty; name another"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10:00:00 data 40 %\n",  # killed
+        "data: no memory\n(traceback: a.traceback)\n10:00:00 tried again, with success\n",
+        "Traceback (most recent call last):\nTypeError: data: a defect\n",
+    ],
+)
+def test_of_a_job_that_said_nothing_in_one_line_nothing_is_told(tmp_path, text):
+    log_of_data(tmp_path, text)
+    assert processes.tell_failed(ERROR, tmp_path) == []
+    assert processes.tell_failed(ERROR.replace("a.log", "b.log"), tmp_path) == []
+
+
 def test_a_process_is_alone_if_no_other_one_is_noted(folder):
     assert processes.is_alone(folder)
     (folder / "processes" / f"{os.getpid()}@{HERE}").write_text("1.0")

@@ -94,5 +94,17 @@ def test_data_that_do_not_suffice_stop_before_training(unstarted, change, messag
     assert done.returncode != 0
     (line,) = {line for line in done.stdout.splitlines() if re.search(message, line)}
     assert_one_line(line)
+    # Once more at the end, where it is looked for.
+    assert done.stdout.rindex(line) > done.stdout.index("Exiting because a job execution failed")
     assert not list((folder / "results").glob("data/*/*.parquet"))
     assert not (folder / "results" / "runs").exists()
+
+
+@pytest.mark.parametrize("table", ["seeds", "seed-verdicts"])
+def test_a_table_over_seeds_of_a_study_without_any_is_refused(unstarted, table):
+    folder, _ = unstarted
+    done = snakemake(*unstarted, f"results/tables/{table}.csv")
+    assert done.returncode != 0
+    (line,) = {line for line in done.stdout.splitlines() if "seed alone" in line}
+    assert_one_line(line)
+    assert not list((folder / "results" / "tables").glob("seed*"))

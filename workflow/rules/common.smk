@@ -290,6 +290,15 @@ def first_solve(run):
     return f"{RESULTS}/runs/{run}/interactions/step-{RUNS[run]['steps'][0]}.solve.parquet"
 
 
+def inputs_over_seeds():
+    """What tables over seeds read, run after run."""
+    runs_of = REPEATED.values()
+    return {
+        "dynamics": [path for runs in runs_of for path in every_run("dynamics.parquet", runs)],
+        "solve": [first_solve(runs[0]) for runs in runs_of],
+    }
+
+
 def steps_of_run(wildcards):
     """Params function: the checkpoints of the job's run."""
     return RUNS[wildcards.run]["steps"]

@@ -75,7 +75,7 @@ onerror:
     said = "".join(
         Path(path).read_text("utf-8", "replace") for path in log if Path(path).is_file()
     )
-    for line in processes.tell_killed(said):
+    for line in processes.tell_failed(said) + processes.tell_killed(said):
         print(line, file=sys.stderr)
 
 

@@ -122,10 +122,7 @@ use rule sensitivity_table as verdicts_table with:
 
 use rule metrics_table as seeds_table with:
     input:
-        dynamics=[
-            path for runs in REPEATED.values() for path in every_run("dynamics.parquet", runs)
-        ],
-        solve=[first_solve(runs[0]) for runs in REPEATED.values()],
+        **inputs_over_seeds(),
     output:
         **table_files("seeds"),
     log:
@@ -142,13 +139,19 @@ use rule metrics_table as seeds_table with:
         "Tabulating the metrics of runs with several seeds"
 
 
-use rule seeds_table as seed_verdicts_table with:
+use rule metrics_table as seed_verdicts_table with:
+    input:
+        **inputs_over_seeds(),
     output:
         **table_files("seed-verdicts"),
     log:
         f"{RESULTS}/logs/tables/seed-verdicts.log",
     benchmark:
         f"{RESULTS}/benchmarks/tables/seed-verdicts.tsv"
+    params:
+        repeated=REPEATED,
+        steps=[RUNS[runs[0]]["steps"] for runs in REPEATED.values()],
+        n_players=config["players"]["n"],
     message:
         "Testing the five findings over seeds"
 

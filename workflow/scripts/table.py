@@ -68,6 +68,10 @@ match snakemake.rule:
         tested = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
         table = concat_runs(params.runs, [verdicts.tabulate(one) for one in tested])
     case "seeds_table" | "seed_verdicts_table":
+        if not params.repeated:
+            raise ValueError(
+                "runs: no two differ in the seed alone, so there is no table over seeds; add such a run"
+            )
         parts, dynamics = [], iter(files.dynamics)
         for (name, runs), steps, solve in zip(
             params.repeated.items(), params.steps, files.solve, strict=True
@@ -75,12 +79,11 @@ match snakemake.rule:
             of_seeds = [tables.read(next(dynamics), tables.DYNAMICS) for _ in runs]
             samples = tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list()
             if snakemake.rule == "seed_verdicts_table":
-                level = params.bootstrap["level"]
                 tested = [
-                    examine(rows, samples, steps, params.n_players, level=level)
+                    examine(rows, samples, steps, params.n_players, level=params.level)
                     for rows in of_seeds
                 ]
-                rows = tabulate_over_seeds(tested, level)
+                rows = tabulate_over_seeds(tested, params.level)
             else:
                 metrics = compute_metrics_over_seeds(
                     of_seeds,

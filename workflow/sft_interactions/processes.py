@@ -1,4 +1,4 @@
-"""The processes of a run: which ones work in a folder, and how a signal ends them.
+"""The processes of a run: which ones work in a folder, how a signal ends them, and what failed ones said.
 
 Imports the standard library and psutil only.
 """
@@ -25,6 +25,9 @@ _KILLS = (signal.SIGKILL, signal.SIGABRT, signal.SIGBUS)
 # As Snakemake words them; a shell may stand between it and the script.
 _ENDED = re.compile(r"/scripts/\w+\.(\w+\.py)' died with <Signals\.\w+: (\d+)>")
 _STATUS = re.compile(r"/scripts/\w+\.(\w+\.py)' returned non-zero exit status (1[34]\d)\.")
+# A failed job's log, as Snakemake names it, and what `job.py` ends that log with.
+_LOG = re.compile(r"^ +log: (.+) \(check log file", re.M)
+_SAID = re.compile(r"^(\w+: .*)\n\(traceback: .*\)\s*\Z", re.M)
 
 
 def enter(folder: str | Path, *, may_unlock: bool) -> str | None:
@@ -162,3 +165,24 @@ def tell_killed(log: str) -> list[str]:
         for script, number in ended
         if number in _KILLS
     ]
+
+
+def tell_failed(log: str, folder: str | Path = ".") -> list[str]:
+    """The one line of each job that failed, once more: by the end of a run it may be far above.
+
+    Args:
+        log: what Snakemake wrote of a run.
+        folder: what the paths of the jobs' logs are relative to.
+
+    Returns:
+        What the jobs' own logs end with, as `rule: what is wrong`; nothing for a job whose log does not
+        end with it, such as one that was killed, or that succeeded when it was tried again.
+    """
+    lines = []
+    for path in dict.fromkeys(_LOG.findall(log)):
+        try:
+            text = (Path(folder) / path).read_text("utf-8", "replace")
+        except OSError:
+            continue
+        lines += _SAID.findall(text)
+    return lines
