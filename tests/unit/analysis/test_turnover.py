@@ -33,16 +33,17 @@ from sft_interactions.analysis.turnover import (
 N = 5
 
 
-def dynamics_of(*checkpoints):
-    """Rows of a dynamics table from sample id to effects by pattern, for the steps 0, 10, 20, ..."""
+def dynamics_of(*checkpoints, steps=None):
+    """Rows of a dynamics table from sample id to effects by pattern; by default of steps 0, 10, 20, ..."""
     salient = {}
-    for number, samples in enumerate(checkpoints):
+    steps = steps or [10 * number for number in range(len(checkpoints))]
+    for step, samples in zip(steps, checkpoints, strict=True):
         rows = [
             (sample, "and", pattern, pattern.bit_count(), effect)
             for sample, effects in samples.items()
             for pattern, effect in effects.items()
         ]
-        salient[10 * number] = pl.DataFrame(rows, schema=SALIENT, orient="row")
+        salient[step] = pl.DataFrame(rows, schema=SALIENT, orient="row")
     return add_generalizability(classify(salient), None, N)
 
 
@@ -133,7 +134,7 @@ def test_what_is_kept_by_chance_is_the_mean_over_all_pairs_of_samples():
     assert kept_by_chance(omega(dynamics, 0), omega(dynamics, 10), 1) is None
 
 
-def run_of(rates, n_samples=12, gains=None, seed=0, size=24):
+def run_of(rates, n_samples=12, gains=None, seed=0, size=24, steps=None):
     """A run whose interactions are lost at the given rates, and replaced or not."""
     rng = np.random.default_rng(seed)
     gains = rates if gains is None else gains
@@ -147,7 +148,8 @@ def run_of(rates, n_samples=12, gains=None, seed=0, size=24):
             for sample, patterns in now.items()
         }
         checkpoints.append(now)
-    return dynamics_of(*({s: dict.fromkeys(p, 1.0) for s, p in c.items()} for c in checkpoints))
+    effects = [{s: dict.fromkeys(p, 1.0) for s, p in c.items()} for c in checkpoints]
+    return dynamics_of(*effects, steps=steps)
 
 
 def answer(dynamics, n_samples=12, n_intervals=5):
@@ -201,6 +203,52 @@ def test_five_samples_and_one_cut_are_enough():
 def test_a_stage_is_found_where_there_is_none_in_at_most_a_twentieth_of_runs():
     found = [answer(run_of([0.4] * 5, n_samples=8, seed=s), 8).step for s in range(200)]
     assert sum(step is not None for step in found) <= 10
+
+
+def rates_of(steps, hazards):
+    """Loss rates of intervals in which each step loses as much."""
+    return 1 - np.exp(-np.diff(steps) * np.asarray(hazards))
+
+
+UNEVEN = {
+    "a short last interval": [0, 100, 200, 300, 400, 404],
+    "old checkpoints were deleted": [0, 800, 850, 900, 950, 1000],
+    "the end of the last epoch": [0, 500, 1000, 1500, 1545],
+    "a long last interval": [0, 50, 100, 150, 200, 800],
+    "growing": [0, 6, 18, 36, 72, 144],
+}
+
+
+@pytest.mark.parametrize("steps", UNEVEN.values(), ids=UNEVEN)
+def test_uneven_checkpoints_are_no_end_of_a_stage(steps):
+    samples = [f"s{i:02d}" for i in range(12)]
+    for seed in range(10):
+        run = run_of(rates_of(steps, 0.002), size=60, seed=seed, steps=steps)
+        assert detect(run, samples, steps, 0.95).step is None
+        # Nor where every interval loses the same, however long it is.
+        run = run_of([0.3] * (len(steps) - 1), size=60, seed=seed, steps=steps)
+        assert detect(run, samples, steps, 0.95).step is None
+
+
+def test_an_end_is_found_on_uneven_checkpoints_too():
+    steps = [0, 40, 80, 120, 200, 300]
+    hazards = [0.02, 0.02, 0.02, 0.001, 0.001]
+    run = run_of(rates_of(steps, hazards), size=60, steps=steps)
+    stage = detect(run, [f"s{i:02d}" for i in range(12)], steps, 0.95)
+    assert stage.answer == "120"
+    value, low, high = stage.fall
+    assert 0 < low < value < high
+
+
+def test_rates_that_differ_by_rounding_do_not_fall():
+    patterns = iter(range(1000))
+    now = {f"s{i}": [next(patterns) for _ in range(10)] for i in range(6)}
+    checkpoints = [now]
+    for _ in range(4):
+        now = {sample: [*own[1:], next(patterns)] for sample, own in now.items()}
+        checkpoints.append(now)
+    run = dynamics_of(*({s: dict.fromkeys(p, 1.0) for s, p in c.items()} for c in checkpoints))
+    assert detect(run, sorted(now), [0, 10, 20, 30, 40], 0.95).answer == NONE
 
 
 def test_bounds_of_a_mean_are_those_of_students_t():

@@ -21,6 +21,8 @@ LOST, NEW, KEPT = CHANGES = ("lost", "new", "kept")
 LAST, NONE, UNKNOWN = "last", "none", "cannot be told"
 # A loss rate that falls by less than this is one that does not fall.
 MARGIN = 0.1
+# A rate that differs by less is the same one.
+_ROUNDING = 1e-12
 _SIGNED_KEY = [*KEY, "positive"]
 
 
@@ -33,7 +35,7 @@ class Stage:
         step: the checkpoint, or None.
         low: the first checkpoint that could be it, or None.
         high: the last one.
-        fall: fall of the loss rate there, with its bounds; NaN where there is no checkpoint.
+        fall: fall of the loss rate of an interval there, with its bounds; NaN where there is no checkpoint.
     """
 
     answer: str
@@ -206,6 +208,9 @@ def detect(
 ) -> Stage:
     """Where the denoising stage ends, by docs/protocol.md.
 
+    Trainers leave a short last interval, and a long first one where old checkpoints are deleted. In both
+    the loss rate of an interval falls by itself, and that of a step does not. So it has to fall by both.
+
     Args:
         dynamics: rows of a ``dynamics`` table.
         samples: all analysed samples.
@@ -222,25 +227,33 @@ def detect(
         net = leave_one_out(lost - new) / leave_one_out(before)
     if not np.isfinite(rates).all():
         return Stage(UNKNOWN)
-    falls = np.stack(
-        [rates[:, :d].mean(axis=1) - rates[:, d:].mean(axis=1) for d in range(1, n_cuts + 1)],
-        axis=1,
-    )
-    low, high = bounds(falls, level, n_cuts)
-    if (low > 0).any():
-        cut = int(np.argmax(np.where(low > 0, falls[0], -np.inf)))
+    # With intervals of one length the two are the same to the bit.
+    lengths = np.diff(steps)
+    falls, falls_a_step = _falls(rates), _falls(rates * (lengths.mean() / lengths))
+    lows, highs = zip(*(bounds(one, level, n_cuts) for one in (falls, falls_a_step)), strict=True)
+    low, high = np.minimum(*lows), np.maximum(*highs)
+    if (low > _ROUNDING).any():
+        cut = int(np.argmax(np.where(low > _ROUNDING, falls[0], -np.inf)))
         lead, _ = bounds(falls[:, [cut]] - falls, level, n_cuts)
-        possible = np.flatnonzero((low > 0) & (lead <= 0))
+        possible = np.flatnonzero((low > _ROUNDING) & (lead <= _ROUNDING))
         return Stage(
             str(steps[cut + 1]),
             steps[cut + 1],
             steps[min(possible[0], cut) + 1],
             steps[max(possible[-1], cut) + 1],
-            (float(falls[0, cut]), float(low[cut]), float(high[cut])),
+            (float(falls[0, cut]), float(lows[0][cut]), float(highs[0][cut])),
         )
-    if (bounds(net, level, n_cuts + 1)[0] > 0).all():
+    if (bounds(net, level, n_cuts + 1)[0] > _ROUNDING).all():
         return Stage(LAST)
     return Stage(NONE if (high < MARGIN).all() else UNKNOWN)
+
+
+def _falls(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…, m) to (…, m − 1): for each cut the mean of the rates up to it less that of the later ones."""
+    cuts = range(1, rates.shape[1])
+    return np.stack(
+        [rates[:, :cut].mean(axis=1) - rates[:, cut:].mean(axis=1) for cut in cuts], axis=1
+    )
 
 
 def leave_one_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
