@@ -41,7 +41,7 @@ CONFIG = {
     },
     "players": {"n": N},
     "bootstrap": {"resamples": 50},
-    "stability": {"draws": 2},
+    "stability": {"draws": 2, "samples": 2},  # fewer than are analysed
     "sensitivity": {
         "noise_ratio": [0.02],
         "noise_scales": ["mean"],

@@ -424,7 +424,9 @@ rule verdict:
         losses_are=[losses_are(run) for run in RUNS],
         with_losses=RUNS_WITHOUT_LOSSES,
         skipped=[steps_without_interactions(run) for run in RUNS],
-        level=config["bootstrap"]["level"],
+        bootstrap=config["bootstrap"],
+        seed=config["seed"],
+        noise_samples=config["stability"]["samples"],
         n_players=config["players"]["n"],
         players=PLAYERS_ARE,
     message:

@@ -97,7 +97,9 @@ onsuccess:
         except ValueError as error:
             print(f"No verdict is printed: {error}.", file=sys.stderr)
         if IS_OWN:
-            measured = own_study.inference_seconds(f"{RESULTS}/benchmarks/inference")
+            measured = own_study.inference_seconds(
+                f"{RESULTS}/benchmarks/inference", OWN.preview
+            )
             print(own_study.what_next(OWN, measured, workflow.cores), file=sys.stderr)
     elif verdict.exists():
         print(

@@ -93,7 +93,8 @@ match snakemake.rule:
                     seed=params.seed,
                     **params.bootstrap,
                 )
-                rows = overall_metrics(metrics)
+                # A pair of seed and prompt is what these metrics are over.
+                rows = overall_metrics(metrics).rename({"n_samples": "n_pairs"})
             columns = [pl.lit(name).alias("runs"), pl.lit(len(runs)).alias("n_seeds"), pl.all()]
             parts.append(rows.select(columns))
         table = pl.concat(parts)

@@ -2,6 +2,7 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
+from sft_interactions.analysis.metrics import compute_metrics
 from sft_interactions.analysis.runs import overall_metrics, read_stages
 from sft_interactions.analysis.stages import counted_losses
 from sft_interactions.analysis.turnover import detect
@@ -36,6 +37,19 @@ for run, title, steps, ended, skipped, losses_are, *paths in zip(
     ).row(0)
     response = tables.read_samples(data).filter(sample_id=sample_id)["target"].item()
     losses = read_stages(stages)["evidence"]["validation_loss"]
+    covered = samples[: params.noise_samples]
+    of_covered = None
+    if len(covered) < len(samples):
+        of_covered = overall_metrics(
+            compute_metrics(
+                rows.filter(pl.col("sample_id").is_in(covered)),
+                covered,
+                [steps[0], steps[-1]],
+                params.n_players,
+                seed=params.seed,
+                **params.bootstrap,
+            )
+        )
     facts.append(
         Facts(
             title=title,
@@ -45,14 +59,16 @@ for run, title, steps, ended, skipped, losses_are, *paths in zip(
             n_players=params.n_players,
             players=params.players,
             metrics=overall_metrics(tables.read(metrics, tables.METRICS)),
-            stage=detect(rows, samples, steps, params.level),
+            covered=of_covered,
+            n_covered=len(covered),
+            stage=detect(rows, samples, steps, params.bootstrap["level"]),
             losses={int(step): loss for step, loss in losses.items()},
             whose_losses=losses_are,
             sample_losses=counted_losses(tables.read(with_losses[run], tables.LOSSES))
             if run in with_losses
             else None,
             skipped=skipped,
-            level=params.level,
+            level=params.bootstrap["level"],
             read=(*read, response),
             n_parts=int(tables.read_metadata(prompts)["part_of_response"]),
         )

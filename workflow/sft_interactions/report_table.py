@@ -42,6 +42,7 @@ HEADINGS = {
     "metric": "what is measured",
     "n_choices": "other choices",
     "n_same": "of them with the same verdict",
+    "n_pairs": "pairs of seed and prompt",
     "n_samples": "prompts",
     "n_seeds": "seeds",
     "next_step": "to step",

@@ -5,6 +5,7 @@ Imports the standard library only.
 
 import csv
 import io
+import re
 from pathlib import Path
 
 # The sentences of a verdict in their order, by the names of attributes and columns.
@@ -37,10 +38,8 @@ def read(table: str | Path, page: str | Path) -> list[dict[str, str]]:
     for row in rows:
         if set(row) != set(COLUMNS) or None in row.values():
             raise _changed(table, page)
-        kept = row["checkpoint"].startswith("Keep step ")
-        if kept != bool(row["kept_step"]) or (
-            kept and not row["checkpoint"].startswith(f"Keep step {row['kept_step']}")
-        ):
+        kept = re.match(r"Keep step (\d+)\b", row["checkpoint"])
+        if row["kept_step"] != (kept[1] if kept else ""):
             raise _changed(table, page)
         for sentence in filter(None, map(row.get, SENTENCES)):
             place = told.find(sentence, place)

@@ -140,6 +140,18 @@ def test_changes_within_the_churn_floor_are_not_counted():
     assert found["3.2 most"]["value"] is None
 
 
+def test_a_run_that_loses_less_than_noise_has_no_share_that_goes_early():
+    before = salient(KEPT, NOISE)
+    floor, rows = (
+        add_generalizability(classify({0: before, 10: later, 40: later}), None, N)
+        for later in (salient(KEPT), before)
+    )
+    parts = findings.measure_parts(rows, [floor], SAMPLES, STEPS, STAGES, N, **SETTINGS)
+    found = {row["part"]: row for row in parts.iter_rows(named=True)}
+    assert found["3.1 beyond noise"]["value"] < 0
+    assert (found["3.2 most"]["value"], found["3.2 most"]["verdict"]) == (None, "inconclusive")
+
+
 def test_without_a_reference_gamma_is_not_judged():
     found = verdicts(run(reference=None))
     gamma = [name for name in found if "γ" in name]

@@ -208,6 +208,17 @@ def test_without_resamples_the_interval_is_the_boundary():
     assert found["ci_low_step"] == found["ci_high_step"] == found["boundary_step"]
 
 
+@pytest.mark.parametrize("counts", [[[0, 1, 9, 10], [0, 8, 9, 9]], [[0, 5, 6, 10], [0, 1, 8, 8]]])
+def test_the_checkpoints_do_not_hang_on_whether_intervals_are_asked_for(counts):
+    without, default = detect(counts, resamples=0), detect(counts, resamples=1000)
+    for name in ("boundary_step", "best_checkpoint_step"):
+        assert without[name] == default[name]
+
+
+def test_where_nothing_goes_no_step_has_most_removals():
+    assert detect([[0] * 4, [0] * 4])["evidence"]["removed_share_step"] is None
+
+
 def test_evidence():
     found = detect([[0, 1, 9, 10], [0, 2, 10, 10]], {0: 3.0, 5: 1.5, 20: 1.0, 80: 2.0})
     assert found["detector"] == "change_point"

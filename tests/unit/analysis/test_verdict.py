@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import polars as pl
 import pytest
@@ -318,9 +320,42 @@ def test_checkpoints_that_cannot_be_told_from_the_best_are_named(means, spread, 
     assert found.checkpoint.endswith(told)
 
 
-def test_of_too_few_responses_nothing_is_said_on_other_checkpoints():
-    rows = single_losses(LOSSES, 0.1, n=4)
-    assert judge(facts(sample_losses=rows)).checkpoint.endswith("(2.100 at step 40).")
+@pytest.mark.parametrize(("n", "number"), [(4, "4 responses"), (1, "1 response")])
+def test_fewer_responses_do_not_make_a_surer_verdict(n, number):
+    rows = single_losses(LOSSES, 0.001, n=n)
+    found = judge(facts(sample_losses=rows))
+    assert found.checkpoint.endswith(
+        f"(2.100 at step 40). On {number} no other checkpoint can be told from it."
+    )
+    assert "Whether it learned cannot be told" in found.learning
+    assert re.search(
+        f"by -2.5.. nats .{number}; 5 are needed., which may be chance", found.learning
+    )
+    assert "Whether it overfits cannot be told" in found.learning
+    assert overfits_after(LOSSES, rows, 0.95) is None
+
+
+def test_a_change_lies_in_its_interval_as_it_is_written():
+    for spread in (0.001, 0.1, 1.0):
+        for change in re.findall(
+            r"by (\S+) nats \((\S+) to (\S+),",
+            judge(facts(sample_losses=single_losses(LOSSES, spread))).learning,
+        ):
+            value, low, high = map(float, change)
+            assert low <= value <= high
+
+
+def test_a_loss_that_was_as_low_before_is_not_still_falling():
+    losses = {0: 4.0, 10: 0.5, 20: 0.9, 40: 0.4998}
+    told = judge(facts(losses=losses)).checkpoint
+    assert told.startswith("Keep step 40, the last one")
+    assert "since step 10 it has fallen by less than 0.001 nats, which is no fall" in told
+
+
+def test_a_loss_that_was_no_lower_at_a_step_without_checkpoint_is_not_called_so():
+    told = judge(facts(losses={0: 4.0, 10: 1.0003, 15: 1.0, 40: 2.0})).checkpoint
+    assert told.startswith("Keep step 10: of all checkpoints it has the lowest validation loss")
+    assert "was lower" not in told
 
 
 def test_a_change_of_responses_of_one_length_is_a_paired_t_test():
@@ -348,7 +383,7 @@ def test_a_change_is_one_a_token():
         .then(8.0)
         .otherwise("loss"),
     )
-    assert loss_change(rows, 0, 5, 0.95) == (0.5, 0.5, 0.5, 0)
+    assert loss_change(rows, 0, 5, 0.95) == (0.5, -np.inf, np.inf, 4)
 
 
 @pytest.mark.slow
@@ -407,6 +442,26 @@ def test_what_was_not_looked_at_is_named():
 )
 def test_removals_are_held_against_noise(table, sentence):
     assert judge(facts(metrics=table)).interactions.endswith(sentence)
+
+
+def test_removals_are_held_against_noise_in_the_same_prompts():
+    """In all 40 prompts 75 are gone; noise was tried on 16, of which 4.5 are gone."""
+    found = judge(facts(n_samples=40, n_covered=16, covered=metrics(removed=4.5, low=3.5)))
+    assert found.interactions == (
+        "Of 87.0 interactions a prompt before SFT, 75.0 are gone by step 40 (in the 16 prompts on which "
+        "noise was tried: 4.5, and by noise of the inference alone 4.0), and 30.0 are new. That is no more "
+        "than noise would do on so few prompts."
+    )
+    sure = judge(facts(n_samples=40, n_covered=16, covered=metrics(removed=9.0, low=7.0)))
+    assert sure.interactions.endswith("30.0 are new.")
+
+
+@pytest.mark.parametrize(("n", "prompts"), [(4, "4 prompts"), (1, "1 prompt")])
+def test_of_too_few_prompts_it_is_not_said_that_removals_are_no_noise(n, prompts):
+    found = judge(facts(n_samples=n)).interactions
+    assert found.endswith(
+        f"Whether that is more than noise would do cannot be told from {prompts}."
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,28 @@ def test_the_columns_of_each_form_are_found(tmp_path, row, columns):
     assert read_heldout(array, {}).columns == columns
 
 
+@pytest.mark.bad_input(of="data")
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (("prompt", "input", "output"), "prompt"),
+        (("question", "context", "answer"), "context"),
+        (("prompt", "context", "response"), "context"),
+        (("instruction", "query", "response"), "query"),
+    ],
+)
+def test_a_text_that_may_belong_to_the_prompt_is_not_left_out(tmp_path, names, left):
+    path = write(tmp_path / "rows.jsonl", [dict.fromkeys(names, "text")])
+    with refused(f"has the column {left} beside"):
+        read_heldout(path, {})
+    given = {"prompt": names[0], "target": names[2]}
+    assert read_heldout(path, given).columns == given
+    # A column in which nothing stands is none.
+    write(path, [{**dict.fromkeys(names, "text"), left: ""}])
+    if left != names[0]:
+        assert read_heldout(path, {}).columns["target"] == names[2]
+
+
 def test_a_table_with_a_header(tmp_path):
     path = tmp_path / "rows.csv"
     with path.open("w", newline="") as file:

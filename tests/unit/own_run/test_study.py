@@ -150,11 +150,14 @@ def test_whose_losses_count_is_told(given, tmp_path):
 
 
 def test_the_masked_inference_has_taken_what_snakemake_has_noted(tmp_path):
-    for name, seconds in (("a/0.tsv", "2.5"), ("b/0.tsv", "4")):
-        (tmp_path / name).parent.mkdir()
+    config = {"runs": {"a": {"checkpoints": {"0": "base", "100": "/x"}}}}
+    for step, shard, seconds in ((0, 0, "2.5"), (100, 0, "3"), (100, 1, "1"), (10, 0, "7")):
+        name = f"a/from-step-{step}-shard-{shard}.tsv"
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"s\th:m:s\n{seconds}\t0:00:01\n")
-    assert inference_seconds(tmp_path) == 6.5
-    assert inference_seconds(tmp_path / "none") == 0
+    # Step 10 was one of the preview before there were later checkpoints.
+    assert inference_seconds(tmp_path, config) == 6.5
+    assert inference_seconds(tmp_path / "none", config) == 0
 
 
 def test_all_that_is_missing_is_asked_for_at_once(given, tmp_path):

@@ -315,13 +315,17 @@ def test_one_checkpoint_is_not_the_folder_of_all(output):
             "it has eval_logps/rejected, so the training was one by preferences or rewards",
         ),
         ([{"step": 10, "reward": 0.4}, {"step": 10, "eval_loss": 0.01}], "it has reward, so the"),
+        (
+            [{"step": 5, "eval_loss": 2.0}, {"step": 10, "eval_loss": float("nan")}],
+            "eval_loss is nan at step 10, as where a training has diverged",
+        ),
         ([{"step": 10, "eval_loss": -0.2}], "an eval_loss is -0.2, and a cross-entropy is never"),
         (
             [{"step": 10, "eval_law_loss": 1.0, "eval_code_loss": 2.0}],
             r"by name \(eval_code_loss, eval_law_loss\), and none of them is told to be that of",
         ),
     ],
-    ids=["rewards", "evaluated", "GRPO", "negative", "several sets"],
+    ids=["rewards", "evaluated", "GRPO", "diverged", "negative", "several sets"],
 )
 def test_losses_that_are_none_of_responses_are_not_taken(tmp_path, history, why):
     write_checkpoint(tmp_path / "mine", 10, history=history)
@@ -329,6 +333,13 @@ def test_losses_that_are_none_of_responses_are_not_taken(tmp_path, history, why)
     assert (found.losses, found.losses_from) == ({}, None)
     (note,) = found.notes
     assert re.search(f"trainer_state.json are not taken: .*{why}", note)
+
+
+def test_checkpoints_of_a_training_that_has_diverged_are_of_one_run(tmp_path):
+    history = [{"step": 5, "loss": float("nan")}]
+    for step in (10, 20):
+        write_checkpoint(tmp_path / "mine", step, history=history)
+    assert list(read_output(tmp_path / "mine").checkpoints) == [10, 20]
 
 
 def test_other_notes_of_a_trainer_do_not_hide_its_losses(tmp_path):

@@ -128,6 +128,15 @@ def test_of_other_trainers_it_is_told_how_rows_of_text_are_written(folder):
     assert not any("joined prompt and response" in line for line in told)
 
 
+def test_of_other_trainers_how_columns_are_joined_is_told_to_be_a_guess(folder):
+    content, told = make(folder, ALPACA, "{{ messages }}")
+    assert content["datasets"]["heldout"]["separator"] == "\n\n"
+    assert any("are joined by an empty line, which is a guess" in line for line in told)
+    content, told = make(folder, TEXT, "{{ messages }}")
+    assert "separator" not in content["datasets"]["heldout"]
+    assert not any("a guess" in line for line in told)
+
+
 @pytest.mark.parametrize("template", [DEFAULT, QWEN], ids=["default", "qwen"])
 def test_a_template_that_llama_factory_wrote_is_used(folder, template):
     of_llama_factory(folder)

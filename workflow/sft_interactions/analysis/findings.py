@@ -196,6 +196,16 @@ class Part(Generic[_Quantities]):
         return f"{self.finding}.{self.number} {self.word}"
 
 
+def _share_by_boundary(q: "Quantities") -> NDArray[np.float64]:
+    """Of what the preserved lose beyond the churn floor, the share that is lost by the boundary.
+
+    A run that loses no more than noise has no such share.
+    """
+    by_boundary, by_end = (q.count_beyond_floor(PRESERVED, step) for step in (q.boundary, q.last))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(by_end < 0, by_boundary / by_end, np.nan)
+
+
 def _above_the_others(
     quantity: Callable[[str, int], NDArray[np.float64]], step: int
 ) -> NDArray[np.float64]:
@@ -237,8 +247,7 @@ PARTS: tuple[Part[Quantities], ...] = (
          lambda q: q.count_beyond_floor(REMOVED, q.boundary),
          needs=(DENOISING,)),
     Part(3, 2, "most", "lost from P by d / by T, beyond the churn floor", ">", 0.5,
-         lambda q: q.count_beyond_floor(PRESERVED, q.boundary)
-         / q.count_beyond_floor(PRESERVED, q.last),
+         lambda q: _share_by_boundary(q),
          needs=BOTH_STAGES),
     Part(3, 3, "short", "d / T in training steps", "<", 0.5,
          lambda q: q.share_of_training(), has_own_interval=True,

@@ -18,10 +18,13 @@ from sft_interactions.analysis.metrics import Cells, bootstrap_weights, ratios
 
 DETECTOR = "change_point"
 LEAST_ERROR = 0.01
+# Of the precision of signals, where no interval is asked for.
+RESAMPLES_OF_PRECISION = 1000
 # Metrics whose course is looked at; the first two are divided by their largest value, the others are
 # ratios, so that all signals are in [0, 1] and one that only wobbles does not count like one that moves.
 SCALED, RATIOS = ("count", "strength_total"), ("gamma", "rho")
 _STAGES_NULLABLE = {
+    "removed_share_step": pl.Int64,
     "best_checkpoint_epoch": pl.Float64,
     "lowest_validation_loss_step": pl.Int64,
     "validation_loss_at_best": pl.Float64,
@@ -46,7 +49,7 @@ class Evidence(TypedDict):
     explained: float
     signals: dict[str, SignalEvidence]
     removed_share: float
-    removed_share_step: int
+    removed_share_step: int | None
     removed_count: dict[str, float]
     lowest_validation_loss_step: int | None
     validation_loss: dict[str, float]
@@ -209,18 +212,20 @@ def detect_stages(
     sums = _sums(dynamics, samples, steps, n_players)
     means = _means(sums, np.ones(len(samples)))
     signals = scale_signals(means)
-    drawn = [_means(sums, weight) for weight in bootstrap_weights(len(samples), resamples, seed)]
+    # Of the precision of signals too if no interval is asked for: the best checkpoint hangs on it.
+    weights = bootstrap_weights(len(samples), resamples or RESAMPLES_OF_PRECISION, seed)
+    drawn = [_means(sums, weight) for weight in weights]
     courses = [_stack(scale_signals(draw), list(signals)) for draw in drawn]
-    precision = _precision(np.array(courses)) if courses else np.ones(len(signals))
+    precision = _precision(np.array(courses))
 
     course, removed = _stack(signals, list(signals)) * precision, means["count", REMOVED]
     end, best = find_stages(course, removed, share)
-    found = [
-        find_stages(drawn_course * precision, draw["count", REMOVED], share)
-        for drawn_course, draw in zip(courses, drawn, strict=True)
-    ]
-    if not found:
-        found = [(end, best)]
+    found = [(end, best)]
+    if resamples:
+        found = [
+            find_stages(drawn_course * precision, draw["count", REMOVED], share)
+            for drawn_course, draw in zip(courses, drawn, strict=True)
+        ]
     (low, best_low), (high, best_high) = np.quantile(
         found, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
     ).astype(int)
@@ -239,7 +244,9 @@ def detect_stages(
             "explained": explained,
             "signals": _signal_evidence(signals, steps),
             "removed_share": share,
-            "removed_share_step": steps[int(np.argmax(removed >= share * removed.max()))],
+            "removed_share_step": steps[int(np.argmax(removed >= share * removed.max()))]
+            if removed.max() > 0
+            else None,
             "removed_count": dict(zip(map(str, steps), removed.tolist(), strict=True)),
             "lowest_validation_loss_step": min(losses, key=lambda step: losses[step], default=None),
             "validation_loss": {str(step): loss for step, loss in losses.items()},

@@ -38,6 +38,8 @@ class Facts:
         players: what they are, such as words.
         ended: step that the training ended at; None where it is not known.
         metrics: rows (step, class, metric, value, ci_low, ci_high) of all orders together.
+        covered: the same of the prompts that the churn floor is of; None where those are all.
+        n_covered: how many prompts those are.
         stage: where the denoising stage ends by docs/protocol.md.
         losses: validation loss by step, in nats a token; a step need not be among ``steps``.
         whose_losses: what the loss is called, such as ``validation loss``.
@@ -63,6 +65,8 @@ class Facts:
     level: float = 0.95
     read: tuple[str, str, str] = ("", "", "")
     n_parts: int = 0
+    covered: pl.DataFrame | None = None
+    n_covered: int = 0
     players: str = "words"
     ended: int | None = None
 
@@ -97,14 +101,16 @@ class Facts:
         rows = self._row(step, label, metric)
         return None if rows.is_empty() else rows["value"].item()
 
-    def low(self, step: int, label: str, metric: str) -> float | None:
-        """The lower end of its interval."""
-        rows = self._row(step, label, metric)
-        return None if rows.is_empty() else rows["ci_low"].item()
+    def removed_where_covered(self, step: int) -> tuple[float | None, float | None]:
+        """What is gone in the prompts of the churn floor: mean, and the lower end of its interval."""
+        rows = self._row(step, "removed", "count", self.covered)
+        return (None, None) if rows.is_empty() else rows.select("value", "ci_low").row(0)
 
-    def _row(self, step: int, label: str, metric: str) -> pl.DataFrame:
+    def _row(
+        self, step: int, label: str, metric: str, metrics: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
         chosen = (pl.col("step") == step, pl.col("class") == label, pl.col("metric") == metric)
-        return self.metrics.filter(*chosen).drop_nulls("value")
+        return (self.metrics if metrics is None else metrics).filter(*chosen).drop_nulls("value")
 
 
 def _trained(losses: Mapping[int, float]) -> dict[int, float]:
@@ -147,8 +153,9 @@ class Change(NamedTuple):
 
     Attributes:
         value: the later one less the earlier one.
-        low, high: its interval; equal to ``value`` where none is known.
-        n_samples: of the interval; 0 where none is known.
+        low, high: its interval; equal to ``value`` where single responses are not known, endless where
+            there are too few of them.
+        n_samples: responses; 0 where single ones are not known.
     """
 
     value: float
@@ -162,11 +169,15 @@ class Change(NamedTuple):
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        size = f"by {abs(self.value):.3f} nats"
+        """Its size where the sign is certain, which the verb then has; else with the sign."""
+        ends = [abs(end) if self.is_certain else end for end in (self.value, self.low, self.high)]
+        size = f"by {ends[0]:.3f} nats"
         if not self.n_samples:
             return size
-        ends = sorted((abs(self.low), abs(self.high))) if self.is_certain else (self.low, self.high)
-        return f"{size} ({ends[0]:.3f} to {ends[1]:.3f}, {self.n_samples} responses)"
+        number = _number(self.n_samples, "response")
+        if not np.isfinite(self.low):
+            return f"{size} ({number}; {FEWEST_SAMPLES} are needed)"
+        return f"{size} ({min(ends[1:]):.3f} to {max(ends[1:]):.3f}, {number})"
 
 
 def loss_change(sample_losses: pl.DataFrame, earlier: int, later: int, level: float) -> Change:
@@ -179,6 +190,9 @@ def loss_change(sample_losses: pl.DataFrame, earlier: int, later: int, level: fl
         earlier: step of the one checkpoint.
         later: step of the other.
         level: of the interval, such as 0.95.
+
+    Returns:
+        The change; with fewer than ``FEWEST_SAMPLES`` responses any change may be chance.
     """
     first, second = (
         sample_losses.filter(pl.col("step") == step).sort("sample_id") for step in (earlier, later)
@@ -188,7 +202,7 @@ def loss_change(sample_losses: pl.DataFrame, earlier: int, later: int, level: fl
     n = len(tokens)
     value = float(differences.sum() / tokens.sum())
     if n < FEWEST_SAMPLES:
-        return Change(value, value, value)
+        return Change(value, -np.inf, np.inf, n)
     residuals = differences - value * tokens
     error = float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum())
     half = float(student.ppf((1 + level) / 2, n - 1)) * error
@@ -243,8 +257,12 @@ def _judge_losses(facts: Facts) -> tuple[int | None, str]:
     ties = _ties(facts, best)
     if best == last:
         before = max(step for step in after if step != last)
-        if after[before] - after[best] < LEAST_CHANGE:
-            course = f"since step {before} it has fallen by less than {LEAST_CHANGE} nats, which is no fall"
+        lowest_before = _lowest({step: loss for step, loss in after.items() if step != last})
+        if after[lowest_before] - after[best] < LEAST_CHANGE:
+            course = (
+                f"since step {lowest_before} it has fallen by less than {LEAST_CHANGE} nats, which is no "
+                "fall"
+            )
         elif before in ties.steps:
             course = f"whether it still falls after step {before} cannot be told"
         elif facts.went_on:
@@ -295,11 +313,11 @@ def _ties(facts: Facts, best: int) -> _Ties:
     steps = [step for step, change in changes.items() if change.n_samples and not change.is_certain]
     if not steps:
         return _Ties()
-    n = max(changes[step].n_samples for step in steps)
+    number = _number(max(changes[step].n_samples for step in steps), "response")
     if len(steps) == len(changes):
-        return _Ties(steps, f" On {n} responses no other checkpoint can be told from it.")
+        return _Ties(steps, f" On {number} no other checkpoint can be told from it.")
     which = f"step {steps[0]}" if len(steps) == 1 else f"steps {', '.join(map(str, steps))}"
-    return _Ties(steps, f" On {n} responses it cannot be told from {which}.")
+    return _Ties(steps, f" On {number} it cannot be told from {which}.")
 
 
 def _in_words(loss: float) -> str:
@@ -314,10 +332,14 @@ def _judge_saved(facts: Facts, best: int) -> tuple[int | None, str]:
     losses, name = facts.losses, facts.whose_losses
     if not _is_better(facts, best):
         return None, _none_is_better(facts, best)
+    told = (
+        f"Keep step {best}: of all checkpoints it has the lowest {name}, {_in_words(losses[best])}."
+    )
+    if losses[best] - losses[facts.best] < LEAST_CHANGE:
+        return best, told
     return best, (
-        f"Keep step {best}: of all checkpoints it has the lowest {name}, {_in_words(losses[best])}. "
-        f"The loss was lower, {losses[facts.best]:.3f} nats, at step {facts.best}, of which there is no "
-        "checkpoint."
+        f"{told} The loss was lower, {losses[facts.best]:.3f} nats, at step {facts.best}, of which there "
+        "is no checkpoint."
     )
 
 
@@ -427,13 +449,22 @@ def _judge_interactions(facts: Facts) -> str:
             f"{facts.n_samples} prompts."
         )
     floor = facts.value(last, "removed", "churn_floor")
-    noise = "" if floor is None else f" (noise of the inference alone: {floor:.1f})"
+    gone, low = facts.removed_where_covered(last)
+    noise = ""
+    if floor is not None and facts.covered is None:
+        noise = f" (noise of the inference alone: {floor:.1f})"
+    elif floor is not None and gone is not None:
+        which = f"in the {_number(facts.n_covered, 'prompt')} on which noise was tried"
+        noise = f" ({which}: {gone:.1f}, and by noise of the inference alone {floor:.1f})"
     told = (
         f"Of {before:.1f} interactions a prompt before SFT, {removed:.1f} are gone by step {last}{noise}, "
         f"and {emerged:.1f} are new."
     )
-    low = facts.low(last, "removed", "count")
-    if floor is not None and low is not None and low <= floor:
+    if floor is None:
+        return told
+    if facts.n_samples < FEWEST_SAMPLES:
+        return f"{told} Whether that is more than noise would do cannot be told from {_prompts(facts)}."
+    if low is not None and low <= floor:
         return f"{told} That is no more than noise would do on so few prompts."
     return told
 
@@ -472,7 +503,11 @@ def _too_little(facts: Facts) -> Iterator[str]:
 
 
 def _prompts(facts: Facts) -> str:
-    return "1 prompt" if facts.n_samples == 1 else f"{facts.n_samples} prompts"
+    return _number(facts.n_samples, "prompt")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:

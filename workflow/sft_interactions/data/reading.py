@@ -242,9 +242,14 @@ def _from_objects(path: Path, objects: Iterable[Row], dataset: Mapping[str, Any]
     for column in columns:
         cells = [(place, row.get(column)) for place, row in rows]
         if column in _turn_columns(dataset):
-            # Turns differ in what they hold beside their text.
+            # Turns differ in what they hold beside their text. Some files have them as text already.
             cells = [
-                (place, cell if cell is None else json.dumps(cell, ensure_ascii=False))
+                (
+                    place,
+                    cell
+                    if cell is None or isinstance(cell, str)
+                    else json.dumps(cell, ensure_ascii=False),
+                )
                 for place, cell in cells
             ]
         _check_cells(path, column, cells)

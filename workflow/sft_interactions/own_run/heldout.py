@@ -31,6 +31,17 @@ _FORMS = (
     (("query",), "response"),
     (("text",), "label"),
 )
+# Columns that may be a part of the prompt; a form that leaves one out is not taken by itself.
+_OF_PROMPTS = (
+    "prompt",
+    "instruction",
+    "input",
+    "context",
+    "question",
+    "query",
+    "passage",
+    "document",
+)
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "system_prompt")
 # Columns that trainers put into a prompt besides.
@@ -150,7 +161,10 @@ def _columns_of(
             raise ValueError(
                 f"{key}: {path} has no column {given[key]!r}; name one of {', '.join(row)}"
             )
-    found, why = _told(given) or _found(row) or ({}, "")
+    told = _told(given)
+    found, why = told or _found(row) or ({}, "")
+    if found and not told:
+        _refuse_partial(path, row, found)
     if not found:
         raise ValueError(
             f"heldout: which columns of {path} are prompt and response is not known ({', '.join(row)}); "
@@ -194,6 +208,20 @@ def _found(row: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
         prompt: str | list[str] = there if len(there) > 1 else there[0]
         return {"prompt": prompt, "target": target}, f"columns {', '.join((*there, target))}"
     return None
+
+
+def _refuse_partial(path: Path, row: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Refuse a form that was found by itself and leaves out texts that may belong to the prompt."""
+    read = {
+        name for value in found.values() for name in ([value] if isinstance(value, str) else value)
+    }
+    left = [name for name in _OF_PROMPTS if _holds(row.get(name)) and name not in read]
+    if left:
+        raise ValueError(
+            f"heldout: {path} has the column {left[0]} beside {', '.join(sorted(read))}, and whether it is "
+            "a part of the prompt is not known; add prompt=COLUMN target=COLUMN to --config (of several "
+            "columns make one, as the training did), or drop it"
+        )
 
 
 def _holds_turns(cell: Any) -> bool:

@@ -135,10 +135,18 @@ def prepare(given: Mapping[str, Any], folder: Path, *, may_write: bool) -> OwnSt
     return OwnStudy(file, content, preview, places, told)
 
 
-def inference_seconds(folder: str | Path) -> float:
-    """What the masked inference of a study has taken, by the run times that Snakemake has noted."""
+def inference_seconds(folder: str | Path, config: Mapping[str, Any]) -> float:
+    """What the masked inference of a study has taken, by the run times that Snakemake has noted.
+
+    Args:
+        folder: with those times. Jobs of earlier checkpoints of the same study may have left some.
+        config: of the study.
+    """
     seconds = 0.0
-    for file in Path(folder).rglob("*.tsv"):
+    steps = {str(step) for step in _steps_in(config)}
+    for file in Path(folder).rglob("from-step-*-shard-*.tsv"):
+        if file.name.split("-")[2] not in steps:
+            continue
         with file.open(encoding="utf-8", newline="") as lines:
             seconds += sum(float(row["s"]) for row in csv.DictReader(lines, delimiter="\t"))
     return seconds
@@ -237,7 +245,7 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     told += [f"template: {template[0]} ({template[1]})"]
     told += [f"{heldout}: {data.n_rows or 'unknown'} rows; {data.why}", *found.notes]
     told += [_told_losses(found, given)]
-    told += _notes_on(heldout, data, given)
+    told += _notes_on(heldout, data, given, found.trainer)
     if file.is_file() and not _is_unchanged(file):
         there, _ = config_file.read([file])
         missing = found.checkpoints.keys() - _steps_in(there)
@@ -320,13 +328,21 @@ def _takes_losses(found: TrainerOutput, given: Mapping[str, str]) -> bool:
     return bool(found.losses) and asked != MEASURED
 
 
-def _notes_on(heldout: Path, data: HeldOut, given: Mapping[str, str]) -> list[str]:
+def _notes_on(
+    heldout: Path, data: HeldOut, given: Mapping[str, str], trainer: str | None
+) -> list[str]:
     """What the user must see to, since it cannot be seen here."""
     notes = []
     if data.n_rows is None:
         notes.append(
             f"{heldout} is not looked into: see that no prompt begins or ends with blanks and no response "
-            "begins with them, which are dropped, and that no column holds tools or earlier turns"
+            "begins with them, which are dropped, and that no column holds tools or earlier turns; what "
+            "the system is told is read if system=COLUMN names its column"
+        )
+    if data.joins and trainer != LLAMA_FACTORY:
+        notes.append(
+            f"the columns {', '.join(data.columns['prompt'])} are joined by an empty line, which is a "
+            "guess; if the training joined them otherwise, correct separator in the config"
         )
     if "turns" not in data.columns and "template" not in given:
         notes.append(
@@ -476,6 +492,10 @@ def _text_of(
     ]
     if data.joins and found.trainer == LLAMA_FACTORY:
         lines.append('    separator: "\\n"  # LLaMA-Factory joins instruction and input so')
+    elif data.joins:
+        lines.append(
+            '    separator: "\\n\\n"  # a guess: how the training joined the columns is not noted'
+        )
     lines += [
         f"    analysis: {analysis}  # "
         f"{'given as samples' if samples else 'a choice: more prompts, surer answers'}",

@@ -4,8 +4,9 @@ Read as transformers' Trainer writes it, and with it TRL, LLaMA-Factory, Axolotl
 not loaded. Imports PyYAML only.
 """
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -238,12 +239,16 @@ def _check_one_run(folders: Mapping[int, Path], states: Mapping[int, Mapping[str
         for entry in states[earlier]["log_history"]:
             for key in ("loss", "eval_loss"):
                 others = there.get((entry.get("step"), key))
-                if key in entry and others and entry[key] not in others:
+                if key in entry and others and not _is_among(entry[key], others):
                     raise ValueError(
                         f"output: {folders[earlier]} and {folders[later]} are of two runs ({key} at step "
                         f"{entry['step']} is {entry[key]} in one, {others[-1]} in the other); move those "
                         "of one run elsewhere"
                     )
+
+
+def _is_among(loss: float, others: Sequence[float]) -> bool:
+    return loss in others or (math.isnan(loss) and any(map(math.isnan, others)))
 
 
 def _check_settings(folders: Mapping[int, Path]) -> None:
@@ -452,6 +457,13 @@ def _other_loss(state: Mapping[str, Any]) -> str | None:
         return (
             f"are not taken: an eval_loss is {negative[0]}, and a cross-entropy is never negative"
         )
+    endless = [
+        f"{entry['eval_loss']} at step {entry.get('step')}"
+        for entry in entries
+        if not math.isfinite(entry.get("eval_loss", 0))
+    ]
+    if endless:
+        return f"are not taken: eval_loss is {endless[0]}, as where a training has diverged"
     several = [key for key in keys if _OF_ONE_SET.fullmatch(key)]
     if several and "eval_loss" not in keys:
         return (
