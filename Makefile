@@ -1,6 +1,8 @@
 # The two commands of the README, and what developers use. Settings: PYTHON (to build the environment
 # with), CORES.
 PYTHON ?= python3
+# The versions of envs/requirements.lock are for this one.
+PYTHON_VERSION := 3.11
 CORES ?= all
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -43,7 +45,13 @@ docs: $(INSTALLED)
 
 install: $(INSTALLED)
 
+# Looked at only where the environment is built.
+version_found = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+wrong_python = Python $(PYTHON_VERSION) is needed, and $(PYTHON) is $(or $(version_found),not there); give another one \
+  by PYTHON=python$(PYTHON_VERSION)
+
 $(INSTALLED): envs/requirements.lock
+	$(if $(filter $(PYTHON_VERSION),$(version_found)),,$(error $(wrong_python)))
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement envs/requirements.lock
 	touch $@

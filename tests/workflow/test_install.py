@@ -1,6 +1,7 @@
-"""The installed package: what the wheel holds, and a script from another folder that uses it."""
+"""The installed package: what the wheel holds, and a script elsewhere that uses it. `make install`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,38 @@ def installed(tmp_path_factory):
     done = subprocess.run([*command, str(folder), str(ROOT)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def dry_run_of_make(folder, python):
+    """`make -n install` in a folder without an environment."""
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "envs").mkdir(exist_ok=True)
+    (folder / "envs" / "requirements.lock").touch()
+    command = ["make", "--dry-run", "--directory", str(folder), "install", f"PYTHON={python}"]
+    # Those of a `make test` around this.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.12", None])
+def test_make_stops_with_one_line_at_another_python(tmp_path, version):
+    python = tmp_path / "python"
+    if version:
+        python.write_text(f"#!/bin/sh\necho {version}\n")
+        python.chmod(0o755)
+    done = dry_run_of_make(tmp_path, python)
+    assert done.returncode
+    (line,) = done.stderr.splitlines()
+    is_what = version or "not there"
+    assert f"Python 3.11 is needed, and {python} is {is_what}; give another one" in line
+    assert "by PYTHON=python3.11." in line
+    assert "venv" not in done.stdout
+
+
+def test_make_takes_the_python_of_the_lock(tmp_path):
+    done = dry_run_of_make(tmp_path, sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert f"{sys.executable} -m venv .venv" in done.stdout
 
 
 def test_the_wheel_holds_types_schema_and_resources(installed):
