@@ -66,6 +66,12 @@ NON_INFERIOR = 0.03  # nats
 PLATEAU = 0.05  # the training loss has to fall by this share
 LEAST_CHECKPOINTS = 3  # of a course that is judged as it arrives
 MANY_RUNS = 36  # the primary question is open until there are so many
+# Table to what its legend says of intervals, where they are not over prompts.
+INTERVALS = {
+    "differences": "Interval: 95 %, for other seeds of the same cells: the variance over seeds within "
+    "cells, pooled, and Student's t. Degrees: those of freedom.",
+    "noise": "Interval: 95 %, Student's t over the cells, each the mean of its seeds.",
+}
 
 
 @dataclass(frozen=True)
@@ -613,7 +619,8 @@ def main() -> int:
     if len(over_seeds):
         written["seed-verdicts"] = over_seeds
     for name, table in written.items():
-        report_table.write(table, output / f"{name}.csv", output / f"{name}.md", **size)
+        paths = output / f"{name}.csv", output / f"{name}.md"
+        report_table.write(table, *paths, **size, intervals=INTERVALS.get(name))
     print(f"{len(runs)} of {len(config['runs'])} runs are finished")
     if missing:
         print(f"not there: {', '.join(missing)}")

@@ -57,6 +57,16 @@ def test_three_digits_and_a_whole_part_as_it_is(write, value, shown):
     assert row == f"| {shown} |"
 
 
+def test_intervals_that_are_not_over_prompts(write):
+    frame = pl.DataFrame({"ci_low": [0.0], "ci_high": [1.0], "order": [2]})
+    usual, other = write(frame)[2], write(frame, intervals="Interval: over cells.")[2]
+    assert [
+        note.replace("at the level `bootstrap.level` of the config, over prompts", "over cells")
+        for note in usual
+    ] == other
+    assert usual != other
+
+
 def test_a_bar_or_a_line_end_does_not_end_a_cell(write):
     frame = pl.DataFrame({"SFT | lr\n1e-4": ["a|b"], "n": [4]})
     csv, table, _ = write(frame)

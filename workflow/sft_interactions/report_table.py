@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -84,6 +84,7 @@ ENDINGS = {
     "_joint": "reading that changes least, ",
     "_single": "each checkpoint by itself, ",
 }
+_INTERVAL = r"\binterval (from|to)\b"
 # What occurs in headings or cells to what the legend says of it.
 LEGEND = {
     r"\bΩ_0": "Ω_0: the salient interactions before SFT.",
@@ -106,7 +107,7 @@ LEGEND = {
     r"\b(mean|largest) error\b": "Error: mean over all maskings of |φ − v| / |v(N) − v(∅)|, a share.",
     r"\bbest checkpoint\b": "Best checkpoint: the last one up to which interactions go on to emerge at one "
     "pace; it is not chosen by the validation loss.",
-    r"\binterval (from|to)\b": "Interval: at the level `bootstrap.level` of the config, over prompts.",
+    _INTERVAL: "Interval: at the level `bootstrap.level` of the config, over prompts.",
     r"\bseeds\b": "Seeds: repeats of the fine-tuning; intervals are over them too.",
     r"\beffect\b": "Effect: in log-odds; above 0 it speaks for the target, below 0 against it.",
     r"\bloss\b": "Loss: nats a token.",
@@ -124,6 +125,7 @@ def write(
     n_players: int,
     n_samples: int,
     in_words: bool = False,
+    intervals: str | None = None,
 ) -> None:
     """Write a table for readers.
 
@@ -135,6 +137,7 @@ def write(
         n_players: players of a prompt, what is masked in it.
         n_samples: analysed prompts of a run, the largest number where runs differ.
         in_words: whether statistics of parts of the findings are put into words too.
+        intervals: what the legend says of intervals that are not over prompts.
     """
     with tables.replacing(csv_path) as temporary:
         frame.write_csv(temporary)
@@ -151,7 +154,8 @@ def write(
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     size = f"At most {n_samples} prompts a run, n = {n_players} players (what is masked) in each."
     explained = [[row[place] for place in own] for row in rows]
-    notes = [size, *_legend(heads, explained)]
+    legend = LEGEND if intervals is None else {**LEGEND, _INTERVAL: intervals}
+    notes = [size, *_legend(heads, explained, legend)]
     if any(cell == "" for row in rows for cell in row):
         notes.append(EMPTY)
     with tables.replacing(md_path) as temporary:
@@ -176,9 +180,11 @@ def name_of(metric: str) -> str:
     return metric
 
 
-def _legend(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _legend(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], legend: Mapping[str, str]
+) -> list[str]:
     text = "\n".join([*heads, *{cell for row in rows for cell in row}])
-    return [meaning for pattern, meaning in LEGEND.items() if re.search(pattern, text)]
+    return [meaning for pattern, meaning in legend.items() if re.search(pattern, text)]
 
 
 def _cell(value: object) -> str:
