@@ -10,9 +10,10 @@
     python benchmarks/planted.py seeds        one part: the same over three seeds
     python benchmarks/planted.py coverage     one part: how often intervals hold the truth
 
-A reading is a way from log-odds to salient interactions: noise bound, tie-break, salience rule, and what is
-kept of them. docs/validity.md says what is planted, by which rule the best reading is chosen, and what came
-of it. The tables are Markdown; --output writes the numbers behind them as JSON.
+A `Reading` is a way from log-odds to salient interactions: noise bound, tie-break, salience rule (which
+docs/validity.md and the tables call a setting), and what is kept of them. That page says what is planted,
+by which rule the best one is chosen, and what came of it. The tables are Markdown; --output writes the
+numbers behind them as JSON.
 """
 
 import argparse
@@ -484,7 +485,7 @@ def run_round(
     ]
     low, high = COUNT_RATIOS
     print_table(
-        ["reading", *(f"F1: {s.name}" for s in settings), "mean", "± to the best", "counts"],
+        ["setting", *(f"F1: {s.name}" for s in settings), "mean", "± to the best", "counts"],
         [
             [
                 f"**{row['reading'].name}**" if row is chosen else row["reading"].name,
@@ -564,7 +565,7 @@ def run_readings(
             print(f"{setting.name}, {block} samples", flush=True)
             print_table(
                 [
-                    "reading",
+                    "setting",
                     *(f"{label}: P / R" for label in CLASSES),
                     "F1",
                     "counts",
@@ -611,7 +612,7 @@ def run_scenarios(
             }
             records.append({"scenario": scenario, "noise": noise, **asdict(reading), **counts})
     print_table(
-        ["scenario", "noise", "reading", *(f"{label}: found / planted" for label in CLASSES)],
+        ["scenario", "noise", "setting", *(f"{label}: found / planted" for label in CLASSES)],
         [
             [
                 row["scenario"],

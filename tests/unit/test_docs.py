@@ -6,8 +6,10 @@ import shlex
 import subprocess
 import sys
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from snakemake.cli import get_argument_parser
@@ -88,6 +90,22 @@ def rules_in_tables_that_are_not_there(text):
                 re.findall(r"\w+", cell) if re.fullmatch(r"[\w, ]+", cell) else SPAN.findall(cell)
             )
             found += [f"there is no rule {name}" for name in listed if name not in RULES]
+    return found
+
+
+def rows_of_no_table(text):
+    """Lines that begin with a bar and are no row of a table with a heading, or have more or fewer cells."""
+    text = BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
+    found, cells = [], 0
+    lines = [*text.splitlines(), ""]
+    for number, (line, following) in enumerate(pairwise(lines), start=1):
+        if not line.startswith("|"):
+            cells = 0
+            continue
+        if not cells and re.fullmatch(r"\|[-:| ]+\|", following):
+            cells = len(cells_of(line))
+        if not cells or len(cells_of(line)) != cells:
+            found.append(f"line {number} is no row of a table of {cells} columns: {line[:60]}")
     return found
 
 
@@ -361,6 +379,7 @@ def outputs():
 CHECKS = [
     rules_that_are_not_there,
     rules_in_tables_that_are_not_there,
+    rows_of_no_table,
     rules_that_take_no_gpu,
     environments_of_other_rules,
     config_keys_that_are_not_there,
@@ -375,6 +394,7 @@ CHECKS = [
 WRONG = {
     rules_that_are_not_there: "the rules `fig1` and `fig99`; `snakemake --set-resources bake:mem_mb=1`",
     rules_in_tables_that_are_not_there: "| rule | s |\n|---|---|\n| `stages` | 1 |\n| bake, all | 2 |\n",
+    rows_of_no_table: "| a | b |\n|---|---|\n| 1 | 2 |\n\n| 3 | 4 |\n",
     rules_that_take_no_gpu: "The GPU is for `finetune`, then for `metrics`.",
     environments_of_other_rules: "| `data.yaml` | wheel, metrics | no torch |",
     config_keys_that_are_not_there: "`players.m` and `runs.{run}.sed`; `inference.method: fast`",
@@ -437,6 +457,18 @@ def test_the_page_on_the_library_runs(tmp_path, monkeypatch, tiny_models, chat_t
         *("table", "interactions", "log_odds")
     }
     assert names["found"].and_effects[0].tolist() == pytest.approx([0, 1, 1, 1])
+
+
+def test_every_metric_is_listed():
+    (path,) = ROOT.glob("results/reference/tweets/runs/smollm2-*/metrics.parquet")
+    metrics = set(pl.read_parquet(path)["metric"])
+    assert len(metrics) == 30
+    assert not metrics - set(inline_code((ROOT / "docs" / "tables.md").read_text()))
+
+
+def test_a_cell_too_many_is_found():
+    assert rows_of_no_table("| a | b |\n|---|---|\n| 1 | `x|y` |\n")
+    assert not rows_of_no_table("| a | b |\n|---|---|\n| 1 | x\\|y |\n\ntext\n")
 
 
 def test_a_wrong_link_is_found(tmp_path):

@@ -237,6 +237,8 @@ def test_which_checkpoint(readme):
     assert f"may also give no advice {regret['interactions, mended']:.3f}," in readme
     assert f"loss on the same sixteen prompts {regret['loss, same prompts']:.3f};" in readme
     assert f"random checkpoint would be {regret['random']:.3f}." in readme
+    for page in ("library", "stopping", "verdict"):
+        assert f"{runs} of 36 runs" in (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     noise = pl.read_csv(STUDY / "noise.csv")
     assert ((noise["ci_low"] <= 0) & (noise["ci_high"] >= 0)).all()
 
