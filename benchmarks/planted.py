@@ -789,6 +789,75 @@ def run_seeds(settings: Sequence[Setting], reading: Reading, n_groups: int) -> l
     return records
 
 
+def run_contradictions(
+    settings: Sequence[Setting], readings: Mapping[str, Choice], n_runs: int
+) -> list[dict[str, Any]]:
+    """Print how often the protocol contradicts each finding where it is so, in several readings."""
+    records = []
+    for setting in settings:
+        for name, choice in readings.items():
+            tried: dict[str, Counter[Any]] = {"protocol": Counter()}
+            parts: Counter[Any] = Counter()
+            for number in range(n_runs):
+                run = replace(setting, seed=1000 + number).plant()
+                extracted = extract_run(
+                    choice,
+                    run.values,
+                    {run.steps[0]: run.reference_values},
+                    list(run.samples),
+                    stability={**FLOOR, "draws": 0},
+                    seed=number,
+                )
+                tested = examine_planted(run, extracted, choice.salience)
+                parts.update(tested.parts.filter(verdict="contradicted")["part"].to_list())
+                verdicts = conclude(tested.parts.with_columns(run=pl.lit("")))
+                tried["protocol"].update(verdicts.select("finding", "verdict").iter_rows())
+            print(f"contradictions: {setting.scenario}, {name}", file=sys.stderr, flush=True)
+            records.append(
+                {
+                    "scenario": setting.scenario,
+                    "samples": setting.n_samples,
+                    "reading": name,
+                    "runs": n_runs,
+                    "parts": dict(parts),
+                    **by_finding(tried),
+                }
+            )
+    print_table(
+        [
+            "scenario",
+            "samples",
+            "reading",
+            *(f"finding {k}: supported / contradicted" for k in range(1, 6)),
+            "parts contradicted",
+        ],
+        [
+            [
+                row["scenario"],
+                row["samples"],
+                row["reading"],
+                *(
+                    f"{row[f'protocol {k} supported']} / {row[f'protocol {k} contradicted']}"
+                    for k in range(1, 6)
+                ),
+                ", ".join(f"{part} {n}" for part, n in sorted(row["parts"].items())),
+            ]
+            for row in records
+        ],
+    )
+    return records
+
+
+def readings_of_studies(chosen: Reading) -> dict[str, Choice]:
+    """The reading that is the default, and the older ones that studies were read with."""
+    single = {
+        name: Choice(one.salience, one.noise_ratio, one.noise_scale, one.tie_break)
+        for name, one in (("sample, low orders", TODAY), ("mean, high orders", chosen))
+    }
+    joint = replace(single["mean, high orders"], reading="joint")
+    return {**single, "mean, high orders, joint": joint}
+
+
 def by_finding(tried: Mapping[str, Counter[Any]]) -> dict[str, int]:
     """How often each finding is supported and contradicted, by who says so."""
     return {
@@ -911,6 +980,7 @@ class Size:
         noises: of the scenarios.
         tested: settings in which findings are tested.
         runs: runs of each of them.
+        true: settings in which findings are so, and are tried in several readings.
         repeated: settings in which findings are tested over seeds.
         groups: how often in each of them.
         coverage: settings whose samples are cut into blocks, each with numbers of samples of a block and
@@ -925,6 +995,7 @@ class Size:
     noises: Sequence[float]
     tested: Sequence[Setting]
     runs: int
+    true: Sequence[Setting]
     repeated: Sequence[Setting]
     groups: int
     coverage: Sequence[tuple[Setting, Sequence[int], int]]
@@ -953,6 +1024,8 @@ FULL = Size(
         Setting(8, 50, NOISES[1], scenario="as_claimed"),
     ],
     runs=40,
+    true=[Setting(8, samples, NOISES[1], scenario="as_claimed") for samples in (8, 16)]
+    + [Setting(8, 16, NOISES[1], scenario="two_stages")],
     repeated=[
         *(Setting(6, 8, NOISES[1], scenario=name) for name in NULLS),
         *(Setting(6, 20, NOISES[1], scenario=name) for name in TWICE),
@@ -975,11 +1048,21 @@ QUICK = Size(
         for name in ("unchanged", "two_stages", "as_claimed")
     ],
     runs=4,
+    true=[Setting(5, 8, NOISES[1], scenario="as_claimed")],
     repeated=[Setting(5, 8, NOISES[1], scenario=name) for name in ("unchanged", "as_claimed")],
     groups=2,
     coverage=[(Setting(5, 32, NOISES[1], scenario="two_stages"), (8,), 2)],
 )
-PARTS = "grid", "joint", "readings", "scenarios", "verdicts", "seeds", "coverage"
+PARTS = (
+    "grid",
+    "joint",
+    "readings",
+    "scenarios",
+    "verdicts",
+    "contradictions",
+    "seeds",
+    "coverage",
+)
 
 
 def main() -> int:
@@ -1010,6 +1093,9 @@ def main() -> int:
         found["scenarios"] = run_scenarios(size.scenarios, compared, size.noises)
     if "verdicts" in parts:
         found["verdicts"] = run_verdicts(size.tested, chosen, size.runs)
+    if "contradictions" in parts:
+        readings = readings_of_studies(chosen)
+        found["contradictions"] = run_contradictions(size.true, readings, size.runs)
     if "seeds" in parts:
         found["seeds"] = run_seeds(size.repeated, chosen, size.groups)
     if "coverage" in parts:

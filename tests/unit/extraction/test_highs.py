@@ -1,5 +1,7 @@
 """The program by HiGHS."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -56,19 +58,43 @@ def test_highs_names_a_rejected_option():
         highs.solve(np.arange(4.0), 0.1, np.ones(4), method="gradient descent")
 
 
+N_GROUPS, WIDTH = 12, 3
+
+
 def sizes_problem(seed):
-    """A random program of `SizesProgram` with some point in it, and its cost."""
+    """A random program of `SizesProgram` with a point in it of which one group is not 0, and its cost."""
     rng = np.random.default_rng(seed)
-    n_columns, n_rows, n_links = 6, 7, 4
-    free = np.arange(n_columns) == n_columns - 1
-    x = np.where(free, rng.normal(size=n_columns), rng.exponential(size=n_columns))
+    groups = np.append(np.repeat(np.arange(1, N_GROUPS + 1), WIDTH), 0)
+    n_columns, n_rows = len(groups), 7
+    free = groups == 0
+    x = np.where(groups == 1, rng.exponential(size=n_columns), 0.0)
+    x[free] = rng.normal()
     matrix = sp.csc_array(rng.normal(size=(n_rows, n_columns)))
     lower, upper = (matrix @ x + side * rng.random(n_rows) for side in (-1, 1))
     lower[0], upper[1] = -np.inf, np.inf
-    links = sp.csc_array(rng.integers(-1, 2, size=(n_links, n_columns)).astype(float))
+    # Each column but the last of a group with the next one.
+    first = np.flatnonzero(groups[:-1] == groups[1:])
+    one = sp.eye_array(n_columns, format="csr")
+    links = sp.csc_array(one[first] - one[first + 1])
     # The free column has no cost, and no column a negative one, so that there is a solution.
     cost = np.where(free, 0.0, rng.random(n_columns))
-    return (matrix, (lower, upper), free, links, rng.random(n_links)), cost
+    return (matrix, (lower, upper), free, links, rng.random(len(first))), cost, x, groups
+
+
+def price_of(program, groups):
+    """Of each group the least over the corners."""
+    *_, links, size_cost = program
+    corners = np.array(list(product((0.0, 1.0), repeat=WIDTH)))
+
+    def price(reduced):
+        found = np.zeros(N_GROUPS + 1)
+        for group in range(1, N_GROUPS + 1):
+            x = np.zeros((len(reduced), len(corners)))
+            x[groups == group] = corners.T
+            found[group] = (reduced @ x + size_cost @ np.abs(links @ x)).min()
+        return found
+
+    return price
 
 
 def least_by_primal(program, cost):
@@ -91,19 +117,22 @@ def least_by_primal(program, cost):
     return found.fun
 
 
+def sizes_of(program, x, groups, basic):
+    point = x, basic, np.zeros(len(program[1][0]), dtype=np.int8)
+    return highs.SizesProgram(*program, point, groups, price_of(program, groups))
+
+
 @pytest.mark.parametrize("gives_up", [False, True])
+@pytest.mark.parametrize("all_in", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_least_sizes_are_those_of_the_primal_program(seed, gives_up, monkeypatch):
-    program, cost = sizes_problem(seed)
+def test_least_sizes_are_those_of_the_primal_program(seed, all_in, gives_up, monkeypatch):
+    program, cost, point, groups = sizes_problem(seed)
     matrix, (lower, upper), free, links, size_cost = program
-    # No basis: all columns would be basic, and no row at a limit.
-    nowhere = (
-        np.zeros(len(free)),
-        np.ones(len(free), dtype=bool),
-        np.zeros(len(lower), dtype=np.int8),
-    )
     monkeypatch.setattr(highs, "_STEPS", 0 if gives_up else highs._STEPS)
-    sizes = highs.SizesProgram(*program, nowhere)
+    monkeypatch.setattr(highs, "_FEWEST_TAKEN", 1)
+    # All columns basic and no row at a limit is no basis, so that it starts elsewhere.
+    sizes = sizes_of(program, point, groups, np.full(len(free), all_in))
+    assert sizes._is_in.all() == all_in
     for other in (cost, 2 * cost[::-1] * ~free, cost):
         expected = least_by_primal(program, other)
         x = sizes.minimise(other)
@@ -116,13 +145,23 @@ def test_least_sizes_are_those_of_the_primal_program(seed, gives_up, monkeypatch
         assert expected - 1e-6 <= bound <= expected + 1e-8
 
 
+def test_groups_that_cannot_lower_the_objective_stay_out():
+    program, cost, point, groups = sizes_problem(0)
+    # Dear ones, all but the first two.
+    cost = np.where(groups > 2, 1e3, cost)
+    sizes = sizes_of(program, point, groups, np.zeros(len(groups), dtype=bool))
+    x = sizes.minimise(cost)
+    assert sizes._is_in.sum() <= 3
+    value = cost @ x + program[-1] @ np.abs(program[3] @ x)
+    assert value == pytest.approx(least_by_primal(program, cost), abs=1e-8)
+
+
 def test_a_wrong_dual_bounds_too(monkeypatch):
-    program, cost = sizes_problem(3)
-    nowhere = np.zeros(6), np.ones(6, dtype=bool), np.zeros(7, dtype=np.int8)
-    sizes = highs.SizesProgram(*program, nowhere)
+    program, cost, point, groups = sizes_problem(3)
+    sizes = sizes_of(program, point, groups, np.zeros(len(groups), dtype=bool))
     x = sizes.minimise(cost)
     expected = least_by_primal(program, cost)
     rng = np.random.default_rng(0)
     for _ in range(20):
         monkeypatch.setattr(sizes, "_duals", rng.normal(size=sizes._duals.shape))
-        assert sizes.lower_bound(cost, np.abs(x) + 1e-9) <= expected + 1e-8
+        assert sizes.lower_bound(cost, np.full(len(x), np.abs(x).max() + 1e-9)) <= expected + 1e-8

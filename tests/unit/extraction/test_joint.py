@@ -6,10 +6,12 @@ import pytest
 import scipy.sparse as sp
 from scipy.optimize import linprog
 
-from sft_interactions.extraction import extract
+from sft_interactions.extraction import extract, highs, joint
 from sft_interactions.extraction.certificate import effect_mask
 from sft_interactions.extraction.highs import design_matrix
 from sft_interactions.extraction.joint import extract_joint
+from sft_interactions.extraction.optima import optimal_sets
+from sft_interactions.extraction.program import Extraction
 
 
 def chain_of_tables(n, n_steps, n_samples, seed, whole=False):
@@ -193,3 +195,39 @@ def test_wrong_arguments_of_joint_extraction():
         extract_joint(tables, solved, tolerance=-1.0)
     with pytest.raises(ValueError, match="unknown tie-break"):
         extract_joint(tables, solved, tie_break="mine")
+
+
+def run_of(compared, n=4, n_steps=5):
+    values = chain_of_tables(n, n_steps, 1, seed=1, whole=True)
+    solved = Extraction.join([extract(v) for v in values])
+    sets = list(optimal_sets(np.concatenate(values), solved, 1e-6))
+    return joint._Run(sets, np.ones((2, 1 << n)), compared(n_steps))
+
+
+@pytest.mark.parametrize("compared", [joint.neighbours, joint.neighbours_and_first])
+def test_prices_step_by_step_are_those_of_all_corners(compared):
+    run = run_of(compared)
+    prices = np.random.default_rng(0).normal(size=(5, run._n_groups))
+    found = run._least_of_chain(prices)
+    np.testing.assert_allclose(found, run._least_of_all(prices), atol=1e-12)
+    assert (found < 0).any()
+    assert (found > prices.clip(max=0).sum(axis=0)).any()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_answer_does_not_depend_on_the_effects_that_it_begins_with(whole, monkeypatch):
+    values = chain_of_tables(6, 5, 2, seed=2, whole=whole)
+    solved = [extract(v) for v in values]
+    found = []
+    for share, taken in ((0.0, 1), (1.0, 1), (1.0, 1000)):
+        monkeypatch.setattr(highs, "_MOST_OF_GROUPS", share)
+        monkeypatch.setattr(highs, "_FEWEST_TAKEN", taken)
+        found.append(extract_joint(values, solved))
+    for other in found[1:]:
+        for field in ("change", "change_lower_bound"):
+            np.testing.assert_allclose(
+                getattr(other, field), getattr(found[0], field), rtol=1e-6, atol=1e-8
+            )
+        np.testing.assert_allclose(
+            effects_of(other.checkpoints), effects_of(found[0].checkpoints), atol=1e-7
+        )

@@ -3,6 +3,7 @@
 Used as an independent check of our solver (`iteration`) and where that one gives up.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import highspy
@@ -20,6 +21,10 @@ _DUAL, _PRIMAL = 1, 4
 _PERTURBATION = 1e-3
 # Steps, a row and column, after which it is taken to do so.
 _STEPS = 20
+# Share of groups from which on all are in at once; how many are taken in at least; what is a gain.
+_MOST_OF_GROUPS = 0.5
+_FEWEST_TAKEN = 20
+_GAIN = 1e-9
 
 
 @cache
@@ -190,6 +195,10 @@ class SizesProgram:
     Most links are 0 in a solution. In the primal program each of them has two columns and a row, and the
     simplex steps over them one by one; here it is a variable with two bounds, many of which the dual
     simplex changes in one step.
+
+    The columns are in groups, which no link joins. Most groups are 0 in a solution too, so the program
+    begins with those that are not 0 at the given point, and takes in others as long as one of them could
+    lower the objective (sifting).
     """
 
     def __init__(
@@ -200,6 +209,8 @@ class SizesProgram:
         links: sp.csc_array[np.float64],
         size_cost: NDArray[np.float64],
         point: tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int8]],
+        groups: NDArray[np.intp],
+        price: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     ) -> None:
         """Build it, at a point that is known to be feasible.
 
@@ -212,39 +223,60 @@ class SizesProgram:
             links: (l, k).
             size_cost: (l,), not negative.
             point: x (k,), and ``basic`` (k,) and ``row_side`` (m,) as of `Walk`.
+            groups: int (k,) from 0 on, the group of each column; those that are free are in group 0.
+            price: takes r (k,), and gives (groups,) the least r·x + size_cost·|links·x| over the x of a
+                group with 0 ≤ x ≤ 1, in the unit in which x of a group are compared; that of group 0 is not
+                looked at.
 
         Raises:
             RuntimeError: HiGHS rejects the program, an option or the point.
         """
         self._matrix, self._rows, self._free = matrix, rows, free
-        self._links, self._size_cost = links, size_cost
+        self._links, self._size_cost = links.tocsr(), size_cost
+        self._groups, self._price = groups, price
         self._below, self._above = (np.flatnonzero(np.isfinite(side)) for side in rows)
-        n_sides = len(self._below) + len(self._above)
-        program = _program(
-            sp.hstack([matrix.T[:, self._below], -matrix.T[:, self._above], links.T], format="csc"),
-            rows=(np.where(free, 0.0, -np.inf), np.zeros(len(free))),
-            column_lower=np.append(np.zeros(n_sides), -size_cost),
-            cost=np.concatenate(
-                [-rows[0][self._below], rows[1][self._above], np.zeros(len(size_cost))]
-            ),
-            column_upper=np.append(np.full(n_sides, np.inf), size_cost),
+        self._n_sides = len(self._below) + len(self._above)
+        self._group_of_link = groups[self._links.indices[self._links.indptr[:-1]]]
+        of_columns = matrix.T.tocsr()
+        self._sides = sp.hstack(
+            [of_columns[:, self._below], -of_columns[:, self._above]], format="csr"
         )
-        steps = _STEPS * (program.num_row_ + program.num_col_)
-        self._duals = np.zeros(program.num_col_)
-        self._solver = _solver("simplex", steps, _DUAL)
+        x, basic, side = point
+        n_groups = int(groups.max(initial=0)) + 1
+        is_in = np.bincount(groups[basic | (x != 0)], minlength=n_groups) > 0
+        is_in[0] = True
+        if is_in.mean() > _MOST_OF_GROUPS:
+            is_in[:] = True
+        self._is_in = is_in
+        self._columns = np.flatnonzero(is_in[groups])
+        self._links_in = np.flatnonzero(is_in[self._group_of_link])
+        link_columns = self._links[self._links_in][:, self._columns].T
+        n_links = len(self._links_in)
+        size = size_cost[self._links_in]
+        free_in = free[self._columns]
+        program = _program(
+            sp.hstack([self._sides[self._columns], link_columns], format="csc"),
+            rows=(np.where(free_in, 0.0, -np.inf), np.zeros(len(free_in))),
+            column_lower=np.append(np.zeros(self._n_sides), -size),
+            cost=np.concatenate([-rows[0][self._below], rows[1][self._above], np.zeros(n_links)]),
+            column_upper=np.append(np.full(self._n_sides, np.inf), size),
+        )
+        self._duals = np.zeros(matrix.shape[0])
+        self._solver = _solver(
+            "simplex", _STEPS * (len(free) + self._n_sides + len(size_cost)), _DUAL
+        )
         self._perturb(_PERTURBATION)
         _pass(self._solver, program)
-        x, basic, side = point
         if basic.sum() + (side == 0).sum() != matrix.shape[0]:
             return
         status = highspy.HighsBasisStatus
         active = np.append(side[self._below] == -1, side[self._above] == 1)
-        rising = np.asarray(links @ x) >= 0
+        rising = np.asarray(self._links @ x)[self._links_in] >= 0
         _set_basis(
             self._solver,
             [status.kBasic if one else status.kLower for one in active.tolist()]
             + [status.kLower if one else status.kUpper for one in rising.tolist()],
-            [status.kUpper if one else status.kBasic for one in basic.tolist()],
+            [status.kUpper if one else status.kBasic for one in basic[self._columns].tolist()],
         )
 
     def minimise(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -253,10 +285,27 @@ class SizesProgram:
         Raises:
             RuntimeError: HiGHS does not reach an optimum.
         """
-        every = np.arange(len(cost), dtype=np.int32)
-        least = np.where(self._free, cost, -np.inf)
-        # mypy: the stubs of HiGHS lack it.
-        self._solver.changeRowsBounds(len(cost), every, least, cost)  # type: ignore[attr-defined]
+        every = np.arange(len(self._columns), dtype=np.int32)
+        self._solver.changeRowsBounds(  # type: ignore[attr-defined] # the stubs of HiGHS lack it
+            len(every), every, *self._bounds(cost, self._columns)
+        )
+        while True:
+            self._solve()
+            if self._is_in.all():
+                break
+            reduced = cost - self._matrix.T @ self._duals
+            gains = np.where(self._is_in, 0.0, -self._price(reduced))
+            (wanted,) = np.nonzero(gains > _GAIN)
+            if not len(wanted):
+                break
+            # The best ones: many of the others are no gain any more with them.
+            best = np.argsort(-gains[wanted], kind="stable")
+            self._take_in(wanted[best[: max(_FEWEST_TAKEN, len(wanted) // 2)]], cost)
+        x = np.zeros(len(cost))
+        x[self._columns] = -np.array(self._solver.getSolution().row_dual)
+        return x
+
+    def _solve(self) -> None:
         try:
             _run(self._solver)
         except RuntimeError:
@@ -265,31 +314,71 @@ class SizesProgram:
             _set_option(self._solver, "simplex_iteration_limit", highspy.kHighsIInf)
             self._perturb(1.0)
             _run(self._solver)
-        solution = self._solver.getSolution()
-        self._duals = np.array(solution.col_value)
-        return -np.array(solution.row_dual)
+        of_sides = np.array(self._solver.getSolution().col_value)[: self._n_sides]
+        below, above = np.split(np.maximum(of_sides, 0.0), [len(self._below)])
+        self._duals = np.zeros(self._matrix.shape[0])
+        self._duals[self._below] += below
+        self._duals[self._above] -= above
+
+    def _bounds(
+        self, cost: NDArray[np.float64], columns: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.where(self._free[columns], cost[columns], -np.inf), cost[columns]
+
+    def _take_in(self, groups: NDArray[np.intp], cost: NDArray[np.float64]) -> None:
+        """Add columns and links of groups, of which none is in."""
+        is_new = np.zeros(len(self._is_in), dtype=bool)
+        is_new[groups] = True
+        columns = np.flatnonzero(is_new[self._groups])
+        links = np.flatnonzero(is_new[self._group_of_link])
+        rows = self._sides[columns]
+        self._solver.addRows(
+            len(columns),
+            *self._bounds(cost, columns),
+            rows.nnz,
+            rows.indptr[:-1].astype(np.int32),
+            rows.indices.astype(np.int32),
+            rows.data,
+        )
+        added = self._links[links][:, columns].T.tocsc()
+        size = self._size_cost[links]
+        self._solver.addCols(
+            len(links),
+            np.zeros(len(links)),
+            -size,
+            size,
+            added.nnz,
+            added.indptr[:-1].astype(np.int32),
+            (added.indices + len(self._columns)).astype(np.int32),
+            added.data,
+        )
+        self._columns = np.append(self._columns, columns)
+        self._links_in = np.append(self._links_in, links)
+        self._is_in |= is_new
 
     def _perturb(self, size: float) -> None:
         _set_option(self._solver, "dual_simplex_cost_perturbation_multiplier", size)
 
-    def lower_bound(self, cost: NDArray[np.float64], x_upper: NDArray[np.float64]) -> float:
+    def lower_bound(self, cost: NDArray[np.float64], most: NDArray[np.float64]) -> float:
         """A bound of the objective from the duals of the last solve, valid whatever their origin.
 
         Args:
             cost: (k,).
-            x_upper: (k,) what |x| does not exceed.
+            most: (k,) what |x| does not exceed, in the unit in which x of a group are compared but for
+                group 0.
         """
-        n_sides = len(self._below) + len(self._above)
-        of_sides, u = np.maximum(self._duals[:n_sides], 0.0), self._duals[n_sides:]
-        below, above = np.split(of_sides, [len(self._below)])
-        y = np.zeros(self._matrix.shape[0])
-        y[self._below] += below
-        y[self._above] -= above
-        u = np.clip(u, -self._size_cost, self._size_cost)
-        reduced = cost - self._matrix.T @ y - self._links.T @ u
-        loss = np.where(self._free, np.abs(reduced), np.maximum(-reduced, 0.0))
-        of_rows = self._rows[0][self._below] @ below - self._rows[1][self._above] @ above
-        return float(of_rows - loss @ x_upper)
+        y = self._duals
+        reduced = cost - self._matrix.T @ y
+        largest = np.zeros(len(self._is_in))
+        np.maximum.at(largest, self._groups, most)
+        loss = np.maximum(-self._price(reduced), 0.0) * largest
+        of_free = np.abs(reduced[self._free]) @ most[self._free]
+        below, above = np.maximum(y, 0.0), np.maximum(-y, 0.0)
+        of_rows = (
+            self._rows[0][self._below] @ below[self._below]
+            - self._rows[1][self._above] @ above[self._above]
+        )
+        return float(of_rows - loss[1:].sum() - of_free)
 
 
 def _run(solver: highspy.Highs) -> None:

@@ -16,7 +16,7 @@ does not. All of this is ours.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ from sft_interactions.parallel import Mapped, in_turn
 
 # Effects below this part of the range of v are rounding.
 _ZERO = 1e-9
+# What stands for the price of an effect where it is 0 in all optima, in the unit of the objective.
+_NOT_THERE = 1e30
 # Of what a solution costs by the tie-break, in parts of its change: chooses among equals, and no more.
 _TIE_BREAK = 1e-4
 
@@ -171,10 +173,19 @@ class _Run:
             own = slice(offset, offset + len(one.columns))
             by_weight = (weights.flat[one.columns] - 1) / TIE_BREAK_SIZE
             self._preference[own] = by_weight * (one.unit / self.unit)
+        # Columns of one effect are a group; the constants are in group 0.
+        effects = np.unique(np.concatenate([one.columns for one in sets]))
+        self._groups = np.zeros(self.offsets[-1], dtype=np.intp)
+        for offset, one in zip(self.offsets, sets, strict=False):
+            own = slice(offset, offset + len(one.columns))
+            self._groups[own] = 1 + np.searchsorted(effects, one.columns)
+        self._n_groups = len(effects) + 1
         # Rows, columns and slopes of the links, and what they cost; one checkpoint has none.
         none = np.zeros(0)
         self._entries = [(none.astype(np.intp), none.astype(np.intp), none)]
         self._link_cost = [none]
+        # (earlier, later) to the costs of the links of all groups, 0 where there is none.
+        self._costs_of: dict[tuple[int, int], NDArray[np.float64]] = {}
         for (s, t), times in Counter(pairs).items():
             self._connect(s, t, float(times))
 
@@ -206,10 +217,57 @@ class _Run:
         link = self._n_links + np.cumsum(is_linked) - 1
         self._entries.append((link[of_column[linked]], places[linked], slopes[linked]))
         self._link_cost.append(np.full(is_linked.sum(), weight))
+        self._costs_of[s, t] = np.zeros(self._n_groups)
+        self._costs_of[s, t][self._groups[places[linked]]] = weight
 
     @property
     def _n_links(self) -> int:
         return sum(map(len, self._link_cost))
+
+    def _price(self, reduced: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(groups,): the least Σ reduced·x + link_cost·|links·x| of a group with 0 ≤ x ≤ 1 in one unit.
+
+        Such a minimum is at a corner, where an effect is 0 or 1 at every checkpoint.
+
+        Args:
+            reduced: (columns,).
+        """
+        values = np.full((len(self.sets), self._n_groups), _NOT_THERE)
+        for t, (offset, one) in enumerate(zip(self.offsets, self.sets, strict=False)):
+            own = slice(offset, offset + len(one.columns))
+            values[t, self._groups[own]] = reduced[own] * (self.unit / one.unit)
+        is_chain = all(s == 0 or t == s + 1 for s, t in self._costs_of)
+        return self._least_of_chain(values) if is_chain else self._least_of_all(values)
+
+    def _least_of_all(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """:meth:`_price` by a look at all corners, from the prices (checkpoints, groups)."""
+        best = np.zeros(self._n_groups)
+        for corner in product((0.0, 1.0), repeat=len(values)):
+            total = np.asarray(corner) @ values
+            for (s, t), cost in self._costs_of.items():
+                total += cost * abs(corner[t] - corner[s])
+            best = np.minimum(best, total)
+        return best
+
+    def _least_of_chain(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same step by step, where links are between neighbours and with the first checkpoint."""
+        none = np.zeros(self._n_groups)
+        best = np.zeros(self._n_groups)
+        for first in (0.0, 1.0):
+            # Least sum so far if the effect is 0 or 1 at the checkpoint.
+            sums = [np.full(self._n_groups, _NOT_THERE), np.full(self._n_groups, _NOT_THERE)]
+            sums[int(first)] = first * values[0]
+            for t in range(1, len(values)):
+                step = self._costs_of.get((t - 1, t), none) if t > 1 else none
+                since_first = self._costs_of.get((0, t), none)
+                sums = [
+                    np.minimum(sums[now], sums[1 - now] + step)
+                    + now * values[t]
+                    + abs(now - first) * since_first
+                    for now in (0, 1)
+                ]
+            best = np.minimum(best, np.minimum(*sums))
+        return best
 
     def solve(self) -> tuple[NDArray[np.float64], float]:
         """The columns of the solution and a lower bound of the objective, in its unit."""
@@ -230,12 +288,17 @@ class _Run:
                 np.concatenate([one.basic for one in active]),
                 np.concatenate([one.row_side for one in active]),
             ),
+            self._groups,
+            self._price,
         )
         # The tie-break first: its solution mostly has the least change too, which is then found at once.
         solution = program.minimise(self._cost + _TIE_BREAK * self._preference)
         program.minimise(self._cost)
         # No effect exceeds the norm of its checkpoint, and the constant that and the largest value.
-        most = [np.append(np.full(len(one.columns), one.l1), 2 + one.l1) for one in active]
+        most = [
+            np.append(np.full(len(one.columns), one.l1 * one.unit / self.unit), 2 + one.l1)
+            for one in active
+        ]
         # The bound is of the change alone; the solution has the tie-break besides.
         return solution, program.lower_bound(self._cost, np.concatenate(most))
 
