@@ -1,5 +1,6 @@
 """The numbers of README.md are those of the committed tables."""
 
+from itertools import product
 from pathlib import Path
 
 import polars as pl
@@ -44,6 +45,18 @@ UNITS = (
     "seventeen eighteen nineteen"
 ).split()
 VERDICTS = "supported", "contradicted", "inconclusive"
+CELLS = [
+    f"smollm2-{task}-{kind}"
+    for task in ("tweets", "goemotions", "dolly")
+    for kind in ("low", "high", "noise-low", "noise-high")
+]
+# Runs of the study of checkpoints that were finished when part 3.2 of the protocol was changed.
+BEFORE_THE_RULE = [
+    *(f"{cell}-seed0" for cell in CELLS),
+    *(f"{cell}-seed1" for cell in CELLS[:5]),
+    "smollm2-dolly-low-seed1",
+    "smollm2-tweets-low-seed2",
+]
 
 
 def in_words(number):
@@ -92,6 +105,7 @@ def test_verdicts(readme, by_run):
                 by_predicate=(pl.col("finding") == finding) & (pl.col("run") == run), named=True
             )["verdict"]
             for table, run in (
+                (protocol, "smollm2-tweets"),
                 (protocol, "gemma3-tweets"),
                 (published, "smollm2-tweets"),
                 (published, "gemma3-tweets"),
@@ -100,8 +114,8 @@ def test_verdicts(readme, by_run):
         cells = [
             " / ".join(str(found.count(verdict)) for verdict in VERDICTS),
             f"{long[finding]}; {short[finding]}",
-            verdicts[0],
-            f"{verdicts[1]}; {verdicts[2]}",
+            f"{verdicts[0]}; {verdicts[1]}",
+            f"{verdicts[2]}; {verdicts[3]}",
         ]
         line = next(part for part in readme.split("| ") if part.startswith(f"{finding}. "))
         assert f"{line}| {' | '.join(cells)} |" in readme
@@ -138,35 +152,74 @@ def test_what_happens(readme, by_run, by_part):
     )
 
 
-def test_by_other_readings(readme):
+def of_reading(reading):
+    """The findings by run and by part, in another reading than the study's own."""
+    parts = pl.read_csv(STUDY / reading / "parts.csv").to_dicts()
+    return pl.read_csv(STUDY / reading / "findings.csv"), {row["part"]: row for row in parts}
+
+
+def both_sides(verdicts):
+    return " / ".join(str(verdicts.count(one)) for one in VERDICTS[:2])
+
+
+def test_by_other_readings(readme, by_run, by_part):
     text = " ".join((ROOT / "docs" / "stopping.md").read_text("utf-8").split())
-    counts, cells = {}, {}
-    for reading in ("default", "joint"):
-        rows = pl.read_csv(STUDY / reading / "findings.csv")
-        assert len(rows) == pl.read_csv(STUDY / "findings.csv").height
-        found = rows["finding 3"].to_list()
-        counts[reading] = [found.count(verdict) for verdict in VERDICTS]
-        cells[reading] = over_seeds(STUDY / reading / "seed-verdicts.md", "smollm2-tweets-low")
-    now, joint = counts["default"], counts["joint"]
-    assert f"the default now](docs/validity.md) it is {now[0]} and {now[1]}:" in readme
-    assert f"finding 3 is supported in {now[0]} and contradicted in {now[1]}" in text
-    parts = {row["part"]: row for row in pl.read_csv(STUDY / "default" / "parts.csv").to_dicts()}
-    assert f"most goes early in {parts['3.2 most']['supported']} (" in text
-    assert f"and the joint reading it is {joint[0]} and {joint[1]} (" in text
-    assert cells["joint"][3] == cells["default"][3]
-    assert f"by the two other readings 3 is {cells['joint'][3]} too." in text
+    (now, parts_now), (joint, parts_joint) = map(of_reading, ("default", "joint"))
+    assert len(now) == len(joint) == len(by_run)
+    third = now["finding 3"].to_list()
+    against = [now[f"finding {number}"].to_list().count("contradicted") for number in (4, 5)]
+    assert (
+        f"the default now](docs/validity.md) it is {third.count('supported')} and "
+        f"{third.count('contradicted')}, and findings 4 and 5 are contradicted in {against[0]} and "
+        f"{against[1]}: [all" in readme
+    )
+    for name in (*range(1, 6), "3, thresholds of step 0"):
+        cells = [both_sides(rows[f"finding {name}"].to_list()) for rows in (by_run, now, joint)]
+        assert f"| {name} | {' | '.join(cells)} |" in text
+    all_parts = by_part, parts_now, parts_joint
+    assert all(parts["3.1 falls"]["supported"] == len(by_run) for parts in all_parts)
+    for rows, number in product((by_run, now, joint), (1, 2)):
+        assert "supported" not in rows[f"finding {number}"].to_list()
+    higher = [parts["4.1 high order"] for parts in all_parts]
+    cells = [f"{row['supported']} / {row['contradicted']}" for row in higher]
+    assert f"(4.1: {', '.join(cells)})" in text
+
+
+def test_over_seeds(by_run):
+    text = (ROOT / "docs" / "stopping.md").read_text("utf-8")
+    cells = by_run["run"].str.replace("-seed.*", "").value_counts().filter(count=3)["run"]
+    assert len(cells) >= 1
+    for cell in cells:
+        own, now, joint = (
+            over_seeds(STUDY / reading / "seed-verdicts.md", cell)
+            for reading in ("", "default", "joint")
+        )
+        line = [cell.removeprefix("smollm2-"), *(own[number] for number in range(1, 6))]
+        assert f"| {' | '.join(line)} | {now[3]}; {joint[3]} |" in text
 
 
 def test_what_does_not_happen(readme, by_run, by_part):
-    higher, lower, cancel = (
-        by_part[part]["contradicted"] for part in ("1.2 low order", "2.2 high order", "4.3 ρ ≈ 0")
+    sides = {
+        part: [by_part[part]["contradicted"], by_part[part]["supported"] or "none"]
+        for part in ("1.2 low order", "2.2 high order", "4.3 ρ ≈ 0")
+    }
+    higher, lower, cancel = sides.values()
+    assert (
+        f"In {higher[0]} of the {len(by_run)} runs what emerges early is of higher order than what goes, "
+        f"against the paper (in {higher[1]} of lower), and in {lower[0]} what emerges later is of lower "
+        f"order than that (in {lower[1]} of higher)." in readme
     )
     assert (
-        f"In {higher} of the {len(by_run)} runs what emerges early is of higher order than what goes, "
-        f"against the paper, and in {lower} what emerges later is of lower order than that."
+        f"in {cancel[0]} runs it cancels less than chance would have it (in {cancel[1]} no less)"
         in readme
     )
-    assert f"in {cancel} runs it cancels less than chance would have it" in readme
+    agree = [by_part[part] for part in ("1.1 few", "2.1 many", "5.2 low order")]
+    assert [row["contradicted"] for row in agree] == [0, 0, 0]
+    few, many, low = (row["supported"] for row in agree)
+    assert (
+        f"few emerge early in {few} runs and many late in {many}, and what is preserved is of lower "
+        f"order than what is lost in {low}." in readme
+    )
     rho, chance = (both("tweets", name, "emerged", 72) for name in ("rho", "rho_chance"))
     assert f"(ρ {rho[0]:.2f}; {chance[0]:.2f} by chance)" in readme
     assert f"({rho[1]:.2f} and {chance[1]:.2f})" in readme
@@ -178,6 +231,7 @@ def test_what_the_data_determine(readme):
     certain = both("tweets", "count_certain", "preserved", 0)
     single = both("tweets", "count_single", "preserved", 0)
     shares = [100 * one / all_ for one, all_ in zip(certain, single, strict=True)]
+    assert f"({single[0]:.0f} and {single[1]:.0f} a prompt), all equally" in readme
     assert f"have {shares[0]:.0f} % in SmolLM2 and {shares[1]:.0f} % in Gemma" in readme
     least = []
     for model in NAMES:
@@ -265,6 +319,13 @@ def test_results_of_the_study_of_checkpoints(by_run, by_part):
     for number in range(1, 6):
         verdicts = by_run[f"finding {number}"].to_list()
         assert f"| {number} | {' | '.join(str(verdicts.count(one)) for one in VERDICTS)} |" in text
+    later = by_run.filter(~pl.col("run").is_in(BEFORE_THE_RULE))["finding 3"].to_list()
+    counts = [in_words(later.count(one)) for one in VERDICTS]
+    assert (
+        f"tested by the new one alone: finding 3 is supported in {counts[0]} of these "
+        f"{in_words(len(later))}, contradicted in {counts[1].replace('no', 'none')} and inconclusive in "
+        f"{counts[2]}." in " ".join(text.split())
+    )
     ends = by_run["denoising_ends"].to_list()
     assert sorted(set(ends)) == ["25", "275", "50"]
     assert (
@@ -278,11 +339,6 @@ def test_results_of_the_study_of_checkpoints(by_run, by_part):
     most, short = by_part["3.2 most"], by_part["3.3 short"]
     assert f"goes in that stage ({100 * most['value']:.0f} % in the mean)" in text
     assert f"(3.3 is supported in {short['supported']}, 3.2 in {most['supported']})" in text
-    first = by_run["finding 3, thresholds of step 0"].to_list().count("supported")
-    assert f"because others grow, finding 3 is supported in {first}." in text
-    cell = over_seeds(STUDY / "seed-verdicts.md", "smollm2-tweets-low")
-    assert f"finding 3 is {cell[3]}, 1 and 2 are {cell[1]}, 4 and 5\n" in text
-    assert (cell[1], cell[4]) == (cell[2], cell[5]) == ("contradicted", "inconclusive")
     last = choices.filter(pl.col("arm") == "last")["regret"]
     assert f"all of them overfit, by {last.min():.2f} to {last.max():.2f} nats" in text
     released = choices.filter(pl.col("arm") == "interactions, as released")["step"].to_list()
