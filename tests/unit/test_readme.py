@@ -210,7 +210,7 @@ def test_what_does_not_happen(readme, by_run, by_part):
         f"order than that (in {lower[1]} of higher)." in readme
     )
     assert (
-        f"in {cancel[0]} runs it cancels less than chance would have it (in {cancel[1]} no less)"
+        f"in {cancel[0]} runs it cancels less than chance would have it (in {cancel[1]} hardly)"
         in readme
     )
     agree = [by_part[part] for part in ("1.1 few", "2.1 many", "5.2 low order")]
