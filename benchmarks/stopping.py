@@ -2,7 +2,7 @@
 
     python benchmarks/stopping.py                    the runs under results/reference/stopping
     python benchmarks/stopping.py --runs FOLDER      runs somewhere else, such as results/stopping/runs
-    python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 70 s a run
+    python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 40 s a run
     python benchmarks/stopping.py --reading default  the same, with noise bound and tie-break by default too
 
 A finished run has losses.parquet, training.parquet and log_odds/step-*.parquet of all its checkpoints.
