@@ -649,6 +649,22 @@ FLOOR: ChurnFloor = {"samples": 8, "churn_noise": 1e-3, "draws": 2}
 BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
 
 
+def plant_and_extract(
+    setting: Setting, number: int, choice: Choice, draws: int = 0
+) -> tuple[PlantedRun, ExtractedRun]:
+    """The planted run of that number and what is extracted from it, with draws of the churn floor."""
+    run = replace(setting, seed=1000 + number).plant()
+    extracted = extract_run(
+        choice,
+        run.values,
+        {run.steps[0]: run.reference_values},
+        list(run.samples),
+        stability={**FLOOR, "draws": draws},
+        seed=number,
+    )
+    return run, extracted
+
+
 def run_verdicts(
     settings: Sequence[Setting], reading: Reading, n_runs: int
 ) -> list[dict[str, Any]]:
@@ -661,15 +677,7 @@ def run_verdicts(
         parts: Counter[Any] = Counter()
         early = []
         for number in range(n_runs):
-            run = replace(setting, seed=1000 + number).plant()
-            extracted = extract_run(
-                choice,
-                run.values,
-                {run.steps[0]: run.reference_values},
-                list(run.samples),
-                stability=FLOOR,
-                seed=number,
-            )
+            run, extracted = plant_and_extract(setting, number, choice, FLOOR["draws"])
             published = vary_findings(
                 extracted, {"own": choice}, bootstrap=BOOTSTRAP, removed_share=0.9, seed=number
             )
@@ -752,14 +760,8 @@ def run_seeds(settings: Sequence[Setting], reading: Reading, n_groups: int) -> l
         for number in range(n_groups):
             tested = []
             for training in range(FEWEST_SEEDS):
-                run = replace(setting, seed=1000 + number, training=training).plant()
-                extracted = extract_run(
-                    choice,
-                    run.values,
-                    {run.steps[0]: run.reference_values},
-                    list(run.samples),
-                    stability={**FLOOR, "draws": 0},
-                    seed=number,
+                run, extracted = plant_and_extract(
+                    replace(setting, training=training), number, choice
                 )
                 tested.append(examine_planted(run, extracted, reading.salience))
             for name, parts in (
@@ -799,15 +801,7 @@ def run_contradictions(
             tried: dict[str, Counter[Any]] = {"protocol": Counter()}
             parts: Counter[Any] = Counter()
             for number in range(n_runs):
-                run = replace(setting, seed=1000 + number).plant()
-                extracted = extract_run(
-                    choice,
-                    run.values,
-                    {run.steps[0]: run.reference_values},
-                    list(run.samples),
-                    stability={**FLOOR, "draws": 0},
-                    seed=number,
-                )
+                run, extracted = plant_and_extract(setting, number, choice)
                 tested = examine_planted(run, extracted, choice.salience)
                 parts.update(tested.parts.filter(verdict="contradicted")["part"].to_list())
                 verdicts = conclude(tested.parts.with_columns(run=pl.lit("")))
