@@ -821,7 +821,7 @@ def run_contradictions(
         [
             "scenario",
             "samples",
-            "reading",
+            "setting, reading",
             *(f"finding {k}: supported / contradicted" for k in range(1, 6)),
             "parts contradicted",
         ],

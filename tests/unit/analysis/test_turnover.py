@@ -240,6 +240,23 @@ def test_an_end_is_found_on_uneven_checkpoints_too():
     assert 0 < low < value < high
 
 
+@pytest.mark.parametrize(
+    ("steps", "end"),
+    [
+        ([0, 40, 50, 60, 70, 80, 90, 100], 60),
+        ([0, 200, 225, 250, 275, 300, 350, 400], 250),
+        ([0, 25, 50, 200, 225, 250], 50),
+    ],
+)
+def test_the_interval_of_the_end_holds_it_on_uneven_checkpoints(steps, end):
+    hazards = [0.02 if step <= end else 0.002 for step in steps[1:]]
+    rates = rates_of(steps, hazards)
+    for seed in range(10):
+        run = run_of(rates, size=60, seed=seed, steps=steps)
+        stage = detect(run, [f"s{i:02d}" for i in range(12)], steps, 0.95)
+        assert stage.step is None or stage.low <= end <= stage.high
+
+
 def test_rates_that_differ_by_rounding_do_not_fall():
     patterns = iter(range(1000))
     now = {f"s{i}": [next(patterns) for _ in range(10)] for i in range(6)}

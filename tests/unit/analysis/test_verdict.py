@@ -452,6 +452,8 @@ def test_removals_are_held_against_noise_in_the_same_prompts():
         "noise was tried: 4.5, and by noise of the inference alone 4.0), and 30.0 are new. That is no more "
         "than noise would do on so few prompts."
     )
+    few = judge(facts(n_samples=40, n_covered=4, covered=metrics(removed=9.0, low=7.0)))
+    assert few.interactions.endswith("more than noise would do cannot be told from 4 prompts.")
     sure = judge(facts(n_samples=40, n_covered=16, covered=metrics(removed=9.0, low=7.0)))
     assert sure.interactions.endswith("30.0 are new.")
 

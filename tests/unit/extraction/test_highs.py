@@ -117,21 +117,25 @@ def least_by_primal(program, cost):
     return found.fun
 
 
-def sizes_of(program, x, groups, basic):
+def sizes_of(program, x, groups, basic, *, has_prices=True):
     point = x, basic, np.zeros(len(program[1][0]), dtype=np.int8)
-    return highs.SizesProgram(*program, point, groups, price_of(program, groups))
+    price = price_of(program, groups) if has_prices else None
+    return highs.SizesProgram(*program, point, groups, np.ones(len(x)), price)
 
 
 @pytest.mark.parametrize("gives_up", [False, True])
-@pytest.mark.parametrize("all_in", [False, True])
+@pytest.mark.parametrize(("all_in", "has_prices"), [(False, True), (True, True), (True, False)])
 @pytest.mark.parametrize("seed", range(8))
-def test_least_sizes_are_those_of_the_primal_program(seed, all_in, gives_up, monkeypatch):
+def test_least_sizes_are_those_of_the_primal_program(
+    seed, all_in, has_prices, gives_up, monkeypatch
+):
     program, cost, point, groups = sizes_problem(seed)
     matrix, (lower, upper), free, links, size_cost = program
     monkeypatch.setattr(highs, "_STEPS", 0 if gives_up else highs._STEPS)
     monkeypatch.setattr(highs, "_FEWEST_TAKEN", 1)
     # All columns basic and no row at a limit is no basis, so that it starts elsewhere.
-    sizes = sizes_of(program, point, groups, np.full(len(free), all_in))
+    basic = np.full(len(free), all_in and has_prices)
+    sizes = sizes_of(program, point, groups, basic, has_prices=has_prices)
     assert sizes._is_in.all() == all_in
     for other in (cost, 2 * cost[::-1] * ~free, cost):
         expected = least_by_primal(program, other)
@@ -156,12 +160,15 @@ def test_groups_that_cannot_lower_the_objective_stay_out():
     assert value == pytest.approx(least_by_primal(program, cost), abs=1e-8)
 
 
-def test_a_wrong_dual_bounds_too(monkeypatch):
+@pytest.mark.parametrize("has_prices", [False, True])
+def test_a_wrong_dual_bounds_too(has_prices, monkeypatch):
     program, cost, point, groups = sizes_problem(3)
-    sizes = sizes_of(program, point, groups, np.zeros(len(groups), dtype=bool))
+    nowhere = np.zeros(len(groups), dtype=bool)
+    sizes = sizes_of(program, point, groups, nowhere, has_prices=has_prices)
     x = sizes.minimise(cost)
     expected = least_by_primal(program, cost)
     rng = np.random.default_rng(0)
     for _ in range(20):
-        monkeypatch.setattr(sizes, "_duals", rng.normal(size=sizes._duals.shape))
+        for name in ("_duals", "_link_duals"):
+            monkeypatch.setattr(sizes, name, rng.normal(size=getattr(sizes, name).shape))
         assert sizes.lower_bound(cost, np.full(len(x), np.abs(x).max() + 1e-9)) <= expected + 1e-8

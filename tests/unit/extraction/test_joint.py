@@ -1,5 +1,5 @@
 from dataclasses import fields
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -207,27 +207,55 @@ def run_of(compared, n=4, n_steps=5):
 @pytest.mark.parametrize("compared", [joint.neighbours, joint.neighbours_and_first])
 def test_prices_step_by_step_are_those_of_all_corners(compared):
     run = run_of(compared)
-    prices = np.random.default_rng(0).normal(size=(5, run._n_groups))
-    found = run._least_of_chain(prices)
-    np.testing.assert_allclose(found, run._least_of_all(prices), atol=1e-12)
-    assert (found < 0).any()
-    assert (found > prices.clip(max=0).sum(axis=0)).any()
+    assert run._has_prices
+    reduced = np.random.default_rng(0).normal(size=run.offsets[-1])
+    expected = np.zeros(run._n_groups)
+    prices = np.full((5, run._n_groups), joint._NOT_THERE)
+    for t, (offset, one) in enumerate(zip(run.offsets, run.sets, strict=False)):
+        own = slice(offset, offset + len(one.columns))
+        prices[t, run._groups[own]] = reduced[own] * run.unit / one.unit
+    for corner in product((0.0, 1.0), repeat=5):
+        total = corner @ prices
+        for (s, t), cost in run._costs_of.items():
+            total += cost * abs(corner[t] - corner[s])
+        expected = np.minimum(expected, total)
+    np.testing.assert_allclose(run._price(reduced), expected, atol=1e-12)
+    assert (expected < 0).any()
+    # Links make a difference.
+    assert (expected > prices.clip(max=0).sum(axis=0)).any()
 
 
+def test_pairs_that_are_no_chain_have_no_prices():
+    assert not run_of(joint.every_pair)._has_prices
+
+
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-4, 1e-2])
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_answer_does_not_depend_on_the_effects_that_it_begins_with(whole, monkeypatch):
+def test_the_answer_does_not_depend_on_the_effects_that_it_begins_with(
+    tolerance, whole, monkeypatch
+):
+    """Of a large tolerance an effect may have either sign in near-optimal points."""
     values = chain_of_tables(6, 5, 2, seed=2, whole=whole)
     solved = [extract(v) for v in values]
     found = []
     for share, taken in ((0.0, 1), (1.0, 1), (1.0, 1000)):
         monkeypatch.setattr(highs, "_MOST_OF_GROUPS", share)
         monkeypatch.setattr(highs, "_FEWEST_TAKEN", taken)
-        found.append(extract_joint(values, solved))
-    for other in found[1:]:
-        for field in ("change", "change_lower_bound"):
-            np.testing.assert_allclose(
-                getattr(other, field), getattr(found[0], field), rtol=1e-6, atol=1e-8
-            )
+        found.append(extract_joint(values, solved, tolerance=tolerance))
+    for other in found:
+        np.testing.assert_allclose(other.change, found[0].change, rtol=1e-6, atol=1e-8)
+        assert (other.change_lower_bound <= other.change * (1 + 1e-9)).all()
+        np.testing.assert_allclose(other.change_lower_bound, other.change, rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(
             effects_of(other.checkpoints), effects_of(found[0].checkpoints), atol=1e-7
         )
+
+
+def test_of_a_larger_tolerance_no_more_needs_to_change():
+    values = chain_of_tables(5, 4, 3, seed=3)
+    solved = [extract(v) for v in values]
+    changes_of = [
+        extract_joint(values, solved, tolerance=tolerance).change
+        for tolerance in (0.0, 1e-6, 1e-5, 2e-5, 1e-4, 1e-3, 1e-2)
+    ]
+    assert (np.diff(changes_of, axis=0) <= 1e-7).all()

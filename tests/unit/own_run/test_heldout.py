@@ -10,6 +10,10 @@ TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 FORMS = {
     "messages": ({"messages": TURNS}, {"turns": "messages"}),
+    "messages beside their first one": (
+        {"prompt": "q", "prompt_id": "1", "messages": TURNS, "category": "c"},
+        {"turns": "messages"},
+    ),
     "sharegpt": (
         {"conversations": SHAREGPT, "system": "s", "tools": ""},
         {"turns": "conversations", "system": "system"},

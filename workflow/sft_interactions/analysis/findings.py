@@ -31,6 +31,10 @@ BOTH_STAGES = (DENOISING, OVERFITTING)
 FIRST = 0
 
 
+# Share of the resamples that may lack a value before there is no interval.
+_MOST_UNDEFINED = 0.025
+
+
 class Quantities:
     """Means over samples of what the parts are made of, for all samples and for every resample.
 
@@ -199,11 +203,15 @@ class Part(Generic[_Quantities]):
 def _share_by_boundary(q: "Quantities") -> NDArray[np.float64]:
     """Of what the preserved lose beyond the churn floor, the share that is lost by the boundary.
 
-    A run that loses no more than noise has no such share.
+    A run that loses no more than noise has no such share, and one of which more than a few resamples do not
+    has no interval of it: that of the others would be too sure.
     """
     by_boundary, by_end = (q.count_beyond_floor(PRESERVED, step) for step in (q.boundary, q.last))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(by_end < 0, by_boundary / by_end, np.nan)
+        share = np.where(by_end < 0, by_boundary / by_end, np.nan)
+    if np.isnan(share[1:]).sum() > _MOST_UNDEFINED * (len(share) - 1):
+        share[1:] = np.nan
+    return share
 
 
 def _above_the_others(

@@ -35,7 +35,8 @@ class Stage:
         step: the checkpoint, or None.
         low: the first checkpoint that could be it, or None.
         high: the last one.
-        fall: fall of the loss rate of an interval there, with its bounds; NaN where there is no checkpoint.
+        fall: fall of the loss rate of an interval there, with its bounds (the less favourable ones of both
+            rates); NaN where there is no checkpoint.
     """
 
     answer: str
@@ -230,22 +231,31 @@ def detect(
     # With intervals of one length the two are the same to the bit.
     lengths = np.diff(steps)
     falls, falls_a_step = _falls(rates), _falls(rates * (lengths.mean() / lengths))
-    lows, highs = zip(*(bounds(one, level, n_cuts) for one in (falls, falls_a_step)), strict=True)
-    low, high = np.minimum(*lows), np.maximum(*highs)
+    both = falls, falls_a_step
+    low, high = _less_favourable(*(bounds(one, level, n_cuts) for one in both))
     if (low > _ROUNDING).any():
-        cut = int(np.argmax(np.where(low > _ROUNDING, falls[0], -np.inf)))
-        lead, _ = bounds(falls[:, [cut]] - falls, level, n_cuts)
+        smaller = np.minimum(falls[0], falls_a_step[0])
+        cut = int(np.argmax(np.where(low > _ROUNDING, smaller, -np.inf)))
+        lead, _ = _less_favourable(*(bounds(one[:, [cut]] - one, level, n_cuts) for one in both))
         possible = np.flatnonzero((low > _ROUNDING) & (lead <= _ROUNDING))
         return Stage(
             str(steps[cut + 1]),
             steps[cut + 1],
             steps[min(possible[0], cut) + 1],
             steps[max(possible[-1], cut) + 1],
-            (float(falls[0, cut]), float(lows[0][cut]), float(highs[0][cut])),
+            (float(falls[0, cut]), float(low[cut]), float(high[cut])),
         )
     if (bounds(net, level, n_cuts + 1)[0] > _ROUNDING).all():
         return Stage(LAST)
     return Stage(NONE if (high < MARGIN).all() else UNKNOWN)
+
+
+def _less_favourable(
+    one: tuple[NDArray[np.float64], NDArray[np.float64]],
+    other: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The smaller lower bounds and the larger upper ones."""
+    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
 
 
 def _falls(rates: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -462,8 +462,10 @@ def _judge_interactions(facts: Facts) -> str:
     )
     if floor is None:
         return told
-    if facts.n_samples < FEWEST_SAMPLES:
-        return f"{told} Whether that is more than noise would do cannot be told from {_prompts(facts)}."
+    n = facts.n_samples if facts.covered is None else facts.n_covered
+    if n < FEWEST_SAMPLES:
+        prompts = _number(n, "prompt")
+        return f"{told} Whether that is more than noise would do cannot be told from {prompts}."
     if low is not None and low <= floor:
         return f"{told} That is no more than noise would do on so few prompts."
     return told

@@ -198,7 +198,7 @@ class SizesProgram:
 
     The columns are in groups, which no link joins. Most groups are 0 in a solution too, so the program
     begins with those that are not 0 at the given point, and takes in others as long as one of them could
-    lower the objective (sifting).
+    lower the objective (sifting). Where that is not known of a group, all are in from the start.
     """
 
     def __init__(
@@ -210,7 +210,8 @@ class SizesProgram:
         size_cost: NDArray[np.float64],
         point: tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int8]],
         groups: NDArray[np.intp],
-        price: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        units: NDArray[np.float64],
+        price: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None,
     ) -> None:
         """Build it, at a point that is known to be feasible.
 
@@ -224,16 +225,16 @@ class SizesProgram:
             size_cost: (l,), not negative.
             point: x (k,), and ``basic`` (k,) and ``row_side`` (m,) as of `Walk`.
             groups: int (k,) from 0 on, the group of each column; those that are free are in group 0.
+            units: (k,) of the columns, so that |links·x| has slopes of that size.
             price: takes r (k,), and gives (groups,) the least r·x + size_cost·|links·x| over the x of a
-                group with 0 ≤ x ≤ 1, in the unit in which x of a group are compared; that of group 0 is not
-                looked at.
+                group with 0 ≤ units·x ≤ 1; that of group 0 is not looked at. None if it is not known.
 
         Raises:
             RuntimeError: HiGHS rejects the program, an option or the point.
         """
         self._matrix, self._rows, self._free = matrix, rows, free
         self._links, self._size_cost = links.tocsr(), size_cost
-        self._groups, self._price = groups, price
+        self._groups, self._units, self._price = groups, units, price
         self._below, self._above = (np.flatnonzero(np.isfinite(side)) for side in rows)
         self._n_sides = len(self._below) + len(self._above)
         self._group_of_link = groups[self._links.indices[self._links.indptr[:-1]]]
@@ -245,7 +246,7 @@ class SizesProgram:
         n_groups = int(groups.max(initial=0)) + 1
         is_in = np.bincount(groups[basic | (x != 0)], minlength=n_groups) > 0
         is_in[0] = True
-        if is_in.mean() > _MOST_OF_GROUPS:
+        if price is None or is_in.mean() > _MOST_OF_GROUPS:
             is_in[:] = True
         self._is_in = is_in
         self._columns = np.flatnonzero(is_in[groups])
@@ -261,7 +262,7 @@ class SizesProgram:
             cost=np.concatenate([-rows[0][self._below], rows[1][self._above], np.zeros(n_links)]),
             column_upper=np.append(np.full(self._n_sides, np.inf), size),
         )
-        self._duals = np.zeros(matrix.shape[0])
+        self._duals, self._link_duals = np.zeros(matrix.shape[0]), np.zeros(len(size_cost))
         self._solver = _solver(
             "simplex", _STEPS * (len(free) + self._n_sides + len(size_cost)), _DUAL
         )
@@ -291,7 +292,7 @@ class SizesProgram:
         )
         while True:
             self._solve()
-            if self._is_in.all():
+            if self._price is None or self._is_in.all():
                 break
             reduced = cost - self._matrix.T @ self._duals
             gains = np.where(self._is_in, 0.0, -self._price(reduced))
@@ -314,7 +315,10 @@ class SizesProgram:
             _set_option(self._solver, "simplex_iteration_limit", highspy.kHighsIInf)
             self._perturb(1.0)
             _run(self._solver)
-        of_sides = np.array(self._solver.getSolution().col_value)[: self._n_sides]
+        of_sides, of_links = np.split(
+            np.array(self._solver.getSolution().col_value), [self._n_sides]
+        )
+        self._link_duals[self._links_in] = of_links
         below, above = np.split(np.maximum(of_sides, 0.0), [len(self._below)])
         self._duals = np.zeros(self._matrix.shape[0])
         self._duals[self._below] += below
@@ -364,21 +368,25 @@ class SizesProgram:
 
         Args:
             cost: (k,).
-            most: (k,) what |x| does not exceed, in the unit in which x of a group are compared but for
-                group 0.
+            most: (k,) what |x| does not exceed.
         """
         y = self._duals
         reduced = cost - self._matrix.T @ y
-        largest = np.zeros(len(self._is_in))
-        np.maximum.at(largest, self._groups, most)
-        loss = np.maximum(-self._price(reduced), 0.0) * largest
-        of_free = np.abs(reduced[self._free]) @ most[self._free]
+        if self._price is None:
+            u = np.clip(self._link_duals, -self._size_cost, self._size_cost)
+            of_columns = np.maximum(self._links.T @ u - reduced, 0.0)
+            loss = of_columns[~self._free] @ most[~self._free]
+        else:
+            largest = np.zeros(len(self._is_in))
+            np.maximum.at(largest, self._groups, most * self._units)
+            loss = np.maximum(-self._price(reduced), 0.0)[1:] @ largest[1:]
+        loss += np.abs(reduced[self._free]) @ most[self._free]
         below, above = np.maximum(y, 0.0), np.maximum(-y, 0.0)
         of_rows = (
             self._rows[0][self._below] @ below[self._below]
             - self._rows[1][self._above] @ above[self._above]
         )
-        return float(of_rows - loss[1:].sum() - of_free)
+        return float(of_rows - loss)
 
 
 def _run(solver: highspy.Highs) -> None:

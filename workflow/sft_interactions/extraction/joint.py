@@ -16,7 +16,7 @@ does not. All of this is ours.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -224,10 +224,22 @@ class _Run:
     def _n_links(self) -> int:
         return sum(map(len, self._link_cost))
 
+    @property
+    def _has_prices(self) -> bool:
+        """Whether :meth:`_price` holds.
+
+        All links must be between neighbours and with the first checkpoint, and no effect may have columns
+        of both signs, as in near-optimal points of a large tolerance.
+        """
+        return all(s == 0 or t == s + 1 for s, t in self._costs_of) and all(
+            len(np.unique(one.columns)) == len(one.columns) for one in self.sets
+        )
+
     def _price(self, reduced: NDArray[np.float64]) -> NDArray[np.float64]:
         """(groups,): the least Σ reduced·x + link_cost·|links·x| of a group with 0 ≤ x ≤ 1 in one unit.
 
-        Such a minimum is at a corner, where an effect is 0 or 1 at every checkpoint.
+        Such a minimum is at a corner, where an effect is 0 or 1 at every checkpoint. Which one it is
+        follows step by step, given what it is at the first.
 
         Args:
             reduced: (columns,).
@@ -236,28 +248,13 @@ class _Run:
         for t, (offset, one) in enumerate(zip(self.offsets, self.sets, strict=False)):
             own = slice(offset, offset + len(one.columns))
             values[t, self._groups[own]] = reduced[own] * (self.unit / one.unit)
-        is_chain = all(s == 0 or t == s + 1 for s, t in self._costs_of)
-        return self._least_of_chain(values) if is_chain else self._least_of_all(values)
-
-    def _least_of_all(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """:meth:`_price` by a look at all corners, from the prices (checkpoints, groups)."""
-        best = np.zeros(self._n_groups)
-        for corner in product((0.0, 1.0), repeat=len(values)):
-            total = np.asarray(corner) @ values
-            for (s, t), cost in self._costs_of.items():
-                total += cost * abs(corner[t] - corner[s])
-            best = np.minimum(best, total)
-        return best
-
-    def _least_of_chain(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The same step by step, where links are between neighbours and with the first checkpoint."""
         none = np.zeros(self._n_groups)
         best = np.zeros(self._n_groups)
         for first in (0.0, 1.0):
             # Least sum so far if the effect is 0 or 1 at the checkpoint.
             sums = [np.full(self._n_groups, _NOT_THERE), np.full(self._n_groups, _NOT_THERE)]
             sums[int(first)] = first * values[0]
-            for t in range(1, len(values)):
+            for t in range(1, len(self.sets)):
                 step = self._costs_of.get((t - 1, t), none) if t > 1 else none
                 since_first = self._costs_of.get((0, t), none)
                 sums = [
@@ -289,16 +286,16 @@ class _Run:
                 np.concatenate([one.row_side for one in active]),
             ),
             self._groups,
-            self._price,
+            np.concatenate(
+                [np.append(np.full(len(one.columns), one.unit / self.unit), 1.0) for one in active]
+            ),
+            self._price if self._has_prices else None,
         )
         # The tie-break first: its solution mostly has the least change too, which is then found at once.
         solution = program.minimise(self._cost + _TIE_BREAK * self._preference)
         program.minimise(self._cost)
         # No effect exceeds the norm of its checkpoint, and the constant that and the largest value.
-        most = [
-            np.append(np.full(len(one.columns), one.l1 * one.unit / self.unit), 2 + one.l1)
-            for one in active
-        ]
+        most = [np.append(np.full(len(one.columns), one.l1), 2 + one.l1) for one in active]
         # The bound is of the change alone; the solution has the tie-break besides.
         return solution, program.lower_bound(self._cost, np.concatenate(most))
 
