@@ -187,6 +187,15 @@ def test_by_other_readings(readme, by_run, by_part):
     assert f"(4.1: {', '.join(cells)})" in text
 
 
+def test_runs_that_were_finished_after_the_rule(readme, by_run):
+    later = by_run.filter(~pl.col("run").is_in(BEFORE_THE_RULE))["finding 3"].to_list()
+    counts = [in_words(later.count(one)).replace("no", "none") for one in VERDICTS[:2]]
+    assert (
+        f"Of {in_words(len(later))} runs that were finished since, finding 3 is supported in {counts[0]} "
+        f"and contradicted in {counts[1]}." in readme
+    )
+
+
 def test_over_seeds(by_run):
     text = (ROOT / "docs" / "stopping.md").read_text("utf-8")
     cells = cells_with_three_seeds(by_run)
