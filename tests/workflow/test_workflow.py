@@ -547,9 +547,9 @@ def test_a_checkpoint_that_does_not_fit_stops_before_inference(own_study):
     config["runs"]["gemma3-own"] = {"dataset": "lines", "checkpoints": {0: "base", 3: str(own)}}
     done = snakemake(folder, config, "results/runs/gemma3-own/log_odds/step-3.parquet")
     assert done.returncode != 0
-    found = [line for line in done.stdout.splitlines() if "own_checkpoints: runs." in line]
-    assert len(found) == 1
-    assert re.search(rf"runs\.gemma3-own\.checkpoints\.3: {own}: .*missing, first .*; ", found[0])
+    # Where the job ends, and once more at the end of the run.
+    (found,) = {line for line in done.stdout.splitlines() if "own_checkpoints: runs." in line}
+    assert re.search(rf"runs\.gemma3-own\.checkpoints\.3: {own}: .*missing, first .*; ", found)
     assert not (folder / "results" / "runs" / "gemma3-own" / "inference").exists()
     path.write_bytes(path.read_bytes()[:-4])
     done = snakemake(folder, config, "--dry-run")
@@ -613,10 +613,11 @@ def test_what_is_damaged_or_foreign_stops_the_run(own_study, change, forced, mes
     path = change(run).relative_to(folder)
     done = snakemake(folder, config, target, "--forcerun", forced)
     assert done.returncode != 0
-    lines = [line for line in done.stdout.splitlines() if f"{forced}: {path}: " in line]
+    lines = {line for line in done.stdout.splitlines() if f"{forced}: {path}: " in line}
     assert len(lines) == 1, done.stdout[-3000:]
-    assert message.format(run=run.name) in lines[0]
-    assert "and run snakemake again to rebuild it" in lines[0]
+    (line,) = lines
+    assert message.format(run=run.name) in line
+    assert "and run snakemake again to rebuild it" in line
 
 
 def test_seeds_are_runs_and_have_a_table(own_study):
@@ -647,7 +648,7 @@ def test_seeds_are_runs_and_have_a_table(own_study):
     counts = pl.read_csv(table).filter(metric="count", step=3)
     assert counts["runs"].unique().to_list() == ["llama-tiny"]
     for name, value, low, high, n in counts.select(
-        "class", "value", "ci_low", "ci_high", "n_samples"
+        "class", "value", "ci_low", "ci_high", "n_pairs"
     ).rows():
         rows = [len(run.filter(pl.col("class") == name, step=3)) for run in runs.values()]
         assert value == pytest.approx(sum(rows) / n)
