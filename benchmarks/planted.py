@@ -7,6 +7,7 @@
     python benchmarks/planted.py readings     one part: more about some readings
     python benchmarks/planted.py scenarios    one part: runs in which a class is missing
     python benchmarks/planted.py verdicts     one part: how often findings are supported, and should not be
+    python benchmarks/planted.py contradictions   one part: how often they are contradicted, but so
     python benchmarks/planted.py seeds        one part: the same over three seeds
     python benchmarks/planted.py coverage     one part: how often intervals hold the truth
 

@@ -46,7 +46,7 @@ def _in_one_line(error: BaseException) -> str | None:
                 "give it more, or lower inference.memory_gb or finetune.batch_size"
             )
     if isinstance(error, ValueError):
-        return " ".join(str(error).split("\n"))
+        return str(error).replace("\n", " ")
     if isinstance(error, KeyboardInterrupt):
         return "stopped from the keyboard"
     if isinstance(error, PermissionError):

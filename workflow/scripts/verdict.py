@@ -2,11 +2,10 @@ import polars as pl
 
 from job import start
 from sft_interactions import tables
-from sft_interactions.analysis.metrics import compute_metrics
 from sft_interactions.analysis.runs import overall_metrics, read_stages
 from sft_interactions.analysis.stages import counted_losses
 from sft_interactions.analysis.turnover import detect
-from sft_interactions.analysis.verdict import Facts, judge, write_page
+from sft_interactions.analysis.verdict import Facts, judge, metrics_of_covered, write_page
 from sft_interactions.origin import note_of_page
 from sft_interactions.verdict_table import SENTENCES
 
@@ -37,19 +36,10 @@ for run, title, steps, ended, skipped, losses_are, *paths in zip(
     ).row(0)
     response = tables.read_samples(data).filter(sample_id=sample_id)["target"].item()
     losses = read_stages(stages)["evidence"]["validation_loss"]
-    covered = samples[: params.noise_samples]
-    of_covered = None
-    if len(covered) < len(samples):
-        of_covered = overall_metrics(
-            compute_metrics(
-                rows.filter(pl.col("sample_id").is_in(covered)),
-                covered,
-                [steps[0], steps[-1]],
-                params.n_players,
-                seed=params.seed,
-                **params.bootstrap,
-            )
-        )
+    n_covered = min(params.noise_samples, len(samples))
+    covered = metrics_of_covered(
+        rows, samples, n_covered, steps, params.n_players, seed=params.seed, **params.bootstrap
+    )
     facts.append(
         Facts(
             title=title,
@@ -59,8 +49,8 @@ for run, title, steps, ended, skipped, losses_are, *paths in zip(
             n_players=params.n_players,
             players=params.players,
             metrics=overall_metrics(tables.read(metrics, tables.METRICS)),
-            covered=of_covered,
-            n_covered=len(covered),
+            covered=covered,
+            n_covered=n_covered,
             stage=detect(rows, samples, steps, params.bootstrap["level"]),
             losses={int(step): loss for step, loss in losses.items()},
             whose_losses=losses_are,

@@ -3,10 +3,20 @@ import re
 import numpy as np
 import polars as pl
 import pytest
+from sample_tables import SALIENT
 from scipy import stats
 
+from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.metrics import compute_metrics
 from sft_interactions.analysis.turnover import LAST, NONE, UNKNOWN, Stage
-from sft_interactions.analysis.verdict import Facts, judge, loss_change, overfits_after, write_page
+from sft_interactions.analysis.verdict import (
+    Facts,
+    judge,
+    loss_change,
+    metrics_of_covered,
+    overfits_after,
+    write_page,
+)
 
 STEPS = [0, 10, 20, 30, 40]
 LOSSES = {0: 4.2, 10: 2.0, 20: 1.7, 30: 1.8, 40: 2.1}
@@ -456,6 +466,32 @@ def test_removals_are_held_against_noise_in_the_same_prompts():
     assert few.interactions.endswith("more than noise would do cannot be told from 4 prompts.")
     sure = judge(facts(n_samples=40, n_covered=16, covered=metrics(removed=9.0, low=7.0)))
     assert sure.interactions.endswith("30.0 are new.")
+
+
+def test_what_is_gone_in_some_prompts_is_that_of_their_table_alone():
+    samples = [f"s{i}" for i in range(6)]
+
+    def salient(n_gone):
+        rows = [
+            (sample, "and", pattern, 2, 1.0)
+            for i, sample in enumerate(samples)
+            for pattern in range(1 + n_gone * i, 20)
+        ]
+        return pl.DataFrame(rows, schema=SALIENT, orient="row")
+
+    dynamics = add_generalizability(
+        classify({0: salient(0), 10: salient(1), 40: salient(2)}), None, 5
+    )
+    settings = {"resamples": 100, "level": 0.95, "seed": 0}
+    found = metrics_of_covered(dynamics, samples, 4, [0, 10, 40], 5, **settings)
+    row = found.filter(step=40, metric="count", **{"class": "removed"}).row(0, named=True)
+    assert row["value"] == (0 + 2 + 4 + 6) / 4
+    of_four = dynamics.filter(pl.col("sample_id").is_in(samples[:4]))
+    whole = compute_metrics(of_four, samples[:4], [0, 10, 40], 5, **settings).filter(
+        pl.col("order").is_null(), step=40, metric="count", kind="both", **{"class": "removed"}
+    )
+    assert row["ci_low"] == whole["ci_low"].item()
+    assert metrics_of_covered(dynamics, samples, 6, [0, 10, 40], 5, **settings) is None
 
 
 @pytest.mark.parametrize(("n", "prompts"), [(4, "4 prompts"), (1, "1 prompt")])

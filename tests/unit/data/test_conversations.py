@@ -119,6 +119,16 @@ def build(path, **keys):
     return splits
 
 
+def test_turns_that_are_text_already_are_the_same_ones(tmp_path):
+    rows = conversations(4)
+    texts = [{"messages": json.dumps(row["messages"])} for row in rows]
+    found = [
+        build(write_jsonl(tmp_path / name, of_file), turns="messages")["analysis"]
+        for name, of_file in (("turns.jsonl", rows), ("texts.jsonl", texts))
+    ]
+    assert found[0].equals(found[1])
+
+
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_the_same_question_after_other_turns_is_another_sample(tmp_path, form):
     source = write_jsonl(tmp_path / "rows.jsonl", conversations(4))

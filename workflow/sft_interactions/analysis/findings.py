@@ -29,8 +29,6 @@ DENOISING, OVERFITTING = "denoising", "overfitting"
 BOTH_STAGES = (DENOISING, OVERFITTING)
 # Index of the checkpoint before SFT.
 FIRST = 0
-
-
 # Share of the resamples that may lack a value before there is no interval.
 _MOST_UNDEFINED = 0.025
 
@@ -200,7 +198,7 @@ class Part(Generic[_Quantities]):
         return f"{self.finding}.{self.number} {self.word}"
 
 
-def _share_by_boundary(q: "Quantities") -> NDArray[np.float64]:
+def _share_by_boundary(q: Quantities) -> NDArray[np.float64]:
     """Of what the preserved lose beyond the churn floor, the share that is lost by the boundary.
 
     A run that loses no more than noise has no such share, and one of which more than a few resamples do not
@@ -255,7 +253,7 @@ PARTS: tuple[Part[Quantities], ...] = (
          lambda q: q.count_beyond_floor(REMOVED, q.boundary),
          needs=(DENOISING,)),
     Part(3, 2, "most", "lost from P by d / by T, beyond the churn floor", ">", 0.5,
-         lambda q: _share_by_boundary(q),
+         _share_by_boundary,
          needs=BOTH_STAGES),
     Part(3, 3, "short", "d / T in training steps", "<", 0.5,
          lambda q: q.share_of_training(), has_own_interval=True,

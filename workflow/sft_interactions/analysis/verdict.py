@@ -14,7 +14,10 @@ import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
+from sft_interactions.analysis.dynamics import REMOVED
 from sft_interactions.analysis.findings import FEWEST_SAMPLES
+from sft_interactions.analysis.metrics import compute_metrics
+from sft_interactions.analysis.runs import overall_metrics
 from sft_interactions.analysis.turnover import LAST, NONE, Stage
 from sft_interactions.verdict_table import SENTENCES
 
@@ -207,6 +210,42 @@ def loss_change(sample_losses: pl.DataFrame, earlier: int, later: int, level: fl
     error = float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum())
     half = float(student.ppf((1 + level) / 2, n - 1)) * error
     return Change(value, value - half, value + half, n)
+
+
+def metrics_of_covered(
+    dynamics: pl.DataFrame,
+    samples: Sequence[str],
+    n_covered: int,
+    steps: Sequence[int],
+    n_players: int,
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> pl.DataFrame | None:
+    """What :class:`Facts` has as ``covered``, of the last checkpoint; None where all samples are covered.
+
+    Args:
+        dynamics: rows of a ``dynamics`` table.
+        samples: all analysed samples.
+        n_covered: how many of them, the first, the churn floor covers.
+        steps: analysed checkpoints, sorted, the first before SFT.
+        n_players: number of players of a prompt.
+        resamples, level, seed: see :func:`~sft_interactions.analysis.metrics.compute_metrics`.
+    """
+    if n_covered >= len(samples):
+        return None
+    covered = list(samples[:n_covered])
+    # Of what is removed alone: nothing else is compared with the floor.
+    rows = dynamics.filter(
+        pl.col("sample_id").is_in(covered),
+        pl.col("class") == REMOVED,
+        pl.col("step") == steps[-1],
+    )
+    ends = [steps[0], steps[-1]]
+    return overall_metrics(
+        compute_metrics(rows, covered, ends, n_players, resamples=resamples, level=level, seed=seed)
+    )
 
 
 def judge(facts: Facts) -> Verdict:

@@ -248,26 +248,22 @@ class SizesProgram:
         is_in[0] = True
         if price is None or is_in.mean() > _MOST_OF_GROUPS:
             is_in[:] = True
-        self._is_in = is_in
-        self._columns = np.flatnonzero(is_in[groups])
-        self._links_in = np.flatnonzero(is_in[self._group_of_link])
-        link_columns = self._links[self._links_in][:, self._columns].T
-        n_links = len(self._links_in)
-        size = size_cost[self._links_in]
-        free_in = free[self._columns]
-        program = _program(
-            sp.hstack([self._sides[self._columns], link_columns], format="csc"),
-            rows=(np.where(free_in, 0.0, -np.inf), np.zeros(len(free_in))),
-            column_lower=np.append(np.zeros(self._n_sides), -size),
-            cost=np.concatenate([-rows[0][self._below], rows[1][self._above], np.zeros(n_links)]),
-            column_upper=np.append(np.full(self._n_sides, np.inf), size),
-        )
         self._duals, self._link_duals = np.zeros(matrix.shape[0]), np.zeros(len(size_cost))
         self._solver = _solver(
             "simplex", _STEPS * (len(free) + self._n_sides + len(size_cost)), _DUAL
         )
         self._perturb(_PERTURBATION)
+        none = np.zeros(0)
+        program = _program(
+            self._sides[:0].tocsc(),
+            rows=(none, none),
+            column_lower=np.zeros(self._n_sides),
+            cost=np.append(-rows[0][self._below], rows[1][self._above]),
+        )
         _pass(self._solver, program)
+        self._is_in = np.zeros(n_groups, dtype=bool)
+        self._columns, self._links_in = none.astype(np.intp), none.astype(np.intp)
+        self._take_in(is_in, np.zeros(len(free)))
         if basic.sum() + (side == 0).sum() != matrix.shape[0]:
             return
         status = highspy.HighsBasisStatus
@@ -301,7 +297,9 @@ class SizesProgram:
                 break
             # The best ones: many of the others are no gain any more with them.
             best = np.argsort(-gains[wanted], kind="stable")
-            self._take_in(wanted[best[: max(_FEWEST_TAKEN, len(wanted) // 2)]], cost)
+            is_new = np.zeros(len(gains), dtype=bool)
+            is_new[wanted[best[: max(_FEWEST_TAKEN, len(wanted) // 2)]]] = True
+            self._take_in(is_new, cost)
         x = np.zeros(len(cost))
         x[self._columns] = -np.array(self._solver.getSolution().row_dual)
         return x
@@ -329,10 +327,8 @@ class SizesProgram:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.where(self._free[columns], cost[columns], -np.inf), cost[columns]
 
-    def _take_in(self, groups: NDArray[np.intp], cost: NDArray[np.float64]) -> None:
-        """Add columns and links of groups, of which none is in."""
-        is_new = np.zeros(len(self._is_in), dtype=bool)
-        is_new[groups] = True
+    def _take_in(self, is_new: NDArray[np.bool_], cost: NDArray[np.float64]) -> None:
+        """Add columns and links of groups, bool (groups,), of which none is in."""
         columns = np.flatnonzero(is_new[self._groups])
         links = np.flatnonzero(is_new[self._group_of_link])
         rows = self._sides[columns]

@@ -169,15 +169,15 @@ class _Run:
         self.offsets = np.cumsum([0, *widths])
         self._cost = np.zeros(self.offsets[-1])
         self._preference = np.zeros(self.offsets[-1])
-        for offset, one in zip(self.offsets, sets, strict=False):
-            own = slice(offset, offset + len(one.columns))
-            by_weight = (weights.flat[one.columns] - 1) / TIE_BREAK_SIZE
-            self._preference[own] = by_weight * (one.unit / self.unit)
+        self._units = np.ones(self.offsets[-1])
         # Columns of one effect are a group; the constants are in group 0.
         effects = np.unique(np.concatenate([one.columns for one in sets]))
         self._groups = np.zeros(self.offsets[-1], dtype=np.intp)
         for offset, one in zip(self.offsets, sets, strict=False):
             own = slice(offset, offset + len(one.columns))
+            by_weight = (weights.flat[one.columns] - 1) / TIE_BREAK_SIZE
+            self._units[own] = one.unit / self.unit
+            self._preference[own] = by_weight * self._units[own]
             self._groups[own] = 1 + np.searchsorted(effects, one.columns)
         self._n_groups = len(effects) + 1
         # Rows, columns and slopes of the links, and what they cost; one checkpoint has none.
@@ -247,7 +247,7 @@ class _Run:
         values = np.full((len(self.sets), self._n_groups), _NOT_THERE)
         for t, (offset, one) in enumerate(zip(self.offsets, self.sets, strict=False)):
             own = slice(offset, offset + len(one.columns))
-            values[t, self._groups[own]] = reduced[own] * (self.unit / one.unit)
+            values[t, self._groups[own]] = reduced[own] / self._units[own]
         none = np.zeros(self._n_groups)
         best = np.zeros(self._n_groups)
         for first in (0.0, 1.0):
@@ -286,9 +286,7 @@ class _Run:
                 np.concatenate([one.row_side for one in active]),
             ),
             self._groups,
-            np.concatenate(
-                [np.append(np.full(len(one.columns), one.unit / self.unit), 1.0) for one in active]
-            ),
+            self._units,
             self._price if self._has_prices else None,
         )
         # The tie-break first: its solution mostly has the least change too, which is then found at once.
