@@ -83,6 +83,14 @@ def test_column_factor_is_exact_where_few_columns_have_weight(n):
     np.testing.assert_allclose(solution, np.linalg.solve(dense, rhs), atol=1e-6)
 
 
+def test_column_factor_does_not_depend_on_what_the_memory_held(monkeypatch):
+    d, e = weights(6, 0)
+    rhs = np.random.default_rng(1).normal(size=64)
+    expected = factors.ColumnFactor(d, e).solve(rhs)
+    monkeypatch.setattr(np, "empty", lambda *args, **kwargs: np.full(args[0], 1e308))
+    np.testing.assert_array_equal(factors.ColumnFactor(d, e).solve(rhs), expected)
+
+
 def test_column_factor_is_close_where_many_columns_have_weight():
     n = 6
     d, e = weights(n, 0)

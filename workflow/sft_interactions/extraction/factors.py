@@ -254,7 +254,7 @@ def _heavy_columns(d: NDArray[np.float64], e: NDArray[np.float64]) -> NDArray[np
 
 
 def _gram(columns: NDArray[np.intp], r: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[A_K 1]ᵀ·diag(r)·[A_K 1], of which only the lower triangle is filled.
+    """[A_K 1]ᵀ·diag(r)·[A_K 1] in its lower triangle; the upper one is filled in part.
 
     Args:
         columns: (k,) flat indices of K, ascending.
@@ -268,7 +268,8 @@ def _gram(columns: NDArray[np.intp], r: NDArray[np.float64]) -> NDArray[np.float
     n_and = len(ands)
     supersets, avoiding = superset_sums(r), complement(subset_sums(r)).copy()
     disjoint, ternary = _disjoint_sums(r), _ternary_index(n_players(size))
-    gram = np.empty((len(columns) + 1, len(columns) + 1))
+    # Not empty: what the memory held before would be scaled with the rest, and could overflow.
+    gram = np.zeros((len(columns) + 1, len(columns) + 1))
     for start in range(0, n_and, _GRAM_ROWS):
         part = ands[start : start + _GRAM_ROWS, None]
         gram[start : start + len(part), :n_and] = supersets.take(part | ands)

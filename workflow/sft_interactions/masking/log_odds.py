@@ -124,7 +124,7 @@ def masked_log_odds(
     batch = batch or BatchSize.of_device(model.device)
     inputs = MaskedInputs(model, prompt, mask_embedding)
     order = torch.arange(2**prompt.n) if masks is None else torch.tensor(list(masks))
-    values = torch.empty(len(order), dtype=torch.float32, device=model.device)
+    values = torch.full((len(order),), torch.nan, dtype=torch.float32, device=model.device)
 
     # On a CPU a few rows at a time: copies of a whole batch of logits would leave every cache.
     few = 16 if model.device.type == "cpu" else 256
