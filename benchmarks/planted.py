@@ -67,6 +67,7 @@ from sft_interactions.analysis.salience import (  # noqa: E402
 from sft_interactions.analysis.selection import Selector  # noqa: E402
 from sft_interactions.analysis.sensitivity import (  # noqa: E402
     ExtractedRun,
+    extract_checkpoints,
     extract_run,
     vary_findings,
 )
@@ -655,15 +656,13 @@ def plant_and_extract(
 ) -> tuple[PlantedRun, ExtractedRun]:
     """The planted run of that number and what is extracted from it, with draws of the churn floor."""
     run = replace(setting, seed=1000 + number).plant()
+    samples = list(run.samples)
     extracted = extract_run(
-        choice,
-        run.values,
-        {run.steps[0]: run.reference_values},
-        list(run.samples),
-        stability={**FLOOR, "draws": draws},
-        seed=number,
+        choice, run.values, samples, stability={**FLOOR, "draws": draws}, seed=number
     )
-    return run, extracted
+    first = run.steps[0]
+    of_reference = extract_checkpoints(choice, {first: run.reference_values}, samples, seed=number)
+    return run, replace(extracted, references={choice.reference_model: of_reference[first]})
 
 
 def run_verdicts(

@@ -33,6 +33,7 @@ STAGES = {
     "stability, sensitivity": [
         "stability",
         "sensitivity",
+        "extraction_of_choice",
         "sensitivity_of_extraction",
         "sensitivity_of_own_extraction",
         "sensitivity_of_reading",

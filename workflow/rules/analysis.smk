@@ -190,16 +190,16 @@ use rule sensitivity_of_own_extraction as sensitivity_of_reading with:
         "Testing the findings of {wildcards.run} under other choices: {wildcards.job}"
 
 
-rule sensitivity_of_extraction:
+rule extraction_of_choice:
     input:
-        log_odds=log_odds_of_job,
-        reference=reference_log_odds_of_job,
+        log_odds_of_job,
     output:
-        f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}.parquet",
+        dynamics=f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}/dynamics.parquet",
+        unchanged=f"{RESULTS}/runs/{{run}}/sensitivity/{{job}}/unchanged.parquet",
     log:
-        f"{RESULTS}/logs/sensitivity_of_extraction/{{run}}/{{job}}.log",
+        f"{RESULTS}/logs/extraction_of_choice/{{run}}/{{job}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/sensitivity_of_extraction/{{run}}/{{job}}.tsv"
+        f"{RESULTS}/benchmarks/extraction_of_choice/{{run}}/{{job}}.tsv"
     wildcard_constraints:
         run=one_of(RUNS),
         job=one_of(EXTRACTION_JOBS),
@@ -211,16 +211,49 @@ rule sensitivity_of_extraction:
         runtime=growing(720),
     params:
         steps=steps_of_run,
-        reference_steps=reference_steps,
-        choices=choices_of_job,
+        choice=extraction_of_job,
         l1_tolerance=config["optima"]["l1_tolerance"],
         gap_tolerance=config["extraction"]["gap_tolerance"],
         stability=churn_floor_settings(),
-        bootstrap=config["bootstrap"],
-        removed_share=config["stages"]["removed_share"],
         seed=config["seed"],
     message:
-        "Testing the findings of {wildcards.run} under other choices: {wildcards.job}"
+        "Extracting interactions of {wildcards.run} under another choice: {wildcards.job}"
+    script:
+        "../scripts/extraction_of_choice.py"
+
+
+rule sensitivity_of_extraction:
+    input:
+        dynamics=of_extraction_jobs("dynamics"),
+        unchanged=of_extraction_jobs("unchanged"),
+        reference=dynamics_of_reference,
+        solve=lambda wildcards: first_solve(wildcards.run),
+    output:
+        f"{RESULTS}/runs/{{run}}/sensitivity/extractions.parquet",
+    log:
+        f"{RESULTS}/logs/sensitivity_of_extraction/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sensitivity_of_extraction/{{run}}.tsv"
+    wildcard_constraints:
+        run=one_of(RUNS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        steps=steps_of_run,
+        reference_step=reference_step,
+        choices=choices_of_extraction,
+        draws=config["stability"]["draws"],
+        unchanged_samples=config["stability"]["samples"],
+        bootstrap=config["bootstrap"],
+        removed_share=config["stages"]["removed_share"],
+        n_players=config["players"]["n"],
+        seed=config["seed"],
+    message:
+        "Testing the findings of {wildcards.run} under other extractions"
     script:
         "../scripts/sensitivity_of_extraction.py"
 
@@ -228,8 +261,8 @@ rule sensitivity_of_extraction:
 rule sensitivity:
     input:
         lambda wildcards: expand(
-            f"{RESULTS}/runs/{wildcards.run}/sensitivity/{{job}}.parquet",
-            job=CHOICES[wildcards.run],
+            f"{RESULTS}/runs/{wildcards.run}/sensitivity/{{part}}.parquet",
+            part=[OWN_JOB, *READING_JOBS, *(["extractions"] if EXTRACTION_JOBS else [])],
         ),
     output:
         f"{RESULTS}/runs/{{run}}/sensitivity.parquet",

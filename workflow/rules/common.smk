@@ -466,27 +466,44 @@ def churn_floor_settings():
 
 def log_odds_of_job(wildcards):
     """Log-odds of all checkpoints of a run, under the mask embedding of a job of the sensitivity."""
-    return log_odds_under(wildcards, wildcards.run, RUNS[wildcards.run]["steps"])
-
-
-def reference_log_odds_of_job(wildcards):
-    """Log-odds that the reference model of a run is extracted from, under the same mask embedding."""
-    reference = RUNS[wildcards.run].get("reference_run")
-    return log_odds_under(wildcards, reference, reference_steps(wildcards))
-
-
-def reference_steps(wildcards):
-    """Params function: the checkpoints of the reference run that a job of the sensitivity extracts."""
-    run = RUNS[wildcards.run]
-    if IS_JOINT and "reference_run" in run:  # a checkpoint is then read together with the others
-        return RUNS[run["reference_run"]]["steps"]
-    return steps_of_reference(wildcards.run, [run["reference_checkpoint"]])
-
-
-def log_odds_under(wildcards, run, steps):
     (choice,) = CHOICES[wildcards.run][wildcards.job].values()
-    folder = f"{RESULTS}/runs/{run}/{mask_embedding_folder(choice.mask_embedding)}log_odds"
-    return [f"{folder}/step-{step}.parquet" for step in steps]
+    folder = (
+        f"{RESULTS}/runs/{wildcards.run}/{mask_embedding_folder(choice.mask_embedding)}log_odds"
+    )
+    return [f"{folder}/step-{step}.parquet" for step in RUNS[wildcards.run]["steps"]]
+
+
+def extraction_of_job(wildcards):
+    """Params function: what an extraction under another choice depends on; whose reference it is, it does not."""
+    (choice,) = CHOICES[wildcards.run][wildcards.job].values()
+    own_alone = ["gamma", "removed_effect", "reference_model"]
+    return {name: value for name, value in vars(choice).items() if name not in own_alone}
+
+
+def of_extraction_jobs(table):
+    """Input function: a table of a run under every choice that has an extraction of its own."""
+    return lambda wildcards: extracted_under_choices(wildcards.run, table)
+
+
+def dynamics_of_reference(wildcards):
+    """The classes of a run's reference run under the same choices; none without such a run."""
+    return extracted_under_choices(RUNS[wildcards.run].get("reference_run"), "dynamics")
+
+
+def extracted_under_choices(run, table):
+    folder = f"{RESULTS}/runs/{run}/sensitivity"
+    return [f"{folder}/{job}/{table}.parquet" for job in EXTRACTION_JOBS] if run else []
+
+
+def reference_step(wildcards):
+    """Params function: the checkpoint of the reference run that is the reference model, or None."""
+    run = RUNS[wildcards.run]
+    return next(iter(steps_of_reference(wildcards.run, [run["reference_checkpoint"]])), None)
+
+
+def choices_of_extraction(wildcards):
+    """Params function: the names of the choices that have an extraction of their own."""
+    return [name for job in EXTRACTION_JOBS for name in CHOICES[wildcards.run][job]]
 
 
 # Run to job of the sensitivity to the choices of the job.

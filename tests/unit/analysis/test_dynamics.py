@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.dynamics import add_generalizability, classify, salient_at
 from sft_interactions.tables import CLASS, KIND
 
 SALIENT = {"sample_id": pl.String, "kind": KIND, "pattern": pl.UInt32, "order": pl.UInt8}
@@ -50,6 +50,27 @@ def test_classes_of_a_hand_made_sequence():
     }
     assert rows.schema["class"] == CLASS
     assert rows.filter(pattern=6).get_column("order").unique().to_list() == [2]
+
+
+def test_what_is_salient_at_a_checkpoint_is_found_in_the_classes():
+    at_steps = {
+        0: salient(("and", 1, 1.0), ("and", 3, -0.5), ("or", 3, 0.4)),
+        10: salient(("and", 6, 0.2)),
+        30: salient(("and", 1, 3.0), ("or", 3, -0.7), ("and", 6, 0.8)),
+    }
+    rows = add_generalizability(classify(at_steps), None, 3)
+    for step, expected in at_steps.items():
+        found = salient_at(rows, step).select(expected.columns)
+        assert found.sort("kind", "pattern").equals(expected.sort("kind", "pattern"))
+
+
+def test_generalizability_is_replaced_where_it_is_there():
+    rows = classify({0: salient(("and", 1, 1.0), ("or", 3, 0.4))})
+    reference = salient(("and", 1, 2.0))
+    expected = add_generalizability(rows, reference, 3)
+    assert expected["generalizable"].to_list() == [True, False]
+    again = add_generalizability(add_generalizability(rows, None, 3), reference, 3)
+    assert again.equals(expected)
 
 
 def test_what_left_once_is_never_preserved_again():

@@ -10,15 +10,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sft_interactions import tables
 from sft_interactions.analysis import sensitivity
 from sft_interactions.analysis.choices import SINGLE, Choice, choices, share_out
-from sft_interactions.analysis.dynamics import add_generalizability, classify
+from sft_interactions.analysis.dynamics import add_generalizability, classify, salient_at
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Cells, ratios
 from sft_interactions.analysis.readings import RunReader
 from sft_interactions.analysis.salience import select_salient
 from sft_interactions.analysis.selection import Selector, extract_with_shares
 from sft_interactions.analysis.sensitivity import (
+    classify_run,
     count_extractions,
+    extract_checkpoints,
     extract_run,
+    findings_of_classes,
     gather_choices,
     last_present_effects,
     vary_findings,
@@ -53,12 +56,14 @@ def references_of(values):
     return {0: values[0] + 0.05, 7: values[9]}
 
 
-def extracted(values, references, choice, **settings):
+def extracted(values, references, choice, reference_errors=None, **settings):
     """A run as a choice extracts it, with its reading beside that of each checkpoint by itself."""
-    of_study = replace(choice, reading=SINGLE)
-    run = extract_run(
-        of_study, values, references, SAMPLES, stability=FLOOR, seed=TESTED["seed"], **settings
-    )
+    of_study, seed = replace(choice, reading=SINGLE), TESTED["seed"]
+    run = extract_run(of_study, values, SAMPLES, stability=FLOOR, seed=seed, **settings)
+    settings = {**settings, "errors": reference_errors}
+    of_reference = extract_checkpoints(of_study, references, SAMPLES, seed=seed, **settings)
+    taken = min if choice.reference_model == "before SFT" else max
+    run = replace(run, references={choice.reference_model: of_reference[taken(of_reference)]})
     if choice.reading == SINGLE:
         return run
     solved = {step: extract(v, noise_ratio=choice.noise_ratio) for step, v in values.items()}
@@ -274,15 +279,48 @@ def test_a_job_extracts_each_table_once(values, monkeypatch):
         return extract(v, **settings)
 
     monkeypatch.setattr(sensitivity, "extract", count)
-    references = {0: values[0] + 0.05}
     done = []
-    run = extract_run(
-        OWN, values, references, SAMPLES, stability=FLOOR, seed=0, progress=done.append
-    )
-    assert len(solved) == 4 + 1  # checkpoints and the reference model
+    run = extract_run(OWN, values, SAMPLES, stability=FLOOR, seed=0, progress=done.append)
+    assert len(solved) == 4
     vary_findings(run, {"own": OWN, "other": replace(OWN, gamma="gamma_by_count")}, **TESTED)
-    assert len(solved) == 4 + 1
-    assert sum(done) == count_extractions(6, 4, 1, FLOOR) == 6 * (4 + 1) + 6 * (1 + 2 * 3)
+    assert len(solved) == 4
+    assert sum(done) == count_extractions(6, 4, FLOOR) == 6 * 4 + 6 * (1 + 2 * 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reference_model", ["before SFT", "tuned"])
+@pytest.mark.parametrize("reading", ["single", "joint"])
+def test_classes_that_are_shared_give_what_the_tables_give(values, reading, reference_model):
+    """A job that extracts, and one that reads its classes and those of the reference run."""
+    choice = replace(OWN, reading=reading, reference_model=reference_model)
+    reference = {step: v[::-1] + 0.05 for step, v in values.items()}
+    step = min(values) if reference_model == "before SFT" else max(values)
+    run, other = (
+        extract_run(choice, v, SAMPLES, stability=FLOOR, seed=0) for v in (values, reference)
+    )
+    expected = vary_findings(
+        replace(run, references={reference_model: other.checkpoints[step]}),
+        {"one": choice},
+        **TESTED,
+    )
+    rows, draws = classify_run(run, choice)
+    of_reference, _ = classify_run(other, choice)
+    # As files have them: sorted, without what the reference model has.
+    on_disk = [
+        tables.check(add_generalizability(classes, None, 3), tables.DYNAMICS, "test")
+        for classes in (rows, of_reference, *draws)
+    ]
+    found = findings_of_classes(
+        on_disk[0],
+        on_disk[2:],
+        salient_at(on_disk[1], step),
+        SAMPLES,
+        3,
+        steps=list(values),
+        unchanged_samples=6,
+        **TESTED,
+    )
+    assert found.equals(expected.drop("choice"))
 
 
 @pytest.mark.slow
@@ -319,7 +357,7 @@ def test_tables_of_the_study_give_what_an_extraction_gives(values, reading):
 
 
 def test_what_a_run_lacks_is_named(values):
-    run = extract_run(OWN, values, {}, SAMPLES, stability=FLOOR, seed=0)
+    run = extract_run(OWN, values, SAMPLES, stability=FLOOR, seed=0)
     several = {"a": OWN, "b": replace(OWN, noise_ratio=0.1)}
     with pytest.raises(ValueError, match="2 extractions in one job; share the choices out"):
         vary_findings(run, several, **TESTED)
@@ -336,7 +374,7 @@ def test_what_a_run_lacks_is_named(values):
 @pytest.mark.parametrize("reading", ["single", "joint"])
 def test_a_run_without_a_reference_model(values, reading):
     own = replace(OWN, reading=reading)
-    run = extract_run(own, values, {}, SAMPLES, stability=FLOOR, seed=0)
+    run = extract_run(own, values, SAMPLES, stability=FLOOR, seed=0)
     assert run.references == {}
     assert sorted(run.checkpoints) == sorted(values)
 
@@ -345,7 +383,9 @@ def test_a_run_without_a_reference_model(values, reading):
 def test_a_study_that_reads_its_checkpoints_together_does_so_under_every_choice(values):
     own = replace(OWN, reading="joint", noise_ratio=0.1, tie_break="high_order")
     reference = {step: v[::-1] + 0.05 for step, v in values.items()}
-    run = extract_run(own, values, reference, SAMPLES, stability=FLOOR, seed=0)
+    run = extract_run(own, values, SAMPLES, stability=FLOOR, seed=0)
+    of_reference = extract_checkpoints(own, reference, SAMPLES, seed=0)
+    run = replace(run, references={"before SFT": of_reference[0]})
     assert run.reading == "joint"
 
     def read(of_steps):
@@ -358,16 +398,14 @@ def test_a_study_that_reads_its_checkpoints_together_does_so_under_every_choice(
         assert select_salient(*pair, **OWN.salience).equals(expected[step])
     in_reference = select_salient(*run.references["before SFT"], **OWN.salience)
     assert in_reference.equals(read(reference)[0])
-    alone = extract_run(
-        replace(own, reading="single"), values, {}, SAMPLES, stability=FLOOR, seed=0
-    )
+    alone = extract_run(replace(own, reading="single"), values, SAMPLES, stability=FLOOR, seed=0)
     together = vary_findings(run, {"own": own}, **TESTED)
     other = replace(alone, references=run.references)
     assert not vary_findings(other, {"own": replace(own, reading="single")}, **TESTED).equals(
         together
     )
     with pytest.raises(ValueError, match="reading: certain is no choice among the optima"):
-        extract_run(replace(own, reading="certain"), values, {}, SAMPLES, stability=FLOOR, seed=0)
+        extract_run(replace(own, reading="certain"), values, SAMPLES, stability=FLOOR, seed=0)
 
 
 def test_an_extraction_that_is_not_certified_stops(values, monkeypatch):
@@ -377,7 +415,7 @@ def test_an_extraction_that_is_not_certified_stops(values, monkeypatch):
 
     monkeypatch.setattr(sensitivity, "extract", loose)
     with pytest.raises(ValueError, match="step 0, sample s0: the solver stopped at a duality gap"):
-        extract_run(OWN, values, {}, SAMPLES, stability=FLOOR, seed=0)
+        extract_run(OWN, values, SAMPLES, stability=FLOOR, seed=0)
 
 
 def test_jobs_of_other_choices_are_refused():
@@ -451,8 +489,8 @@ def test_a_study_of_stable_interactions_has_them_under_every_choice(values, nois
 def test_stable_interactions_need_their_settings_and_one_threshold(values):
     own = replace(OWN, salience=STABLE)
     with pytest.raises(ValueError, match="selection: missing; the salience rule stable needs it"):
-        extract_run(own, values, {}, SAMPLES, stability=FLOOR, seed=0)
-    run = extract_run(OWN, values, {}, SAMPLES, stability=FLOOR, seed=0)
+        extract_run(own, values, SAMPLES, stability=FLOOR, seed=0)
+    run = extract_run(OWN, values, SAMPLES, stability=FLOOR, seed=0)
     twice = {"a": own, "b": replace(own, salience={**STABLE, "threshold": 0.1})}
     with pytest.raises(ValueError, match="the rule stable can be the study's own alone"):
         vary_findings(run, twice, **TESTED)

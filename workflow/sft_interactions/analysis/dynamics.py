@@ -54,6 +54,12 @@ def _labelled(rows: pl.DataFrame, step: int, label: str) -> pl.DataFrame:
     )
 
 
+def salient_at(rows: pl.DataFrame, step: int) -> pl.DataFrame:
+    """What was salient at a checkpoint, out of what :func:`classify` returns; in no order."""
+    present = rows.filter(pl.col("step") == step, pl.col("class") != REMOVED)
+    return present.drop("step", "class")
+
+
 def add_generalizability(
     rows: pl.DataFrame, reference: pl.DataFrame | None, n_players: int
 ) -> pl.DataFrame:
@@ -64,7 +70,7 @@ def add_generalizability(
     at random with its own counts by sample, kind, sign and order. Both are null without a reference.
 
     Args:
-        rows: what :func:`classify` returns.
+        rows: what :func:`classify` returns; the two columns are replaced if they are there.
         reference: salient interactions of the reference model, rows (sample_id, kind, pattern, order,
             effect), or None.
         n_players: number of players of a prompt.
@@ -72,6 +78,7 @@ def add_generalizability(
     Returns:
         ``rows`` with the columns generalizable (boolean) and chance (float64).
     """
+    rows = rows.drop("generalizable", "chance", strict=False)
     if reference is None:
         return rows.with_columns(
             pl.lit(None, pl.Boolean).alias("generalizable"),

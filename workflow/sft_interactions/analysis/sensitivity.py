@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.choices import BEFORE_SFT, CERTAIN, JOINT, SINGLE, Choice
+from sft_interactions.analysis.choices import CERTAIN, JOINT, SINGLE, Choice
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
@@ -113,7 +113,6 @@ class ExtractedRun:
 def extract_run(
     choice: Choice,
     values: Mapping[int, NDArray[np.float64]],
-    reference: Mapping[int, NDArray[np.float64]],
     samples: Sequence[str],
     *,
     stability: ChurnFloor,
@@ -121,107 +120,132 @@ def extract_run(
     gap_tolerance: float = 1e-6,
     tolerance: float = L1_TOLERANCE,
     errors: Mapping[int, float] | None = None,
-    reference_errors: Mapping[int, float] | None = None,
     selection: Selection | None = None,
     progress: Progress = lambda _: None,
     mapped: Mapped = in_turn,
 ) -> ExtractedRun:
-    """Extract a run, its reference model and its churn floor, as a choice has it.
+    """Extract a run and its churn floor, as a choice has it; the reference model is another run's.
+
+    Args:
+        choice: see :func:`extract_checkpoints`.
+        values: see :func:`extract_checkpoints`.
+        samples: (B,) sample ids, in sorted order.
+        stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
+        seed: seed of the noise.
+        gap_tolerance: see :func:`extract_checkpoints`.
+        tolerance: see :func:`extract_checkpoints`.
+        errors: see :func:`extract_checkpoints`.
+        selection: see :func:`extract_checkpoints`.
+        progress: called with the number of extractions that have just been made, of
+            :func:`count_extractions`; the perturbed ones are not counted.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
+
+    Raises:
+        ValueError: see :func:`extract_checkpoints`.
+    """
+    checkpoints = extract_checkpoints(
+        choice,
+        values,
+        samples,
+        seed=seed,
+        gap_tolerance=gap_tolerance,
+        tolerance=tolerance,
+        errors=errors,
+        selection=selection,
+        progress=progress,
+        mapped=mapped,
+    )
+    first = values[min(values)]
+    unchanged = UnchangedRun(
+        first,
+        samples,
+        sorted(values),
+        noise_perturbation(stability["churn_noise"], choice.tie_break),
+        noise_ratio=choice.noise_ratio,
+        noise_scale=choice.noise_scale,
+        n_samples=stability["samples"],
+        draws=stability["draws"],
+        seed=seed,
+        errors=errors,
+        add_shares=_selector(choice, selection, seed, mapped),
+        progress=progress,
+        mapped=mapped,
+    )
+    return ExtractedRun(
+        samples, n_players(first.shape[1]), checkpoints, {}, unchanged, choice.reading
+    )
+
+
+def extract_checkpoints(
+    choice: Choice,
+    values: Mapping[int, NDArray[np.float64]],
+    samples: Sequence[str],
+    *,
+    seed: int,
+    gap_tolerance: float = 1e-6,
+    tolerance: float = L1_TOLERANCE,
+    errors: Mapping[int, float] | None = None,
+    selection: Selection | None = None,
+    progress: Progress = lambda _: None,
+    mapped: Mapped = in_turn,
+) -> dict[int, Checkpoint]:
+    """Extract the checkpoints of a run, as a choice has it.
 
     Args:
         choice: gives the noise bound, the tie-break, the reading, and whether salience needs shares.
         values: step to v, (B, 2^n), in log-odds, under the mask embedding of the choice.
-        reference: step to v of the reference run, under the same; empty without one. Its first checkpoint
-            is the model before SFT, its last the tuned one; under the reading ``joint`` all are needed.
         samples: (B,) sample ids, in sorted order.
-        stability: ``samples``, ``churn_noise`` and ``draws`` of the churn floor.
-        seed: seed of the noise.
+        seed: seed of the perturbed extractions.
         gap_tolerance: largest duality gap.
         tolerance: see :class:`~sft_interactions.analysis.readings.RunReader`.
         errors: step to the measured error of its log-odds, see
             :class:`~sft_interactions.analysis.stability.UnchangedRun`; none by default.
-        reference_errors: the same of the reference run.
         selection: perturbed extractions, for a choice with the salience rule ``stable``.
-        progress: called with the number of extractions that have just been made, of
-            :func:`count_extractions`; the perturbed ones are not counted.
+        progress: called with the number of extractions that have just been made, one a sample and
+            checkpoint; the perturbed ones are not counted.
         mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
+
+    Returns:
+        Step to its tables, of the reading of the choice.
 
     Raises:
         ValueError: the choice has the salience rule ``stable`` and there is no ``selection``, or an
             extraction is not certified, or the reading is ``certain``.
     """
     selector = _selector(choice, selection, seed, mapped)
-
     if choice.reading == CERTAIN:
         raise ValueError("reading: certain is no choice among the optima; give its classes instead")
-
-    def extracted(
-        run: str, of_steps: Mapping[int, NDArray[np.float64]], measured: Mapping[int, float] | None
-    ) -> dict[int, Checkpoint]:
-        if not of_steps:
-            return {}
-        solved = {
-            step: extract(
-                v,
-                noise_ratio=choice.noise_ratio,
-                noise_scale=choice.noise_scale,
-                tie_break=choice.tie_break,
-                gap_tolerance=gap_tolerance,
-                progress=progress,
-                mapped=mapped,
-            )
-            for step, v in of_steps.items()
-        }
-        found = {
-            step: from_extraction(list(samples), v, solved[step]) for step, v in of_steps.items()
-        }
-        for step, (_, solve) in found.items():
-            check_certificates(solve, gap_tolerance, f"{run}step {step}")
-        if choice.reading == JOINT:
-            found = _read_together(
-                of_steps, solved, found, samples, choice.tie_break, tolerance, mapped
-            )
-        if selector is None:
-            return dict(found)
-        return {
-            step: (
-                selector(
-                    interactions,
-                    of_steps[step],
-                    samples,
-                    error=0.0 if measured is None else measured[step],
-                ),
-                solve,
-            )
-            for step, (interactions, solve) in found.items()
-        }
-
-    noise = noise_perturbation(stability["churn_noise"], choice.tie_break)
-    first = values[min(values)]
-    of_reference = extracted("reference run, ", reference, reference_errors)
-    taken = min if choice.reference_model == BEFORE_SFT else max
-    return ExtractedRun(
-        samples,
-        n_players(first.shape[1]),
-        extracted("", values, errors),
-        {choice.reference_model: of_reference[taken(of_reference)]} if of_reference else {},
-        UnchangedRun(
-            first,
-            samples,
-            sorted(values),
-            noise,
+    solved = {
+        step: extract(
+            v,
             noise_ratio=choice.noise_ratio,
             noise_scale=choice.noise_scale,
-            n_samples=stability["samples"],
-            draws=stability["draws"],
-            seed=seed,
-            errors=errors,
-            add_shares=selector,
+            tie_break=choice.tie_break,
+            gap_tolerance=gap_tolerance,
             progress=progress,
             mapped=mapped,
-        ),
-        choice.reading,
-    )
+        )
+        for step, v in values.items()
+    }
+    found = {step: from_extraction(list(samples), v, solved[step]) for step, v in values.items()}
+    for step, (_, solve) in found.items():
+        check_certificates(solve, gap_tolerance, f"step {step}")
+    if choice.reading == JOINT:
+        found = _read_together(values, solved, found, samples, choice.tie_break, tolerance, mapped)
+    if selector is None:
+        return dict(found)
+    return {
+        step: (
+            selector(
+                interactions,
+                values[step],
+                samples,
+                error=0.0 if errors is None else errors[step],
+            ),
+            solve,
+        )
+        for step, (interactions, solve) in found.items()
+    }
 
 
 def _read_together(
@@ -259,13 +283,10 @@ def _selector(
     return Selector(selection, choice.salience, seed, choice.noise_scale, mapped)
 
 
-def count_extractions(
-    n_samples: int, n_checkpoints: int, n_references: int, stability: ChurnFloor
-) -> int:
+def count_extractions(n_samples: int, n_checkpoints: int, stability: ChurnFloor) -> int:
     """How many extractions :func:`extract_run` makes."""
     drawn = 1 + stability["draws"] * (n_checkpoints - 1)
-    covered = min(n_samples, stability["samples"])
-    return n_samples * (n_checkpoints + n_references) + covered * drawn
+    return n_samples * n_checkpoints + min(n_samples, stability["samples"]) * drawn
 
 
 def vary_findings(
@@ -299,10 +320,16 @@ def vary_findings(
     _check_one_extraction(tested)
     parts = []
     for name, choice in tested.items():
-        found = _test_findings(
-            choice,
-            run,
-            tolerance=tolerance,
+        rows, unchanged = classify_run(run, choice, tolerance)
+        found = findings_of_classes(
+            rows,
+            unchanged,
+            _salient_in_reference(run, choice),
+            run.samples,
+            run.n_players,
+            steps=[run.unchanged.first, *run.unchanged.later],
+            unchanged_samples=run.unchanged.n_samples,
+            gamma=choice.gamma,
             bootstrap=bootstrap,
             removed_share=removed_share,
             seed=seed,
@@ -352,52 +379,90 @@ def _check_one_extraction(tested: Mapping[str, Choice]) -> None:
         )
 
 
-def _test_findings(
-    choice: Choice,
-    run: ExtractedRun,
+def findings_of_classes(
+    rows: pl.DataFrame,
+    unchanged: Sequence[pl.DataFrame],
+    reference: pl.DataFrame | None,
+    samples: Sequence[str],
+    n_players: int,
     *,
-    tolerance: float,
+    steps: Sequence[int],
+    unchanged_samples: int,
+    gamma: str = "gamma",
     bootstrap: Bootstrap,
     removed_share: float,
     seed: int,
 ) -> pl.DataFrame:
-    """Rows of the ``findings`` table without ``run``, with ``boundary_step``."""
-    in_reference = None
-    if run.references:
-        if choice.reference_model not in run.references:
-            raise ValueError(f"references: {choice.reference_model} is missing; give its tables")
-        reference = run.references[choice.reference_model]
-        in_reference = select_salient(*reference, **choice.salience)
+    """Test the findings on classes of a run and of the draws of its churn floor.
+
+    Args:
+        rows: as of :func:`~sft_interactions.analysis.dynamics.classify`.
+        unchanged: the same of each draw.
+        reference: salient interactions of the reference model, or None.
+        samples: (B,) sample ids, in sorted order.
+        n_players: number of players of a prompt.
+        steps: analysed checkpoints, ascending.
+        unchanged_samples: how many samples, the first of ``samples``, the draws cover.
+        gamma: see :class:`~sft_interactions.analysis.choices.Choice`.
+        bootstrap: ``resamples`` and ``level``.
+        removed_share: see :func:`~sft_interactions.analysis.stages.detect_stages`.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Rows of the ``findings`` table without ``run``, with the ``boundary_step``.
+    """
     # In the order of the tables, on which sums depend in their last digits.
     dynamics, *floor = [
         tables.check(
-            add_generalizability(rows, in_reference, run.n_players), tables.DYNAMICS, "dynamics"
+            add_generalizability(classes, reference, n_players), tables.DYNAMICS, "dynamics"
         )
-        for rows in (
-            _classes(choice, run),
-            *run.unchanged.classify(choice.salience, choice.reading, tolerance),
-        )
+        for classes in (rows, *unchanged)
     ]
-    steps = [run.unchanged.first, *run.unchanged.later]
-    samples = run.samples
     stages = detect_stages(
-        dynamics, {}, samples, steps, run.n_players, share=removed_share, seed=seed, **bootstrap
+        dynamics, {}, samples, steps, n_players, share=removed_share, seed=seed, **bootstrap
     )
-    rows = measure_parts(
+    parts = measure_parts(
         dynamics,
         floor,
         samples,
         steps,
         stages,
-        run.n_players,
-        unchanged_samples=run.unchanged.n_samples,
+        n_players,
+        unchanged_samples=unchanged_samples,
         seed=seed,
-        gamma=choice.gamma,
+        gamma=gamma,
         **bootstrap,
     )
-    return conclude(rows.with_columns(run=pl.lit(""))).select(
+    return conclude(parts.with_columns(run=pl.lit(""))).select(
         pl.lit(stages["boundary_step"], pl.Int64).alias("boundary_step"), pl.exclude("run")
     )
+
+
+def classify_run(
+    run: ExtractedRun, choice: Choice, tolerance: float = L1_TOLERANCE
+) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Classes of the salient interactions of a run, and of each draw of its churn floor.
+
+    Args:
+        run: as the choice extracts it.
+        choice: gives salience, reading and the effect of what is removed.
+        tolerance: see :class:`~sft_interactions.analysis.readings.RunReader`.
+
+    Returns:
+        Rows as of :func:`~sft_interactions.analysis.dynamics.classify`, once and for each draw.
+
+    Raises:
+        ValueError: the choice needs a reading that ``run`` lacks.
+    """
+    return _classes(choice, run), run.unchanged.classify(choice.salience, choice.reading, tolerance)
+
+
+def _salient_in_reference(run: ExtractedRun, choice: Choice) -> pl.DataFrame | None:
+    if not run.references:
+        return None
+    if choice.reference_model not in run.references:
+        raise ValueError(f"references: {choice.reference_model} is missing; give its tables")
+    return select_salient(*run.references[choice.reference_model], **choice.salience)
 
 
 def _classes(choice: Choice, run: ExtractedRun) -> pl.DataFrame:
