@@ -43,8 +43,9 @@ def by_sample(frame, column):
 SENSITIVITY_JOBS = {
     "own_extraction": ["own"],
     "reading": ["reading-single", "reading-certain"],
-    "extraction": ["noise-ratio-0.02", "tie-break-hash-1", "mask-embedding-zero"],
+    "extraction": ["extractions"],
 }
+EXTRACTIONS = ["noise-ratio-0.02", "tie-break-hash-1", "mask-embedding-zero"]
 SIZE = pl.col("effect").abs().sum()
 EVERY_RUN = pytest.mark.parametrize("run", STEPS)
 
@@ -89,6 +90,12 @@ def test_every_table_has_its_columns_and_metadata(results):
             for rule, jobs in SENSITIVITY_JOBS.items()
             for job in jobs
         }
+        for job in EXTRACTIONS:
+            stem = folder / "sensitivity" / job
+            expected |= {
+                stem / "dynamics.parquet": (tables.DYNAMICS, "extraction_of_choice"),
+                stem / "unchanged.parquet": (tables.UNCHANGED, "extraction_of_choice"),
+            }
         for step in steps:
             stem = folder / "interactions" / f"step-{step}"
             expected |= {
@@ -440,7 +447,10 @@ def test_nothing_is_left_to_do(study):
 
 def test_long_jobs_tell_how_far_they_are(study):
     folder, _ = study
-    of_sensitivity = [f"sensitivity_of_{rule}" for rule in SENSITIVITY_JOBS]
+    of_sensitivity = [
+        "extraction_of_choice",
+        *(f"sensitivity_of_{job}" for job in SENSITIVITY_JOBS),
+    ]
     for rule in ("finetune", "inference", "interactions", "stability", *of_sensitivity):
         logs = sorted((folder / "results" / "logs" / rule).rglob("*.log"))
         assert logs, rule
