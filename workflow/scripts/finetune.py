@@ -6,7 +6,12 @@ import polars as pl
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.models.examples import make_examples, padding_token
+from sft_interactions.models.examples import (
+    check_vocabularies,
+    make_examples,
+    padding_token,
+    vocabulary_size,
+)
 from sft_interactions.models.finetuning import finetune
 from sft_interactions.models.positions import read_position_limit
 from sft_interactions.models.templates import frames_of
@@ -26,8 +31,12 @@ limit = read_position_limit(snakemake.input.model)
 
 
 def examples(path):
-    rows = tables.read_samples(path).rows()
-    return make_examples(rows, tokenizer, frame_of, limit, settings["finetune"]["max_length"])
+    rows = tables.read_samples(path)
+    max_length = settings["finetune"]["max_length"]
+    found = make_examples(rows.rows(), tokenizer, frame_of, limit, max_length)
+    model = snakemake.input.model
+    check_vocabularies(found, rows["sample_id"], vocabulary_size(model), model)
+    return found
 
 
 checkpoints = Path(snakemake.output.checkpoints)

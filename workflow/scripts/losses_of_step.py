@@ -6,7 +6,8 @@ from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.files import find_steps
 from sft_interactions.masking.devices import pick_device, use_reproducible_float32
-from sft_interactions.models.examples import make_examples, padding_token
+from sft_interactions.models.examples import check_vocabularies, make_examples, padding_token
+from sft_interactions.models.layers import input_embeddings
 from sft_interactions.models.loading import load_checkpoint
 from sft_interactions.models.losses import response_losses
 from sft_interactions.models.positions import read_position_limit
@@ -35,6 +36,9 @@ examples = make_examples(
 step = int(snakemake.wildcards.step)
 folders = find_steps(snakemake.input.checkpoints, [step])
 model = load_checkpoint(snakemake.input.model, folders[step], device)
+check_vocabularies(
+    examples, rows["sample_id"], input_embeddings(model).num_embeddings, folders[step]
+)
 with progress_bar(snakemake, len(examples), "response") as bar:
     losses, n_tokens = response_losses(
         model,

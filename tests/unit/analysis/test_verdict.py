@@ -134,6 +134,20 @@ def test_the_checkpoint_is_that_of_the_lowest_validation_loss_or_none(losses, ke
             "checkpoint.",
         ),
         (
+            {10: 1.9, 20: 1.8, 35: 1.2},
+            20,
+            "Keep step 20: of those whose loss is known it has the lowest validation loss, 1.800 nats a "
+            "token, 17 % for the right token. The loss was lower, 1.200 nats, at step 35, of which there "
+            "is no checkpoint. Of steps 30, 40 no loss is known.",
+        ),
+        (
+            {6: 1.6, 12: 1.3, 18: 1.0, 24: 1.02, 30: 1.2, 36: 1.4},
+            None,
+            "No checkpoint is named: of 4 checkpoints the validation loss is known of step 30 alone "
+            "(1.200). The loss was lower, 1.000 nats, at step 18, of which there is no checkpoint. Of "
+            "steps 10, 20, 40 no loss is known.",
+        ),
+        (
             {0: 1.4, 10: 1.9, 15: 1.2, 20: 1.5, 30: 1.5, 40: 1.5},
             None,
             "No checkpoint is named: none has a lower validation loss than the model before SFT (1.400; "
@@ -363,7 +377,8 @@ def test_a_loss_that_was_as_low_before_is_not_still_falling():
 
 
 def test_a_loss_that_was_no_lower_at_a_step_without_checkpoint_is_not_called_so():
-    told = judge(facts(losses={0: 4.0, 10: 1.0003, 15: 1.0, 40: 2.0})).checkpoint
+    losses = {0: 4.0, 10: 1.0003, 15: 1.0, 20: 1.5, 30: 1.5, 40: 2.0}
+    told = judge(facts(losses=losses)).checkpoint
     assert told.startswith("Keep step 10: of all checkpoints it has the lowest validation loss")
     assert "was lower" not in told
 

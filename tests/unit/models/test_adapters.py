@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -553,7 +554,7 @@ def test_names_in_files_are_those_of_peft(llama):
 ADDED = 3  # tokens that a training has added to a vocabulary of 320
 
 
-def make_resized(model, folder, **settings):
+def make_resized(model, folder, *, save_embeddings=True, **settings):
     """Save an adapter to a model whose embeddings the training has enlarged, and return that model."""
     resized = copy.deepcopy(model)
     resized.resize_token_embeddings(320 + ADDED, mean_resizing=False)
@@ -561,16 +562,26 @@ def make_resized(model, folder, **settings):
     with torch.no_grad():
         resized.get_input_embeddings().weight[320:].normal_()
         resized.get_output_embeddings().weight[320:].normal_()
-    return make_adapter(resized, folder, lora(**settings), save_embedding_layers=True)
+    return make_adapter(resized, folder, lora(**settings), save_embedding_layers=save_embeddings)
 
 
-@pytest.mark.parametrize("kept", ["embeddings beside", "embeddings trained"])
-@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+@pytest.mark.parametrize(
+    ("architecture", "kept"),
+    [
+        ("llama", "embeddings beside"),
+        ("gemma3", "embeddings beside"),
+        ("llama", "embeddings trained"),
+        ("gemma3", "embeddings trained"),
+        ("llama", "new tokens trained"),
+    ],
+)
 def test_tokens_that_the_training_added_are_added(
     tiny_models, model_folders, tmp_path, architecture, kept
 ):
     """gemma3 has one matrix for both ends."""
     settings = {}
+    if kept == "new tokens trained":
+        settings["trainable_token_indices"] = [20, 320, 320 + ADDED - 1]
     if kept == "embeddings trained":
         both = ["embed_tokens", "lm_head"]
         settings["modules_to_save"] = both[:1] if architecture == "gemma3" else both
@@ -584,6 +595,22 @@ def test_tokens_that_the_training_added_are_added(
         found, expected = loaded(ids).logits, adapted(ids).logits
     assert found.shape[-1] == 320 + ADDED
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.bad_input(of="folder")
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_a_token_that_was_added_and_not_saved_is_refused(
+    tiny_models, model_folders, tmp_path, architecture
+):
+    tokens = {"trainable_token_indices": [20, 321]}
+    make_resized(tiny_models[architecture], tmp_path, save_embeddings=False, **tokens)
+    base = model_folders[architecture]
+    shutil.copy(base / "tokenizer.json", tmp_path)
+    for read in (partial(check_fit, base), partial(load_checkpoint, base, device=CPU)):
+        with refused(
+            "has trained the embedding of token 321, and neither the model, which has 320"
+        ):
+            read(tmp_path)
 
 
 def test_without_a_tokenizer_nothing_tells_which_tokens_were_added(llama, folder, tmp_path):

@@ -1,8 +1,16 @@
 import copy
 
 import pytest
+from bad_input import refused
 
-from sft_interactions.models.examples import padding_token
+from sft_interactions.models.examples import check_vocabularies, make_example, padding_token
+
+
+def test_a_token_without_an_embedding_is_told_with_its_sample():
+    examples = [make_example([1, 2], [3], 9), make_example([1, 2], [3, 320], 9)]
+    check_vocabularies(examples[:1], ["a"], 320, "base")
+    with refused("base: sample b has the token id 320, the model knows 320; put the tokenizer"):
+        check_vocabularies(examples, ["a", "b"], 320, "base")
 
 
 def test_a_padding_token_without_an_embedding_gives_way_to_the_end(chat_tokenizer, model_folders):

@@ -3,7 +3,7 @@ import re
 
 import pytest
 from bad_input import refused
-from trainer_folders import give_tokenizer, write_checkpoint
+from trainer_folders import HISTORY, give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
 from sft_interactions.config import resolve
@@ -18,12 +18,16 @@ from sft_interactions.own_run.study import (
 ROWS = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(40)]
 
 
+LOSSES = {10: 1.9, 20: 1.4, 30: 1.5, 40: 1.6, 50: 1.7, 60: 1.8}
+EVALUATED = [*HISTORY, *({"step": step, "eval_loss": LOSSES[step]} for step in (30, 40, 50, 60))]
+
+
 @pytest.fixture
 def given(tmp_path):
     """What the command line gives, of a run whose tokenizer has a chat template."""
     output = tmp_path / "My Run"
     for step in (10, 20, 30, 40, 50, 60):
-        give_tokenizer(write_checkpoint(output, step))
+        give_tokenizer(write_checkpoint(output, step, history=EVALUATED))
     heldout = tmp_path / "heldout.jsonl"
     heldout.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return {"output": str(output), "heldout": str(heldout)}
@@ -60,7 +64,7 @@ def test_the_config_says_where_each_value_comes_from(given, tmp_path):
             "base-my_run": {
                 "dataset": "heldout",
                 "label": "my_run",
-                "validation_losses": {"10": 1.9, "20": 1.4},
+                "validation_losses": {str(step): loss for step, loss in LOSSES.items()},
                 "checkpoints": {
                     "0": "base",
                     **{str(n): f"{output}/checkpoint-{n}" for n in (10, 20, 30, 40, 50, 60)},
@@ -130,6 +134,27 @@ def test_losses_that_the_trainer_has_not_are_measured_at_every_checkpoint(given,
     assert study.preview["datasets"]["heldout"]["test"] == {"at_most": 24}
     (told,) = [line for line in study.told if line.startswith("validation loss: ")]
     assert "measured here, as asked; eval_loss of the trainer is lowest at step 20, 1.400" in told
+
+
+def test_losses_of_few_checkpoints_choose_none_by_themselves(given, tmp_path):
+    """As with eval_steps of 30 and save_steps of 50."""
+    output = tmp_path / "apart"
+    history = [{"step": step, "eval_loss": 2.0 - step / 100} for step in range(30, 241, 30)]
+    for step in (50, 100, 150, 200):
+        give_tokenizer(write_checkpoint(output, step, history=history))
+    given = {**given, "output": str(output)}
+    study = make(given, tmp_path)
+    (run,) = study.content["runs"].values()
+    assert "validation_losses" not in run
+    (told,) = [line for line in study.told if line.startswith("validation loss: ")]
+    assert told == (
+        "validation loss: measured here, since that of the trainer is known of 1 of 4 checkpoints alone "
+        f"(lowest at step 180, 0.200, by {output}/checkpoint-200/trainer_state.json); losses=trainer takes "
+        "it all the same"
+    )
+    study.file.unlink()
+    (run,) = make(given, tmp_path, losses="trainer").content["runs"].values()
+    assert "150" in run["validation_losses"]
 
 
 def test_whose_losses_count_is_told(given, tmp_path):
@@ -221,6 +246,53 @@ def test_a_template_is_asked_for_and_not_guessed(given, tmp_path):
     written = tmp_path / "config" / "my_run.jinja"
     assert study.preview["models"]["base"]["template"] == f"path:{written}"
     assert '{{ "\\n" }}' in written.read_text()
+
+
+@pytest.mark.bad_input(of="data")
+def test_a_line_end_after_a_response_is_refused_where_its_loss_is_measured(given, tmp_path):
+    heldout = tmp_path / "heldout.jsonl"
+    heldout.write_text(heldout.read_text().replace('a 3"', 'a 3\\n"'))
+    assert make(given, tmp_path).told
+    (tmp_path / "config" / "my_run.yaml").unlink()
+    with refused("row 4: its response ends with blanks, which are dropped here; write the file"):
+        make(given, tmp_path, losses="measured")
+
+
+@pytest.mark.bad_input(of="data")
+@pytest.mark.parametrize("row", [{"completion": "a <think> b"}, {"prompt": "q <think>"}])
+def test_a_special_token_in_a_text_is_refused(given, tmp_path, row):
+    """The trainer has fed the token; here texts of users hold text alone."""
+    heldout = tmp_path / "heldout.jsonl"
+    rows = [{**ROWS[0], **row} if i == 2 else ROWS[i] for i in range(40)]
+    heldout.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert make(given, tmp_path).told
+    added = [
+        {"id": 1, "content": "<think>", "special": True},
+        {"id": 2, "content": "q", "special": False},
+    ]
+    for file in (tmp_path / "My Run").glob("*/tokenizer.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "added_tokens": added}))
+    with refused(
+        "row 3: holds '<think>', a special token of the tokenizer in .*checkpoint-10, which"
+    ):
+        make(given, tmp_path)
+
+
+@pytest.mark.bad_input(of="command_line")
+def test_the_date_of_a_training_is_asked_for_where_the_template_writes_one(given, tmp_path):
+    assert "template_date" not in make(given, tmp_path).content["models"]["base"]
+    template = "{{ strftime_now('%d %b %Y') }}{{ messages }}"
+    own = tmp_path / "own.jinja"
+    own.write_text(template)
+    for file in (tmp_path / "My Run").glob("*/chat_template.jinja"):
+        file.write_text(template)
+    for more in ({}, {"template": str(own)}):
+        with refused("template_date: the chat template writes today's date .*; add template_date="):
+            make(given, tmp_path, **more)
+        study = make(given, tmp_path, template_date="2026-01-31", **more)
+        assert study.content["models"]["base"]["template_date"] == "2026-01-31"
+    with refused("template_date: 31.1.2026 is no date; write it as YYYY-MM-DD"):
+        make(given, tmp_path, template_date="31.1.2026")
 
 
 @pytest.mark.bad_input(of="command_line")

@@ -335,6 +335,27 @@ def test_losses_that_are_none_of_responses_are_not_taken(tmp_path, history, why)
     assert re.search(f"trainer_state.json are not taken: .*{why}", note)
 
 
+@pytest.mark.parametrize("tag", ["gkd", "kto"])
+def test_losses_of_a_training_of_another_kind_are_not_taken(tmp_path, tag):
+    folder = write_checkpoint(tmp_path / "mine", 10)
+    assert read_output(tmp_path / "mine").losses == {10: 1.9}
+    (folder / "README.md").write_text(f"---\ntags:\n- trl\n- {tag}\n---\n")
+    found = read_output(tmp_path / "mine")
+    assert found.losses == {}
+    assert f"are not taken: the model card has the tag {tag}, so what" in found.notes[0]
+
+
+@pytest.mark.bad_input(of="folder")
+def test_a_checkpoint_of_step_0_and_folders_of_other_names_are_told(tmp_path):
+    write_checkpoint(tmp_path / "mine", 10)
+    write_checkpoint(tmp_path / "mine", 0)
+    with refused("checkpoint-0 is of step 0, for which the model before SFT stands here; move it"):
+        read_output(tmp_path / "mine")
+    (tmp_path / "other" / "epoch_0").mkdir(parents=True)
+    with refused(r"it holds: epoch_0\); name the trainer's output_dir, or call its checkpoints so"):
+        read_output(tmp_path / "other")
+
+
 def test_checkpoints_of_a_training_that_has_diverged_are_of_one_run(tmp_path):
     history = [{"step": 5, "loss": float("nan")}]
     for step in (10, 20):

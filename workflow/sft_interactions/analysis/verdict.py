@@ -86,8 +86,12 @@ class Facts:
     @property
     def kept(self) -> int | None:
         """The checkpoint with the lowest loss, the first of several; None if none is known."""
-        known = {step: self.losses[step] for step in self.saved if step in self.losses}
-        return _lowest(known) if known else None
+        return _lowest(self.known) if self.known else None
+
+    @property
+    def known(self) -> dict[int, float]:
+        """The losses of the checkpoints after step 0; those of steps that were not saved are left out."""
+        return {step: self.losses[step] for step in self.saved if step in self.losses}
 
     @property
     def trained(self) -> dict[int, float]:
@@ -371,14 +375,22 @@ def _judge_saved(facts: Facts, best: int) -> tuple[int | None, str]:
     losses, name = facts.losses, facts.whose_losses
     if not _is_better(facts, best):
         return None, _none_is_better(facts, best)
-    told = (
-        f"Keep step {best}: of all checkpoints it has the lowest {name}, {_in_words(losses[best])}."
+    lower = ""
+    if losses[best] - losses[facts.best] >= LEAST_CHANGE:
+        lower = (
+            f" The loss was lower, {losses[facts.best]:.3f} nats, at step {facts.best}, of which there is "
+            "no checkpoint."
+        )
+    if len(facts.known) == 1 < len(facts.saved):
+        return None, (
+            f"No checkpoint is named: of {len(facts.saved)} checkpoints the {name} is known of step {best} "
+            f"alone ({losses[best]:.3f}).{lower}"
+        )
+    among = (
+        "all checkpoints" if len(facts.known) == len(facts.saved) else "those whose loss is known"
     )
-    if losses[best] - losses[facts.best] < LEAST_CHANGE:
-        return best, told
     return best, (
-        f"{told} The loss was lower, {losses[facts.best]:.3f} nats, at step {facts.best}, of which there "
-        "is no checkpoint."
+        f"Keep step {best}: of {among} it has the lowest {name}, {_in_words(losses[best])}.{lower}"
     )
 
 

@@ -440,4 +440,4 @@ def _shortage(split: str, quotas: _Quotas, skipped: Counter[str], n_repeats: int
     if n_repeats:
         found += f" (prompts of its file that are in that of an earlier split too: {n_repeats})"
         fix += ", or give splits that are to share a file the same name"
-    return f"{split}: {found}; {fix}"
+    return f"{split}: {found}; {fix} (the log says which rows were dropped before, and why)"

@@ -20,6 +20,7 @@ from sft_interactions.masking.parts import Parts, fingerprint
 from sft_interactions.models.checkpoint_files import files_of
 from sft_interactions.models.layers import input_embeddings
 from sft_interactions.models.loading import load_base, load_checkpoint
+from sft_interactions.models.positions import check_vocabulary
 
 # The modules that log-odds are computed by: this one and what it imports of the package, directly or not.
 # A sample that was kept is evaluated again if one of them has changed.
@@ -192,13 +193,7 @@ class InferenceJob:
 
     def _check_vocabulary(self, size: int, folder: Path) -> None:
         for sample_id, prompt in self.prompts.items():
-            largest = max(*prompt.token_ids, *prompt.target_token_ids)
-            if largest >= size:
-                raise ValueError(
-                    f"{folder}: sample {sample_id} has the token id {largest}, the model knows {size}; put "
-                    "the tokenizer of the model beside its weights, or, where the training added tokens, "
-                    "give the model before SFT as many (resize_token_embeddings)"
-                )
+            check_vocabulary([*prompt.token_ids, *prompt.target_token_ids], size, sample_id, folder)
 
     def _base(self) -> PreTrainedModel:
         """The model before SFT, loaded when it is first needed."""

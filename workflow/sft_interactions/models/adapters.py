@@ -66,13 +66,23 @@ def add_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     _name_modules(config, model, folder)
     weights = _of_text(_once(_read_weights(folder), folder), model, folder)
     _resize_as(weights, model, folder)
+    size, largest = (
+        input_embeddings(model).num_embeddings,
+        max(_indices_of_tokens(config), default=-1),
+    )
+    if largest >= size:
+        raise ValueError(
+            f"{folder}: this adapter has trained the embedding of token {largest}, and neither the model, "
+            f"which has {size}, nor the adapter's files hold it; save the adapter with its embeddings "
+            "(save_embedding_layers=True), or name the model with the tokens that the training added"
+        )
     untie_if(model, not _ties(config) and any(_is_of_ends(name, model) for name in weights))
     before = _fingerprints(model.state_dict())
     on_meta = model.device.type == "meta"
     try:
         with experts_are_not_missed():
             adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{folder}: PEFT cannot add this adapter to the model ({first}); name an adapter of this model"
@@ -158,7 +168,9 @@ def _resize_as(weights: Tensors, model: PreTrainedModel, folder: str | Path) -> 
 def _module_of(name: str) -> str:
     """The module that a tensor of an adapter's file is the whole weight of."""
     plain = FOREIGN_PARTS.sub("", name.removeprefix(START))
-    return plain.removesuffix(".weight").removesuffix(".base_layer").removesuffix(_ORIGINAL)
+    for wrapper in (".weight", ".base_layer", ".token_adapter", _ORIGINAL):
+        plain = plain.removesuffix(wrapper)
+    return plain
 
 
 def adds_nothing(folder: str | Path) -> bool:
@@ -171,10 +183,13 @@ def adds_nothing(folder: str | Path) -> bool:
 
 def trained_tokens(adapted: PeftModel) -> list[int]:
     """Ids of tokens whose embeddings an adapter has trained one by one."""
-    config = next(iter(adapted.peft_config.values()))
+    return _indices_of_tokens(next(iter(adapted.peft_config.values())))[:64]
+
+
+def _indices_of_tokens(config: PeftConfig) -> list[int]:
     given = getattr(config, "trainable_token_indices", None) or getattr(config, "token_indices", [])
     lists = given.values() if isinstance(given, Mapping) else [given]
-    return [int(token) for tokens in lists for token in tokens][:64]
+    return [int(token) for tokens in lists for token in tokens]
 
 
 def untie_if(model: PreTrainedModel, is_changed: bool) -> None:

@@ -133,7 +133,8 @@ _OTHER_WEIGHTS = ("*.ckpt", "*.nemo", "*.pt", "*.pth")
 _STATES_OF_TRAINING = re.compile(r"optimizer|scheduler|scaler|sampler|rng_state|random_states")
 # A matrix of embeddings with another number of rows, as names of weights that differ have it.
 _RESIZED = re.compile(
-    r"(?:embed_\w+|wte|lm_head)(?:\.base_layer)?\.weight \((\d+), (\d+)\) instead of \((\d+), \2\)"
+    r"(?:embed_\w+|wte|lm_head)(?:\.token_adapter)?(?:\.base_layer)?\.weight "
+    r"\((\d+), (\d+)\) instead of \((\d+), \2\)"
 )
 _RESIZE = (
     "where the training added tokens or padded its embeddings, give the model before SFT as many "

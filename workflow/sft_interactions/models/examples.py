@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from sft_interactions.models.positions import check_length
+from sft_interactions.models.positions import check_length, check_vocabulary
 from sft_interactions.models.prompts import encode
 from sft_interactions.models.templates import Frame
 
@@ -75,7 +75,7 @@ def padding_token(tokenizer: PreTrainedTokenizerBase, model_dir: str | Path) -> 
     Raises:
         ValueError: the tokenizer has neither.
     """
-    size = AutoConfig.from_pretrained(model_dir).get_text_config().vocab_size
+    size = vocabulary_size(model_dir)
     padding: int | None = tokenizer.pad_token_id
     if padding is None or padding >= size:
         padding = tokenizer.eos_token_id
@@ -85,6 +85,21 @@ def padding_token(tokenizer: PreTrainedTokenizerBase, model_dir: str | Path) -> 
             "text; name one in its tokenizer_config.json (pad_token)"
         )
     return padding
+
+
+def vocabulary_size(model_dir: str | Path) -> int:
+    """How many tokens the model of a folder has embeddings for."""
+    size: int = AutoConfig.from_pretrained(model_dir).get_text_config().vocab_size
+    return size
+
+
+def check_vocabularies(
+    examples: Sequence[Example], sample_ids: Iterable[str], size: int, folder: str | Path
+) -> None:
+    """:func:`~sft_interactions.models.positions.check_vocabulary` for examples, by their sample ids."""
+    for example, sample_id in zip(examples, sample_ids, strict=True):
+        ids = [*example["prompt_ids"], *example["response_ids"]]
+        check_vocabulary(ids, size, sample_id, folder)
 
 
 class ResponseCollator:

@@ -1,9 +1,10 @@
-"""How many tokens a model can read.
+"""How many tokens a model can read, and which.
 
 Imports transformers only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -34,6 +35,28 @@ def position_limit(config: PreTrainedConfig) -> int | None:
 def read_position_limit(model_dir: str) -> int | None:
     """:func:`position_limit` of the model in a folder."""
     return position_limit(AutoConfig.from_pretrained(model_dir))
+
+
+def check_vocabulary(
+    token_ids: Iterable[int], size: int, sample_id: str, folder: str | Path
+) -> None:
+    """Check that a model has an embedding for every token of a sample.
+
+    Args:
+        token_ids: of the sample.
+        size: number of embeddings.
+        folder: of the model or checkpoint, for the message.
+
+    Raises:
+        ValueError: it lacks one.
+    """
+    largest = max(token_ids)
+    if largest >= size:
+        raise ValueError(
+            f"{folder}: sample {sample_id} has the token id {largest}, the model knows {size}; put "
+            "the tokenizer of the model beside its weights, or, where the training added tokens, "
+            "give the model before SFT as many (resize_token_embeddings)"
+        )
 
 
 def check_length(n_tokens: int, limit: int | None, where: str) -> None:

@@ -69,7 +69,8 @@ class HeldOut:
             at the end of one and at the beginning of the other. None where they are no plain texts, or
             where it is not the same in all rows.
         blank: the first row, from 1 on, that has blanks where they are dropped: ``start`` of the prompt,
-            ``end`` of the prompt, start of the ``response``; without those that no row has.
+            ``end`` of the prompt, start of the ``response``, ``last`` of the response; without those that
+            no row has.
     """
 
     columns: dict[str, Any]
@@ -101,7 +102,8 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
         if told is None:
             raise ValueError(
                 f"heldout: the columns of {path} are not looked into; add prompt=COLUMN target=COLUMN, or "
-                "turns=COLUMN for conversations, to --config, or save it as jsonl"
+                "turns=COLUMN for conversations, to --config, or save it as jsonl (which prompt and "
+                "completion as turns of their own need)"
             )
         return HeldOut({**told[0], **_system_of(given, ())}, told[1], None, False, None)
     rows = _rows_of(path)
@@ -118,6 +120,26 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
         between=_between(rows, prompt, columns["target"]) if isinstance(prompt, str) else None,
         blank=_blank_rows([_texts_of(row, columns) for row in rows]),
     )
+
+
+def find_name(
+    path: Path, columns: Mapping[str, Any], names: Collection[str]
+) -> tuple[int, str] | None:
+    """The first row, from 1 on, whose prompt or response holds one of some names, and that name.
+
+    Args:
+        path: a file that :func:`read_heldout` has read; of Parquet nothing is known.
+        columns: as it has found them.
+        names: of special tokens.
+    """
+    if path.suffix == ".parquet":
+        return None
+    for number, row in enumerate(_rows_of(path), start=1):
+        asked, answered = _texts_of(row, columns)
+        for name in names:
+            if any(name in text for text in (*asked, answered)):
+                return number, name
+    return None
 
 
 def _rows_of(path: Path) -> Sequence[Mapping[str, Any]]:
@@ -285,6 +307,7 @@ def _blank_rows(texts: Sequence[tuple[Sequence[str], str]]) -> dict[str, int]:
         "start": _first(any(map(_has_start, asked)) for asked, _ in texts),
         "end": _first(any(t != t.rstrip(BLANKS) for t in asked) for asked, _ in texts),
         "response": _first(_has_start(answered) for _, answered in texts),
+        "last": _first(answered != answered.rstrip(BLANKS) for _, answered in texts),
     }
     return {place: row for place, row in found.items() if row is not None}
 

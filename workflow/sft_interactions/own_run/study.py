@@ -5,6 +5,7 @@ Imports PyYAML only.
 
 import copy
 import csv
+import datetime
 import hashlib
 import json
 import re
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sft_interactions import config_file
-from sft_interactions.models.checkpoint_files import chat_template_of
+from sft_interactions.models.checkpoint_files import chat_template_of, read_json
 from sft_interactions.orphans import PARTIAL
-from sft_interactions.own_run.heldout import HeldOut, read_heldout
+from sft_interactions.own_run.heldout import HeldOut, find_name, read_heldout
 from sft_interactions.own_run.trainer_output import TrainerOutput, find_base, read_output
 from sft_interactions.own_run.trainers import LLAMA_FACTORY, check_llama_factory, check_texts
 
@@ -35,6 +36,7 @@ KEYS = {
     "system": "column of what the system is told",
     "samples": "how many prompts the full analysis takes",
     "losses": "trainer (its eval_loss, where there is one) or measured (of held-out responses, here)",
+    "template_date": "date of the training, as 2026-01-31, where the chat template writes today's",
 }
 # Of a template in which the response follows the prompt, as TRL joins prompt and completion. Where a
 # tokenizer begins every text with a token, that one is written too.
@@ -238,6 +240,7 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     template = _or_asked(asked, _template_of, file, given, source, found, data)
     if base is None or template is None:
         raise ValueError("\n".join(asked))
+    _check_names(heldout, data, found)
     _check_owner(file, output)
     text = _text_of(given, name, found, base, template, heldout, data)
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
@@ -308,11 +311,17 @@ def _told_losses(found: TrainerOutput, given: Mapping[str, str]) -> str:
             f"validation loss: eval_loss of the trainer ({lowest}); losses=measured takes that of held-out "
             "responses in its place"
         )
-    return f"validation loss: measured here, as asked; eval_loss of the trainer is {lowest}"
+    if given.get("losses") == MEASURED:
+        return f"validation loss: measured here, as asked; eval_loss of the trainer is {lowest}"
+    n_known = len(found.checkpoints.keys() & found.losses.keys())
+    return (
+        f"validation loss: measured here, since that of the trainer is known of {n_known} of "
+        f"{len(found.checkpoints)} checkpoints alone ({lowest}); losses={TRAINER} takes it all the same"
+    )
 
 
 def _takes_losses(found: TrainerOutput, given: Mapping[str, str]) -> bool:
-    """Whether the losses of the trainer are taken.
+    """Whether the losses of the trainer are taken: by itself, where it has evaluated most checkpoints.
 
     Raises:
         ValueError: ``losses`` is none of the two words, or asks for losses that are not there.
@@ -325,7 +334,8 @@ def _takes_losses(found: TrainerOutput, given: Mapping[str, str]) -> bool:
             f"losses: no trainer_state.json in {found.folder} has an eval_loss that counts; drop "
             f"losses={TRAINER}"
         )
-    return bool(found.losses) and asked != MEASURED
+    n_known = len(found.checkpoints.keys() & found.losses.keys())
+    return asked == TRAINER or (asked is None and 2 * n_known >= len(found.checkpoints))
 
 
 def _notes_on(
@@ -335,9 +345,10 @@ def _notes_on(
     notes = []
     if data.n_rows is None:
         notes.append(
-            f"{heldout} is not looked into: see that no prompt begins or ends with blanks and no response "
-            "begins with them, which are dropped, and that no column holds tools or earlier turns; what "
-            "the system is told is read if system=COLUMN names its column"
+            f"{heldout} is not looked into: see that no prompt or response begins or ends with blanks, "
+            "which are dropped, that none holds a special token of the tokenizer, which would be read as "
+            "text, and that no column holds tools or earlier turns; what the system is told is read if "
+            "system=COLUMN names its column"
         )
     if data.joins and trainer != LLAMA_FACTORY:
         notes.append(
@@ -416,16 +427,60 @@ def _check_template_was_used(
         check_texts(trainer, output)
 
 
-def _check_blanks(heldout: Path, given: Mapping[str, str], data: HeldOut) -> None:
+def _check_names(heldout: Path, data: HeldOut, found: TrainerOutput) -> None:
+    """Refuse texts with the name of a special token, which the trainer has fed as that token."""
+    if found.tokenizer is None:
+        return
+    added = read_json(found.tokenizer / "tokenizer.json").get("added_tokens") or []
+    names = [token["content"] for token in added if token.get("special") and token.get("content")]
+    held = find_name(heldout, data.columns, names)
+    if held is not None:
+        raise ValueError(
+            f"heldout: {heldout}: row {held[0]}: holds {held[1]!r}, a special token of the tokenizer in "
+            f"{found.tokenizer}, which is text here and was one token in training; leave such rows out"
+        )
+
+
+def _date_of(template: str, found: TrainerOutput, given: Mapping[str, str]) -> str | None:
+    """The date that prompts are written with; None where the template writes none, or is not here.
+
+    Raises:
+        ValueError: it is not given, or is no date.
+    """
+    written = ""
+    if template == "chat" and found.tokenizer is not None:
+        written = chat_template_of(found.tokenizer) or ""
+    elif template.startswith("path:"):
+        file = Path(template.removeprefix("path:"))
+        written = file.read_text("utf-8", "replace") if file.is_file() else ""
+    date = given.get("template_date")
+    if date is None:
+        if "strftime_now" in written:
+            raise ValueError(
+                "template_date: the chat template writes today's date into the prompt; add "
+                "template_date=YYYY-MM-DD with the date of the training to --config"
+            )
+        return None
+    try:
+        return datetime.date.fromisoformat(date).isoformat()
+    except ValueError as error:
+        raise ValueError(f"template_date: {date} is no date; write it as YYYY-MM-DD") from error
+
+
+def _check_blanks(
+    heldout: Path, given: Mapping[str, str], data: HeldOut, takes_losses: bool
+) -> None:
     """Refuse blanks that are dropped here and that the trainer has fed to the model."""
     kept = {
         "concatenate": ("end", "response"),  # written between the two
         "plain": ("response",),  # one is always written there
     }.get(given.get("template", ""), ())
-    places = {"start": "begins", "end": "ends", "response": "begins"}
+    if takes_losses:
+        kept += ("last",)  # which no loss here has then, and no scored token
+    places = {"start": "begins", "end": "ends", "response": "begins", "last": "ends"}
     for place, row in data.blank.items():
         if place not in kept:
-            what = "response" if place == "response" else "prompt"
+            what = "response" if place in ("response", "last") else "prompt"
             raise ValueError(
                 f"heldout: {heldout}: row {row}: its {what} {places[place]} with blanks, which are dropped "
                 "here; write the file without them if the template of the training trims them, else leave "
@@ -459,7 +514,9 @@ def _text_of(
     data: HeldOut,
 ) -> str:
     """The config as text, every line with the source of its value."""
-    _check_blanks(heldout, given, data)
+    takes_losses = _takes_losses(found, given)
+    _check_blanks(heldout, given, data, takes_losses)
+    date = _date_of(template[0], found, given)
     model = _safe(base[0].partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2])
     samples = given.get("samples")
     if samples is not None and not (samples.isdecimal() and int(samples) > 0):
@@ -485,6 +542,7 @@ def _text_of(
         )
     lines += [
         f"    template: {_quoted(template[0])}  # {template[1]}",
+        *([f"    template_date: {_quoted(date)}  # given as template_date"] if date else []),
         "datasets:",
         "  heldout:",
         f"    source: {_quoted(f'path:{heldout}')}  # given as heldout",
@@ -500,7 +558,6 @@ def _text_of(
         f"    analysis: {analysis}  # "
         f"{'given as samples' if samples else 'a choice: more prompts, surer answers'}",
     ]
-    takes_losses = _takes_losses(found, given)
     if not takes_losses:
         lines.append(
             f"    test: {{ at_most: {LOSS_SAMPLES} }}  # a choice: further rows whose loss is measured"

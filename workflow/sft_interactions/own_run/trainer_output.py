@@ -6,7 +6,7 @@ not loaded. Imports PyYAML only.
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from sft_interactions.models.checkpoint_files import (
     step_in_name,
     weight_files_of,
 )
-from sft_interactions.own_run.trainers import find_trainer
+from sft_interactions.own_run.trainers import find_trainer, read_tags
 
 # Names of bases that are quantised; what was trained on one is added to the weights before that.
 _QUANTISED = re.compile(r"(4-?bit|8-?bit|int[48]|nf4|fp8|gptq|awq|gguf)", re.IGNORECASE)
@@ -45,6 +45,10 @@ _OF_ONE_RUN = (
     "modules_to_save",
 )
 # What trainers by preferences or rewards note beside their loss; and the loss of one of several data sets.
+# Tags that TRL gives to the model cards of trainings whose loss is another one.
+_NOT_CROSS_ENTROPY = frozenset(
+    "gkd minillm gold dpo online-dpo orpo kto cpo bco xpo nash-md grpo rloo ppo prm reward-trainer".split()
+)
 _OF_PREFERENCES = re.compile(r"(^|[_/])(rewards?|logps)([_/]|$)")
 _OF_ONE_SET = re.compile(r"eval_.+_loss")
 
@@ -113,8 +117,10 @@ def read_output(output: Path) -> TrainerOutput:
         None,
     )
     with_losses = max((step for step in states if states[step]), default=None)
+    tags = read_tags(output, checkpoints.values())
     losses = {} if with_losses is None else _losses_in(states[with_losses])
-    if with_losses is not None and (why := _other_loss(states[with_losses])):
+    why = None if with_losses is None else _other_loss(states[with_losses], tags)
+    if with_losses is not None and why:
         losses = {}
         notes.append(f"the losses in {checkpoints[with_losses] / 'trainer_state.json'} {why}")
     return TrainerOutput(
@@ -148,6 +154,11 @@ def _find_checkpoints(output: Path) -> dict[int, Path]:
                 f"output: {folders[step]} and {folder} are both of step {step}; move one elsewhere"
             )
         folders[step] = folder
+    if 0 in folders:
+        raise ValueError(
+            f"output: {folders[0]} is of step 0, for which the model before SFT stands here; move it "
+            "elsewhere (base= names another model before SFT)"
+        )
     if folders:
         return dict(sorted(folders.items()))
     if step_in_name(output) is not None or _has_weights(output):
@@ -159,7 +170,7 @@ def _find_checkpoints(output: Path) -> dict[int, Path]:
     inside = ", ".join(sorted(path.name for path in output.iterdir())[:_SHOWN]) or "nothing"
     raise ValueError(
         f"output: {output} holds no folder checkpoint-STEP (it holds: {inside}); name the trainer's "
-        "output_dir"
+        "output_dir, or call its checkpoints so"
     )
 
 
@@ -442,8 +453,19 @@ def _source_of(name: str, where: str) -> str:
     )
 
 
-def _other_loss(state: Mapping[str, Any]) -> str | None:
-    """Why what a trainer has noted is no loss of held-out responses, in nats a token; None if it may be."""
+def _other_loss(state: Mapping[str, Any], tags: Collection[str]) -> str | None:
+    """Why what a trainer has noted is no loss of held-out responses, in nats a token; None if it may be.
+
+    Args:
+        state: what ``trainer_state.json`` holds.
+        tags: see :func:`~sft_interactions.own_run.trainers.read_tags`.
+    """
+    other = sorted(tag for tag in tags if tag in _NOT_CROSS_ENTROPY)
+    if other:
+        return (
+            f"are not taken: the model card has the tag {other[0]}, so what the trainer has made small is "
+            "no cross-entropy of the responses"
+        )
     entries = state.get("log_history", [])
     keys = sorted({str(key) for entry in entries for key in entry})
     preferred = [key for key in keys if _OF_PREFERENCES.search(key)]

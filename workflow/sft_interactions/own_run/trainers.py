@@ -34,12 +34,18 @@ def find_trainer(output: Path, checkpoints: Iterable[Path]) -> str | None:
     """The trainer, where it is one of those that are told apart here; None for others."""
     if any((output / name).is_file() for name in _FILES):
         return LLAMA_FACTORY
+    tags = read_tags(output, checkpoints)
+    return next((trainer for tag, trainer in _TAGS.items() if tag in tags), None)
+
+
+def read_tags(output: Path, checkpoints: Iterable[Path]) -> set[str]:
+    """The tags of the model cards that trainers write, in the output folder or in checkpoints."""
     tags: set[str] = set()
     for folder in (output, *checkpoints):
         card = folder / "README.md"
         if card.is_file():
             tags |= set(re.findall(r"^- *(\S+) *$", card.read_text("utf-8", "replace"), re.M))
-    return next((trainer for tag, trainer in _TAGS.items() if tag in tags), None)
+    return tags
 
 
 def check_texts(trainer: str | None, output: Path) -> None:
