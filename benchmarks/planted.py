@@ -8,6 +8,7 @@
     python benchmarks/planted.py scenarios    one part: runs in which a class is missing
     python benchmarks/planted.py verdicts     one part: how often findings are supported, and should not be
     python benchmarks/planted.py contradictions   one part: how often they are contradicted, but so
+    python benchmarks/planted.py supports     one part: how often they are supported, but not so
     python benchmarks/planted.py seeds        one part: the same over three seeds
     python benchmarks/planted.py coverage     one part: how often intervals hold the truth
 
@@ -641,6 +642,8 @@ NULLS: Mapping[str, Sequence[int]] = {
     "as_claimed": (),
     "mixed": (),
 }
+# Those of one LLM that changes in another way than claimed, and of none that is trained.
+UNTRUE = "unchanged", "drift", "independent", "interpolation", "overfitting", "slow_removal"
 # Where the loss rate falls.
 WITH_STAGE = "denoising", "slow_removal", "two_stages", "as_claimed", "mixed"
 # The part of the protocol about what is removed in the stage.
@@ -791,10 +794,13 @@ def run_seeds(settings: Sequence[Setting], reading: Reading, n_groups: int) -> l
     return records
 
 
-def run_contradictions(
+def run_as_studies(
     settings: Sequence[Setting], readings: Mapping[str, Choice], n_runs: int
 ) -> list[dict[str, Any]]:
-    """Print how often the protocol contradicts each finding where it is so, in several readings."""
+    """Print how often the protocol supports and contradicts each finding, in readings of studies.
+
+    A star: the finding is not so there.
+    """
     records = []
     for setting in settings:
         for name, choice in readings.items():
@@ -806,7 +812,7 @@ def run_contradictions(
                 parts.update(tested.parts.filter(verdict="contradicted")["part"].to_list())
                 verdicts = conclude(tested.parts.with_columns(run=pl.lit("")))
                 tried["protocol"].update(verdicts.select("finding", "verdict").iter_rows())
-            print(f"contradictions: {setting.scenario}, {name}", file=sys.stderr, flush=True)
+            print(f"{setting.scenario}, {name}", file=sys.stderr, flush=True)
             records.append(
                 {
                     "scenario": setting.scenario,
@@ -832,6 +838,7 @@ def run_contradictions(
                 row["reading"],
                 *(
                     f"{row[f'protocol {k} supported']} / {row[f'protocol {k} contradicted']}"
+                    + (" *" if k in NULLS[row["scenario"]] else "")
                     for k in range(1, 6)
                 ),
                 ", ".join(f"{part} {n}" for part, n in sorted(row["parts"].items())),
@@ -975,6 +982,7 @@ class Size:
         tested: settings in which findings are tested.
         runs: runs of each of them.
         true: settings in which findings are so, and are tried in several readings.
+        untrue: the same, of settings in which most are not so.
         repeated: settings in which findings are tested over seeds.
         groups: how often in each of them.
         coverage: settings whose samples are cut into blocks, each with numbers of samples of a block and
@@ -990,6 +998,7 @@ class Size:
     tested: Sequence[Setting]
     runs: int
     true: Sequence[Setting]
+    untrue: Sequence[Setting]
     repeated: Sequence[Setting]
     groups: int
     coverage: Sequence[tuple[Setting, Sequence[int], int]]
@@ -1020,6 +1029,7 @@ FULL = Size(
     runs=40,
     true=[Setting(8, samples, NOISES[1], scenario="as_claimed") for samples in (8, 16)]
     + [Setting(8, 16, NOISES[1], scenario="two_stages")],
+    untrue=[Setting(8, 16, NOISES[1], scenario=name) for name in UNTRUE],
     repeated=[
         *(Setting(6, 8, NOISES[1], scenario=name) for name in NULLS),
         *(Setting(6, 20, NOISES[1], scenario=name) for name in TWICE),
@@ -1043,6 +1053,7 @@ QUICK = Size(
     ],
     runs=4,
     true=[Setting(5, 8, NOISES[1], scenario="as_claimed")],
+    untrue=[Setting(5, 8, NOISES[1], scenario="unchanged")],
     repeated=[Setting(5, 8, NOISES[1], scenario=name) for name in ("unchanged", "as_claimed")],
     groups=2,
     coverage=[(Setting(5, 32, NOISES[1], scenario="two_stages"), (8,), 2)],
@@ -1054,6 +1065,7 @@ PARTS = (
     "scenarios",
     "verdicts",
     "contradictions",
+    "supports",
     "seeds",
     "coverage",
 )
@@ -1089,7 +1101,11 @@ def main() -> int:
         found["verdicts"] = run_verdicts(size.tested, chosen, size.runs)
     if "contradictions" in parts:
         readings = readings_of_studies(chosen)
-        found["contradictions"] = run_contradictions(size.true, readings, size.runs)
+        found["contradictions"] = run_as_studies(size.true, readings, size.runs)
+    if "supports" in parts:
+        readings = readings_of_studies(chosen)
+        del readings["mean, high orders"]  # `verdicts` has it
+        found["supports"] = run_as_studies(size.untrue, readings, size.runs)
     if "seeds" in parts:
         found["seeds"] = run_seeds(size.repeated, chosen, size.groups)
     if "coverage" in parts:
