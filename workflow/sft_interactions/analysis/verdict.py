@@ -235,7 +235,9 @@ def metrics_of_covered(
         n_covered: how many of them, the first, the churn floor covers.
         steps: analysed checkpoints, sorted, the first before SFT.
         n_players: number of players of a prompt.
-        resamples, level, seed: see :func:`~sft_interactions.analysis.metrics.compute_metrics`.
+        resamples: see :func:`~sft_interactions.analysis.metrics.compute_metrics`.
+        level: see there.
+        seed: see there.
     """
     if n_covered >= len(samples):
         return None
