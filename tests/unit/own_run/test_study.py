@@ -296,6 +296,23 @@ def test_the_date_of_a_training_is_asked_for_where_the_template_writes_one(given
 
 
 @pytest.mark.bad_input(of="command_line")
+def test_the_tokenizer_of_a_base_that_is_here_is_looked_at_too(given, tmp_path):
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        for file in (tmp_path / "My Run").glob(f"*/{name}"):
+            file.unlink()
+    base = tmp_path / "base"
+    base.mkdir()
+    give_tokenizer(base, "{{ strftime_now('%d %b %Y') }}{{ messages }}")
+    more = {"base": str(base), "template": "chat"}
+    with refused("template_date: the chat template writes today's date .*; add template_date="):
+        make(given, tmp_path, **more)
+    added = {"added_tokens": [{"id": 1, "content": "a 3", "special": True}]}
+    (base / "tokenizer.json").write_text(json.dumps(added))
+    with refused("row 4: holds 'a 3', a special token of the tokenizer in .*base, which is text"):
+        make(given, tmp_path, template_date="2026-01-31", **more)
+
+
+@pytest.mark.bad_input(of="command_line")
 def test_concatenate_needs_the_same_blanks_everywhere(given, tmp_path):
     (tmp_path / "heldout.jsonl").write_text(
         '{"prompt": "q", "completion": " a"}\n{"prompt": "q", "completion": "a"}\n'

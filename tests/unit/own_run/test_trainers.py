@@ -5,7 +5,7 @@ from trainer_folders import give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
 from sft_interactions.own_run.study import prepare
-from sft_interactions.own_run.trainers import find_trainer
+from sft_interactions.own_run.trainers import find_trainer, read_tags
 
 TEXT = {"prompt": "q", "completion": "a"}
 TURNS = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
@@ -83,20 +83,20 @@ def of_llama_factory(folder):
 
 def test_the_trainer_is_told_by_its_log_or_its_model_cards(folder):
     output, checkpoint = folder / "mine", folder / "mine" / "checkpoint-10"
-    assert find_trainer(output, [checkpoint]) is None
+    assert find_trainer(output, read_tags(output, [checkpoint])) is None
     card(output, "generated_from_trainer")
-    assert find_trainer(output, [checkpoint]) is None
+    assert find_trainer(output, read_tags(output, [checkpoint])) is None
     card(output, "trl", "sft")
-    assert find_trainer(output, [checkpoint]) == "TRL"
+    assert find_trainer(output, read_tags(output, [checkpoint])) == "TRL"
     card(checkpoint, "llama-factory", "lora")
-    assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
+    assert find_trainer(output, read_tags(output, [checkpoint])) == "LLaMA-Factory"
     card(checkpoint, "axolotl")
-    assert find_trainer(output, [checkpoint]) == "Axolotl"
+    assert find_trainer(output, read_tags(output, [checkpoint])) == "Axolotl"
     (output / "training_args.yaml").write_text("stage: sft\ntemplate: qwen\n")
-    assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
+    assert find_trainer(output, read_tags(output, [checkpoint])) == "LLaMA-Factory"
     (output / "training_args.yaml").unlink()
     of_llama_factory(folder)
-    assert find_trainer(output, [checkpoint]) == "LLaMA-Factory"
+    assert find_trainer(output, read_tags(output, [checkpoint])) == "LLaMA-Factory"
 
 
 @pytest.mark.parametrize(("tag", "name"), [("trl", "TRL"), ("axolotl", "Axolotl")])

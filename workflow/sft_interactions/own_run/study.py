@@ -240,7 +240,8 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     template = _or_asked(asked, _template_of, file, given, source, found, data)
     if base is None or template is None:
         raise ValueError("\n".join(asked))
-    _check_names(heldout, data, found)
+    tokenizer = _tokenizer_of(found, source)
+    _check_names(heldout, data, tokenizer)
     _check_owner(file, output)
     text = _text_of(given, name, found, base, template, heldout, data)
     told = [f"{output}: {len(found.checkpoints)} checkpoints, steps {_listed(found.checkpoints)}"]
@@ -313,9 +314,8 @@ def _told_losses(found: TrainerOutput, given: Mapping[str, str]) -> str:
         )
     if given.get("losses") == MEASURED:
         return f"validation loss: measured here, as asked; eval_loss of the trainer is {lowest}"
-    n_known = len(found.checkpoints.keys() & found.losses.keys())
     return (
-        f"validation loss: measured here, since that of the trainer is known of {n_known} of "
+        f"validation loss: measured here, since that of the trainer is known of {found.n_evaluated} of "
         f"{len(found.checkpoints)} checkpoints alone ({lowest}); losses={TRAINER} takes it all the same"
     )
 
@@ -334,8 +334,8 @@ def _takes_losses(found: TrainerOutput, given: Mapping[str, str]) -> bool:
             f"losses: no trainer_state.json in {found.folder} has an eval_loss that counts; drop "
             f"losses={TRAINER}"
         )
-    n_known = len(found.checkpoints.keys() & found.losses.keys())
-    return asked == TRAINER or (asked is None and 2 * n_known >= len(found.checkpoints))
+    is_usual = 2 * found.n_evaluated >= len(found.checkpoints)
+    return bool(found.losses) and (asked == TRAINER or (asked is None and is_usual))
 
 
 def _notes_on(
@@ -427,29 +427,36 @@ def _check_template_was_used(
         check_texts(trainer, output)
 
 
-def _check_names(heldout: Path, data: HeldOut, found: TrainerOutput) -> None:
+def _tokenizer_of(found: TrainerOutput, source: str) -> Path | None:
+    """Folder of the tokenizer: that of the training, or of a base that is here; else None."""
+    base = Path(source.removeprefix("path:"))
+    is_here = source.startswith("path:") and (base / "tokenizer.json").is_file()
+    return found.tokenizer or (base if is_here else None)
+
+
+def _check_names(heldout: Path, data: HeldOut, tokenizer: Path | None) -> None:
     """Refuse texts with the name of a special token, which the trainer has fed as that token."""
-    if found.tokenizer is None:
+    if tokenizer is None:
         return
-    added = read_json(found.tokenizer / "tokenizer.json").get("added_tokens") or []
+    added = read_json(tokenizer / "tokenizer.json").get("added_tokens") or []
     names = [token["content"] for token in added if token.get("special") and token.get("content")]
     held = find_name(heldout, data.columns, names)
     if held is not None:
         raise ValueError(
             f"heldout: {heldout}: row {held[0]}: holds {held[1]!r}, a special token of the tokenizer in "
-            f"{found.tokenizer}, which is text here and was one token in training; leave such rows out"
+            f"{tokenizer}, which is text here and was one token in training; leave such rows out"
         )
 
 
-def _date_of(template: str, found: TrainerOutput, given: Mapping[str, str]) -> str | None:
+def _date_of(template: str, tokenizer: Path | None, given: Mapping[str, str]) -> str | None:
     """The date that prompts are written with; None where the template writes none, or is not here.
 
     Raises:
         ValueError: it is not given, or is no date.
     """
     written = ""
-    if template == "chat" and found.tokenizer is not None:
-        written = chat_template_of(found.tokenizer) or ""
+    if template == "chat" and tokenizer is not None:
+        written = chat_template_of(tokenizer) or ""
     elif template.startswith("path:"):
         file = Path(template.removeprefix("path:"))
         written = file.read_text("utf-8", "replace") if file.is_file() else ""
@@ -516,7 +523,7 @@ def _text_of(
     """The config as text, every line with the source of its value."""
     takes_losses = _takes_losses(found, given)
     _check_blanks(heldout, given, data, takes_losses)
-    date = _date_of(template[0], found, given)
+    date = _date_of(template[0], _tokenizer_of(found, base[0]), given)
     model = _safe(base[0].partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2])
     samples = given.get("samples")
     if samples is not None and not (samples.isdecimal() and int(samples) > 0):

@@ -44,11 +44,11 @@ _OF_ONE_RUN = (
     "target_modules",
     "modules_to_save",
 )
-# What trainers by preferences or rewards note beside their loss; and the loss of one of several data sets.
 # Tags that TRL gives to the model cards of trainings whose loss is another one.
 _NOT_CROSS_ENTROPY = frozenset(
     "gkd minillm gold dpo online-dpo orpo kto cpo bco xpo nash-md grpo rloo ppo prm reward-trainer".split()
 )
+# What trainers by preferences or rewards note beside their loss; and the loss of one of several data sets.
 _OF_PREFERENCES = re.compile(r"(^|[_/])(rewards?|logps)([_/]|$)")
 _OF_ONE_SET = re.compile(r"eval_.+_loss")
 
@@ -78,6 +78,11 @@ class TrainerOutput:
     losses_from: Path | None
     trainer: str | None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def n_evaluated(self) -> int:
+        """Number of checkpoints whose loss the trainer has noted."""
+        return len(self.checkpoints.keys() & self.losses.keys())
 
 
 def read_output(output: Path) -> TrainerOutput:
@@ -133,7 +138,7 @@ def read_output(output: Path) -> TrainerOutput:
         losses_from=checkpoints[with_losses] / "trainer_state.json"
         if losses and with_losses is not None
         else None,
-        trainer=find_trainer(output, checkpoints.values()),
+        trainer=find_trainer(output, tags),
         notes=notes,
     )
 

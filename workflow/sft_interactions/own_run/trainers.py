@@ -4,7 +4,7 @@ Imports the standard library only.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,10 @@ _SAFE = {
 _CUT_APART = "+ '\n\n### Response:\n'"  # its alpaca
 
 
-def find_trainer(output: Path, checkpoints: Iterable[Path]) -> str | None:
+def find_trainer(output: Path, tags: Collection[str]) -> str | None:
     """The trainer, where it is one of those that are told apart here; None for others."""
     if any((output / name).is_file() for name in _FILES):
         return LLAMA_FACTORY
-    tags = read_tags(output, checkpoints)
     return next((trainer for tag, trainer in _TAGS.items() if tag in tags), None)
 
 
