@@ -312,6 +312,7 @@ rule metrics:
         bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
         unchanged_samples=config["stability"]["samples"],
+        draws=config["stability"]["draws"],
         seed=config["seed"],
     message:
         "Computing the metrics of {wildcards.run}"
@@ -382,6 +383,7 @@ rule findings:
         bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
         unchanged_samples=config["stability"]["samples"],
+        draws=config["stability"]["draws"],
         seed=config["seed"],
     message:
         "Testing the five findings"

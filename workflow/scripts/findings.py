@@ -3,6 +3,7 @@ import polars as pl
 from job import start
 from sft_interactions import report_table, tables
 from sft_interactions.analysis.findings import conclude, measure_parts
+from sft_interactions.analysis.stability import split_draws
 
 provenance = start(snakemake)
 params = snakemake.params
@@ -19,7 +20,7 @@ for run, steps, dynamics, unchanged, solve, stages in zip(
 ):
     rows = measure_parts(
         tables.read(dynamics, tables.DYNAMICS),
-        tables.read(unchanged, tables.UNCHANGED).partition_by("draw", include_key=False),
+        split_draws(tables.read(unchanged, tables.UNCHANGED), params.draws),
         tables.read(solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
         steps,
         tables.read_json(stages),

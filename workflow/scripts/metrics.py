@@ -1,6 +1,7 @@
 from job import start
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import compute_metrics
+from sft_interactions.analysis.stability import split_draws
 
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input
@@ -14,7 +15,7 @@ metrics = compute_metrics(
     params.steps,
     params.n_players,
     seed=params.seed,
-    unchanged=unchanged.partition_by("draw", include_key=False),
+    unchanged=split_draws(unchanged, params.draws),
     readings={name: rows for (name,), rows in readings.items()},
     unchanged_samples=params.unchanged_samples,
     **params.bootstrap,

@@ -4,6 +4,7 @@ from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.analysis.dynamics import salient_at
 from sft_interactions.analysis.sensitivity import findings_of_classes
+from sft_interactions.analysis.stability import split_draws
 
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input
@@ -18,7 +19,7 @@ with progress_bar(snakemake, len(params.choices), "choice") as bar:
             reference = salient_at(classes, params.reference_step)
         found = findings_of_classes(
             tables.read(files.dynamics[place], tables.DYNAMICS),
-            [unchanged.filter(draw=draw).drop("draw") for draw in range(params.draws)],
+            split_draws(unchanged, params.draws),
             reference,
             solve["sample_id"].to_list(),
             params.n_players,

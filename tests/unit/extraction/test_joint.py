@@ -119,12 +119,50 @@ def test_checkpoints_that_are_equal_do_not_change():
 
 
 @pytest.mark.parametrize("n", [3, 5, pytest.param(7, marks=pytest.mark.slow)])
-def test_a_copy_of_the_first_checkpoint_has_its_interactions_wherever_it_stands(n):
+def test_a_copy_of_the_first_checkpoint_between_others_has_its_interactions(n):
     start, *others = chain_of_tables(n, 4, 3, 7)
     tables = [start, *others, start, others[1]]
     found = extract_joint(tables, [extract(v) for v in tables]).checkpoints
     assert np.abs(found[1].effects - found[0].effects).max() > 0.01
     np.testing.assert_allclose(found[4].effects, found[0].effects, atol=1e-7)
+
+
+def least_change_with_equal(tables, solved, pair):
+    """The least sum of changes if two checkpoints have the same interactions."""
+    both = extract_joint(
+        tables, solved, compared=lambda n: [*joint.neighbours_and_first(n), *[pair] * 100]
+    )
+    effects = effects_of(both.checkpoints)
+    np.testing.assert_allclose(effects[pair[1]], effects[pair[0]], atol=1e-6)
+    return changes(effects)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (2, 3), (4, 5), (0, 5)])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_copy_right_after_a_checkpoint_or_of_the_first_at_the_end_costs_no_change(pair, seed):
+    # Whole numbers, so that there are many optima to choose from.
+    tables = chain_of_tables(3, 5, 6, 20 + seed, whole=True)
+    tables.insert(pair[1], tables[pair[0]])
+    solved = [extract(v, noise_ratio=0) for v in tables]
+    least = extract_joint(tables, solved).change
+    np.testing.assert_allclose(least_change_with_equal(tables, solved, pair), least, rtol=1e-4)
+
+
+def test_a_copy_between_two_others_may_differ_from_the_first():
+    def table(ands, ors=()):
+        kept = np.arange(8)
+        present = [(kept & mask) == mask for mask in ands] + [(kept & mask) > 0 for mask in ors]
+        return np.sum(present, axis=0, dtype=float)[None]
+
+    # Both {1, 2, 3, 123} as AND and {12, 13, 23} as AND with {123} as OR are optima of the first.
+    start, rest, aside = table([1, 2, 4, 7]), table([1, 7]), table([3], [7])
+    tables = [start, rest, rest, rest, aside, start, aside, rest, rest]
+    solved = [extract(v, noise_ratio=0) for v in tables]
+    found = extract_joint(tables, solved)
+    effects = effects_of(found.checkpoints)
+    np.testing.assert_allclose(found.change_lower_bound, found.change, rtol=1e-4)
+    assert np.abs(effects[5] - effects[0]).sum() > 1
+    assert least_change_with_equal(tables, solved, (0, 5)) > found.change + 1
 
 
 @pytest.mark.parametrize("whole", [False, True])

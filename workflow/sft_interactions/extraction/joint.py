@@ -7,10 +7,10 @@ two checkpoints may be one of the choice alone. Here one program holds all check
 
 with the near-optimal points of `optima`. What changes in its solution must change, in sum: no reading
 of the tables that is as sparse changes less. Both kinds of changes are in the sum, since both are
-counted: between neighbours, and since the first checkpoint. A checkpoint with the log-odds of the first
-one can then have its interactions too at no cost, wherever it stands, and has had them wherever it was
-tried. Of the solutions that change as little the weights of the tie-break choose one, so that rounding
-does not. All of this is ours.
+counted: between neighbours, and since the first checkpoint. Where a checkpoint has the log-odds of the
+one before it, or the last one those of the first, it can have the interactions of that one at no cost,
+by the triangle inequality. Of the solutions that change as little the weights of the tie-break choose
+one, so that rounding does not. All of this is ours.
 """
 
 from collections import Counter
