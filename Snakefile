@@ -46,6 +46,8 @@ try:
             configfiles = workflow.overwrite_configfiles or ["config/config.yaml"]
             GIVEN_CONFIG, places = config_file.read(configfiles, given)
     RESOLVED_CONFIG = resolve(GIVEN_CONFIG, places)
+    # Of the study that a preview belongs to.
+    FULL_CONFIG = resolve(OWN.content, places) if IS_OWN else None
     # Snakemake's own page is made from another file, of all that was given.
     if configfiles and "--report" not in sys.argv:
         config_file.check_owner(RESOLVED_CONFIG["results"], configfiles)

@@ -565,6 +565,11 @@ BAD = {
         "datasets.d.filter.exclude_pattern",
         "no regular expression .*; correct it",
     ),
+    "no certificate": (
+        {"extraction.gap_tolerance": 5},
+        "extraction.gap_tolerance",
+        "must be at most",
+    ),
     "subset of a file": (
         {"datasets.e.source": "path:/", "datasets.e.subset": "x"},
         "datasets.e.subset",

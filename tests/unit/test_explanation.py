@@ -92,6 +92,7 @@ def test_a_dollar_in_the_text_is_not_mathematics(explained):
         (["film"], "1 given; name at least two"),
         (["film", "rain"], "'rain' is 0 times"),
         (["film", "wonderful,"], "'wonderful,' is 0 times"),
+        (["film", "film"], "'film' is named twice"),
     ],
 )
 def test_unknown_players_are_refused(tiny_models, chat_tokenizer, players, message):

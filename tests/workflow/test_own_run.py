@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from bad_input import assert_one_line
 from peft import LoraConfig, get_peft_model
 from tiny_models import build_model, build_tokenizer
 from tiny_study import ROOT, environment
@@ -30,7 +31,7 @@ ROWS = [
             SYSTEM,
             {
                 "role": "user",
-                "content": f"I think that the {s} was truly {w}, friend, in the rain!",
+                "content": f"I really think that the {s} was truly {w}, dear friend, in the rain!",
             },
             {"role": "assistant", "content": label},
         ]
@@ -155,7 +156,7 @@ def test_the_preview_says_what_was_understood_and_the_verdict(previewed):
     for noise in ("Job stats:", "Reason: ", "Select jobs", "Finished jobid", "Building DAG"):
         assert noise not in told
         assert noise in log.read_text()
-    assert "Positive or negative?<|im_end|>\n<|im_start|>user\nI think" in page
+    assert "Positive or negative?<|im_end|>\n<|im_start|>user\nI really think" in page
 
 
 def test_prompts_are_those_of_the_training_and_log_odds_those_of_the_live_model(run, previewed):
@@ -230,6 +231,19 @@ def test_a_new_checkpoint_is_picked_up(run, tmp_path):
     assert "was changed by hand and is used as it is" in done.stdout
     assert "it lacks the checkpoints 9" in done.stdout
     assert "n: 7" in (study / "config" / "mine.yaml").read_text()
+
+
+@pytest.mark.bad_input(of="data")
+def test_prompts_that_the_full_analysis_would_not_find_stop_the_preview(run, tmp_path):
+    shutil.copy(run[0] / "heldout.jsonl", tmp_path)
+    brought = [f"output={run[0] / 'mine'}", f"heldout={tmp_path / 'heldout.jsonl'}", "words=9"]
+    done = own(tmp_path, "--config", *brought)
+    assert done.returncode != 0
+    (line,) = {line for line in done.stdout.splitlines() if "rows wanted" in line}
+    assert "analysis: 8 rows wanted, 0 available (skipped: 8 too few words)" in line
+    assert_one_line(line)
+    assert "which masks 9 words of each of 8 prompts: words= and samples= of --config" in line
+    assert not list(tmp_path.glob("results/mine/preview/**/log_odds"))
 
 
 def test_the_full_study_uses_the_config_as_it_is(previewed):

@@ -18,7 +18,7 @@ from tiny_study import CONFIG, ROOT, ROWS, STEPS, snakemake
 PAGE = (ROOT / "docs" / "reruns.md").read_text()
 # By the first cell of the table in docs/reruns.md: what is laid over the config.
 CHANGES = {
-    "a label, `figures`": {"runs": {"gemma3-tiny": {"label": "Gemma"}}},
+    "a label of a run, `figures`": {"runs": {"gemma3-tiny": {"label": "Gemma"}}},
     "`bootstrap`": {"bootstrap": {"resamples": 60}},
     "`stages`": {"stages": {"removed_share": 0.7}},
     "`stability`": {"stability": {"draws": 3}},

@@ -205,6 +205,18 @@ def checkpoints_of(wildcards, steps):
     return [f"{folder}/step-{step}" for step in steps]
 
 
+def full_sizes():
+    """For the data of a preview: how many prompts and words its full study takes."""
+    if FULL_CONFIG is None:
+        return {}
+    n = FULL_CONFIG["players"]["n"]
+    sizes = {
+        name: {"analysis": dataset["analysis"], "n": n}
+        for name, dataset in FULL_CONFIG["datasets"].items()
+    }
+    return {"full": lambda wildcards: sizes[wildcards.dataset]}
+
+
 def players_file():
     """The file of a study's own players, so that a change rebuilds what came of it."""
     scheme, _, path = config["players"]["choice"].partition(":")

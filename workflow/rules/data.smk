@@ -27,6 +27,7 @@ rule data:
         ),
         players=config["players"],
         seed=config["seed"],
+        **full_sizes(),
     message:
         "Filtering and drawing the data set {wildcards.dataset}"
     script:

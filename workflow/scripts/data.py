@@ -6,7 +6,7 @@ from job import DIGESTS, start
 from sft_interactions import tables
 from sft_interactions.data.players import tell_unused_samples, unsuitable_for
 from sft_interactions.data.sources import extract_members
-from sft_interactions.data.splits import build_splits, settings_of_split
+from sft_interactions.data.splits import build_splits, check_larger_draw, settings_of_split
 from sft_interactions.files import content_digest
 from sft_interactions.origin import inputs_digest
 
@@ -27,6 +27,15 @@ with tempfile.TemporaryDirectory() as folder:
         name=snakemake.wildcards.dataset,
         unsuitable=unsuitable_for(players, snakemake.params.seed),
     )
+    if full := snakemake.params.get("full"):  # this is the preview of a larger study
+        check_larger_draw(
+            {**dataset, "analysis": full["analysis"]},
+            files,
+            seed=snakemake.params.seed,
+            name=snakemake.wildcards.dataset,
+            unsuitable=unsuitable_for({**players, "n": full["n"]}, snakemake.params.seed),
+            n_players=full["n"],
+        )
 tell_unused_samples(players, splits["analysis"]["sample_id"], snakemake.wildcards.dataset)
 depends_on = {
     "local": content_digest(snakemake.input.local, DIGESTS) if snakemake.input.local else None,

@@ -4,6 +4,7 @@ from job import start
 from sft_interactions import report_table, tables
 from sft_interactions.analysis.findings import conclude, measure_parts
 from sft_interactions.analysis.stability import split_draws
+from sft_interactions.analysis.stages import tell_few_checkpoints
 
 provenance = start(snakemake)
 params = snakemake.params
@@ -34,9 +35,10 @@ parts = tables.check(pl.concat(measured), tables.FINDING_PARTS, "finding_parts")
 findings = tables.check(conclude(parts), tables.FINDINGS, "findings")
 tables.write(parts, snakemake.output.parts, tables.FINDING_PARTS, **provenance)
 tables.write(findings, snakemake.output.findings, tables.FINDINGS, **provenance)
-report_table.write(
-    findings, snakemake.output.csv, snakemake.output.md, **params.size, in_words=True
-)
-report_table.write(
-    parts, snakemake.output.parts_csv, snakemake.output.parts_md, **params.size, in_words=True
-)
+below = {
+    **params.size,
+    "in_words": True,
+    "notes": tell_few_checkpoints(dict(zip(params.runs, params.steps, strict=True))),
+}
+report_table.write(findings, snakemake.output.csv, snakemake.output.md, **below)
+report_table.write(parts, snakemake.output.parts_csv, snakemake.output.parts_md, **below)

@@ -24,6 +24,7 @@ from sft_interactions.analysis.runs import (
 
 start(snakemake)
 files, params = snakemake.input, snakemake.params
+notes: list[str] = []
 match snakemake.rule:
     case "metrics_table":
         metrics = [overall_metrics(tables.read(path, tables.METRICS)) for path in files.metrics]
@@ -40,7 +41,11 @@ match snakemake.rule:
             None if batches is None else stages.Training(next(sizes), *batches)
             for batches in params.batches
         ]
-        table = stages.tabulate([read_stages(path) for path in files.stages], trainings)
+        found = [read_stages(path) for path in files.stages]
+        table = stages.tabulate(found, trainings)
+        notes = stages.tell_few_checkpoints(
+            {one["run"]: sorted(map(int, one["evidence"]["removed_count"])) for one in found}
+        )
     case "class_prediction_table":
         table = carriers.tabulate(read_runs(params.runs, files.metrics, files.stages))
     case "faithfulness_table":
@@ -126,6 +131,7 @@ report_table.write(
     snakemake.output.csv,
     snakemake.output.md,
     **params.size,
+    notes=notes,
     # The words are of the parts of the findings, not of those of the protocol.
     in_words=snakemake.rule == "sensitivity_table",
 )

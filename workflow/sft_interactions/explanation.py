@@ -225,6 +225,9 @@ def _find_players(prompt: str, players: Sequence[str]) -> list[Word]:
                 "words that occur once, as they stand there, without punctuation"
             )
         found += places
+    twice = next((player for player in players if list(players).count(player) > 1), None)
+    if twice is not None:
+        raise ValueError(f"players: {twice!r} is named twice; name each word once")
     if len(found) < 2:
         raise ValueError(f"players: {len(found)} given; name at least two words")
     return sorted(found, key=lambda word: word.start)

@@ -126,6 +126,7 @@ def write(
     n_samples: int,
     in_words: bool = False,
     intervals: str | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write a table for readers.
 
@@ -138,6 +139,7 @@ def write(
         n_samples: analysed prompts of a run, the largest number where runs differ.
         in_words: whether statistics of parts of the findings are put into words too.
         intervals: what the legend says of intervals that are not over prompts.
+        notes: further lines below it.
     """
     with tables.replacing(csv_path) as temporary:
         frame.write_csv(temporary)
@@ -155,11 +157,11 @@ def write(
     size = f"At most {n_samples} prompts a run, n = {n_players} players (what is masked) in each."
     explained = [[row[place] for place in own] for row in rows]
     legend = LEGEND if intervals is None else {**LEGEND, _INTERVAL: intervals}
-    notes = [size, *_legend(heads, explained, legend)]
+    lines_below = [size, *_legend(heads, explained, legend), *notes]
     if any(cell == "" for row in rows for cell in row):
-        notes.append(EMPTY)
+        lines_below.append(EMPTY)
     with tables.replacing(md_path) as temporary:
-        temporary.write_text(f"{table}\n" + "".join(f"- {note}\n" for note in notes), "utf-8")
+        temporary.write_text(f"{table}\n" + "".join(f"- {note}\n" for note in lines_below), "utf-8")
 
 
 def _in_words(column: str, value: object) -> object:

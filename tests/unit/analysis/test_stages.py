@@ -17,6 +17,7 @@ from sft_interactions.analysis.stages import (
     mean_losses,
     scale_signals,
     tabulate,
+    tell_few_checkpoints,
     validation_losses,
 )
 
@@ -327,3 +328,13 @@ def test_columns_have_their_type_where_nothing_is_known():
     assert schema["best_checkpoint_epoch"] == schema["lowest_validation_loss"] == pl.Float64
     assert schema["validation_loss_at_best"] == pl.Float64
     assert schema["lowest_validation_loss_step"] == pl.Int64
+
+
+def test_a_place_that_is_the_only_one_is_told():
+    (two, three) = tell_few_checkpoints({"a": [0, 4], "b": [0, 2, 4], "c": [0, 1, 2, 4], "d": [0]})
+    assert two.startswith("a has 2 checkpoints, of which step 4 alone can end the denoising stage")
+    assert three.startswith("b has 3 checkpoints, of which step 2 alone can end")
+    signals = np.random.default_rng(0).normal(size=(50, 3, 2))
+    assert {find_boundary(one)[0] for one in signals} == {1}
+    longer = np.random.default_rng(0).normal(size=(50, 4, 2))
+    assert {find_boundary(one)[0] for one in longer} == {1, 2}

@@ -68,6 +68,10 @@ MISTAKES = {
     ),
     "blank": ([row("York"), row(start=3, end=4)], "row 2: characters 3 to 4 of a hold no text"),
     "other": ([row("York"), row("Mayor", 38)], "row 2: a has 'mayor' there, not 'Mayor'; correct"),
+    "one twice": (
+        [row("York"), row("York"), row("mayor", 38)],
+        "row 2: 'York' overlaps 'York' of a; drop one",
+    ),
     "overlap": ([row("New York"), row("York")], "row 2: 'York' overlaps 'New York' of a; drop one"),
     "inside a word": (
         [row("York"), row("Orlean")],

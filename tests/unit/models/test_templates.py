@@ -64,7 +64,9 @@ def test_a_special_token_must_be_itself_where_it_is_written(plain_tokenizer, nam
 
 
 def test_templates_that_cannot_be_used(plain_tokenizer, chat_tokenizer):
-    with pytest.raises(ValueError, match="no chat template; set the model's `template: plain`"):
+    with pytest.raises(
+        ValueError, match="no chat template; set the model's `template` to path:FILE"
+    ):
         make_frame(plain_tokenizer, "chat", "{prompt}")
     for template in ("chat", "plain"):
         with pytest.raises(
@@ -267,6 +269,37 @@ def test_line_ends_of_two_characters_are_told(
     notes = describe_written(make_frame(tokenizer, "chat", instruction, earlier=earlier))
     assert len(notes) == is_told
     assert not notes or r"has \n as two characters, not as a line end: '" in notes[0]
+
+
+THOUGHT = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+
+
+def test_a_prompt_is_what_stands_before_an_answer_and_not_what_asks_for_one(chat_tokenizer):
+    """As with DeepSeek-R1, which asks for a thought; trainers write whole conversations."""
+    tokenizer = templated(chat_tokenizer, FOR + TURN % "{{ m.content }}" + END + THOUGHT)
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    turns = [{"role": "user", "content": "Good?"}, {"role": "assistant", "content": "Yes"}]
+    written = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert frame.render("Good?") + frame.response("Yes") == written.rstrip("\n")
+    assert "<think>" not in frame.render("Good?")
+    check_rendering(tokenizer, frame, "Good?", "Yes", "s")
+    (note,) = describe_written(frame)
+    assert note.startswith("the chat template asks for an answer with '<think>\\n' and writes")
+    with pytest.raises(ValueError, match="the chat template writes"):
+        check_rendering(
+            templated(
+                tokenizer, FOR + TURN % "{{ m.content | replace('Y', 'y') }}" + END + THOUGHT
+            ),
+            *(frame, "Good?", "Yes", "s"),
+        )
+
+
+def test_a_thought_that_is_always_written_belongs_to_the_prompt(chat_tokenizer):
+    thought = "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}"
+    tokenizer = templated(chat_tokenizer, FOR + TURN % thought + END + GENERATION)
+    frame = make_frame(tokenizer, "chat", "{prompt}")
+    assert frame.suffix.endswith("assistant\n<think>\n\n</think>\n\n")
+    assert not describe_written(frame)
 
 
 def test_earlier_turns_are_background_as_the_template_writes_them(chat_tokenizer):

@@ -330,6 +330,8 @@ WRONG = {
     ),
     "a slip in a key": ({"outdir": "x"}, "--config: outdir is not for the study of an own run"),
     "samples, a word": ({"samples": "all"}, "samples: all is no number of prompts; correct it"),
+    "words, one": ({"words": 1}, "words: 1 is no number from 2 to 16; correct it"),
+    "words, a word": ({"words": "few"}, "words: few is no number from 2 to 16; correct it"),
     "samples, none": ({"samples": 0}, "samples: 0 is no number of prompts; correct it"),
     "samples, below none": ({"samples": -3}, "samples: -3 is no number of prompts; correct it"),
     "samples, a fraction": ({"samples": 2.5}, "samples: 2.5 is no number of prompts; correct it"),
@@ -377,6 +379,26 @@ def test_what_is_missing_or_unknown_is_one_line(given, tmp_path, changes, messag
     with refused(re.escape(message)):
         make(given, tmp_path, **changes)
     assert not (tmp_path / "config").exists()
+
+
+def test_checkpoints_and_the_held_out_file_may_be_links(given, tmp_path):
+    """As in the cache of the hub, where files have names that tell nothing."""
+    output = tmp_path / "linked"
+    output.mkdir()
+    for step in (10, 20):
+        (output / f"checkpoint-{step}").symlink_to(f"{given['output']}/checkpoint-{step}")
+    blob = tmp_path / "9f86d081"
+    (tmp_path / "heldout.jsonl").rename(blob)
+    (tmp_path / "heldout.jsonl").symlink_to(blob)
+    first = make(given, tmp_path, output=str(output))
+    assert first.content["datasets"]["heldout"]["source"] == f"path:{given['heldout']}"
+    assert make(given, tmp_path, output=str(output)).content == first.content
+
+
+def test_how_many_words_are_masked_can_be_given(given, tmp_path):
+    study = make(given, tmp_path, words="5")
+    assert study.content["players"]["n"] == study.preview["players"]["n"] == 5
+    assert "n: 5  # given as words: masked words" in study.file.read_text()
 
 
 @pytest.mark.bad_input(of="command_line")

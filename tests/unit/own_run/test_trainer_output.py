@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 
@@ -8,7 +9,11 @@ from bad_input import refused
 from safetensors.torch import save_file
 from trainer_folders import give_tokenizer, write_checkpoint
 
-from sft_interactions.own_run.trainer_output import find_base, read_output
+from sft_interactions.own_run.trainer_output import (
+    find_base,
+    read_output,
+    without_router_loss,
+)
 
 
 @pytest.fixture
@@ -70,6 +75,10 @@ def test_the_best_weights_at_the_root_are_not_taken_for_the_last_step(output, tm
     found = read_output(output)
     assert list(found.checkpoints) == [10, 20, 100]
     assert found.notes == [f"the weights in {output} itself are those of step 20, and count once"]
+    # So it is if the trainer has left no notes there.
+    (output / "trainer_state.json").unlink()
+    assert "are those of step 20, and count once" in read_output(output).notes[0]
+    (output / "trainer_state.json").write_text(json.dumps(state))
     # The folder of the best one was removed.
     shutil.move(output / "checkpoint-20", tmp_path)
     found = read_output(output)
@@ -127,6 +136,36 @@ def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
         settings = {**json.loads(path.read_text()), "revision": "abc123"}
         path.write_text(json.dumps(settings))
     assert find_base(read_output(output))[0] == "hub:org/base@abc123"
+
+
+def test_a_relative_base_is_looked_for_from_where_the_training_was_started(tmp_path):
+    output = tmp_path / "work" / "runs" / "mine"
+    write_checkpoint(output, 10, base="models/base")
+    assert find_base(read_output(output))[0] == "hub:models/base@main"
+    (tmp_path / "work" / "models" / "base").mkdir(parents=True)
+    assert find_base(read_output(output))[0] == f"path:{tmp_path}/work/models/base"
+    # A commit is one of the hub alone.
+    file = output / "checkpoint-10" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "revision": "main"}))
+    assert find_base(read_output(output))[0] == f"path:{tmp_path}/work/models/base"
+
+
+def test_a_base_that_is_here_is_quantised_if_its_config_says_so(tmp_path):
+    base = tmp_path / "int4" / "base-4bit"
+    base.mkdir(parents=True)
+    write_checkpoint(tmp_path / "mine", 10, base=str(base))
+    with refused("was trained on a quantised model"):
+        find_base(read_output(tmp_path / "mine"))
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    assert find_base(read_output(tmp_path / "mine"))[0] == f"path:{base}"
+    settings = {"model_type": "llama", "quantization_config": {"load_in_4bit": True}}
+    (base / "config.json").write_text(json.dumps(settings))
+    with refused("was trained on a quantised model"):
+        find_base(read_output(tmp_path / "mine"))
+    # Of one that is not here the name tells, and not the folder that it was in.
+    write_checkpoint(tmp_path / "other", 10, base="/mountpoint4/base")
+    with refused("is no folder here and no id of the hub"):
+        find_base(read_output(tmp_path / "other"))
 
 
 @pytest.mark.bad_input(of="folder")
@@ -190,6 +229,9 @@ def test_a_model_card_names_the_base_of_full_weights(tmp_path):
     found = read_output(output)
     assert found.kind == "full"
     assert find_base(found) == ("hub:org/base@main", str(output / "README.md"))
+    for named in ('"org/base"', "'org/base'", "org/base # the base"):
+        (output / "README.md").write_text(f"---\nbase_model: {named}\n---\nbase_model: org/no\n")
+        assert find_base(read_output(output))[0] == "hub:org/base@main"
 
 
 def other_step(output):
@@ -343,6 +385,35 @@ def test_losses_of_a_training_of_another_kind_are_not_taken(tmp_path, tag):
     found = read_output(tmp_path / "mine")
     assert found.losses == {}
     assert f"are not taken: the model card has the tag {tag}, so what" in found.notes[0]
+
+
+def test_the_loss_of_a_router_is_none_of_responses(tmp_path):
+    """Of a mixture of experts; the config of an adapter is that of its base."""
+    folder = write_checkpoint(tmp_path / "mine", 10)
+    (tmp_path / "base").mkdir()
+    for place in (folder, tmp_path / "base"):
+        for is_in, why in (({}, True), ({"router_aux_loss_coef": 0.0}, False)):
+            settings = {"model_type": "mixtral", "output_router_logits": True, **is_in}
+            (place / "config.json").write_text(json.dumps(settings))
+            found = read_output(tmp_path / "mine")
+            found = without_router_loss(found, f"path:{tmp_path}/base")
+            assert bool(found.losses) != why
+            assert any("a loss of the router is added" in note for note in found.notes) == why
+            assert (found.losses_from is None) == why
+
+
+def test_a_checkpoint_that_a_resumed_training_has_left_is_told(tmp_path):
+    for step, length in ((2, 8), (4, 8), (6, 6), (8, 8)):
+        folder = write_checkpoint(tmp_path / "mine", step, history=[])
+        state = {"global_step": step, "max_steps": length, "log_history": []}
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+        written = 1e9 + step + (100 if step == 6 else 0)
+        os.utime(folder / "trainer_state.json", (written, written))
+    (note,) = read_output(tmp_path / "mine").notes
+    assert "checkpoint-8 was written before" in note
+    assert "if a training that was resumed has left it there, move it elsewhere" in note
+    os.utime(tmp_path / "mine" / "checkpoint-8" / "trainer_state.json", (2e9, 2e9))
+    assert read_output(tmp_path / "mine").notes == []
 
 
 @pytest.mark.bad_input(of="folder")

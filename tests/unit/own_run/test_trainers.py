@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from bad_input import refused
 from trainer_folders import give_tokenizer, write_checkpoint
 
 from sft_interactions import config_file
@@ -110,6 +111,38 @@ def test_rows_of_text_are_not_taken_for_conversations(folder, tag, name):
         assert content["models"]["base"]["template"].startswith(value)
     content, _ = make(folder, TURNS, "{{ messages }}")
     assert content["models"]["base"]["template"] == "chat"
+
+
+ANSWERED = {
+    "messages": [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "b"},
+    ]
+}
+THINKS = "{% set last_query_index = 0 %}{{ messages }}"
+
+
+@pytest.mark.bad_input(of="command_line")
+def test_earlier_answers_of_trl_may_be_written_by_a_template_that_is_not_saved(folder):
+    """With assistant_only_loss it has one of its own, unless the model's marks answers itself."""
+    make(folder, ANSWERED, THINKS)
+    card(folder / "mine", "trl")
+    with refused(r"^template: .* is of TRL, .* \(row 1 of heldout has one\) .* add template=FILE"):
+        make(folder, ANSWERED, THINKS)
+    make(folder, ANSWERED, THINKS, template="chat")
+    make(folder, TURNS, THINKS)
+    make(folder, ANSWERED, THINKS + "{%- generation %}{% endgeneration %}")
+    make(folder, ANSWERED, "{{ messages }}")
+
+
+def test_tags_are_those_of_the_front_matter_alone(folder):
+    output = folder / "mine"
+    (output / "README.md").write_text("---\ntags:\n- trl\n---\n# Runs\n- dpo\n---\n- grpo\n")
+    assert read_tags(output, []) == {"trl"}
+    (output / "README.md").write_text("# Runs\n- dpo\n")
+    assert read_tags(output, []) == set()
 
 
 def test_the_template_of_the_base_is_no_better_known(folder):

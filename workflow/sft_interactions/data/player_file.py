@@ -96,11 +96,6 @@ class OwnPlayers:
                 f"sample {sample_id}: {len(rows)} players in {self.path}, but players.n is {self.n}; "
                 "add rows or lower players.n",
             )
-        if len(rows) > self.n:
-            number, _ = rows[self.n]
-            raise self._error(
-                number, f"player {self.n + 1} of {sample_id}, but players.n is {self.n}; drop it"
-            )
         placed = [(self._place(*row, text), row[0]) for row in rows]
         placed.sort(key=lambda item: item[0].start)
         for (before, _), (word, number) in itertools.pairwise(placed):
@@ -108,6 +103,12 @@ class OwnPlayers:
                 raise self._error(
                     number, f"{word.text!r} overlaps {before.text!r} of {sample_id}; drop one"
                 )
+        # Not before, since what is there twice is one too many.
+        if len(rows) > self.n:
+            number, _ = rows[self.n]
+            raise self._error(
+                number, f"player {self.n + 1} of {sample_id}, but players.n is {self.n}; drop it"
+            )
         return [word for word, _ in placed]
 
     def _place(self, number: int, row: Mapping[str, Any], text: str) -> Word:

@@ -97,6 +97,38 @@ def build_splits(
         raise ValueError(f"datasets.{name}: {error}") from error
 
 
+def check_larger_draw(
+    dataset: Mapping[str, Any],
+    source_files: Sequence[Path] | None = None,
+    *,
+    seed: int,
+    name: str,
+    unsuitable: Callable[[str, str], str | None],
+    n_players: int,
+) -> None:
+    """Check, while a preview is made, that the study which it belongs to finds its prompts.
+
+    Args:
+        dataset: the data set's block of that study.
+        source_files: see :func:`build_splits`.
+        seed: see :func:`build_splits`.
+        name: see :func:`build_splits`.
+        unsuitable: see :func:`build_splits`; with the players of that study.
+        n_players: how many those are, for messages.
+
+    Raises:
+        ValueError: it finds too few.
+    """
+    analysed = {key: value for key, value in dataset.items() if key not in _DRAWING_ORDER[1:]}
+    try:
+        build_splits(analysed, source_files, seed=seed, name=name, unsuitable=unsuitable)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; so says the full analysis, which masks {n_players} words of each of "
+            f"{dataset['analysis']} prompts: words= and samples= of --config are for fewer"
+        ) from error
+
+
 def settings_of_split(dataset: Mapping[str, Any], split: str) -> dict[str, Any]:
     """What of a data set's block a split depends on: not on the sizes of those that are drawn after it.
 

@@ -721,8 +721,8 @@ def check_tokenizer(folder: str | Path, base: str | Path, *, compare_template: b
     if all(templates) and _as_rendered(templates[0]) != _as_rendered(templates[1]):
         raise ValueError(
             f"{folder}: the chat template is not that of {base}, which prompts are rendered by; put the "
-            "template of the training into the model's folder, or set the model's `template: plain` if it "
-            "was trained so"
+            "template of the training into the model's folder, or set the model's `template` to path:FILE "
+            "with it"
         )
 
 

@@ -188,7 +188,8 @@ def make_prompt(
     if pair.trained_ids[:end] != pair.response_ids[:end]:
         raise ValueError(
             f"sample {sample_id}: the tokenizer joins the response {target!r} to its end "
-            f"{frame.response_suffix!r}; set the model's `template: plain`"
+            f"{frame.response_suffix!r}; set the model's `template` to path:FILE "
+            "with one that keeps them apart"
         )
     shift = len(frame.prefix)
     rendered = frame.render(text)
@@ -303,7 +304,10 @@ def mask_token_id(tokenizer: PreTrainedTokenizerBase, token: str | None = None) 
     if token is not None:
         vocabulary = tokenizer.get_vocab()
         if token not in vocabulary:
-            raise ValueError(f"mask_token {token!r} is not in the tokenizer's vocabulary")
+            raise ValueError(
+                f"mask_token: {token!r} is not in the tokenizer's vocabulary; name a token of it as the "
+                "model's mask_token, or drop that"
+            )
         return vocabulary[token]
     for token_id in (tokenizer.unk_token_id, tokenizer.pad_token_id):
         if token_id is not None:

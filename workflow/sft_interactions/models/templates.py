@@ -22,6 +22,10 @@ _PROMPT, _RESPONSE = "PROMPTGOESHERE", "RESPONSEGOESHERE"
 PLAIN_SUFFIX = "\nAnswer:"
 TEMPLATE_DATE = "2025-01-01"  # the default of the config key template_date
 _SHOWN = 70  # characters of a text in a message
+_MEND = (
+    "set the model's `template` to path:FILE, the template of the training in Jinja, or to plain if the "
+    "model is trained here"
+)
 # What a turn says: a text, or its parts as processors of images and text give them.
 Content = str | list[dict[str, str]]
 
@@ -35,12 +39,15 @@ class Turns:
         date: today, for templates that write it; YYYY-MM-DD.
         end: what the template writes after a response, but for line breaks.
         earlier: the turns before that of the user, each with ``role`` and ``content``.
+        asking: what it writes to ask for an answer, from the first character on that it does not write
+            before one; empty where it goes on from there with the answer.
     """
 
     instruction: str
     date: str
     end: str
     earlier: tuple[Mapping[str, str], ...] = ()
+    asking: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,12 @@ def make_frame(
         rendered = _bos(tokenizer) + user + PLAIN_SUFFIX
         response_prefix, response_suffix = " ", _eos(tokenizer)
     else:
-        rendered, response_prefix, end = _render_chat(tokenizer, user, today, earlier)
+        rendered, response_prefix, end, asking = _render_chat(tokenizer, user, today, earlier)
         response_suffix = end or _eos(tokenizer)
-        turns = Turns(instruction, today, end, tuple(earlier))
+        turns = Turns(instruction, today, end, tuple(earlier), asking)
     if rendered.count(_PROMPT) != 1:
         raise ValueError(
-            "the chat template does not hold the user text exactly once, as it stands; set the model's "
-            "`template: plain`"
+            f"the chat template does not hold the user text exactly once, as it stands; {_MEND}"
         )
     prefix, _, suffix = rendered.partition(_PROMPT)
     return Frame(prefix, suffix, response_prefix, response_suffix, turns)
@@ -176,22 +182,32 @@ def describe_rendered(frame: Frame, prompts: Sequence[str], targets: Sequence[st
 
 
 def describe_written(frame: Frame) -> list[str]:
-    """Note on a line end that is two characters, as in a template that was copied out of JSON.
+    """Notes on what a template writes that may surprise.
 
-    Earlier turns may have such characters, as code has them.
+    It may ask for an answer otherwise than it writes one, such as for a thought; then a prompt is what
+    stands before an answer, as in training. It may have line ends of two characters, as one that was copied
+    out of JSON; earlier turns may have such characters, as code has them.
     """
     earlier = frame.turns.earlier if frame.turns else ()
+    asking = frame.turns.asking if frame.turns else ""
+    notes = []
+    if asking:
+        notes.append(
+            f"the chat template asks for an answer with {asking[:_SHOWN]!r} and writes answers without it: "
+            "prompts are read as it writes them with an answer, as trainers do"
+        )
     if any(r"\n" in turn["content"] for turn in earlier):
-        return []
+        return notes
     for text in (frame.prefix, frame.suffix, frame.response_suffix):
         if r"\n" in text:
             shown = text[max(0, text.index(r"\n") - _SHOWN // 2) :][:_SHOWN]
-            return [
+            notes.append(
                 rf"the text around a prompt has \n as two characters, not as a line end: {shown!r}; write "
                 "instruction between double quotation marks, and a chat template as its JSON means it "
                 "(jq -r), if a line end is meant"
-            ]
-    return []
+            )
+            break
+    return notes
 
 
 def _render_chat(
@@ -199,31 +215,27 @@ def _render_chat(
     user: str,
     today: str,
     earlier: Sequence[Mapping[str, str]] = (),
-) -> tuple[str, str, str]:
-    """A user turn by the chat template, up to the response; and what stands before and after that."""
+) -> tuple[str, str, str, str]:
+    """A user turn by the chat template, up to the response; what stands before and after that; `asking`."""
     if not tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat template; set the model's `template: plain`")
+        raise ValueError(f"the tokenizer has no chat template; {_MEND}")
     asked, answered = _render_turns(tokenizer, user, _RESPONSE, today, earlier)
-    if not answered.startswith(asked):
-        raise ValueError(
-            "the chat template renders a turn with its answer otherwise than the turn alone; set the "
-            "model's `template: plain`"
-        )
-    between, _, after = answered.removeprefix(asked).partition(_RESPONSE)
     if answered.count(_RESPONSE) != 1 and _reads_parts_alone(tokenizer, user, today):
         raise ValueError(
             "the chat template reads texts in parts alone, as processors of images and text give them; in "
-            "the chat_template of the model's folder write m.content for the loop over its parts, or set "
-            "the model's `template: plain` if it was trained so"
+            "the chat_template of the model's folder write m.content for the loop over its parts, or "
+            f"{_MEND}"
         )
     if answered.count(_RESPONSE) != 1:
         raise ValueError(
-            "the chat template does not hold the response exactly once, as it stands; set the model's "
-            "`template: plain`"
+            f"the chat template does not hold the response exactly once, as it stands; {_MEND}"
         )
-    before_blanks = between.rstrip(" ")
-    blanks = between.removeprefix(before_blanks)
-    return asked + before_blanks, blanks, after.rstrip("\n")
+    before, _, after = answered.partition(_RESPONSE)
+    shared = _first_difference(asked, before)
+    # Blanks at the end of what asks for an answer belong to it.
+    start = len(asked) if before.startswith(asked) else 0
+    blanks = before[start:][len(before[start:].rstrip(" ")) :]
+    return before.removesuffix(blanks), blanks, after.rstrip("\n"), asked[shared:]
 
 
 def _reads_parts_alone(tokenizer: PreTrainedTokenizerBase, user: str, today: str) -> bool:
@@ -261,7 +273,7 @@ def _render_turns(
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ValueError(
             f"the chat template does not render a user turn and its answer: {_on_one_line(error)}; "
-            "correct it in the model's folder, or set the model's `template: plain`"
+            f"correct it in the model's folder, or {_MEND}"
         ) from error
     return str(asked), str(answered)
 
@@ -336,19 +348,23 @@ def check_rendering(
     user = frame.turns.instruction.replace("{prompt}", text)
     asked, answered = _render_turns(tokenizer, user, target, frame.turns.date, frame.turns.earlier)
     wanted = frame.render(text) + frame.response_prefix + target + frame.turns.end
-    if not frame.render(text).startswith(asked):
+    if not frame.turns.asking and not frame.render(text).startswith(asked):
         raise ValueError(_difference(asked, frame.render(text), sample_id))
     if answered.rstrip("\n") != wanted.rstrip("\n"):
         raise ValueError(_difference(answered, wanted, sample_id))
 
 
 def _difference(own: str, wanted: str, sample_id: str) -> str:
-    pairs = enumerate(zip(own, wanted, strict=False))
-    place = next((i for i, (a, b) in pairs if a != b), min(len(own), len(wanted)))
+    place = _first_difference(own, wanted)
     start = max(0, place - _SHOWN // 2)
     shown = [text[start : start + _SHOWN] for text in (own, wanted)]
     return (
         f"sample {sample_id}: the chat template writes {shown[0]!r} where the prompt and its response "
-        f"make {shown[1]!r}; drop such samples by filter.exclude_pattern, or set the model's "
-        "`template: plain`"
+        f"make {shown[1]!r}; drop such samples by filter.exclude_pattern, or {_MEND}"
     )
+
+
+def _first_difference(one: str, other: str) -> int:
+    """Where two texts differ first, or the length of the shorter one."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

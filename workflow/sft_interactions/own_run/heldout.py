@@ -5,7 +5,7 @@ into.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ _UNREAD = {
     "audios": "sounds",
     "chat_template_kwargs": "settings of the chat template",
 }
+# What trainers call the one who answers, in turns.
+_ANSWERS = ("assistant", "gpt", "chatgpt", "bard", "bing", "bot", "model")
 _COLUMN_KEYS = ("prompt", "target", "turns", "system")
 
 
@@ -71,6 +73,7 @@ class HeldOut:
         blank: the first row, from 1 on, that has blanks where they are dropped: ``start`` of the prompt,
             ``end`` of the prompt, start of the ``response``, ``last`` of the response; without those that
             no row has.
+        answered_before: the first row, from 1 on, with an answer before its last one, if there is one.
     """
 
     columns: dict[str, Any]
@@ -79,6 +82,7 @@ class HeldOut:
     joins: bool
     between: str | None
     blank: Mapping[str, int] = field(default_factory=dict)
+    answered_before: int | None = None
 
 
 def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
@@ -119,6 +123,7 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
         joins=isinstance(prompt, list),
         between=_between(rows, prompt, columns["target"]) if isinstance(prompt, str) else None,
         blank=_blank_rows([_texts_of(row, columns) for row in rows]),
+        answered_before=_first(_n_answers(row, columns.get("turns", [])) > 1 for row in rows),
     )
 
 
@@ -291,14 +296,21 @@ def _texts_of(row: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[list[
 
 def _contents(row: Mapping[str, Any], names: str | Sequence[str]) -> list[str]:
     """The texts of a row's turns; a mistake in them is told where rows are read."""
-    found = []
+    texts = [turn.get("content", turn.get("value")) for turn in _turns(row, names)]
+    return [text if isinstance(text, str) else "" for text in texts]
+
+
+def _n_answers(row: Mapping[str, Any], names: str | Sequence[str]) -> int:
+    return sum(turn.get("role", turn.get("from")) in _ANSWERS for turn in _turns(row, names))
+
+
+def _turns(row: Mapping[str, Any], names: str | Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """The turns of a row; what is none counts as one without keys."""
     for name in [names] if isinstance(names, str) else names:
         cell = row.get(name)
         turns = json.loads(cell) if isinstance(cell, str) and _holds_turns(cell) else cell
         for turn in turns if isinstance(turns, list) else []:
-            text = turn.get("content", turn.get("value")) if isinstance(turn, Mapping) else None
-            found.append(text if isinstance(text, str) else "")
-    return found
+            yield turn if isinstance(turn, Mapping) else {}
 
 
 def _blank_rows(texts: Sequence[tuple[Sequence[str], str]]) -> dict[str, int]:

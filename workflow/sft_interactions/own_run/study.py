@@ -18,8 +18,19 @@ from sft_interactions import config_file
 from sft_interactions.models.checkpoint_files import chat_template_of, read_json
 from sft_interactions.orphans import PARTIAL
 from sft_interactions.own_run.heldout import HeldOut, find_name, read_heldout
-from sft_interactions.own_run.trainer_output import TrainerOutput, find_base, read_output
-from sft_interactions.own_run.trainers import LLAMA_FACTORY, check_llama_factory, check_texts
+from sft_interactions.own_run.trainer_output import (
+    TrainerOutput,
+    find_base,
+    read_output,
+    without_router_loss,
+)
+from sft_interactions.own_run.trainers import (
+    LLAMA_FACTORY,
+    TRL,
+    check_earlier_answers,
+    check_llama_factory,
+    check_texts,
+)
 
 _T = TypeVar("_T")
 
@@ -35,6 +46,7 @@ KEYS = {
     "turns": "column of conversations",
     "system": "column of what the system is told",
     "samples": "how many prompts the full analysis takes",
+    "words": "how many words of each prompt the full analysis masks, 8 by default",
     "losses": "trainer (its eval_loss, where there is one) or measured (of held-out responses, here)",
     "template_date": "date of the training, as 2026-01-31, where the chat template writes today's",
 }
@@ -45,6 +57,7 @@ CONCATENATE = (
     "{{{{ {between} }}}}{{{{ messages[1]['content'] }}}}{{{{ eos_token }}}}{{% endif %}}"
 )
 SAMPLES, PLAYERS = 16, 8
+FEWEST_PLAYERS, MOST_PLAYERS = 2, 16  # of the config key players.n
 PREVIEW_SAMPLES, PREVIEW_PLAYERS, PREVIEW_CHECKPOINTS = 8, 6, 3
 # Responses whose loss is measured beside those of the analysed prompts, where the trainer has no losses.
 LOSS_SAMPLES, PREVIEW_LOSS_SAMPLES = 100, 24
@@ -229,7 +242,8 @@ def _safe(name: str) -> str:
 def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> list[str]:
     """Write the config, unless it was changed by hand; what was understood, a line each."""
     found = read_output(output)
-    heldout = Path(given["heldout"]).resolve()
+    # Not where a link leads to, since the name tells what the file is.
+    heldout = Path(given["heldout"]).absolute()
     asked: list[str] = []
     base = _or_asked(asked, find_base, found, given.get("base"))
     data = _or_asked(asked, read_heldout, heldout, given)
@@ -240,6 +254,7 @@ def _write(file: Path, given: Mapping[str, str], output: Path, name: str) -> lis
     template = _or_asked(asked, _template_of, file, given, source, found, data)
     if base is None or template is None:
         raise ValueError("\n".join(asked))
+    found = without_router_loss(found, source)
     tokenizer = _tokenizer_of(found, source)
     _check_names(heldout, data, tokenizer)
     _check_owner(file, output)
@@ -282,7 +297,9 @@ def _check_owner(file: Path, output: Path) -> None:
         return
     content, _ = config_file.read([file])
     folders = [Path(folder) for _, folder in _checkpoints_in(content) if folder != "base"]
-    if folders and not any(folder.resolve().is_relative_to(output) for folder in folders):
+    # A checkpoint may be a link to where it lies.
+    places = [place for folder in folders for place in (folder.resolve(), folder.absolute())]
+    if folders and not any(place.is_relative_to(output) for place in places):
         raise ValueError(
             f"name: {file} is the study of another run ({folders[-1].parent}); add name= with another name "
             "to --config, or delete that file if its run has been moved"
@@ -425,6 +442,8 @@ def _check_template_was_used(
         check_llama_factory(tokenizer, output)
     elif "turns" not in data.columns:
         check_texts(trainer, output)
+    elif trainer == TRL and data.answered_before is not None:
+        check_earlier_answers(tokenizer, output, data.answered_before)
 
 
 def _tokenizer_of(found: TrainerOutput, source: str) -> Path | None:
@@ -533,6 +552,11 @@ def _text_of(
             f"samples: {samples}, but {heldout} has {data.n_rows} rows; lower samples, or add rows"
         )
     analysis = int(samples) if samples else min(SAMPLES, data.n_rows or SAMPLES)
+    words = given.get("words", str(PLAYERS))
+    if not (words.isdecimal() and FEWEST_PLAYERS <= int(words) <= MOST_PLAYERS):
+        raise ValueError(
+            f"words: {words} is no number from {FEWEST_PLAYERS} to {MOST_PLAYERS}; correct it"
+        )
     lines = [
         f"# The study of {found.folder}, written by `snakemake own`. Behind each value stands where it "
         "comes from.",
@@ -571,7 +595,8 @@ def _text_of(
         )
     lines += [
         "players:",
-        f"  n: {PLAYERS}  # a choice: masked words a prompt; one more doubles the time",
+        f"  n: {words}  # {'given as words' if 'words' in given else 'a choice'}: masked words a prompt; "
+        "one more doubles the time",
         "runs:",
         f"  {model}-{name}:",
         "    dataset: heldout",

@@ -7,7 +7,7 @@ not loaded. Imports PyYAML only.
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sft_interactions.models.checkpoint_files import (
     step_in_name,
     weight_files_of,
 )
-from sft_interactions.own_run.trainers import find_trainer, read_tags
+from sft_interactions.own_run.trainers import find_trainer, front_matter_of, read_tags
 
 # Names of bases that are quantised; what was trained on one is added to the weights before that.
 _QUANTISED = re.compile(r"(4-?bit|8-?bit|int[48]|nf4|fp8|gptq|awq|gguf)", re.IGNORECASE)
@@ -107,7 +107,7 @@ def read_output(output: Path) -> TrainerOutput:
         )
     states = {step: _state_of(step, folder) for step, folder in folders.items()}
     _check_one_run(folders, states)
-    notes: list[str] = []
+    notes = _notes_on_order(folders, states)
     checkpoints = dict(folders)
     last = _read_last(output, folders, notes)
     if last is not None:
@@ -124,7 +124,9 @@ def read_output(output: Path) -> TrainerOutput:
     with_losses = max((step for step in states if states[step]), default=None)
     tags = read_tags(output, checkpoints.values())
     losses = {} if with_losses is None else _losses_in(states[with_losses])
-    why = None if with_losses is None else _other_loss(states[with_losses], tags)
+    why = None
+    if with_losses is not None:
+        why = _other_loss(states[with_losses], tags) or _router_loss(checkpoints[with_losses])
     if with_losses is not None and why:
         losses = {}
         notes.append(f"the losses in {checkpoints[with_losses] / 'trainer_state.json'} {why}")
@@ -263,6 +265,22 @@ def _check_one_run(folders: Mapping[int, Path], states: Mapping[int, Mapping[str
                     )
 
 
+def _notes_on_order(
+    folders: Mapping[int, Path], states: Mapping[int, Mapping[str, Any]]
+) -> list[str]:
+    """Note on a checkpoint that a training may have left there before it was resumed at an earlier one."""
+    for earlier, later in pairwise(step for step in folders if states[step]):
+        files = [folders[step] / "trainer_state.json" for step in (earlier, later)]
+        lengths = [states[step].get("max_steps") for step in (earlier, later)]
+        if lengths[0] != lengths[1] and files[1].stat().st_mtime < files[0].stat().st_mtime:
+            return [
+                f"{folders[later]} was written before {folders[earlier]}, for a training of {lengths[1]} "
+                f"steps in place of {lengths[0]}: if a training that was resumed has left it there, move "
+                "it elsewhere"
+            ]
+    return []
+
+
 def _is_among(loss: float, others: Sequence[float]) -> bool:
     return loss in others or (math.isnan(loss) and any(map(math.isnan, others)))
 
@@ -298,17 +316,15 @@ def _read_last(output: Path, folders: Mapping[int, Path], notes: list[str]) -> i
     if of_output == of_last:
         notes.append(f"the weights in {output} itself are those of step {last}, and count once")
         return None
+    earlier = next(
+        (s for s in folders if content_digest(weight_files_of(folders[s])) == of_output), None
+    )
+    if earlier is not None:
+        notes.append(f"the weights in {output} itself are those of step {earlier}, and count once")
+        return None
     file = output / "trainer_state.json"
     step = read_json(file).get("global_step") if file.is_file() else None
     if isinstance(step, int) and step > last:
-        earlier = next(
-            (s for s in folders if content_digest(weight_files_of(folders[s])) == of_output), None
-        )
-        if earlier is not None:
-            notes.append(
-                f"the weights in {output} itself are those of step {earlier}, and count once"
-            )
-            return None
         best = read_json(file).get("best_model_checkpoint")
         if best and step_in_name(str(best).replace("\\", "/")) != step:
             notes.append(
@@ -390,7 +406,7 @@ def _check_type(source: str, found: TrainerOutput) -> None:
 
 def _named_base(found: TrainerOutput, given: str | None) -> tuple[str, str]:
     if given is not None:
-        return _source_of(given, "base"), "given as base"
+        return _source_of(given, "base", None), "given as base"
     output, settings = found.folder, list(_settings_of(found.folder))
     named = _names_of_base(output, found.checkpoints)
     if not named:
@@ -412,14 +428,14 @@ def _named_base(found: TrainerOutput, given: str | None) -> tuple[str, str]:
         for key in _QUANTISING
         if content.get(key)
     ]
-    if _QUANTISED.search(name) or quantised:
+    if _is_quantised(name, output) or quantised:
         why = quantised[0] if quantised else f"the base {name}, which {file} names"
         raise ValueError(
             f"base: the run was trained on a quantised model ({why}); add base=ORG/NAME of the model "
             "before quantisation to --config (the adapter is then added to other weights than it was "
             "trained on)"
         )
-    return _source_of(name, f"base: {file} names"), str(file)
+    return _source_of(name, f"base: {file} names", output), str(file)
 
 
 def _names_of_base(output: Path, checkpoints: Mapping[int, Path]) -> dict[Path, str]:
@@ -429,7 +445,8 @@ def _names_of_base(output: Path, checkpoints: Mapping[int, Path]) -> dict[Path, 
         file = folder / "adapter_config.json"
         if file.is_file() and (name := read_json(file).get("base_model_name_or_path")):
             revision = read_json(file).get("revision")
-            named[file] = f"{name}@{revision}" if revision else str(name)
+            is_of_hub = revision and _folder_of(str(name), output) is None
+            named[file] = f"{name}@{revision}" if is_of_hub else str(name)
     if named:
         return named
     for folder in checkpoints.values():
@@ -438,18 +455,39 @@ def _names_of_base(output: Path, checkpoints: Mapping[int, Path]) -> dict[Path, 
             named[file] = str(name)
     card = output / "README.md"
     if not named and card.is_file():
-        found = re.search(r"^base_model: *(\S+) *$", card.read_text("utf-8", "replace"), re.M)
+        found = re.search(
+            r"""^base_model: *(["']?)([^\s"'#]+)\1 *(#.*)?$""", front_matter_of(card), re.M
+        )
         if found:
-            named[card] = found[1]
+            named[card] = found[2]
     return named
 
 
-def _source_of(name: str, where: str) -> str:
+def _folder_of(name: str, output: Path | None) -> Path | None:
+    """The folder that a name is, seen from here or from a folder around the output; None for others.
+
+    A trainer notes the name as it was given, from where the training was started.
+    """
+    around = () if output is None else output.parents
+    places = [Path(name), *(parent / name for parent in around)]
+    return next((place.resolve() for place in places if place.is_dir()), None)
+
+
+def _is_quantised(name: str, output: Path) -> bool:
+    """Whether a base is quantised: by its config if it is here, else by its name."""
+    folder = _folder_of(name, output)
+    if folder is None or not (folder / "config.json").is_file():
+        return bool(_QUANTISED.search(name.rstrip("/").rpartition("/")[2]))
+    return bool(read_json(folder / "config.json").get("quantization_config"))
+
+
+def _source_of(name: str, where: str, output: Path | None) -> str:
     """A model's name as a source of the config."""
     if name.startswith(("path:", "hub:")):
         return name
-    if Path(name).is_dir():
-        return f"path:{Path(name).resolve()}"
+    folder = _folder_of(name, output)
+    if folder is not None:
+        return f"path:{folder}"
     if _ON_THE_HUB.fullmatch(name) and not Path(name).exists():
         return f"hub:{name}" if "@" in name else f"hub:{name}@main"
     raise ValueError(
@@ -498,6 +536,33 @@ def _other_loss(state: Mapping[str, Any], tags: Collection[str]) -> str | None:
             "is told to be that of validation"
         )
     return None
+
+
+def _router_loss(folder: Path) -> str | None:
+    """Why the losses of a mixture of experts are no cross-entropy: that of its router is in them."""
+    file = folder / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    if config.get("output_router_logits") and config.get("router_aux_loss_coef", 1):
+        return (
+            f"are not taken: output_router_logits is true in {file}, so that a loss of the router is added "
+            "to the cross-entropy"
+        )
+    return None
+
+
+def without_router_loss(found: TrainerOutput, source: str) -> TrainerOutput:
+    """The same without losses, where the base of an adapter is here and adds a loss of its router.
+
+    Args:
+        found: what is in the output folder.
+        source: of the model before SFT, see :func:`find_base`.
+    """
+    is_here = found.kind == "adapter" and source.startswith("path:")
+    why = _router_loss(Path(source.removeprefix("path:"))) if is_here else None
+    if why is None or not found.losses:
+        return found
+    notes = [*found.notes, f"the losses in {found.losses_from} {why}"]
+    return replace(found, losses={}, losses_from=None, notes=notes)
 
 
 def _losses_in(state: Mapping[str, Any]) -> dict[int, float]:

@@ -27,6 +27,9 @@ _SAFE = {
     "llama3": "<|start_header_id|>user<|end_header_id|>",
 }
 
+# How chat templates tell the last question, and mark what the loss is of.
+_LAST_TURN = re.compile(r"last_(query|user)\w*")
+_OF_ASSISTANT = re.compile(r"{%-? *generation\b")
 _CUT_APART = "+ '\n\n### Response:\n'"  # its alpaca
 
 
@@ -43,8 +46,15 @@ def read_tags(output: Path, checkpoints: Iterable[Path]) -> set[str]:
     for folder in (output, *checkpoints):
         card = folder / "README.md"
         if card.is_file():
-            tags |= set(re.findall(r"^- *(\S+) *$", card.read_text("utf-8", "replace"), re.M))
+            tags |= set(re.findall(r"^- *(\S+) *$", front_matter_of(card), re.M))
     return tags
+
+
+def front_matter_of(card: Path) -> str:
+    """The YAML at the beginning of a model card, between two lines of dashes; empty if there is none."""
+    text = card.read_text("utf-8", "replace")
+    found = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", text, re.S | re.M)
+    return found[1] if found else ""
 
 
 def check_texts(trainer: str | None, output: Path) -> None:
@@ -67,6 +77,30 @@ def check_texts(trainer: str | None, output: Path) -> None:
             f"template: {output} is of Axolotl, which writes rows of text by formats of its own (its "
             "setting `type`); add template=FILE.jinja with that format to --config, or template=chat if "
             "the rows of the training were conversations"
+        )
+
+
+def check_earlier_answers(tokenizer: Path, output: Path, row: int) -> None:
+    """Check that TRL has written earlier answers as the chat template that it has saved does.
+
+    With ``assistant_only_loss`` it trains by a template of its own, which it does not save. Of models that
+    think it writes an empty thought before every answer, where theirs writes one before the last alone.
+
+    Args:
+        tokenizer: folder of the tokenizer with its chat template.
+        output: the output folder, for messages.
+        row: of the held-out file, from 1 on, with an earlier answer.
+
+    Raises:
+        ValueError: it may have written them otherwise.
+    """
+    template = chat_template_of(tokenizer) or ""
+    if _LAST_TURN.search(template) and not _OF_ASSISTANT.search(template):
+        raise ValueError(
+            f"template: {output} is of TRL, which with assistant_only_loss writes earlier answers (row "
+            f"{row} of heldout has one) otherwise than the chat template in {tokenizer}; add "
+            "template=FILE.jinja with that of TRL (trl/chat_templates/NAME_training.jinja in its package) "
+            "to --config, or template=chat if the training was without assistant_only_loss"
         )
 
 
