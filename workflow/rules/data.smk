@@ -21,13 +21,13 @@ rule data:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        **full_sizes(),
         dataset=lookup(within=DATASETS, dpath="{dataset}"),
         content=lambda wildcards: content_of(
             [*local_files_of(DATASETS[wildcards.dataset]), *players_file()]
         ),
         players=config["players"],
         seed=config["seed"],
-        **full_sizes(),
     message:
         "Filtering and drawing the data set {wildcards.dataset}"
     script:
