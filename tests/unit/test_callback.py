@@ -426,7 +426,7 @@ class Slow:
         ),
         ({"template": "unknown_one"}, r"^template is 'unknown_one'; give chat or plain$"),
         ({"template": "plain", "instruction": "x"}, r"^instruction: \{prompt\} is there 0 times"),
-        ({"mask_token": "<x>"}, r"^mask_token '<x>' is not in the tokenizer's vocabulary"),
+        ({"mask_token": "<x>"}, r"^mask_token: '<x>' is not in the tokenizer's vocabulary; name"),
     ],
 )
 def test_what_cannot_be_tokenized_is_refused_when_it_is_attached(

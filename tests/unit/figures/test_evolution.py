@@ -202,3 +202,14 @@ def test_without_a_warm_up_none_is_marked():
     figure = evolution.draw([with_training(make_run(), warm_up=1)], level=0.95)
     axes = panel(figure, "A model on data:losses")
     assert "warm-up" not in [line.get_gid() for line in axes.get_lines()]
+
+
+def test_a_stage_that_can_end_at_one_checkpoint_alone_has_no_interval():
+    (told,) = [text for text in texts(evolution.draw([make_run()], level=0.95)) if "ends" in text]
+    assert "(interval: " in told
+    assert "Best checkpoint" in told
+    few = make_run(steps=STEPS[:3])
+    (told,) = [text for text in texts(evolution.draw([few], level=0.95)) if "ends" in text]
+    assert told.startswith(f"Denoising stage ends\nat step {STEPS[1]}\n(of 3 checkpoints the\nonly")
+    assert "interval" not in told
+    assert "Best checkpoint" not in told

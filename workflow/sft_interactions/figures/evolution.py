@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.runs import Run
+from sft_interactions.analysis.stages import FEWEST_TO_CHOOSE
 from sft_interactions.figures import panels
 from sft_interactions.figures.logical_model import size_within
 from sft_interactions.figures.style import (
@@ -308,13 +309,17 @@ class _Block:
 
     def _write_boundary(self) -> None:
         stages = self.run.stages
+        evidence = (
+            f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})\n\n"
+            f"“Best checkpoint”: step {stages['best_checkpoint_step']}\n"
+            "(up to there interactions\nemerge at one pace)"
+        )
+        if len(self.run.steps) < FEWEST_TO_CHOOSE:
+            evidence = f"(of {len(self.run.steps)} checkpoints the\nonly one at which it can)"
         self._text(
             self.totals_left - 0.26,
             COUNTS_TOP + COUNTS / 2,
-            f"Denoising stage ends\nat step {stages['boundary_step']}\n"
-            f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})\n\n"
-            f"“Best checkpoint”: step {stages['best_checkpoint_step']}\n"
-            "(up to there interactions\nemerge at one pace)\n\n"
+            f"Denoising stage ends\nat step {stages['boundary_step']}\n{evidence}\n\n"
             f"{panels.samples_name([self.run.n_samples])}",
             va="center",
             fontsize=SMALL,
