@@ -2,9 +2,9 @@ import polars as pl
 
 from job import start
 from sft_interactions import report_table, tables
+from sft_interactions.analysis.dynamics import split_draws
 from sft_interactions.analysis.findings import conclude, measure_parts
-from sft_interactions.analysis.stability import split_draws
-from sft_interactions.analysis.stages import tell_few_checkpoints
+from sft_interactions.analysis.runs import tell_few_checkpoints
 
 provenance = start(snakemake)
 params = snakemake.params

@@ -1,7 +1,7 @@
 from job import start
 from sft_interactions import tables
+from sft_interactions.analysis.dynamics import split_draws
 from sft_interactions.analysis.metrics import compute_metrics
-from sft_interactions.analysis.stability import split_draws
 
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input

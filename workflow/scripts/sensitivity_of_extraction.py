@@ -2,9 +2,8 @@ import polars as pl
 
 from job import progress_bar, start
 from sft_interactions import tables
-from sft_interactions.analysis.dynamics import salient_at
+from sft_interactions.analysis.dynamics import salient_at, split_draws
 from sft_interactions.analysis.sensitivity import findings_of_classes
-from sft_interactions.analysis.stability import split_draws
 
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input

@@ -20,6 +20,7 @@ from sft_interactions.analysis.runs import (
     overall_metrics,
     read_runs,
     read_stages,
+    tell_few_checkpoints,
 )
 
 start(snakemake)
@@ -43,7 +44,7 @@ match snakemake.rule:
         ]
         found = [read_stages(path) for path in files.stages]
         table = stages.tabulate(found, trainings)
-        notes = stages.tell_few_checkpoints(
+        notes = tell_few_checkpoints(
             {one["run"]: sorted(map(int, one["evidence"]["removed_count"])) for one in found}
         )
     case "class_prediction_table":

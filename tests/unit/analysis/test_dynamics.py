@@ -1,7 +1,12 @@
 import polars as pl
 import pytest
 
-from sft_interactions.analysis.dynamics import add_generalizability, classify, salient_at
+from sft_interactions.analysis.dynamics import (
+    add_generalizability,
+    classify,
+    salient_at,
+    split_draws,
+)
 from sft_interactions.tables import CLASS, KIND
 
 SALIENT = {"sample_id": pl.String, "kind": KIND, "pattern": pl.UInt32, "order": pl.UInt8}
@@ -169,3 +174,17 @@ def test_weak_effects_have_a_sign_too():
         ("and", 5): (False, 2 / 3),
         ("and", 6): (True, 2 / 3),
     }
+
+
+def test_a_draw_without_rows_stays_a_draw():
+    rows = pl.DataFrame(
+        {"draw": [0, 2, 2], "step": [1, 2, 3]}, schema_overrides={"draw": pl.UInt32}
+    )
+    assert [part["step"].to_list() for part in split_draws(rows, 4)] == [
+        [1],
+        [],
+        [2, 3],
+        [],
+    ]
+    with pytest.raises(ValueError, match=r"draw 2 is there, stability\.draws is 2; rebuild"):
+        split_draws(rows, 2)

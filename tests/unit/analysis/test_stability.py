@@ -154,20 +154,6 @@ def test_tables_of_other_draws_are_refused(values):
             unchanged(values, solved=solved, draws=draws)
 
 
-def test_a_draw_without_rows_stays_a_draw():
-    rows = pl.DataFrame(
-        {"draw": [0, 2, 2], "step": [1, 2, 3]}, schema_overrides={"draw": pl.UInt32}
-    )
-    assert [part["step"].to_list() for part in stability.split_draws(rows, 4)] == [
-        [1],
-        [],
-        [2, 3],
-        [],
-    ]
-    with pytest.raises(ValueError, match=r"draw 2 is there, stability\.draws is 2; rebuild"):
-        stability.split_draws(rows, 2)
-
-
 def test_noise_is_relative_to_the_noise_scale():
     wide = np.zeros((2, 4096))
     wide[0, -1], wide[0, 1] = 1.0, 9.0

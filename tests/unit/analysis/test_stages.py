@@ -7,6 +7,7 @@ from tiny_models import build_model
 from tiny_training import Rows, build_trainer
 
 from sft_interactions import tables
+from sft_interactions.analysis.runs import tell_few_checkpoints
 from sft_interactions.analysis.stages import (
     LEAST_ERROR,
     Training,
@@ -17,7 +18,6 @@ from sft_interactions.analysis.stages import (
     mean_losses,
     scale_signals,
     tabulate,
-    tell_few_checkpoints,
     validation_losses,
 )
 

@@ -139,15 +139,15 @@ def test_a_base_may_be_a_folder_a_pinned_commit_or_given(output, tmp_path):
 
 
 def test_a_relative_base_is_looked_for_from_where_the_training_was_started(tmp_path):
-    output = tmp_path / "work" / "runs" / "mine"
+    output = tmp_path / "project" / "runs" / "mine"
     write_checkpoint(output, 10, base="models/base")
     assert find_base(read_output(output))[0] == "hub:models/base@main"
-    (tmp_path / "work" / "models" / "base").mkdir(parents=True)
-    assert find_base(read_output(output))[0] == f"path:{tmp_path}/work/models/base"
+    (tmp_path / "project" / "models" / "base").mkdir(parents=True)
+    assert find_base(read_output(output))[0] == f"path:{tmp_path}/project/models/base"
     # A commit is one of the hub alone.
     file = output / "checkpoint-10" / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "revision": "main"}))
-    assert find_base(read_output(output))[0] == f"path:{tmp_path}/work/models/base"
+    assert find_base(read_output(output))[0] == f"path:{tmp_path}/project/models/base"
 
 
 def test_a_base_that_is_here_is_quantised_if_its_config_says_so(tmp_path):

@@ -108,3 +108,24 @@ def add_generalizability(
         .with_columns(pl.col("generalizable").fill_null(False), pl.col("chance").fill_null(0.0))
         .drop("positive")
     )
+
+
+def split_draws(unchanged: pl.DataFrame, draws: int) -> list[pl.DataFrame]:
+    """The rows of each draw of the churn floor; a draw in which nothing is salient has none.
+
+    Args:
+        unchanged: rows of the ``unchanged`` table.
+        draws: how many draws there are.
+
+    Returns:
+        Rows of the ``dynamics`` table, once for each draw.
+
+    Raises:
+        ValueError: the table has a draw beyond these.
+    """
+    others = sorted(set(unchanged["draw"]) - set(range(draws)))
+    if others:
+        raise ValueError(
+            f"unchanged: draw {others[0]} is there, stability.draws is {draws}; rebuild the table"
+        )
+    return [unchanged.filter(draw=draw).drop("draw") for draw in range(draws)]

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from sft_interactions import tables
 from sft_interactions.analysis.choices import JOINT, SINGLE
 
+# With fewer checkpoints the detector of the stages has one place alone for its change point.
+FEWEST_TO_CHOOSE = 4
+
 
 @dataclass(frozen=True)
 class Run:
@@ -237,3 +240,17 @@ def compared_checkpoints(
     best = best_checkpoints(runs, stages)
     before = runs[0][min(runs[0])]
     return best if len(best) > 1 else [before, *best]
+
+
+def tell_few_checkpoints(steps: Mapping[str, Sequence[int]]) -> list[str]:
+    """A note on each run whose checkpoints leave the detector nothing to choose.
+
+    Args:
+        steps: run to its analysed checkpoints, ascending.
+    """
+    return [
+        f"{run} has {len(found)} checkpoints, of which step {found[1]} alone can end the denoising stage, "
+        "whatever the interactions do; what rests on that step says nothing of them"
+        for run, found in steps.items()
+        if 2 <= len(found) < FEWEST_TO_CHOOSE
+    ]

@@ -516,27 +516,6 @@ def _extract(
     return _Extracted(checkpoints, samples, n_samples, solved, errors, add_shares)
 
 
-def split_draws(unchanged: pl.DataFrame, draws: int) -> list[pl.DataFrame]:
-    """The rows of each draw of the churn floor; a draw in which nothing is salient has none.
-
-    Args:
-        unchanged: rows of the ``unchanged`` table.
-        draws: how many draws there are.
-
-    Returns:
-        Rows of the ``dynamics`` table, once for each draw.
-
-    Raises:
-        ValueError: the table has a draw beyond these.
-    """
-    others = sorted(set(unchanged["draw"]) - set(range(draws)))
-    if others:
-        raise ValueError(
-            f"unchanged: draw {others[0]} is there, stability.draws is {draws}; rebuild the table"
-        )
-    return [unchanged.filter(draw=draw).drop("draw") for draw in range(draws)]
-
-
 def _at_places(solved: Tables, places: Sequence[tuple[int, int]]) -> list[Tables]:
     """The two tables of every place, from those that :meth:`UnchangedRun.to_tables` gives."""
     found = [

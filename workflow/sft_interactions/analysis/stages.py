@@ -18,8 +18,6 @@ from sft_interactions.analysis.metrics import Cells, bootstrap_weights, ratios
 
 DETECTOR = "change_point"
 LEAST_ERROR = 0.01
-# With fewer checkpoints there is one place alone for the change point.
-FEWEST_TO_CHOOSE = 4
 # Of the precision of signals, where no interval is asked for.
 RESAMPLES_OF_PRECISION = 1000
 # Metrics whose course is looked at; the first two are divided by their largest value, the others are
@@ -100,20 +98,6 @@ class Training(NamedTuple):
         per_epoch = ceil(ceil(self.n_samples / self.batch_size) / self.gradient_accumulation)
         whole, rest = divmod(step, per_epoch)
         return whole + rest * self.batch_size * self.gradient_accumulation / self.n_samples
-
-
-def tell_few_checkpoints(steps: Mapping[str, Sequence[int]]) -> list[str]:
-    """A note on each run whose checkpoints leave the detector nothing to choose.
-
-    Args:
-        steps: run to its analysed checkpoints, ascending.
-    """
-    return [
-        f"{run} has {len(found)} checkpoints, of which step {found[1]} alone can end the denoising stage, "
-        "whatever the interactions do; what rests on that step says nothing of them"
-        for run, found in steps.items()
-        if 2 <= len(found) < FEWEST_TO_CHOOSE
-    ]
 
 
 def find_boundary(signals: NDArray[np.float64]) -> tuple[int, float]:

@@ -17,8 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.runs import Run
-from sft_interactions.analysis.stages import FEWEST_TO_CHOOSE
+from sft_interactions.analysis.runs import FEWEST_TO_CHOOSE, Run
 from sft_interactions.figures import panels
 from sft_interactions.figures.logical_model import size_within
 from sft_interactions.figures.style import (

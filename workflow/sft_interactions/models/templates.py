@@ -231,11 +231,11 @@ def _render_chat(
             f"the chat template does not hold the response exactly once, as it stands; {_MEND}"
         )
     before, _, after = answered.partition(_RESPONSE)
-    shared = _first_difference(asked, before)
+    asking = asked[_first_difference(asked, before) :]
     # Blanks at the end of what asks for an answer belong to it.
-    start = len(asked) if before.startswith(asked) else 0
-    blanks = before[start:][len(before[start:].rstrip(" ")) :]
-    return before.removesuffix(blanks), blanks, after.rstrip("\n"), asked[shared:]
+    written = before if asking else before.removeprefix(asked)
+    blanks = written[len(written.rstrip(" ")) :]
+    return before.removesuffix(blanks), blanks, after.rstrip("\n"), asking
 
 
 def _reads_parts_alone(tokenizer: PreTrainedTokenizerBase, user: str, today: str) -> bool:
