@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from sft_interactions import config_file, report_table, tables  # noqa: E402
+from sft_interactions.analysis import agreement  # noqa: E402
 from sft_interactions.analysis.choices import JOINT, SINGLE  # noqa: E402
 from sft_interactions.analysis.dynamics import add_generalizability, classify  # noqa: E402
 from sft_interactions.analysis.findings import conclude  # noqa: E402
@@ -71,6 +72,7 @@ INTERVALS = {
     "differences": "Interval: 95 %, for other seeds of the same cells: the variance over seeds within "
     "cells, pooled, and Student's t. Degrees: those of freedom.",
     "noise": "Interval: 95 %, Student's t over the cells, each the mean of its seeds.",
+    "seed-verdicts": report_table.OVER_SEEDS,
 }
 
 
@@ -138,12 +140,16 @@ class Judged:
     """What the interactions of a run say.
 
     Attributes:
+        samples: those analysed.
+        dynamics: rows of its ``dynamics`` table.
         choices: arm to checkpoint.
         tested: the run by the protocol.
         by_first: the same, with the threshold of salience that each prompt has at the first checkpoint.
         quantities: see :func:`describe`.
     """
 
+    samples: Sequence[str]
+    dynamics: pl.DataFrame
     choices: Mapping[str, int]
     tested: Tested
     by_first: Tested
@@ -230,6 +236,8 @@ def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[s
     if tested.stage.high is not None and grows["verdict"].item() == "supported":
         mended = tested.stage.high
     return Judged(
+        samples,
+        dynamics,
         {
             RELEASED: released(steps),
             MENDED: mended,
@@ -460,15 +468,40 @@ def tabulate_parts(judged: Sequence[Judged]) -> pl.DataFrame:
 
 def tabulate_seeds(runs: Sequence[Run], judged: Sequence[Judged], level: float) -> pl.DataFrame:
     """Rows of the protocol over the seeds of each cell that has enough of them."""
-    cells: dict[str, list[Tested]] = {}
+
+    def of_cell(seeds: Sequence[Judged]) -> pl.DataFrame:
+        return tabulate_over_seeds([one.tested for one in seeds], level)
+
+    return _tabulate_cells(runs, judged, of_cell, FEWEST_SEEDS)
+
+
+def tabulate_agreement(runs: Sequence[Run], judged: Sequence[Judged], level: float) -> pl.DataFrame:
+    """What the seeds of each cell share, of those with two or more."""
+    steps = runs[0].steps
+
+    def of_cell(seeds: Sequence[Judged]) -> pl.DataFrame:
+        samples = seeds[0].samples
+        return agreement.tabulate([one.dynamics for one in seeds], samples, steps, level)
+
+    return _tabulate_cells(runs, judged, of_cell, 2)
+
+
+def _tabulate_cells(
+    runs: Sequence[Run],
+    judged: Sequence[Judged],
+    tabulate_cell: Callable[[Sequence[Judged]], pl.DataFrame],
+    fewest: int,
+) -> pl.DataFrame:
+    """Rows of a table over the seeds of each cell that has at least ``fewest``."""
+    cells: dict[str, list[Judged]] = {}
     for run, found in zip(runs, judged, strict=True):
-        cells.setdefault(run.name.removesuffix(f"-seed{run.seed}"), []).append(found.tested)
+        cells.setdefault(run.name.removesuffix(f"-seed{run.seed}"), []).append(found)
     parts = [
-        tabulate_over_seeds(tested, level).select(
-            pl.lit(name).alias("runs"), pl.lit(len(tested)).alias("n_seeds"), pl.all()
+        tabulate_cell(of_seeds).select(
+            pl.lit(name).alias("runs"), pl.lit(len(of_seeds)).alias("n_seeds"), pl.all()
         )
-        for name, tested in cells.items()
-        if len(tested) >= FEWEST_SEEDS
+        for name, of_seeds in cells.items()
+        if len(of_seeds) >= fewest
     ]
     return pl.concat(parts) if parts else pl.DataFrame()
 
@@ -615,9 +648,12 @@ def main() -> int:
     if reading == of_study:
         compared, primary = compare_arms(runs, judged)
         written |= {**compared, "noise": compare_noise(runs, judged)}
-    over_seeds = tabulate_seeds(runs, judged, config["bootstrap"]["level"])
-    if len(over_seeds):
-        written["seed-verdicts"] = over_seeds
+    level = config["bootstrap"]["level"]
+    written |= {
+        "seed-verdicts": tabulate_seeds(runs, judged, level),
+        "seed-agreement": tabulate_agreement(runs, judged, level),
+    }
+    written = {name: table for name, table in written.items() if len(table)}
     for name, table in written.items():
         paths = output / f"{name}.csv", output / f"{name}.md"
         report_table.write(table, *paths, **size, intervals=INTERVALS.get(name))

@@ -29,6 +29,20 @@ TEXT = "The film was truly wonderful, friend!"
 N = len(WORDS)
 
 
+def dynamics_of(*checkpoints, steps=None, n_players=5):
+    """Rows of a dynamics table from sample id to effects by pattern; by default of steps 0, 10, 20, ..."""
+    salient = {}
+    steps = steps or [10 * number for number in range(len(checkpoints))]
+    for step, samples in zip(steps, checkpoints, strict=True):
+        rows = [
+            (sample, "and", pattern, pattern.bit_count(), effect)
+            for sample, effects in samples.items()
+            for pattern, effect in effects.items()
+        ]
+        salient[step] = pl.DataFrame(rows, schema=SALIENT, orient="row")
+    return add_generalizability(classify(salient), None, n_players)
+
+
 def write(frame, path, table):
     tables.write(frame, path, table, created_by="test", inputs_digest="0")
 

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 from scipy import stats
 
 from sft_interactions import config_file
+from sft_interactions.analysis import agreement
 from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.planted import plant
 from sft_interactions.analysis.protocol import examine, tabulate_over_seeds
@@ -151,9 +152,9 @@ def test_noise_is_compared_by_pairs_of_runs():
     for task, clean, noisy in (("a", 10.0, 12.0), ("b", 20.0, 23.0)):
         for noise, value in ((0.0, clean), (0.3, noisy)):
             runs.append(run_of(task, 0, [3.0, 1.0, 1.0, 1.0, 2.0], noise=noise))
-            judged.append(stopping.Judged({}, None, None, {"salient": value}))
+            judged.append(stopping.Judged([], None, {}, None, None, {"salient": value}))
     runs.append(run_of("c", 0, [1.0] * 5))  # has no noisy partner
-    judged.append(stopping.Judged({}, None, None, {"salient": 1000.0}))
+    judged.append(stopping.Judged([], None, {}, None, None, {"salient": 1000.0}))
     row = stopping.compare_noise(runs, judged).row(0, named=True)
     assert row["quantity"] == "salient"
     assert (row["clean"], row["noisy"], row["cells"]) == (15.0, 17.5, 2)
@@ -163,25 +164,41 @@ def test_noise_is_compared_by_pairs_of_runs():
 
 
 def planted_run(training):
-    """A planted fine-tuning by the protocol, without noise."""
+    """A planted fine-tuning without noise: samples, rows of ``dynamics``, and what the protocol finds."""
     salience = {"rule": "max_effect", "threshold": 0.05}
     run = plant("two_stages", 6, 8, training=training)
     rows = add_generalizability(
         classify(run.salient(salience)), run.reference_salient(salience), run.n_players
     )
-    return examine(rows, list(run.samples), run.steps, run.n_players, level=0.95)
+    samples = list(run.samples)
+    return samples, rows, examine(rows, samples, run.steps, run.n_players, level=0.95)
 
 
 def test_a_cell_with_three_seeds_has_a_verdict_over_them():
     runs = [run_of(task, seed, [1.0] * 5) for task, n in (("a", 3), ("b", 2)) for seed in range(n)]
     runs = [dataclasses.replace(run, name=f"{run.task}-seed{run.seed}") for run in runs]
-    tested = [planted_run(run.seed) for run in runs]
-    judged = [stopping.Judged({}, one, one, {}) for one in tested]
+    planted = [planted_run(run.seed) for run in runs]
+    tested = [one for _, _, one in planted]
+    judged = [stopping.Judged(s, rows, {}, one, one, {}) for s, rows, one in planted]
     rows = stopping.tabulate_seeds(runs, judged, 0.95)
     assert rows["runs"].unique().to_list() == ["a"]
     assert rows["n_seeds"].unique().to_list() == [3]
     assert_frame_equal(rows.drop("runs", "n_seeds"), tabulate_over_seeds(tested[:3], 0.95))
     assert stopping.tabulate_seeds(runs[1:], judged[1:], 0.95).is_empty()
+    # What seeds share needs no three of them.
+    steps = sorted(planted[0][1]["step"].unique())
+    runs = [dataclasses.replace(run, steps=steps) for run in runs]
+    shared = stopping.tabulate_agreement(runs, judged, 0.95)
+    assert shared.select("runs", "n_seeds").unique(maintain_order=True).rows() == [
+        ("a", 3),
+        ("b", 2),
+    ]
+    (samples, _, _), of_b = planted[3], [rows for _, rows, _ in planted[3:]]
+    assert_frame_equal(
+        shared.filter(runs="b").drop("runs", "n_seeds"),
+        agreement.tabulate(of_b, samples, steps, 0.95),
+    )
+    assert stopping.tabulate_agreement(runs[2:4], judged[2:4], 0.95).is_empty()
     parts = stopping.tabulate_parts(judged)
     assert parts["part"].to_list() == tested[0].parts["part"].to_list()
     most = parts.row(by_predicate=pl.col("part") == "3.2 most", named=True)

@@ -100,7 +100,7 @@ def test_data_that_do_not_suffice_stop_before_training(unstarted, change, messag
     assert not (folder / "results" / "runs").exists()
 
 
-@pytest.mark.parametrize("table", ["seeds", "seed-verdicts"])
+@pytest.mark.parametrize("table", ["seeds", "seed-verdicts", "seed-agreement"])
 def test_a_table_over_seeds_of_a_study_without_any_is_refused(unstarted, table):
     folder, _ = unstarted
     done = snakemake(*unstarted, f"results/tables/{table}.csv")

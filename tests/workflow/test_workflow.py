@@ -17,6 +17,7 @@ from tiny_study import CONFIG, HF_TOKEN, ROWS, STEPS, N, snakemake
 
 from sft_interactions import tables
 from sft_interactions.analysis.protocol import PARTS
+from sft_interactions.analysis.turnover import omega
 from sft_interactions.extraction.program import reconstruct
 from sft_interactions.figures.catalogue import FIGURES, FORMATS
 from sft_interactions.masking.log_odds import MaskedPrompt, masked_log_odds
@@ -647,8 +648,12 @@ def test_seeds_are_runs_and_have_a_table(own_study):
     table = folder / "results" / "tables" / "seeds.csv"
     verdicts = table.with_name("seed-verdicts.csv")
     config["runs"] = {"llama-tiny": {"dataset": "lines", "seeds": [1, 2]}}
-    wanted = [str(path.relative_to(folder)) for path in (table, verdicts)]
+    agreement = table.with_name("seed-agreement.csv")
+    wanted = [str(path.relative_to(folder)) for path in (table, verdicts, agreement)]
     done = snakemake(folder, config, *wanted)
+    assert done.returncode == 0, done.stdout[-5000:]
+    # Their captions name params of their rules.
+    done = snakemake(folder, config, *wanted, "--report", "tables.zip")
     assert done.returncode == 0, done.stdout[-5000:]
     runs = {
         seed: read(
@@ -675,6 +680,21 @@ def test_seeds_are_runs_and_have_a_table(own_study):
         assert value == pytest.approx(sum(rows) / n)
         assert low <= value <= high
         assert n == 6
+    for step in (0, 3):
+        salient = [
+            set(omega(run, step).select("sample_id", "kind", "pattern", "positive").rows())
+            for run in runs.values()
+        ]
+        shared = 2 * len(salient[0] & salient[1]) / sum(map(len, salient))
+        found = pl.read_csv(agreement).filter(pl.col("class") == "salient", step=step)
+        assert found["agreement"].item() == pytest.approx(shared)
+        assert 0 < shared < 1 if step else shared > 0.9
+    text = agreement.with_suffix(".md").read_text(encoding="utf-8")
+    assert "Interval: at the level `bootstrap.level` of the config, over prompts.\n" in text
+    text = verdicts.with_suffix(".md").read_text(encoding="utf-8")
+    assert (
+        "Interval: at the level `bootstrap.level` of the config, over prompts and seeds.\n" in text
+    )
 
 
 def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):

@@ -156,6 +156,17 @@ use rule metrics_table as seed_verdicts_table with:
         "Testing the five findings over seeds"
 
 
+use rule seed_verdicts_table as seed_agreement_table with:
+    output:
+        **table_files("seed-agreement"),
+    log:
+        f"{RESULTS}/logs/tables/seed-agreement.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/seed-agreement.tsv"
+    message:
+        "Tabulating which interactions the seeds of a fine-tuning share"
+
+
 use rule metrics_table as strongest_table with:
     input:
         interactions=every_step(f"{INTERACTIONS}/step-{{step}}.parquet", RUNS),
@@ -195,6 +206,13 @@ use rule metrics_table as paper_table with:
         "Tabulating the paper's numbers beside those of the study"
 
 
+TABLES_OVER_SEEDS = [
+    *rules.seeds_table.output,
+    *rules.seed_verdicts_table.output,
+    *rules.seed_agreement_table.output,
+]
+
+
 rule tables:
     input:
         every_run("players.parquet"),
@@ -213,7 +231,7 @@ rule tables:
         rules.verdicts_table.output,
         rules.strongest_table.output,
         rules.paper_table.output,
-        [*rules.seeds_table.output, *rules.seed_verdicts_table.output] if REPEATED else [],
+        TABLES_OVER_SEEDS if REPEATED else [],
         expand(f"{RESULTS}/tables/salience-{{run}}.{{form}}", run=RUNS, form=["csv", "md"]),
     message:
         "All tables are there"

@@ -3,6 +3,7 @@ import polars as pl
 from job import start
 from sft_interactions import report_table, tables
 from sft_interactions.analysis import (
+    agreement,
     carriers,
     faithfulness,
     sparsity,
@@ -26,6 +27,7 @@ from sft_interactions.analysis.runs import (
 start(snakemake)
 files, params = snakemake.input, snakemake.params
 notes: list[str] = []
+intervals = None
 match snakemake.rule:
     case "metrics_table":
         metrics = [overall_metrics(tables.read(path, tables.METRICS)) for path in files.metrics]
@@ -73,7 +75,7 @@ match snakemake.rule:
     case "verdicts_table":
         tested = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]
         table = concat_runs(params.runs, [verdicts.tabulate(one) for one in tested])
-    case "seeds_table" | "seed_verdicts_table":
+    case "seeds_table" | "seed_verdicts_table" | "seed_agreement_table":
         if not params.repeated:
             raise ValueError(
                 "runs: no two differ in the seed alone, so there is no table over seeds; add such a run"
@@ -90,6 +92,8 @@ match snakemake.rule:
                     for rows in of_seeds
                 ]
                 rows = tabulate_over_seeds(tested, params.level)
+            elif snakemake.rule == "seed_agreement_table":
+                rows = agreement.tabulate(of_seeds, samples, steps, params.level)
             else:
                 metrics = compute_metrics_over_seeds(
                     of_seeds,
@@ -104,6 +108,8 @@ match snakemake.rule:
             columns = [pl.lit(name).alias("runs"), pl.lit(len(runs)).alias("n_seeds"), pl.all()]
             parts.append(rows.select(columns))
         table = pl.concat(parts)
+        if snakemake.rule != "seed_agreement_table":
+            intervals = report_table.OVER_SEEDS
     case "strongest_table":
         players, prompts, dynamics = (
             [tables.read(path, table, columns) for path in paths]
@@ -132,6 +138,7 @@ report_table.write(
     snakemake.output.csv,
     snakemake.output.md,
     **params.size,
+    intervals=intervals,
     notes=notes,
     # The words are of the parts of the findings, not of those of the protocol.
     in_words=snakemake.rule == "sensitivity_table",

@@ -16,6 +16,7 @@ FROM_DATA = ("in_words",)
 MARKUP = r"\`*_{}[]<>#$~&"
 # Column to its heading.
 HEADINGS = {
+    "agreement": "share that another seed has",
     "as_published": "verdict by the paper's definitions",
     "best_checkpoint_epoch": "best checkpoint, epoch",
     "best_checkpoint_step": "best checkpoint, step",
@@ -53,6 +54,8 @@ HEADINGS = {
     "removed_share_step": "step at which most removals are done",
     "rho": "uncancelled share ρ",
     "sample_id": "prompt",
+    "shared": "that another seed has",
+    "shared_by_chance": "shared by chance",
     "statistic": "what is measured",
     "validation_loss_at_best": "validation loss at the best checkpoint",
 }
@@ -101,19 +104,21 @@ LEGEND = {
     "ρ": "ρ: the share of the strength that does not cancel (0 to 1).",
     "ζ": "ζ: the noise bound of the extraction.",
     r"\border\b": "Order: the number of players of an interaction.",
-    r"\bchance\b": "Chance: what would be there if patterns or signs were drawn at random.",
+    r"(?<!by )\bchance\b": "Chance: what would be there if patterns or signs were drawn at random.",
+    r"\bby chance\b": "By chance: if each prompt met the interactions of another one.",
     r"\bsmall difference\b": "Small difference: |v(N) − v(∅)| is below a quarter of the range of the "
     "log-odds.",
     r"\b(mean|largest) error\b": "Error: mean over all maskings of |φ − v| / |v(N) − v(∅)|, a share.",
     r"\bbest checkpoint\b": "Best checkpoint: the last one up to which interactions go on to emerge at one "
     "pace; it is not chosen by the validation loss.",
     _INTERVAL: "Interval: at the level `bootstrap.level` of the config, over prompts.",
-    r"\bseeds\b": "Seeds: repeats of the fine-tuning; intervals are over them too.",
+    r"\bseeds\b": "Seeds: repeats of the fine-tuning, with the same samples.",
     r"\beffect\b": "Effect: in log-odds; above 0 it speaks for the target, below 0 against it.",
     r"\bloss\b": "Loss: nats a token.",
     r"\bpreserved\b": "Preserved: salient at every checkpoint so far; removed: salient before SFT and not "
     "now; emerged: salient now and not at some checkpoint before.",
 }
+OVER_SEEDS = "Interval: at the level `bootstrap.level` of the config, over prompts and seeds."
 EMPTY = "An empty cell: it does not apply, or is not known."
 
 

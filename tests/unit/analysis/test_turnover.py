@@ -3,12 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
-from sample_tables import SALIENT
+from sample_tables import dynamics_of
 from scipy import stats
 
 from sft_interactions import tables
 from sft_interactions.analysis import turnover
-from sft_interactions.analysis.dynamics import add_generalizability, classify
 from sft_interactions.analysis.turnover import (
     KEPT,
     LAST,
@@ -29,22 +28,6 @@ from sft_interactions.analysis.turnover import (
     seen_once,
     tabulate,
 )
-
-N = 5
-
-
-def dynamics_of(*checkpoints, steps=None):
-    """Rows of a dynamics table from sample id to effects by pattern; by default of steps 0, 10, 20, ..."""
-    salient = {}
-    steps = steps or [10 * number for number in range(len(checkpoints))]
-    for step, samples in zip(steps, checkpoints, strict=True):
-        rows = [
-            (sample, "and", pattern, pattern.bit_count(), effect)
-            for sample, effects in samples.items()
-            for pattern, effect in effects.items()
-        ]
-        salient[step] = pl.DataFrame(rows, schema=SALIENT, orient="row")
-    return add_generalizability(classify(salient), None, N)
 
 
 def test_an_interaction_that_changes_its_sign_is_lost_and_new():

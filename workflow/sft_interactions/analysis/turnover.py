@@ -23,7 +23,8 @@ LAST, NONE, UNKNOWN = "last", "none", "cannot be told"
 MARGIN = 0.1
 # A rate that differs by less is the same one.
 _ROUNDING = 1e-12
-_SIGNED_KEY = [*KEY, "positive"]
+# What makes two interactions the same one, sign included.
+SIGNED_KEY = [*KEY, "positive"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class Stage:
 def omega(dynamics: pl.DataFrame, step: int) -> pl.DataFrame:
     """Salient interactions of a checkpoint, rows of a ``dynamics`` table with the column positive."""
     present = pl.col("class").is_in([PRESERVED, EMERGED])
-    return dynamics.filter(present, pl.col("step") == step).with_columns(
-        positive=pl.col("effect") > 0
-    )
+    return with_sign(dynamics.filter(present, pl.col("step") == step))
+
+
+def with_sign(dynamics: pl.DataFrame) -> pl.DataFrame:
+    """The rows with a column more, of which :data:`SIGNED_KEY` is made: whether the effect is positive."""
+    return dynamics.with_columns(positive=pl.col("effect") > 0)
 
 
 def find_changes(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
@@ -70,9 +74,9 @@ def find_changes(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
     parts = []
     for number, (before, after) in enumerate(pairwise(sets), 1):
         for label, rows in (
-            (LOST, before.join(after, on=_SIGNED_KEY, how="anti")),
-            (NEW, after.join(before, on=_SIGNED_KEY, how="anti")),
-            (KEPT, after.join(before, on=_SIGNED_KEY, how="semi")),
+            (LOST, before.join(after, on=SIGNED_KEY, how="anti")),
+            (NEW, after.join(before, on=SIGNED_KEY, how="anti")),
+            (KEPT, after.join(before, on=SIGNED_KEY, how="semi")),
         ):
             parts.append(
                 rows.with_columns(
@@ -87,7 +91,7 @@ def preserved_with_sign(dynamics: pl.DataFrame, steps: Sequence[int]) -> list[pl
     steps = sorted(steps)
     chain = [omega(dynamics, steps[0])]
     for step in steps[1:]:
-        chain.append(omega(dynamics, step).join(chain[-1], on=_SIGNED_KEY, how="semi"))
+        chain.append(omega(dynamics, step).join(chain[-1], on=SIGNED_KEY, how="semi"))
     return chain
 
 
@@ -107,7 +111,7 @@ def gone_for_good(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
     seen = _when_seen(dynamics, steps).filter(pl.col("last") < len(steps) - 1)
     goes = (pl.col("last") + 1).alias("step")
     return (
-        omega(dynamics, steps[0]).drop("step").join(seen.select(*_SIGNED_KEY, goes), on=_SIGNED_KEY)
+        omega(dynamics, steps[0]).drop("step").join(seen.select(*SIGNED_KEY, goes), on=SIGNED_KEY)
     )
 
 
@@ -122,17 +126,17 @@ def seen_once(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
     inner = pl.col("last").is_between(1, len(steps) - 2)
     once = _when_seen(dynamics, steps).filter(inner, pl.col("times") == 1)
     return pl.concat([omega(dynamics, step) for step in steps]).join(
-        once, on=_SIGNED_KEY, how="semi"
+        once, on=SIGNED_KEY, how="semi"
     )
 
 
 def _when_seen(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
     """The last checkpoint, numbered from 0, and at how many an interaction is salient with its sign."""
     sets = [
-        omega(dynamics, step).select(*_SIGNED_KEY, pl.lit(number, pl.Int64).alias("last"))
+        omega(dynamics, step).select(*SIGNED_KEY, pl.lit(number, pl.Int64).alias("last"))
         for number, step in enumerate(steps)
     ]
-    return pl.concat(sets).group_by(_SIGNED_KEY).agg(pl.col("last").max(), pl.len().alias("times"))
+    return pl.concat(sets).group_by(SIGNED_KEY).agg(pl.col("last").max(), pl.len().alias("times"))
 
 
 def count(rows: pl.DataFrame, samples: Sequence[str]) -> NDArray[np.float64]:
@@ -161,7 +165,7 @@ def kept_by_chance(before: pl.DataFrame, after: pl.DataFrame, n_samples: int) ->
         .select((pl.col("a").cast(pl.Int64) * pl.col("b").cast(pl.Int64)).sum())
         .item()
     )
-    own = len(before.join(after, on=_SIGNED_KEY, how="semi"))
+    own = len(before.join(after, on=SIGNED_KEY, how="semi"))
     return float((pairs - own) / (n_samples - 1) / n_samples)
 
 
