@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from report_pages import cells_of, data_of, text_of
 from safetensors.torch import load_file, save_file
-from tiny_study import CONFIG, HF_TOKEN, ROWS, STEPS, N, snakemake
+from tiny_study import CONFIG, HF_TOKEN, ROOT, ROWS, STEPS, N, snakemake
 
 from sft_interactions import tables
 from sft_interactions.analysis.protocol import PARTS
@@ -695,6 +695,16 @@ def test_seeds_are_runs_and_have_a_table(own_study):
     assert (
         "Interval: at the level `bootstrap.level` of the config, over prompts and seeds.\n" in text
     )
+
+
+def test_snakemakes_own_report_has_every_caption(own_study):
+    folder, config = own_study
+    done = snakemake(folder, config, "--report", "report.zip")
+    assert done.returncode == 0, done.stdout[-5000:]
+    captions = {path.stem for path in (ROOT / "workflow" / "report").glob("*.rst")}
+    added = set(re.findall(r"Adding ([\w-]+)\.(?:md|png)", done.stdout))
+    # Of runs with several seeds alone: the test above.
+    assert captions - added <= {"seeds", "seed-verdicts", "seed-agreement"}
 
 
 def test_a_job_goes_on_where_it_stopped_and_shards_change_nothing(own_study):

@@ -105,7 +105,9 @@ LEGEND = {
     "ζ": "ζ: the noise bound of the extraction.",
     r"\border\b": "Order: the number of players of an interaction.",
     r"(?<!by )\bchance\b": "Chance: what would be there if patterns or signs were drawn at random.",
-    r"\bby chance\b": "By chance: if each prompt met the interactions of another one.",
+    r"\bkept by chance\b": "By chance: if each prompt met the interactions of another one.",
+    r"\bshared by chance\b": "By chance: if each prompt met the interactions of another one; of what is "
+    "preserved or removed, if the other seed had drawn as many of those before SFT.",
     r"\bsmall difference\b": "Small difference: |v(N) − v(∅)| is below a quarter of the range of the "
     "log-odds.",
     r"\b(mean|largest) error\b": "Error: mean over all maskings of |φ − v| / |v(N) − v(∅)|, a share.",

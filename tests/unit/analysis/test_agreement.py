@@ -89,6 +89,22 @@ def test_three_seeds_by_hand_with_chance_and_interval():
     assert found["ci_low"] < np.mean(by_chance) / 9 < found["ci_high"]
 
 
+def test_what_nearly_all_seeds_lose_is_shared_by_chance():
+    before = {"a": dict.fromkeys(range(1, 11), 1.0), "b": {}}
+    one, other = (
+        dynamics_of(before, {"a": dict.fromkeys(kept, effect), "b": {}})
+        for kept, effect in (((1, 2), 1.0), ((2, 3, 4), -1.0))
+    )
+    table = tabulate([one, other], ["a", "b"], [0, 10], 0.95)
+    removed, preserved = (row(table, 10, label) for label in ("removed", "preserved"))
+    assert (removed["shared"], removed["shared_by_chance"]) == (
+        6 / 2,
+        pytest.approx(8 * 7 / 10 / 2),
+    )
+    # A preserved one that has changed its sign is not shared, and is by chance.
+    assert (preserved["shared"], preserved["shared_by_chance"]) == (0, pytest.approx(0.6 / 2))
+
+
 def test_one_seed_is_no_agreement():
     run = dynamics_of({"a": {1: 1.0}}, {"a": {1: 1.0}})
     with pytest.raises(ValueError, match="two seeds or more, not of 1"):

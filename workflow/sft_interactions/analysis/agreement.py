@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.dynamics import CLASSES
+from sft_interactions.analysis.dynamics import CLASSES, EMERGED, KEY
 from sft_interactions.analysis.turnover import (
     SIGNED_KEY,
     count,
@@ -32,7 +32,9 @@ def tabulate(
     """How many interactions of a seed another one has in the same set at the same checkpoint.
 
     It has an interaction if sample, kind, words and sign are the same. Every seed is held against every
-    other one, so that the agreement of two seeds is the Dice coefficient of their sets.
+    other one, so that the agreement of two seeds is the Dice coefficient of their sets. By chance the other
+    seed has the interactions of another sample; of what is preserved or removed, so many of its own before
+    SFT, drawn at random.
 
     Args:
         of_seeds: rows of the ``dynamics`` table of each seed.
@@ -51,6 +53,7 @@ def tabulate(
     if len(of_seeds) < 2:
         raise ValueError(f"an agreement is one of two seeds or more, not of {len(of_seeds)}")
     steps = sorted(steps)
+    before_sft = [omega(dynamics, steps[0]) for dynamics in of_seeds]
     records = []
     for step in steps:
         for label in (SALIENT, *(CLASSES if step > steps[0] else ())):
@@ -60,11 +63,16 @@ def tabulate(
             shared = _mean(
                 [count(one.join(other, on=SIGNED_KEY, how="semi"), samples) for one, other in pairs]
             )
-            by_chance = [
-                chance
-                for one, other in pairs
-                if (chance := kept_by_chance(one, other, len(samples))) is not None
-            ]
+            if label in (SALIENT, EMERGED):
+                found = [kept_by_chance(one, other, len(samples)) for one, other in pairs]
+                by_chance = [chance for chance in found if chance is not None]
+            else:
+                by_chance = [
+                    _drawn_by_chance(one, other, before, samples)
+                    for (one, other), (_, before) in zip(
+                        pairs, permutations(before_sft, 2), strict=True
+                    )
+                ]
             with np.errstate(invalid="ignore"):
                 shares = leave_one_out(shared) / leave_one_out(sizes)
             value, low, high = interval(shares, level)
@@ -89,6 +97,18 @@ def _rows_of(dynamics: pl.DataFrame, step: int, label: str) -> pl.DataFrame:
     if label == SALIENT:
         return omega(dynamics, step)
     return with_sign(dynamics.filter(pl.col("class") == label, pl.col("step") == step))
+
+
+def _drawn_by_chance(
+    one: pl.DataFrame, other: pl.DataFrame, before: pl.DataFrame, samples: Sequence[str]
+) -> float:
+    """How many of ``one`` would be in ``other``, a sample, if those were any of ``before``.
+
+    Signs are left aside, so that it is rather too high.
+    """
+    among = count(one.join(before, on=list(KEY), how="semi"), samples)
+    drawn, of_all = count(other, samples), count(before, samples)
+    return float(np.mean(among * drawn / np.maximum(of_all, 1)))
 
 
 def _mean(counts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
