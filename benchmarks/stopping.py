@@ -4,6 +4,7 @@
     python benchmarks/stopping.py --runs FOLDER      runs somewhere else, such as results/stopping/runs
     python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 40 s a run
     python benchmarks/stopping.py --reading default  the same, with noise bound and tie-break by default too
+    python benchmarks/stopping.py --cores 8          samples are shared out; the tables are the same
 
 A finished run has losses.parquet, training.parquet and log_odds/step-*.parquet of all its checkpoints.
 Interactions are extracted here, under the settings of config/stopping.yaml. The tables go to --output;
@@ -43,6 +44,7 @@ from sft_interactions.analysis.turnover import tabulate as turnovers  # noqa: E4
 from sft_interactions.config import resolve  # noqa: E402
 from sft_interactions.extraction import extract  # noqa: E402
 from sft_interactions.extraction.interactions import to_values  # noqa: E402
+from sft_interactions.parallel import Mapped, Workers, in_turn  # noqa: E402
 
 RELEASED, MENDED, ONLINE = (f"interactions, {way}" for way in ("as released", "mended", "online"))
 SAME_PROMPTS, VALIDATION = "loss, same prompts", "loss, validation"
@@ -174,7 +176,7 @@ def describe(
 
 
 def read_interactions(
-    folder: Path, steps: Sequence[int], config: Mapping[str, Any]
+    folder: Path, steps: Sequence[int], config: Mapping[str, Any], mapped: Mapped = in_turn
 ) -> tuple[list[str], dict[int, tuple[pl.DataFrame, pl.DataFrame]]]:
     """Samples of a run, and step to rows of its ``interactions`` and ``solve`` tables."""
     chosen, optima = config["extraction"], config["optima"]
@@ -188,20 +190,25 @@ def read_interactions(
             noise_scale=chosen["noise_scale"],
             tie_break=chosen["tie_break"],
             gap_tolerance=chosen["gap_tolerance"],
+            mapped=mapped,
         )
-    reader = RunReader(values, solved, samples, chosen["tie_break"], optima["l1_tolerance"])
+    tolerance = optima["l1_tolerance"]
+    reader = RunReader(values, solved, samples, chosen["tie_break"], tolerance, mapped)
     return samples, reader.tables(optima["reading"])
 
 
-def choose_by_interactions(folder: Path, steps: Sequence[int], config: Mapping[str, Any]) -> Judged:
+def choose_by_interactions(
+    folder: Path, steps: Sequence[int], config: Mapping[str, Any], mapped: Mapped = in_turn
+) -> Judged:
     """The checkpoints that the three arms with interactions choose, and what the protocol finds.
 
     Args:
         folder: of the run.
         steps: its checkpoints.
         config: the resolved study.
+        mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
     """
-    samples, checkpoints = read_interactions(folder, steps, config)
+    samples, checkpoints = read_interactions(folder, steps, config, mapped)
     rule = config["salience"]
     salient = {
         step: select_salient(*pair, rule["rule"], rule["threshold"])
@@ -601,6 +608,7 @@ def main() -> int:
     parser.add_argument(
         "--reading", choices=[SINGLE, JOINT, DEFAULT], help="of the interactions; the study's"
     )
+    parser.add_argument("--cores", type=int, default=1, help="processes that share the samples")
     options = parser.parse_args()
     given, places = config_file.read([options.config])
     config = resolve(given, places)
@@ -631,7 +639,11 @@ def main() -> int:
         )
         for name, settings in finished.items()
     ]
-    judged = [choose_by_interactions(options.runs / run.name, run.steps, config) for run in runs]
+    with Workers(options.cores) as workers:
+        judged = [
+            choose_by_interactions(options.runs / run.name, run.steps, config, workers.map)
+            for run in runs
+        ]
     output = options.output or options.runs / "tables"
     output = output if reading == of_study else output / reading
     output.mkdir(parents=True, exist_ok=True)
