@@ -711,9 +711,14 @@ BAD = {
         "write a chat template in Jinja",
     ),
     "a line end of two characters": (
-        {"datasets.d.separator": r"\n"},
+        {"datasets.d.separator": r"\n", "datasets.d.prompt": ["text", "more"]},
         r"datasets.d.separator: has a line end or a tab as two characters (\n)",
         "between double quotation marks",
+    ),
+    "a separator of nothing": (
+        {"datasets.d.separator": " "},
+        "datasets.d.separator: it joins columns of the prompt, and there is one",
+        "drop it, or name the others under prompt",
     ),
     "turns and a prompt": (
         {"datasets.d.turns": "messages", "datasets.d.target": DROP},

@@ -99,7 +99,7 @@ def test_verdicts(readme, by_run):
     published = pl.read_parquet(REFERENCE / "tweets" / "findings.parquet")
     protocol = pl.read_parquet(REFERENCE / "tweets" / "protocol.parquet")
     cells = cells_with_three_seeds(by_run)
-    assert f"over three seeds: {len(cells)} kinds of these runs; 72 steps on tweets" in readme
+    assert f"its {len(cells)} cells with three seeds, each tested over them; study 2" in readme
     long = [over_seeds(STUDY / "seed-verdicts.md", cell) for cell in cells]
     short = over_seeds(REFERENCE / "seeds" / "tables" / "seed-verdicts.md", "smollm2-tweets")
     for finding in range(1, 6):
@@ -128,24 +128,28 @@ def test_verdicts(readme, by_run):
 
 def test_what_happens(readme, by_run, by_part):
     runs = len(by_run)
-    assert f"with noisy labels: {runs} runs of a" in readme
+    assert f"with noisy labels: {runs} runs so far" in readme
     noise = {row["quantity"]: row for row in pl.read_csv(STUDY / "noise.csv").to_dicts()}
     first, later = (
         50
         * (noise[f"loss rate of the {part}"]["clean"] + noise[f"loss rate of the {part}"]["noisy"])
         for part in ("first interval", "later half")
     )
-    assert f"In the first 25 of 300 steps {first:.0f} % of those that matter are lost" in readme
+    assert f"In the first 25 of 300 steps {first:.0f} % of the salient ones are lost" in readme
     assert f"later half of the run {later:.0f} % in as many steps" in readme
     assert by_part["3.1 falls"]["supported"] == runs
     early = by_run["denoising_ends"].is_in(["25", "50"]).sum()
-    assert f"falls in all {runs} runs, and in {early} the fast stage is over by step 50" in readme
+    assert (
+        f"falls in all {runs} runs. The best estimate of where is step 25 or 50 in {early} of them; that "
+        f"it is in the first half of the run can be told in {by_part['3.3 short']['supported']}."
+        in readme
+    )
     before, kept = (both("tweets", "count", "preserved", step) for step in (0, 72))
     new = both("tweets", "count", "emerged", 72)
     assert (
-        f"{before[0]:.0f} interactions a prompt of SmolLM2 matter before SFT; at the end {kept[0]:.0f} of "
-        f"them are preserved and {new[0]:.0f} have emerged. In Gemma {kept[1]:.0f} of {before[1]:.0f} are "
-        f"preserved, and {new[1]:.0f} have emerged." in readme
+        f"{before[0]:.0f} interactions a prompt of SmolLM2 are salient before SFT; at the end "
+        f"{kept[0]:.0f} of them are preserved and {new[0]:.0f} have emerged. In Gemma "
+        f"{kept[1]:.0f} of {before[1]:.0f} are preserved, and {new[1]:.0f} have emerged." in readme
     )
 
 
@@ -196,8 +200,12 @@ def test_runs_that_were_finished_after_the_rule(readme, by_run):
     counts = [in_words(later.count(one)).replace("no", "none") for one in VERDICTS[:2]]
     assert (
         f"Of {in_words(len(later))} runs that were finished since, finding 3 is supported in {counts[0]} "
-        f"and contradicted in {counts[1]}." in readme
+        f"and contradicted in {counts[1]};" in readme
     )
+    # Each cell had been seen.
+    assert set(by_run["run"].str.replace("-seed.*", "")) == {
+        run.rpartition("-")[0] for run in BEFORE_THE_RULE
+    }
 
 
 def test_over_seeds(by_run):
@@ -218,16 +226,16 @@ CLAIMS = {
     "3.1 falls": "*In the denoising stage* interactions are lost faster than after it",
     "3.2 most": "most of what goes for good goes then",
     "3.3 short": "the stage is short: less than half of the run",
-    "1.1 few": "fewer emerge than are lost",
-    "1.2 low order": "what emerges is of lower order than what is lost",
-    "1.4 high ρ": "what emerges cancels less than what is lost",
+    "1.1 few": "fewer are new than are lost",
+    "1.2 low order": "what is new is of lower order than what is lost",
+    "1.4 high ρ": "what is new cancels less than what is lost",
     "4.1 high order": "what is lost is of higher order, beside what stays, than later",
     "4.3 ρ ≈ 0": "what is lost cancels as it would by chance",
-    "2.1 many": "*In the overfitting stage* more emerge than are lost",
-    "2.2 high order": "what emerges is of higher order than what emerged before",
-    "2.4 low ρ": "what emerges cancels more than what emerged before",
+    "2.1 many": "*In the overfitting stage* more are new than are lost",
+    "2.2 high order": "what is new is of higher order than what was new before",
+    "2.4 low ρ": "what is new cancels more than what was new before",
     "5.1 stable": "what was preserved stays, but for a tenth of what there was",
-    "5.2 low order": "*To the end* what is preserved is of lower order than what is lost",
+    "5.2 low order": "*At the end* what is preserved is of lower order than the rest of what there was",
 }
 
 
@@ -251,9 +259,10 @@ def test_every_claim_of_the_paper(readme, by_part):
     order, stays = by_part["1.2 low order"], by_part["5.1 stable"]
     assert order["supported"] == now["1.2 low order"]["supported"] == 0
     assert (
-        "What emerges early is of lower order than what is lost in no run; what is preserved early goes on "
-        f"being lost in {stays['contradicted']} runs, or in {now['5.1 stable']['contradicted']} by another "
-        "reading of the same log-odds." in readme
+        "That what is new early is of lower order than what is lost is supported in no run and "
+        f"contradicted in {order['contradicted']}; in the others it cannot be told. That what is preserved "
+        f"early stays is contradicted in {stays['contradicted']} runs, or in "
+        f"{now['5.1 stable']['contradicted']} by another reading of the same log-odds." in readme
     )
 
 
@@ -266,6 +275,38 @@ def test_what_cancels_in_the_default_study(readme):
 def test_with_the_thresholds_of_step_0(readme, by_run):
     first = by_run["finding 3, thresholds of step 0"].to_list().count("supported")
     assert f"0 finding 3 is supported in {first} of the {len(by_run)} runs" in readme
+
+
+def test_what_seeds_share(readme):
+    """README and docs/stopping.md against the table at the last checkpoint."""
+    text = (ROOT / "docs" / "stopping.md").read_text("utf-8")
+    table = pl.read_csv(STUDY / "seed-agreement.csv").filter(pl.col("step") == 300)
+    ranges = {}
+    for cell in table["runs"].unique(maintain_order=True):
+        rows = {row["class"]: row for row in table.filter(runs=cell).to_dicts()}
+        cells = [
+            f"{100 * rows[name]['agreement']:.0f} % "
+            f"({100 * rows[name]['shared_by_chance'] / rows[name]['count']:.0f} %)"
+            for name in ("emerged", "preserved", "removed")
+        ]
+        line = [cell.removeprefix("smollm2-"), str(rows["salient"]["n_seeds"]), *cells]
+        assert f"| {' | '.join(line)} |" in text
+        for name, row in rows.items():
+            key = name, cell.rpartition("-")[2]
+            ranges.setdefault(key, []).append(100 * row["agreement"])
+            ranges.setdefault((name, "chance"), []).append(
+                100 * row["shared_by_chance"] / row["count"]
+            )
+    low, high, chance = (
+        f"{min(ranges[key]):.0f} to {max(ranges[key]):.0f} %"
+        for key in (("emerged", "low"), ("emerged", "high"), ("emerged", "chance"))
+    )
+    preserved = ranges["preserved", "low"] + ranges["preserved", "high"]
+    assert (
+        f"another seed of the same fine-tuning has {low} at the low learning rate and {high} at the "
+        f"high one ({chance} by chance); of what is preserved {min(preserved):.0f} to "
+        f"{max(preserved):.0f} %." in readme
+    )
 
 
 def test_what_passes_the_papers_test_of_finding_3(readme):
@@ -316,16 +357,26 @@ def test_what_the_data_determine(readme):
     certain = both("tweets", "count_certain", "preserved", 0)
     single = both("tweets", "count_single", "preserved", 0)
     shares = [100 * one / all_ for one, all_ in zip(certain, single, strict=True)]
-    assert f"({single[0]:.0f} and {single[1]:.0f} a prompt), all equally" in readme
-    assert f"have {shares[0]:.0f} % in SmolLM2 and {shares[1]:.0f} % in Gemma" in readme
+    assert f"the default study has {single[0]:.0f} and {single[1]:.0f} salient" in readme
+    before = both("tweets", "count", "preserved", 0)
+    assert f"(the {before[0]:.0f} and {before[1]:.0f} above are read" in readme
+    assert f"have {shares[0]:.0f} % of them in SmolLM2 and {shares[1]:.0f} % in Gemma" in readme
     least = []
     for model in NAMES:
         change = pl.read_parquet(folder("tweets", model) / "joint_change.parquet")
         least.append(100 * change["change"].sum() / change["single_change"].sum())
     assert (
-        f"SmolLM2's need change no more than {least[0]:.0f} % of what they do if each checkpoint is "
-        f"looked at by itself, Gemma's {least[1]:.0f} %" in readme
+        f"effects read so change by {least[0]:.0f} % (SmolLM2) and {least[1]:.0f} % (Gemma) of what they "
+        "change by if each checkpoint is read by itself" in readme
     )
+    determined = {"smollm2": [], "gemma3": []}
+    for line in (REFERENCE / "tweets" / "tables" / "verdicts.md").read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) > 4 and (model := cells[0].partition("-")[0]) in determined:
+            determined[model].append(cells[4])
+    assert determined["smollm2"] == ["no"] * 5
+    assert "none of SmolLM2's five verdicts in study 3 is the same under every tie-break" in readme
+    assert f"of Gemma's {in_words(determined['gemma3'].count('yes'))} are" in readme
 
 
 def test_the_older_study(readme):
@@ -333,10 +384,12 @@ def test_the_older_study(readme):
     header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     found = [dict(zip(header, row, strict=True)) for row in rows[1:]]
     choices = {row["choice"] for row in found} - {"the study's own"}
+    # Finding 3 has no γ, ρ or effects in it.
+    choices -= {"removed effect: last present", "γ: by count", "baseline LLM: tuned"}
     assert {row["verdict"] for row in found if row["finding"] == "3"} == {"supported"}
     assert (
-        "By the paper's definitions finding 3 is supported there in both LLMs, under "
-        f"{len(choices)} other choices of ours too" in readme
+        "By the paper's definitions finding 3 is supported there in both LLMs, and under "
+        f"{in_words(len(choices))} other choices of ours that can change it" in readme
     )
 
 
@@ -359,12 +412,23 @@ def test_seeds_and_shuffled_labels(readme):
     shuffled = rates["smollm2-shuffled-seed0"]
     assert (
         f"from {first[0]}, {first[1]} and {first[2]} % to {last[0]}, {last[1]} and {last[2]} % in the "
-        "last quarter; with labels that say nothing about other tweets (one run) from "
+        "last quarter; with labels taken from other tweets (one run) from "
         f"{100 * shuffled[0]:.0f} to {100 * shuffled[-1]:.0f} %" in readme
     )
     protocol = pl.read_parquet(REFERENCE / "seeds" / "protocol.parquet")
     assert protocol["denoising_ends"].unique().to_list() == ["18"]
-    assert "in all four runs the loss rate falls at step 18 of 72" in readme
+    over = next(
+        line
+        for line in (REFERENCE / "seeds" / "tables" / "seed-verdicts.md")
+        .read_text("utf-8")
+        .splitlines()
+        if "| 3.3 short |" in line
+    )
+    low, high = (72 * float(cell) for cell in over.split("|")[11:13])
+    assert (
+        f"in all four runs the loss rate falls at step 18 of 72 (interval over the three seeds: {low:.0f} "
+        f"to {high:.0f})" in readme
+    )
 
 
 def test_which_checkpoint(readme):
@@ -372,15 +436,24 @@ def test_which_checkpoint(readme):
     regret = dict(arms.select("arm", "regret").iter_rows())
     runs = pl.read_csv(STUDY / "choices.csv")["run"].n_unique()
     assert f"36 runs, of which {runs} are finished" in readme
-    assert f"loses {regret['interactions, as released']:.3f} nats of test loss" in readme
+    arms = (
+        "loss, same prompts",
+        "interactions, as released",
+        "random",
+        "last",
+        "interactions, mended",
+    )
+    assert f"| {' | '.join(f'{regret[arm]:.3f}' for arm in arms)} |" in readme
     choices = pl.read_csv(STUDY / "choices.csv")
     silent = choices.filter(pl.col("step") == 300, arm="interactions, mended").height
-    assert (
-        f"may also give no advice {regret['interactions, mended']:.3f} (it gives none in {silent} runs, "
-        f"where the last checkpoint counts; always the last one: {regret['last']:.3f})" in readme
+    assert f"it gives none in {silent} runs, where the last checkpoint counts" in readme
+    mended = pl.read_csv(STUDY / "differences.csv").row(
+        by_predicate=pl.col("arm") == "interactions, mended", named=True
     )
-    assert f"loss on the same sixteen prompts {regret['loss, same prompts']:.3f};" in readme
-    assert f"random checkpoint would be {regret['random']:.3f}." in readme
+    assert (
+        f"It loses {mended['difference']:.3f} more than the loss on the same prompts (95 % interval "
+        f"{mended['ci_low']:.3f} to {mended['ci_high']:.3f}, for other seeds" in readme
+    )
     for page in ("library", "stopping", "verdict"):
         assert f"{runs} of 36 runs" in (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     noise = pl.read_csv(STUDY / "noise.csv")

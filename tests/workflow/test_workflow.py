@@ -688,7 +688,6 @@ def test_seeds_are_runs_and_have_a_table(own_study):
         shared = 2 * len(salient[0] & salient[1]) / sum(map(len, salient))
         found = pl.read_csv(agreement).filter(pl.col("class") == "salient", step=step)
         assert found["agreement"].item() == pytest.approx(shared)
-        assert 0 < shared < 1 if step else shared > 0.9
     text = agreement.with_suffix(".md").read_text(encoding="utf-8")
     assert "Interval: at the level `bootstrap.level` of the config, over prompts.\n" in text
     text = verdicts.with_suffix(".md").read_text(encoding="utf-8")

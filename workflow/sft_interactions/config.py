@@ -674,6 +674,12 @@ def _check_columns(where: str, dataset: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.{key}: missing; name its column, or that of conversations under turns"
     prompt = dataset.get("prompt", [])
     columns = [prompt] if isinstance(prompt, str) else prompt
+    # By default an empty line.
+    if dataset["separator"] != "\n\n" and len(columns) == 1:
+        yield (
+            f"{where}.separator: it joins columns of the prompt, and there is one; drop it, or name the "
+            "others under prompt"
+        )
     for key in ("target", "system"):
         if key in dataset and dataset[key] in columns:
             yield f"{where}.{key}: {dataset[key]!r} is a column of the prompt too; name another one"

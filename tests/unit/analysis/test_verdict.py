@@ -448,13 +448,13 @@ def test_what_was_not_looked_at_is_named():
             "Of 87.0 interactions a prompt before SFT, 75.0 are gone by step 40 (noise of the inference "
             "alone: 4.0), and 30.0 are new.",
         ),
-        (metrics(removed=5.0, low=4.0), "That is no more than noise would do on so few prompts."),
+        (metrics(removed=5.0, low=4.0), "That cannot be told from what noise alone would do."),
         (
             metrics(removed=0.0, low=0.0, floor=-1.0),
             "Of 87.0 interactions a prompt before SFT, 0.0 are gone by step 40 (noise of the inference "
             "alone: -1.0), and 30.0 are new.",
         ),
-        (metrics(removed=5.0, low=3.0), "That is no more than noise would do on so few prompts."),
+        (metrics(removed=5.0, low=3.0), "That cannot be told from what noise alone would do."),
         (
             metrics(before=0.0),
             "No verdict on the interactions: before SFT there are none in these 16 prompts.",
@@ -474,8 +474,8 @@ def test_removals_are_held_against_noise_in_the_same_prompts():
     found = judge(facts(n_samples=40, n_covered=16, covered=metrics(removed=4.5, low=3.5)))
     assert found.interactions == (
         "Of 87.0 interactions a prompt before SFT, 75.0 are gone by step 40 (in the 16 prompts on which "
-        "noise was tried: 4.5, and by noise of the inference alone 4.0), and 30.0 are new. That is no more "
-        "than noise would do on so few prompts."
+        "noise was tried: 4.5, and by noise of the inference alone 4.0), and 30.0 are new. That cannot be "
+        "told from what noise alone would do."
     )
     few = judge(facts(n_samples=40, n_covered=4, covered=metrics(removed=9.0, low=7.0)))
     assert few.interactions.endswith("more than noise would do cannot be told from 4 prompts.")

@@ -358,6 +358,8 @@ def test_a_misspelt_response_of_the_filter_is_refused(twelve):
     filters = {"targets": ["yes", "no"], "exclude_pattern": "[02468]"}
     with refused("has the response 'no'; left are 'yes'"):
         build(block(twelve, filter=filters, balance=True))
+    with refused("filter: no row passes it; loosen it, or correct filter.targets"):
+        build(block(twelve, filter={"targets": ["YES"]}, balance=True))
 
 
 def test_prompts_that_look_the_same_are_the_same(tmp_path):

@@ -520,7 +520,7 @@ def _judge_interactions(facts: Facts) -> str:
         prompts = _number(n, "prompt")
         return f"{told} Whether that is more than noise would do cannot be told from {prompts}."
     if low is not None and low <= floor:
-        return f"{told} That is no more than noise would do on so few prompts."
+        return f"{told} That cannot be told from what noise alone would do."
     return told
 
 

@@ -144,9 +144,11 @@ def settings_of_split(dataset: Mapping[str, Any], split: str) -> dict[str, Any]:
 def _check_filtered_responses(frames: Iterable[pl.DataFrame], targets: Sequence[str]) -> None:
     """Check that the responses of ``filter.targets`` are left; a misspelt one would just be missing."""
     found = set().union(*(frame["target"] for frame in frames))
+    if not found and targets:
+        raise ValueError("filter: no row passes it; loosen it, or correct filter.targets")
     for target in targets:
         if target not in found:
-            known = ", ".join(map(repr, sorted(found)[:_KNOWN])) or "none"
+            known = ", ".join(map(repr, sorted(found)[:_KNOWN]))
             raise ValueError(
                 f"filter.targets: no row that passes the filters has the response {target!r}; left are "
                 f"{known}; correct it"
