@@ -34,7 +34,7 @@ rule readings:
         solve=of_steps("interactions/step-{step}.solve.parquet"),
         ranges=of_steps("ranges/step-{step}.parquet"),
         joint=f"{RESULTS}/runs/{{run}}/joint.parquet",
-        reference=reference_interactions,
+        reference=reference_by_readings,
     output:
         f"{RESULTS}/runs/{{run}}/readings.parquet",
     log:
@@ -170,7 +170,7 @@ use rule sensitivity_of_own_extraction as sensitivity_of_reading with:
     input:
         readings=f"{RESULTS}/runs/{{run}}/readings.parquet",
         solve=lambda wildcards: first_solve(wildcards.run),
-        reference=reference_interactions,
+        reference=readings_of_reference,
         log_odds=of_steps("log_odds/step-{step}.parquet"),
         unchanged=f"{RESULTS}/runs/{{run}}/unchanged_interactions.parquet",
         unchanged_solve=f"{RESULTS}/runs/{{run}}/unchanged_interactions.solve.parquet",
@@ -186,6 +186,8 @@ use rule sensitivity_of_own_extraction as sensitivity_of_reading with:
     resources:
         mem_mb=growing(4000),
         runtime=growing(240),
+    params:
+        reference_step=reference_step,
     message:
         "Testing the findings of {wildcards.run} under other choices: {wildcards.job}"
 

@@ -7,6 +7,7 @@ from sft_interactions.analysis.choices import (
     share_out,
 )
 from sft_interactions.figures.catalogue import FIGURES, FORMATS, drawn
+from sft_interactions.config import is_same_model
 from sft_interactions.files import content_digest
 from sft_interactions.folder_dates import keep_dates
 from sft_interactions.models.checkpoint_files import (
@@ -432,11 +433,41 @@ def interactions_of_reference(run, checkpoints):
     ]
 
 
+def reference_by_readings(wildcards):
+    """What the readings of the reference model are made of: interactions, solve, ranges, joint ones."""
+    run = RUNS[wildcards.run]
+    folder = f"{RESULTS}/runs/{run.get('reference_run')}"
+    return [
+        f"{folder}/{place}/step-{step}{ending}"
+        for step in steps_of_reference(wildcards.run, [run["reference_checkpoint"]])
+        for place, ending in (
+            (SINGLE, ".parquet"),
+            ("interactions", ".solve.parquet"),
+            ("ranges", ".parquet"),
+            ("joint", ".parquet"),
+        )
+    ]
+
+
+def readings_of_reference(wildcards):
+    """The other readings of the reference run of the job's run."""
+    reference = RUNS[wildcards.run].get("reference_run")
+    return [f"{RESULTS}/runs/{reference}/readings.parquet"] if reference else []
+
+
 def steps_of_reference(run, checkpoints):
     """Steps of the reference run; ``checkpoints`` are ``first`` or ``last``. None without such a run."""
     reference = RUNS[run].get("reference_run")
     places = {"first": 0, "last": -1}
     return [RUNS[reference]["steps"][places[one]] for one in checkpoints] if reference else []
+
+
+def is_reference_base(run):
+    """Whether the reference run starts from the run's own model, under another name."""
+    reference = RUNS[run].get("reference_run")
+    if reference is None:
+        return False
+    return is_same_model(*(MODELS[RUNS[one]["model"]] for one in (run, reference)))
 
 
 def tested_choices(run):
@@ -460,6 +491,7 @@ def tested_choices(run):
         varied["mask_embeddings"],
         has_reference="reference_run" in RUNS[run],
         has_readings=SINGLE == "interactions",
+        is_reference_base=is_reference_base(run),
     )
 
 

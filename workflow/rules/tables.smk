@@ -132,9 +132,7 @@ use rule metrics_table as seeds_table with:
     params:
         repeated=REPEATED,
         steps=[RUNS[runs[0]]["steps"] for runs in REPEATED.values()],
-        bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
-        seed=config["seed"],
     message:
         "Tabulating the metrics of runs with several seeds"
 

@@ -9,24 +9,38 @@ from sft_interactions.analysis.salience import read_salient, select_salient, wit
 
 provenance = start(snakemake)
 params, files = snakemake.params, snakemake.input
+
+
+def read_checkpoint(interactions, solve, ranges, joint):
+    """Salient interactions of a checkpoint by each reading."""
+    single = read_salient(interactions, solve, params.salience)
+    return {
+        SINGLE: single,
+        CERTAIN: only_certain(single, tables.read(ranges, tables.RANGES)),
+        JOINT: select_salient(
+            joint, tables.read(solve, tables.SOLVE), **without_shares(params.salience)
+        ),
+    }
+
+
 joint = tables.read(files.joint, tables.JOINT)
-salient = {SINGLE: {}, CERTAIN: {}, JOINT: {}}
-for step, interactions, solve, ranges in zip(
-    params.steps, files.interactions, files.solve, files.ranges, strict=True
-):
-    salient[SINGLE][step] = read_salient(interactions, solve, params.salience)
-    salient[CERTAIN][step] = only_certain(salient[SINGLE][step], tables.read(ranges, tables.RANGES))
-    salient[JOINT][step] = select_salient(
-        joint.filter(step=step).drop("step"),
-        tables.read(solve, tables.SOLVE),
-        **without_shares(params.salience),
+salient = {
+    step: read_checkpoint(*paths, joint.filter(step=step).drop("step"))
+    for step, *paths in zip(
+        params.steps, files.interactions, files.solve, files.ranges, strict=True
     )
-reference = read_salient(*files.reference, params.salience) if files.reference else None
+}
+reference = {}
+if files.reference:
+    *paths, joint_path = files.reference
+    reference = read_checkpoint(*paths, tables.read(joint_path, tables.INTERACTIONS))
 readings = [
-    add_generalizability(classify(of_steps), reference, params.n_players).with_columns(
-        reading=pl.lit(name)
-    )
-    for name, of_steps in salient.items()
+    add_generalizability(
+        classify({step: found[name] for step, found in salient.items()}),
+        reference.get(name),
+        params.n_players,
+    ).with_columns(reading=pl.lit(name))
+    for name in (SINGLE, CERTAIN, JOINT)
     if name != params.reading
 ]
 tables.write(pl.concat(readings), snakemake.output[0], tables.READINGS, **provenance)

@@ -1,6 +1,7 @@
 from job import progress_bar, start
 from sft_interactions import tables
 from sft_interactions.analysis.choices import BEFORE_SFT, TUNED, Choice
+from sft_interactions.analysis.dynamics import salient_at
 from sft_interactions.analysis.sensitivity import ExtractedRun, vary_findings
 from sft_interactions.analysis.stability import UnchangedRun, noise_perturbation
 from sft_interactions.extraction.interactions import to_values
@@ -30,15 +31,19 @@ def open_reference():
 
 
 samples, first = to_values(tables.read(files.log_odds[0], tables.LOG_ODDS), files.log_odds[0])
-checkpoints, readings = {}, {}
+checkpoints, references, readings, reference_readings = {}, {}, {}, {}
 if files.get("readings") is None:
     checkpoints = {
         step: open_checkpoint(*paths)
         for step, *paths in zip(steps, files.interactions, files.solve, strict=True)
     }
+    references = open_reference()
 else:
     rows = tables.read(files.readings, tables.READINGS).filter(reading=own.reading)
     readings[own.reading] = rows.drop("reading", "generalizable", "chance")
+    for path in files.reference:
+        of_reference = tables.read(path, tables.READINGS).filter(reading=own.reading)
+        reference_readings[own.reading] = salient_at(of_reference, params.reference_step)
 errors = {
     step: float(tables.read_metadata(path)["log_odds_error_rms"])
     for step, path in zip(steps, files.log_odds, strict=True)
@@ -69,10 +74,11 @@ with (
             samples,
             params.n_players,
             checkpoints,
-            open_reference(),
+            references,
             unchanged,
             own.reading,
             readings,
+            reference_readings,
         ),
         tested,
         bootstrap=params.bootstrap,

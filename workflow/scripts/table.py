@@ -11,7 +11,6 @@ from sft_interactions.analysis import (
     strongest,
     verdicts,
 )
-from sft_interactions.analysis.metrics import compute_metrics_over_seeds
 from sft_interactions.analysis.paper import compare
 from sft_interactions.analysis.protocol import examine, tabulate_over_seeds
 from sft_interactions.analysis.runs import (
@@ -23,6 +22,7 @@ from sft_interactions.analysis.runs import (
     read_stages,
     tell_few_checkpoints,
 )
+from sft_interactions.analysis.seeds import compute_metrics_over_seeds
 
 start(snakemake)
 files, params = snakemake.input, snakemake.params
@@ -95,16 +95,9 @@ match snakemake.rule:
             elif snakemake.rule == "seed_agreement_table":
                 rows = agreement.tabulate(of_seeds, samples, steps, params.level)
             else:
-                metrics = compute_metrics_over_seeds(
-                    of_seeds,
-                    samples,
-                    steps,
-                    params.n_players,
-                    seed=params.seed,
-                    **params.bootstrap,
+                rows = compute_metrics_over_seeds(
+                    of_seeds, samples, steps, params.n_players, level=params.level
                 )
-                # A pair of seed and prompt is what these metrics are over.
-                rows = overall_metrics(metrics).rename({"n_samples": "n_pairs"})
             columns = [pl.lit(name).alias("runs"), pl.lit(len(runs)).alias("n_seeds"), pl.all()]
             parts.append(rows.select(columns))
         table = pl.concat(parts)

@@ -733,7 +733,7 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             yield f"{where}.reference_run: {reference!r} is not in runs ({known}); name one of them"
         elif model_of(reference) == model_of(name):
             yield f"{where}.reference_run: {reference!r} has the same model; name a run of another one"
-        elif run["reference_checkpoint"] == "first" and _is_same_model(
+        elif run["reference_checkpoint"] == "first" and is_same_model(
             models.get(model_of(reference)), models.get(model_of(name))
         ):
             yield (
@@ -760,7 +760,7 @@ def _check_run(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> 
             )
 
 
-def _is_same_model(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+def is_same_model(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
     """Whether two models are from one source and read prompts alike, whatever they are called."""
 
     def apart_from_names(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,8 @@ LEGEND = {
     r"\b(d / T|by d|by T|to d|to T|at d)\b": "d: the step at which the denoising stage ends; T: the last "
     "step.",
     r"\blog 2\b": "log 2: the cross-entropy without any interaction, 0.693.",
-    "γ": "γ: the share of the strength that the reference model, another LLM, has too (0 to 1).",
+    "γ": "γ: the share of the strength (by count: of the interactions) that the reference model, another "
+    "LLM, has too (0 to 1).",
     "ρ": "ρ: the share of the strength that does not cancel (0 to 1).",
     "ζ": "ζ: the noise bound of the extraction.",
     r"\border\b": "Order: the number of players of an interaction.",
@@ -110,14 +111,16 @@ LEGEND = {
     "preserved or removed, if the other seed had drawn as many of those before SFT.",
     r"\bsmall difference\b": "Small difference: |v(N) − v(∅)| is below a quarter of the range of the "
     "log-odds.",
-    r"\b(mean|largest) error\b": "Error: mean over all maskings of |φ − v| / |v(N) − v(∅)|, a share.",
+    r"\b(mean|largest) error\b": "Error: |φ − v| / |v(N) − v(∅)|, a share; its mean over all maskings and "
+    "prompts, or the largest.",
     r"\bbest checkpoint\b": "Best checkpoint: the last one up to which interactions go on to emerge at one "
     "pace; it is not chosen by the validation loss.",
     _INTERVAL: "Interval: at the level `bootstrap.level` of the config, over prompts.",
     r"\bseeds\b": "Seeds: repeats of the fine-tuning, with the same samples.",
     r"\beffect\b": "Effect: in log-odds; above 0 it speaks for the target, below 0 against it.",
-    r"\bloss\b": "Loss: nats a token.",
-    r"\bpreserved\b": "Preserved: salient at every checkpoint so far; removed: salient before SFT and not "
+    r"\bloss\b(?! rate)": "Loss: nats a token.",
+    r"\bpreserved\b": "Preserved: salient at every checkpoint so far (by the protocol with one sign); "
+    "removed: salient before SFT and not "
     "now; emerged: salient now and not at some checkpoint before.",
 }
 OVER_SEEDS = "Interval: at the level `bootstrap.level` of the config, over prompts and seeds."

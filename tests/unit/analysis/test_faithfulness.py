@@ -72,15 +72,17 @@ def test_table_has_the_errors_of_all_and_of_the_salient_interactions(best):
 
 
 def test_errors_are_relative_to_the_range_and_undefined_without_one():
-    values = np.array([[0.0, 1.0, 2.0, 4.0], [3.0, 1.0, 2.0, 3.0]])
+    values = np.array([*[[0.0, 1.0, 2.0, 4.0]] * 5, [3.0, 1.0, 2.0, 3.0]])
     errors = relative_errors(values + 1, values)
-    np.testing.assert_allclose(errors[0], 0.25)
-    assert np.isnan(errors[1]).all()
+    np.testing.assert_allclose(errors[:5], 0.25)
+    assert np.isnan(errors[5]).all()
     found = summarize_errors(errors, resamples=20, level=0.95, seed=0)
     assert found == {
         "mean_error": 0.25,
         "ci_low": 0.25,
         "ci_high": 0.25,
         "largest_error": 0.25,
-        "n_samples": 1,
+        "n_samples": 5,
     }
+    few = summarize_errors(errors[1:], resamples=20, level=0.95, seed=0)
+    assert (few["mean_error"], few["ci_low"], few["n_samples"]) == (0.25, None, 4)

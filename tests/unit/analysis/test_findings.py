@@ -1,20 +1,22 @@
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.analysis import findings
+from sft_interactions.analysis import findings, protocol
 from sft_interactions.analysis.dynamics import add_generalizability, classify
-from sft_interactions.analysis.findings import conclude, verdict_of
+from sft_interactions.analysis.findings import conclude, open_where_all_agree, verdict_of
 from sft_interactions.analysis.metrics import compute_metrics
 
 N = 4
 STEPS = [0, 10, 40]
-SAMPLES = [f"s{i}" for i in range(8)]
+# So many that a γ of 0 in all of them is below 0.1.
+SAMPLES = [f"s{i}" for i in range(40)]
 STAGES = {"boundary_step": 10, "ci_low_step": 10, "ci_high_step": 10}
 ROWS = {"sample_id": pl.String, "kind": tables.KIND, "pattern": pl.UInt32, "order": pl.UInt8}
-SETTINGS = {"unchanged_samples": 8, "resamples": 200, "level": 0.95, "seed": 0}
+SETTINGS = {"unchanged_samples": 40, "resamples": 200, "level": 0.95, "seed": 0}
 
 
 def salient(*sets):
@@ -35,7 +37,14 @@ LATE = ((7, 0.5), (11, -0.5), (13, 0.5), (14, -0.6), (10, 0.5), (5, -0.5), (9, 0
 
 
 def run(
-    *, early=EARLY, late=LATE, before=KEPT + NOISE, reference=KEPT + EARLY, stages=STAGES, **options
+    *,
+    early=EARLY,
+    late=LATE,
+    before=KEPT + NOISE,
+    reference=KEPT + EARLY,
+    stages=STAGES,
+    samples=SAMPLES,
+    **options,
 ):
     """Parts on a run that does what the paper says, unless told otherwise."""
     classes = classify(
@@ -43,10 +52,13 @@ def run(
     )
     reference = reference and salient(reference)
     unchanged = classify({step: salient(before) for step in STEPS})
+    classes, unchanged = (
+        rows.filter(pl.col("sample_id").is_in(samples)) for rows in (classes, unchanged)
+    )
     arguments = [
         add_generalizability(classes, reference, N),
         [add_generalizability(unchanged, reference, N)],
-        SAMPLES,
+        samples,
         STEPS,
         stages,
         N,
@@ -174,14 +186,45 @@ def test_without_a_stage_its_parts_are_not_judged(step, missing):
 
 
 def test_few_samples_and_no_bootstrap_judge_nothing():
-    assert set(verdicts(run(resamples=0)).values()) == {"inconclusive", "supported"}
-    judged = [
-        part for part, verdict in verdicts(run(resamples=0)).items() if verdict == "supported"
-    ]
-    assert judged == ["3.3 short"]  # its interval is the one of the stages
+    # Without a bootstrap the stages have no interval either.
+    without = {"boundary_step": 10, "ci_low_step": None, "ci_high_step": None}
+    parts = run(resamples=0, stages=without)
+    assert set(verdicts(parts).values()) == {"inconclusive"}
+    assert parts["ci_low"].is_null().all()
+    assert parts.filter(part="3.3 short")["value"].item() == 10 / 40
     parts = run(unchanged_samples=4)
     assert verdicts(parts)["3.1 beyond noise"] == "inconclusive"
     assert parts.filter(part="3.1 beyond noise")["n_samples"].item() == 4
+
+
+def test_samples_without_an_interaction_do_not_make_a_part_surer():
+    parts = run()
+    empty = [f"empty-{number}" for number in range(9)]
+    few = run(samples=[*SAMPLES[:4], *empty])
+    assert (few["n_samples"] <= 4).all()
+    assert set(verdicts(few).values()) == {"inconclusive"}
+    assert parts.filter(part="1.1 few")["n_samples"].item() == 40
+
+
+@pytest.mark.parametrize(("n", "reach"), [(5, 0.522), (8, 0.369), (16, 0.206)])
+def test_where_γ_of_all_prompts_agrees_its_interval_is_that_of_so_many(n, reach):
+    (γ,) = (part for part in findings.PARTS if part.name == "4.2 γ ≈ 0")
+    low, high = open_where_all_agree(γ, 0.0, 0.0, 0.0, n, 0.95)
+    assert (low, high) == (pytest.approx(-reach, abs=1e-3), pytest.approx(reach, abs=1e-3))
+    # As likely as an interval of 95 % allows on one side.
+    assert (1 - high) ** n == pytest.approx(0.025)
+    assert verdict_of(γ, low, high, n) == "inconclusive"
+    # Not if they do not agree, nor for counts.
+    assert open_where_all_agree(γ, 0.0, -0.01, 0.01, n, 0.95) == (-0.01, 0.01)
+    assert open_where_all_agree(findings.PARTS[0], 0.0, 0.0, 0.0, n, 0.95) == (0.0, 0.0)
+    assert open_where_all_agree(γ, None, None, None, n, 0.95) == (None, None)
+
+
+def test_all_parts_of_γ_and_ρ_are_of_shares():
+    for parts in (findings.PARTS, protocol.PARTS):
+        assert {part.name for part in parts if part.of_shares} == {
+            part.name for part in parts if re.search("[γρ]", part.statistic)
+        }
 
 
 @pytest.mark.parametrize(

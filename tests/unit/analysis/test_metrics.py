@@ -12,7 +12,6 @@ from sft_interactions.analysis.metrics import (
     _signs,
     bootstrap_weights,
     compute_metrics,
-    compute_metrics_over_seeds,
     ratios,
     summarize,
 )
@@ -294,7 +293,10 @@ def test_bootstrap_is_deterministic_and_depends_on_its_seed():
 
 def test_intervals_hold_their_value(metrics):
     assert metrics.table["ci_low"].null_count() == len(metrics.table)
-    table = Metrics(HAND_MADE, resamples=200).table.drop_nulls("value")
+    copies = [HAND_MADE.with_columns(pl.col("sample_id") + str(n)) for n in range(5)]
+    samples = [f"{name}{n}" for n in range(5) for name in "ab"]
+    table = Metrics(pl.concat(copies), samples, resamples=200).table.drop_nulls("value")
+    assert (table["n_samples"] >= 5).all()
     assert table["ci_low"].null_count() == 0
     assert (table["ci_low"] <= table["value"] + 1e-12).all()
     assert (table["value"] <= table["ci_high"] + 1e-12).all()
@@ -325,46 +327,22 @@ def test_summary_is_a_percentile_interval():
 
 
 def test_resamples_without_a_denominator_are_left_out():
-    denominator = np.array([1.0, 0, 0, 0])
-    weights = bootstrap_weights(4, 200, 0)
-    assert summarize(2 * denominator, denominator, weights, 0.95) == (2, 2, 2, 1)
+    denominator = np.append(np.ones(5), np.zeros(35))
+    weights = bootstrap_weights(40, 2000, 0)
+    assert (weights @ denominator == 0).any()
+    assert summarize(2 * denominator, denominator, weights, 0.95) == (2, 2, 2, 5)
 
 
-def over_seeds(*runs, resamples=400):
-    return compute_metrics_over_seeds(
-        runs, ["a", "b"], STEPS, N, resamples=resamples, level=0.95, seed=0
-    )
+@pytest.mark.parametrize(("used", "has_interval"), [(4, False), (5, True)])
+def test_few_samples_have_no_interval(used, has_interval):
+    denominator = np.append(np.ones(used), np.zeros(8 - used))
+    found = summarize(np.arange(8.0) * denominator, denominator, bootstrap_weights(8, 50, 0), 0.95)
+    assert found.value == np.arange(used).mean()
+    assert found.n_samples == used
+    assert (found.ci_low is not None, found.ci_high is not None) == (has_interval, has_interval)
 
 
-def count_of(table, label="preserved"):
-    return table.filter(
-        pl.col("order").is_null(), metric="count", step=0, kind="both", **{"class": label}
-    ).row(0, named=True)
-
-
-def test_metrics_over_seeds_are_means_over_pairs_of_seed_and_sample():
-    other = HAND_MADE.filter(pl.col("sample_id") == "a")
-    found = count_of(over_seeds(HAND_MADE, other))
-    assert (found["value"], found["n_samples"]) == ((4 + 1 + 4 + 0) / 4, 4)
-
-
-def test_without_resamples_there_is_no_interval_over_seeds():
-    found = count_of(over_seeds(HAND_MADE, HAND_MADE, resamples=0))
-    assert (found["value"], found["ci_low"], found["ci_high"]) == (5 / 2, None, None)
-
-
-def test_one_seed_twice_is_that_seed():
-    twice, once = over_seeds(HAND_MADE, HAND_MADE), Metrics(HAND_MADE, resamples=400).table
-    shown = twice.drop("n_samples")
-    for column in ("value", "ci_low", "ci_high"):
-        expected = once.filter(~pl.col("metric").str.contains("churn"))[column]
-        assert shown[column].to_list() == pytest.approx(expected.to_list(), nan_ok=True), column
-
-
-def test_interval_over_seeds_holds_the_spread_of_the_seeds():
-    alike = pl.concat([HAND_MADE.filter(pl.col("sample_id") == "a")] * 2)
-    alike = alike.with_columns(sample_id=pl.Series(["a"] * 6 + ["b"] * 6))
-    none = alike.clear()
-    same, apart = count_of(over_seeds(alike, alike)), count_of(over_seeds(alike, none))
-    assert (same["ci_low"], same["ci_high"]) == (4, 4)
-    assert (apart["ci_low"], apart["value"], apart["ci_high"]) == (0, 2, 4)
+def test_resamples_that_all_lack_the_class_give_no_interval():
+    denominator = np.append(np.ones(5), np.zeros(5))
+    weights = np.array([denominator[::-1]] * 3)
+    assert summarize(denominator, denominator, weights, 0.95) == (1, None, None, 5)

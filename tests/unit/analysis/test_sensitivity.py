@@ -66,10 +66,20 @@ def extracted(values, references, choice, reference_errors=None, **settings):
     run = replace(run, references={choice.reference_model: of_reference[taken(of_reference)]})
     if choice.reading == SINGLE:
         return run
-    solved = {step: extract(v, noise_ratio=choice.noise_ratio) for step, v in values.items()}
-    reader = RunReader(values, solved, SAMPLES, choice.tie_break)
-    salient = reader.salient(choice.reading, choice.salience)
-    return replace(run, readings={choice.reading: classify(salient)})
+    salient, of_reference = (
+        RunReader(
+            each,
+            {step: extract(v, noise_ratio=choice.noise_ratio) for step, v in each.items()},
+            SAMPLES,
+            choice.tie_break,
+        ).salient(choice.reading, choice.salience)
+        for each in (values, references)
+    )
+    return replace(
+        run,
+        readings={choice.reading: classify(salient)},
+        reference_readings={choice.reading: of_reference[taken(of_reference)]},
+    )
 
 
 def vary(values, **tested):
@@ -130,6 +140,17 @@ def test_choices_vary_one_thing_at_a_time():
     for name, choice in list(found.items())[1:]:
         changed = [key for key in vars(OWN) if vars(choice)[key] != vars(OWN)[key]]
         assert len(changed) == 1, name
+    # Of a reference run that starts from the run's own model only the tuned one is another model.
+    tuned = replace(OWN, reference_model="tuned")
+    for own, is_base, others in ((tuned, False, 1), (tuned, True, 0), (OWN, True, 1)):
+        found = choices(
+            own,
+            *[[]] * 5,
+            has_reference=True,
+            has_readings=False,
+            is_reference_base=is_base,
+        )
+        assert sum(name.startswith("reference model: ") for name in found) == others
     without = choices(OWN, [], [], [], [], [], has_reference=False, has_readings=True)
     readings = ["reading: certain", "reading: joint"]
     assert list(without) == ["the study's own", *readings, "removed effect: last present"]
@@ -366,6 +387,12 @@ def test_what_a_run_lacks_is_named(values):
     other = replace(run, references={"before SFT": run.checkpoints[0]})
     with pytest.raises(ValueError, match="references: tuned is missing; give its tables"):
         vary_findings(other, {"a": replace(OWN, reference_model="tuned")}, **TESTED)
+    salient = {
+        step: select_salient(*pair, **OWN.salience) for step, pair in run.checkpoints.items()
+    }
+    read = replace(other, readings={"joint": classify(salient)})
+    with pytest.raises(ValueError, match="reference_readings: joint is missing; give its inter"):
+        vary_findings(read, {"a": replace(OWN, reading="joint")}, **TESTED)
     fewer = {step: pair for step, pair in run.checkpoints.items() if step != 5}
     with pytest.raises(ValueError, match="checkpoints: not those of the churn floor"):
         vary_findings(replace(run, checkpoints=fewer), {"a": OWN}, **TESTED)

@@ -64,9 +64,10 @@ def test_tables_of_checkpoints_are_read(tmp_path):
 
 
 def test_counts():
-    rows = interactions({"a": [10.0, -8.0, 1.0, 1.0], "b": [1.0], "c": []})
+    of_sample = {"a": [10.0, -8.0, 1.0, 1.0], "b": [1.0], "c": []}
+    rows = interactions({**of_sample, **{2 * name: one for name, one in of_sample.items()}})
     salient = rows.filter(pl.col("kind") != "bias", pl.col("effect").abs() >= 1.5)
-    table = solve({"a": 1.0, "b": 1.0, "c": 1.0})
+    table = solve(dict.fromkeys(["a", "b", "c", "aa", "bb", "cc"], 1.0))
     found = summarize_counts(rows, salient, table, resamples=50, level=0.9, seed=0)
     values = dict(found.select("quantity", "value").rows())
     assert values["nonzero"] == pytest.approx(5 / 3)
@@ -74,9 +75,11 @@ def test_counts():
     assert values["for_strength"] == pytest.approx((2 + 1 + 0) / 3)  # 18 of 20 are 90 %
     assert values["salient_strength"] == pytest.approx((18 / 20 + 0) / 2)
     assert values["small_difference"] == values["salient_of_small_difference"] == 0
-    assert found["n_samples"].to_list() == [3, 3, 3, 2, 3, 1]
+    assert found["n_samples"].to_list() == [6, 6, 6, 4, 6, 2]
     inside = found.filter(pl.col("value").is_between("ci_low", "ci_high"))
-    assert len(inside) == len(found)
+    # Nothing is told of fewer than five.
+    assert inside["n_samples"].to_list() == [6, 6, 6, 6]
+    assert found["ci_low"].null_count() == 2
 
 
 def summarize(rows, salient, samples):

@@ -204,9 +204,11 @@ def test_without_removals_the_boundary_is_the_first_step():
     assert steps == [0, 0, 0]
 
 
-def test_without_resamples_the_interval_is_the_boundary():
+def test_without_resamples_there_is_no_interval():
     found = detect([[0, 10, 10, 10], [0, 4, 8, 8]], resamples=0)
-    assert found["ci_low_step"] == found["ci_high_step"] == found["boundary_step"]
+    assert (found["ci_low_step"], found["ci_high_step"]) == (None, None)
+    names = ("resamples_at_boundary", "best_ci_low_step", "best_ci_high_step")
+    assert [found["evidence"][name] for name in names] == [None] * 3
 
 
 @pytest.mark.parametrize("counts", [[[0, 1, 9, 10], [0, 8, 9, 9]], [[0, 5, 6, 10], [0, 1, 8, 8]]])

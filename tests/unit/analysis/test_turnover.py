@@ -339,3 +339,35 @@ def test_an_interval_needs_five_samples_and_the_value_is_that_of_all(n_samples, 
     value, low, high = interval(leave_one_out(lost) / leave_one_out(before), 0.95)
     assert value == pytest.approx(lost.sum() / before.sum())
     assert (low is not None, high is not None) == (known, known)
+
+
+STEPS = [0, 10, 20, 30, 40]
+EMPTY = [f"empty-{number}" for number in range(20)]
+
+
+def test_samples_without_an_interaction_are_no_observations():
+    dynamics, samples = run_of([0.7, 0.2, 0.2, 0.2], n_samples=6), [f"s{i:02d}" for i in range(6)]
+    rates = ["loss_rate", "ci_low", "ci_high"]
+    alone = tabulate(dynamics, samples, STEPS, 0.95)
+    for more in ([*samples, *EMPTY[:1]], [*EMPTY, *samples]):
+        assert detect(dynamics, more, STEPS, 0.95) == detect(dynamics, samples, STEPS, 0.95)
+        among = tabulate(dynamics, more, STEPS, 0.95)
+        assert among.select(rates).equals(alone.select(rates))
+        # Means are over all samples.
+        expected = alone["lost"] * len(samples) / len(more)
+        assert among["lost"].to_list() == pytest.approx(expected.to_list())
+
+
+def test_four_samples_with_interactions_tell_nothing_however_many_have_none():
+    dynamics, samples = run_of([0.9, 0.1, 0.1, 0.1], n_samples=4), [f"s{i:02d}" for i in range(4)]
+    assert detect(dynamics, [*samples, *EMPTY], STEPS, 0.95).answer == UNKNOWN
+    assert tabulate(dynamics, [*samples, *EMPTY], STEPS, 0.95)["ci_low"].is_null().all()
+
+
+def test_an_interval_needs_five_samples_that_have_something_to_lose():
+    dynamics = run_of([0.9, 0.1, 0.1, 0.1], n_samples=8)
+    # Before SFT four of the eight have no interaction.
+    late = (pl.col("step") > 0) | (pl.col("sample_id") < "s04")
+    samples = [f"s{i:02d}" for i in range(8)]
+    assert detect(dynamics.filter(late), samples, STEPS, 0.95).answer == UNKNOWN
+    assert tabulate(dynamics.filter(late), samples, STEPS, 0.95)["ci_low"].null_count() == 1

@@ -15,10 +15,9 @@ from sft_interactions.analysis.dynamics import CLASSES, EMERGED, KEY
 from sft_interactions.analysis.turnover import (
     SIGNED_KEY,
     count,
-    interval,
     kept_by_chance,
-    leave_one_out,
     omega,
+    rate,
     with_sign,
 )
 
@@ -73,9 +72,7 @@ def tabulate(
                         pairs, permutations(before_sft, 2), strict=True
                     )
                 ]
-            with np.errstate(invalid="ignore"):
-                shares = leave_one_out(shared) / leave_one_out(sizes)
-            value, low, high = interval(shares, level)
+            value, low, high = rate(shared, sizes, level)
             records.append(
                 {
                     "step": step,

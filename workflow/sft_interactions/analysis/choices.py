@@ -62,6 +62,7 @@ def choices(
     *,
     has_reference: bool,
     has_readings: bool,
+    is_reference_base: bool = False,
 ) -> dict[str, Choice]:
     """The study's own choice and, one at a time, the others, by name.
 
@@ -73,6 +74,7 @@ def choices(
         tie_breaks: tie-breaks of the extraction.
         mask_embeddings: embeddings of a masked word.
         has_reference: there is a reference model, so the choices about γ apply.
+        is_reference_base: the reference model before SFT is the run's own, so that it is no choice.
         has_readings: the readings apply: they do not where the study's salience rule is ``stable``, whose
             interactions are already a choice of what the data determine.
     """
@@ -96,7 +98,8 @@ def choices(
     if has_reference:
         found["γ: by count"] = replace(own, gamma="gamma_by_count")
         other = TUNED if own.reference_model == BEFORE_SFT else BEFORE_SFT
-        found[f"reference model: {other}"] = replace(own, reference_model=other)
+        if other != BEFORE_SFT or not is_reference_base:
+            found[f"reference model: {other}"] = replace(own, reference_model=other)
     return found
 
 

@@ -10,10 +10,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import EMERGED, PRESERVED, REMOVED
-from sft_interactions.analysis.metrics import Cells, bootstrap_weights, ratios
+from sft_interactions.analysis.metrics import (
+    FEWEST_SAMPLES,
+    Cells,
+    bootstrap_weights,
+    ratios,
+)
 from sft_interactions.analysis.stages import Boundary
+from sft_interactions.analysis.turnover import observed
 
-FEWEST_SAMPLES = 5
 STATEMENTS = {
     1: "In the denoising stage few interactions emerge, of low order, high γ and high ρ",
     2: "In the overfitting stage many interactions emerge, of high order, low γ and low ρ",
@@ -29,6 +34,8 @@ DENOISING, OVERFITTING = "denoising", "overfitting"
 BOTH_STAGES = (DENOISING, OVERFITTING)
 # Index of the checkpoint before SFT.
 FIRST = 0
+# An interval that is no longer is one of samples that agree.
+_NO_SPREAD = 1e-12
 # Share of the resamples that may lack a value before there is no interval.
 _MOST_UNDEFINED = 0.025
 
@@ -133,11 +140,11 @@ class Quantities:
         """The end of the denoising stage as a share of the steps up to the last checkpoint.
 
         Returns:
-            (3,): the share and its interval, that of ``stages.json``.
+            (3,): the share and its interval, that of ``stages.json``; NaN where there is none.
         """
         stages = self._stages
         steps = [stages["boundary_step"], stages["ci_low_step"], stages["ci_high_step"]]
-        return np.array(steps) / self.steps[-1]
+        return np.array(steps, dtype=np.float64) / self.steps[-1]
 
     def _mean(
         self, metric: str, label: str, step: int, cells: Cells, *, covered_only: bool = False
@@ -180,6 +187,7 @@ class Part(Generic[_Quantities]):
             `protocol`, the first entry over all samples.
         needs: stages that must have a checkpoint for the part to be defined.
         has_own_interval: ``compute`` gives (3,) the value and the ends of its interval instead.
+        of_shares: it is made of γ or ρ, which are shares of a sample.
     """
 
     finding: int
@@ -191,6 +199,7 @@ class Part(Generic[_Quantities]):
     compute: Callable[[_Quantities], NDArray[np.float64]]
     needs: tuple[str, ...] = ()
     has_own_interval: bool = False
+    of_shares: bool = False
 
     @property
     def name(self) -> str:
@@ -229,11 +238,13 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(1, 3, "high γ", "γ above chance: E_d − R_d", ">", 0,
          lambda q: q.gamma_above_chance(EMERGED, q.boundary)
          - q.gamma_above_chance(REMOVED, q.boundary),
-         needs=(DENOISING,)),
+         needs=(DENOISING,),
+         of_shares=True),
     Part(1, 4, "high ρ", "ρ above chance: E_d − R_d", ">", 0,
          lambda q: q.rho_above_chance(EMERGED, q.boundary)
          - q.rho_above_chance(REMOVED, q.boundary),
-         needs=(DENOISING,)),
+         needs=(DENOISING,),
+         of_shares=True),
     Part(2, 1, "many", "count beyond the churn floor: E_T − E_d", ">", 0,
          lambda q: q.count_beyond_floor(EMERGED, q.last)
          - q.count_beyond_floor(EMERGED, q.boundary),
@@ -244,11 +255,13 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(2, 3, "low γ", "γ above chance: E_d − E_T", ">", 0,
          lambda q: q.gamma_above_chance(EMERGED, q.boundary)
          - q.gamma_above_chance(EMERGED, q.last),
-         needs=BOTH_STAGES),
+         needs=BOTH_STAGES,
+         of_shares=True),
     Part(2, 4, "low ρ", "ρ above chance: E_d − E_T", ">", 0,
          lambda q: q.rho_above_chance(EMERGED, q.boundary)
          - q.rho_above_chance(EMERGED, q.last),
-         needs=BOTH_STAGES),
+         needs=BOTH_STAGES,
+         of_shares=True),
     Part(3, 1, "beyond noise", "count of R_d beyond the churn floor", ">", 0,
          lambda q: q.count_beyond_floor(REMOVED, q.boundary),
          needs=(DENOISING,)),
@@ -261,9 +274,11 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(4, 1, "high order", "mean order: R_T − P_T", ">", 0,
          lambda q: q.order(REMOVED, q.last) - q.order(PRESERVED, q.last)),
     Part(4, 2, "γ ≈ 0", "γ above chance of R_T", "<", 0.1,
-         lambda q: q.gamma_above_chance(REMOVED, q.last)),
+         lambda q: q.gamma_above_chance(REMOVED, q.last),
+         of_shares=True),
     Part(4, 3, "ρ ≈ 0", "ρ above chance of R_T", "<", 0.1,
-         lambda q: q.rho_above_chance(REMOVED, q.last)),
+         lambda q: q.rho_above_chance(REMOVED, q.last),
+         of_shares=True),
     Part(5, 1, "stable", "(count of P_d − count of P_T) / count of Ω_0", "<", 0.1,
          lambda q: (q.count(PRESERVED, q.boundary) - q.count(PRESERVED, q.last))
          / q.count(PRESERVED, FIRST),
@@ -271,11 +286,14 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(5, 2, "low order", "mean order: Ω_0 − P_T", ">", 0,
          lambda q: q.order(PRESERVED, FIRST) - q.order(PRESERVED, q.last)),
     Part(5, 3, "γ > 1/2", "γ of P_T", ">", 0.5,
-         lambda q: q.gamma(PRESERVED, q.last)),
+         lambda q: q.gamma(PRESERVED, q.last),
+         of_shares=True),
     Part(5, 4, "highest γ", "γ above chance: P_T − larger of E_T, R_T", ">", 0,
-         lambda q: _above_the_others(q.gamma_above_chance, q.last)),
+         lambda q: _above_the_others(q.gamma_above_chance, q.last),
+         of_shares=True),
     Part(5, 5, "highest ρ", "ρ above chance: P_T − larger of E_T, R_T", ">", 0,
-         lambda q: _above_the_others(q.rho_above_chance, q.last)),
+         lambda q: _above_the_others(q.rho_above_chance, q.last),
+         of_shares=True),
     Part(5, 6, "carry", "cross-entropy: smaller of E_T, R_T − larger of P_T, E_d", ">", 0,
          lambda q: np.minimum(q.cross_entropy(EMERGED, q.last), q.cross_entropy(REMOVED, q.last))
          - np.maximum(q.cross_entropy(PRESERVED, q.last), q.cross_entropy(EMERGED, q.boundary)),
@@ -301,6 +319,36 @@ def verdict_of(part: Part[Any], low: float | None, high: float | None, n_samples
     if high < part.threshold:
         return "supported" if part.side == "<" else "contradicted"
     return "inconclusive"
+
+
+def open_where_all_agree(
+    part: Part[Any],
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    n_samples: int,
+    level: float,
+) -> tuple[float | None, float | None]:
+    """Interval of a part, also where γ or ρ of all samples agree, so that they show no spread.
+
+    A γ that is 0 in each of a few prompts may be one of 0.3. Of n shares that are all 0, or all 1, the mean
+    can be 1 − ((1 − level) / 2)^(1/n) away (Clopper and Pearson, Biometrika 26, 1934, where all agree).
+    What is made of counts may agree: there a sample has many interactions.
+
+    Args:
+        part: the part.
+        value: its value over all samples.
+        low: lower end of its interval; None where there is none.
+        high: upper end.
+        n_samples: the fewest samples that one of its quantities rests on.
+        level: confidence level of the interval, between 0 and 1.
+    """
+    if value is None or low is None or high is None or high - low > _NO_SPREAD:
+        return low, high
+    if not part.of_shares:
+        return low, high
+    reach = 1 - float((1 - level) / 2) ** (1 / n_samples)
+    return value - reach, value + reach
 
 
 def row_of(
@@ -365,15 +413,21 @@ def measure_parts(
         weights=bootstrap_weights(len(samples), resamples, seed),
         gamma=gamma,
     )
+    # The others add nothing to a ratio of counts.
+    n_observed = int(observed(dynamics, samples).sum())
     records = []
     for part in PARTS:
         value = low = high = None
         n_samples = 0
         if all(map(quantities.has_checkpoint, part.needs)):
             values, n_samples = quantities.measure(part.compute)
+            n_samples = min(n_samples, n_observed)
             value, low, high = (
-                values.tolist() if part.has_own_interval else _interval(values, level)
+                [None if np.isnan(one) else float(one) for one in values]
+                if part.has_own_interval
+                else _interval(values, level)
             )
+            low, high = open_where_all_agree(part, value, low, high, n_samples, level)
         records.append(row_of(part, value, low, high, n_samples))
     return pl.DataFrame(records)
 

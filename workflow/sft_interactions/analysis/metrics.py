@@ -16,6 +16,8 @@ from sft_interactions import tables
 from sft_interactions.analysis.dynamics import CLASSES, PRESERVED
 
 KINDS = ("and", "or", "both")
+# Nothing is told of fewer: a bootstrap of so few says little.
+FEWEST_SAMPLES = 5
 # Metrics that are given for each reading too.
 READ = (
     "count",
@@ -58,7 +60,7 @@ class Summary(NamedTuple):
 
     Attributes:
         value: the ratio of the sums.
-        ci_low: lower end of its percentile bootstrap interval.
+        ci_low: lower end of its percentile bootstrap interval; None below ``FEWEST_SAMPLES``.
         ci_high: upper end.
         n_samples: number of samples with a denominator.
     """
@@ -102,7 +104,6 @@ def compute_metrics(
     unchanged: Sequence[pl.DataFrame] = (),
     unchanged_samples: int | None = None,
     readings: Mapping[str, pl.DataFrame] | None = None,
-    weights: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """Metrics of every checkpoint, class and kind, over all samples.
 
@@ -139,15 +140,12 @@ def compute_metrics(
             without any there is no churn floor.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover; None for all.
         readings: name of a reading to its rows, in the form of ``dynamics``.
-        weights: (resamples, samples) how often each resample draws each sample; by default
-            :func:`bootstrap_weights`.
 
     Returns:
         Rows (step, class, kind, order, metric, value, ci_low, ci_high, n_samples); ``order`` null
         means all orders.
     """
-    if weights is None:
-        weights = bootstrap_weights(len(samples), resamples, seed)
+    weights = bootstrap_weights(len(samples), resamples, seed)
     n_covered = len(samples) if unchanged_samples is None else unchanged_samples
     covered = (np.arange(len(samples)) < n_covered).astype(float)
     cells = Cells(dynamics, samples)
@@ -180,52 +178,6 @@ def compute_metrics(
                         metric = f"{ratio.metric}_{name}"
                         records.append((step, label, "both", None, metric, *summary))
     return pl.DataFrame(records, schema=dict(tables.METRICS.columns), orient="row")
-
-
-def compute_metrics_over_seeds(
-    dynamics: Sequence[pl.DataFrame],
-    samples: Sequence[str],
-    steps: Sequence[int],
-    n_players: int,
-    *,
-    resamples: int,
-    level: float,
-    seed: int,
-) -> pl.DataFrame:
-    """Metrics of one fine-tuning repeated with several seeds, on the same samples.
-
-    As :func:`compute_metrics`, with the sums taken over samples and seeds. The bootstrap draws seeds and,
-    independently, samples, so the interval holds the spread of both.
-
-    Args:
-        dynamics: rows of the ``dynamics`` table of each seed.
-        samples: all analysed samples, also those without a salient interaction.
-        steps: analysed checkpoints.
-        n_players: number of players of a prompt.
-        resamples: bootstrap resamples; 0 for no intervals.
-        level: confidence level of the intervals, between 0 and 1.
-        seed: seed of the bootstrap.
-
-    Returns:
-        Rows as of :func:`compute_metrics`; ``n_samples`` counts pairs of a seed and a sample.
-    """
-    pairs = [f"{number}/{sample}" for number in range(len(dynamics)) for sample in samples]
-    renamed = [
-        rows.with_columns(sample_id=pl.lit(f"{number}/") + pl.col("sample_id"))
-        for number, rows in enumerate(dynamics)
-    ]
-    of_seed = bootstrap_weights(len(dynamics), resamples, seed + 1)
-    of_sample = bootstrap_weights(len(samples), resamples, seed)
-    return compute_metrics(
-        pl.concat(renamed),
-        pairs,
-        steps,
-        n_players,
-        resamples=resamples,
-        level=level,
-        seed=seed,
-        weights=np.einsum("rs,ri->rsi", of_seed, of_sample).reshape(resamples, len(pairs)),
-    )
 
 
 def _floors(
@@ -360,10 +312,10 @@ def summarize(
     if not used:
         return Summary(None, None, None, 0)
     value = float(numerator.sum() / denominator.sum())
-    if not weights.size:
-        return Summary(value, None, None, used)
     bottoms = weights @ denominator
     drawn = bottoms > 0
+    if used < FEWEST_SAMPLES or not drawn.any():
+        return Summary(value, None, None, used)
     resampled = (weights @ numerator)[drawn] / bottoms[drawn]
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Summary(value, float(low), float(high), used)

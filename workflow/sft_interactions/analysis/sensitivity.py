@@ -99,6 +99,7 @@ class ExtractedRun:
         reading: the reading of ``checkpoints`` and ``references``.
         readings: other reading that is asked for to rows as of
             :func:`~sft_interactions.analysis.dynamics.classify`, under the study's own salience.
+        reference_readings: the same of the reference model, to its salient interactions.
     """
 
     samples: Sequence[str]
@@ -108,6 +109,7 @@ class ExtractedRun:
     unchanged: UnchangedRun
     reading: str = SINGLE
     readings: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    reference_readings: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def extract_run(
@@ -458,6 +460,12 @@ def classify_run(
 
 
 def _salient_in_reference(run: ExtractedRun, choice: Choice) -> pl.DataFrame | None:
+    if choice.reading in run.readings:
+        if run.references and choice.reading not in run.reference_readings:
+            raise ValueError(
+                f"reference_readings: {choice.reading} is missing; give its interactions"
+            )
+        return run.reference_readings.get(choice.reading)
     if not run.references:
         return None
     if choice.reference_model not in run.references:

@@ -42,9 +42,9 @@ class SignalEvidence(TypedDict):
 class Evidence(TypedDict):
     """What the stages of a run rest on; docs/tables.md and docs/method.md say what each entry is."""
 
-    resamples_at_boundary: float
-    best_ci_low_step: int
-    best_ci_high_step: int
+    resamples_at_boundary: float | None
+    best_ci_low_step: int | None
+    best_ci_high_step: int | None
     largest_change_step: int
     explained: float
     signals: dict[str, SignalEvidence]
@@ -56,11 +56,14 @@ class Evidence(TypedDict):
 
 
 class Boundary(TypedDict):
-    """The checkpoint that ends the denoising stage, and its interval, in optimizer steps."""
+    """The checkpoint that ends the denoising stage, and its interval, in optimizer steps.
+
+    There is none without a bootstrap.
+    """
 
     boundary_step: int
-    ci_low_step: int
-    ci_high_step: int
+    ci_low_step: int | None
+    ci_high_step: int | None
 
 
 class Stages(Boundary):
@@ -205,7 +208,7 @@ def detect_stages(
         n_players: number of players of a prompt.
         share: the share of the largest count of removed interactions that is removed by the
             checkpoint where the search for the boundary ends.
-        resamples: bootstrap resamples; without any the interval is the boundary itself.
+        resamples: bootstrap resamples; without any there is no interval.
         level: confidence level of the interval, between 0 and 1.
         seed: seed of the bootstrap.
     """
@@ -220,26 +223,28 @@ def detect_stages(
 
     course, removed = _stack(signals, list(signals)) * precision, means["count", REMOVED]
     end, best = find_stages(course, removed, share)
-    found = [(end, best)]
+    at_boundary = low = best_low = high = best_high = None
     if resamples:
         found = [
             find_stages(drawn_course * precision, draw["count", REMOVED], share)
             for drawn_course, draw in zip(courses, drawn, strict=True)
         ]
-    (low, best_low), (high, best_high) = np.quantile(
-        found, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
-    ).astype(int)
+        places = np.quantile(
+            found, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
+        )
+        low, best_low, high, best_high = (steps[int(place)] for place in places.ravel())
+        at_boundary = float(np.mean([draw[0] == end for draw in found]))
     largest, explained = find_boundary(course)
     return {
         "boundary_step": steps[end],
-        "ci_low_step": steps[low],
-        "ci_high_step": steps[high],
+        "ci_low_step": low,
+        "ci_high_step": high,
         "best_checkpoint_step": steps[best],
         "detector": DETECTOR,
         "evidence": {
-            "resamples_at_boundary": float(np.mean([draw[0] == end for draw in found])),
-            "best_ci_low_step": steps[best_low],
-            "best_ci_high_step": steps[best_high],
+            "resamples_at_boundary": at_boundary,
+            "best_ci_low_step": best_low,
+            "best_ci_high_step": best_high,
             "largest_change_step": steps[largest],
             "explained": explained,
             "signals": _signal_evidence(signals, steps),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sft_interactions.analysis.dynamics import EMERGED, KEY, PRESERVED
-from sft_interactions.analysis.findings import FEWEST_SAMPLES
+from sft_interactions.analysis.metrics import FEWEST_SAMPLES
 
 LOST, NEW, KEPT = CHANGES = ("lost", "new", "kept")
 # Answers of the detector other than a checkpoint.
@@ -54,8 +54,17 @@ def omega(dynamics: pl.DataFrame, step: int) -> pl.DataFrame:
 
 
 def with_sign(dynamics: pl.DataFrame) -> pl.DataFrame:
-    """The rows with a column more, of which :data:`SIGNED_KEY` is made: whether the effect is positive."""
+    """The rows with the column ``positive``, whether the effect is above 0."""
     return dynamics.with_columns(positive=pl.col("effect") > 0)
+
+
+def observed(dynamics: pl.DataFrame, samples: Sequence[str]) -> NDArray[np.bool_]:
+    """Which samples have an interaction at some checkpoint, (samples,).
+
+    The others are no observations: they add nothing to a ratio of sums, and must not count as if they did.
+    """
+    present = dynamics.filter(pl.col("class").is_in([PRESERVED, EMERGED]))
+    return np.isin(np.asarray(samples, dtype=object), present["sample_id"].unique().to_list())
 
 
 def find_changes(dynamics: pl.DataFrame, steps: Sequence[int]) -> pl.DataFrame:
@@ -188,7 +197,7 @@ def tabulate(
     lost, new, before = _counts(dynamics, samples, steps)
     records = []
     for i, (step, following) in enumerate(pairwise(steps)):
-        value, low, high = _rate(lost[:, i], before[:, i], level)
+        value, low, high = rate(lost[:, i], before[:, i], level)
         chance = kept_by_chance(omega(dynamics, step), omega(dynamics, following), len(samples))
         records.append(
             {
@@ -218,15 +227,16 @@ def detect(
 
     Args:
         dynamics: rows of a ``dynamics`` table.
-        samples: all analysed samples.
+        samples: all analysed samples; those without any interaction do not count.
         steps: analysed checkpoints.
         level: confidence level of the bounds, between 0 and 1.
     """
     steps = sorted(steps)
     n_cuts = len(steps) - 2
-    if len(samples) < FEWEST_SAMPLES or n_cuts < 1:
+    there = observed(dynamics, samples)
+    lost, new, before = (counts[there] for counts in _counts(dynamics, samples, steps))
+    if n_cuts < 1 or (before > 0).sum(axis=0).min() < FEWEST_SAMPLES:
         return Stage(UNKNOWN)
-    lost, new, before = _counts(dynamics, samples, steps)
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = leave_one_out(lost) / leave_one_out(before)
         net = leave_one_out(lost - new) / leave_one_out(before)
@@ -301,7 +311,7 @@ def bounds(
 
 
 def interval(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
-    """Value and interval of a statistic (1 + samples,); None where undefined or on too few samples."""
+    """Value and interval of a statistic (1 + observed samples,); None where undefined or on too few."""
     if not np.isfinite(values[0]):
         return None, None, None
     if len(values) - 1 < FEWEST_SAMPLES or not np.isfinite(values).all():
@@ -337,11 +347,19 @@ def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[floa
     return float(mean[0]), float(mean[0]) - reach, float(mean[0]) + reach
 
 
-def _rate(
+def rate(
     numerator: NDArray[np.float64], denominator: NDArray[np.float64], level: float
 ) -> tuple[float | None, ...]:
+    """Ratio of two sums over samples and its interval, see :func:`interval`.
+
+    Args:
+        numerator: (samples,).
+        denominator: (samples,); those of 0 do not count.
+        level: confidence level of the interval, between 0 and 1.
+    """
+    there = denominator > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        return interval(leave_one_out(numerator) / leave_one_out(denominator), level)
+        return interval(leave_one_out(numerator[there]) / leave_one_out(denominator[there]), level)
 
 
 def _counts(

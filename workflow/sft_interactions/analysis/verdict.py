@@ -15,8 +15,7 @@ import polars as pl
 from scipy.stats import t as student
 
 from sft_interactions.analysis.dynamics import REMOVED
-from sft_interactions.analysis.findings import FEWEST_SAMPLES
-from sft_interactions.analysis.metrics import compute_metrics
+from sft_interactions.analysis.metrics import FEWEST_SAMPLES, compute_metrics
 from sft_interactions.analysis.runs import overall_metrics
 from sft_interactions.analysis.turnover import LAST, NONE, Stage
 from sft_interactions.verdict_table import SENTENCES
@@ -519,7 +518,7 @@ def _judge_interactions(facts: Facts) -> str:
     if n < FEWEST_SAMPLES:
         prompts = _number(n, "prompt")
         return f"{told} Whether that is more than noise would do cannot be told from {prompts}."
-    if low is not None and low <= floor:
+    if low is None or low <= floor:
         return f"{told} That cannot be told from what noise alone would do."
     return told
 

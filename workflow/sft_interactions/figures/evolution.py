@@ -308,8 +308,13 @@ class _Block:
 
     def _write_boundary(self) -> None:
         stages = self.run.stages
+        interval = (
+            "(no interval)"
+            if stages["ci_low_step"] is None
+            else f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})"
+        )
         evidence = (
-            f"(interval: {stages['ci_low_step']} to {stages['ci_high_step']})\n\n"
+            f"{interval}\n\n"
             f"“Best checkpoint”: step {stages['best_checkpoint_step']}\n"
             "(up to there interactions\nemerge at one pace)"
         )
