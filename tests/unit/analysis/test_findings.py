@@ -1,13 +1,18 @@
-import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from sft_interactions import tables
-from sft_interactions.analysis import findings, protocol
+from sft_interactions.analysis import findings
 from sft_interactions.analysis.dynamics import add_generalizability, classify
-from sft_interactions.analysis.findings import conclude, open_where_all_agree, verdict_of
+from sft_interactions.analysis.findings import (
+    agreeing,
+    conclude,
+    open_where_all_agree,
+    verdict_of,
+)
 from sft_interactions.analysis.metrics import compute_metrics
 
 N = 4
@@ -206,25 +211,44 @@ def test_samples_without_an_interaction_do_not_make_a_part_surer():
     assert parts.filter(part="1.1 few")["n_samples"].item() == 40
 
 
-@pytest.mark.parametrize(("n", "reach"), [(5, 0.522), (8, 0.369), (16, 0.206)])
-def test_where_γ_of_all_prompts_agrees_its_interval_is_that_of_so_many(n, reach):
+@pytest.mark.parametrize(("n", "reach"), [(5, 0.522), (8, 0.369), (16, 0.206), (160, 0.023)])
+def test_where_all_γ_agree_the_interval_is_that_of_so_many(n, reach):
     (γ,) = (part for part in findings.PARTS if part.name == "4.2 γ ≈ 0")
-    low, high = open_where_all_agree(γ, 0.0, 0.0, 0.0, n, 0.95)
+    low, high = open_where_all_agree(0.0, 0.0, 0.0, n, 0.95)
     assert (low, high) == (pytest.approx(-reach, abs=1e-3), pytest.approx(reach, abs=1e-3))
     # As likely as an interval of 95 % allows on one side.
     assert (1 - high) ** n == pytest.approx(0.025)
-    assert verdict_of(γ, low, high, n) == "inconclusive"
-    # Not if they do not agree, nor for counts.
-    assert open_where_all_agree(γ, 0.0, -0.01, 0.01, n, 0.95) == (-0.01, 0.01)
-    assert open_where_all_agree(findings.PARTS[0], 0.0, 0.0, 0.0, n, 0.95) == (0.0, 0.0)
-    assert open_where_all_agree(γ, None, None, None, n, 0.95) == (None, None)
+    assert verdict_of(γ, low, high, n) == ("supported" if n == 160 else "inconclusive")
+    # A wider one stays as it is, and so does one of others.
+    assert open_where_all_agree(0.0, -0.6, 0.7, n, 0.95) == (-0.6, 0.7)
+    assert open_where_all_agree(0.0, -0.01, 0.01, None, 0.95) == (-0.01, 0.01)
+    assert open_where_all_agree(None, None, None, n, 0.95) == (None, None)
 
 
-def test_all_parts_of_γ_and_ρ_are_of_shares():
-    for parts in (findings.PARTS, protocol.PARTS):
-        assert {part.name for part in parts if part.of_shares} == {
-            part.name for part in parts if re.search("[γρ]", part.statistic)
-        }
+def test_what_agrees_is_counted():
+    ones, none = np.ones(4), np.zeros(4)
+    count = np.array([1.0, 2.0, 3.0, 0.0]), ones
+    there = np.array([1.0, 1.0, 1.0, 0.0])
+    same = {
+        "count": count,
+        "gamma": (none, there),
+        "rho": (there, there),
+        "mean_order": (ones, ones),
+    }
+    # Six interactions in three samples.
+    assert [agreeing(name, same) for name in same] == [None, 6, 3, None]
+    other = {"count": count, "gamma": (np.array([0.0, 0.5, 0.0, 0.0]), there)}
+    assert agreeing("gamma", other) is None
+    assert agreeing("gamma", {"count": count, "gamma": (none, none)}) is None
+
+
+def test_one_unshared_interaction_in_each_of_a_few_prompts_is_no_γ_of_0():
+    """In five prompts it happens by chance where three in ten are shared, in one of six cases."""
+    few = run(samples=SAMPLES[:5], before=KEPT + NOISE[:1], reference=KEPT, late=(), early=())
+    (part,) = few.filter(part="4.2 γ ≈ 0").iter_rows(named=True)
+    assert (part["n_samples"], part["verdict"]) == (5, "inconclusive")
+    many = run(before=KEPT + NOISE[:1], reference=KEPT, late=(), early=())
+    assert verdicts(many)["4.2 γ ≈ 0"] == "supported"
 
 
 @pytest.mark.parametrize(

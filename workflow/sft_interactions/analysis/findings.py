@@ -1,6 +1,6 @@
 """The five findings of arXiv 2605.17967 as tests (docs/findings.md, written before any result)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any, Generic, Literal, TypeVar
@@ -34,7 +34,7 @@ DENOISING, OVERFITTING = "denoising", "overfitting"
 BOTH_STAGES = (DENOISING, OVERFITTING)
 # Index of the checkpoint before SFT.
 FIRST = 0
-# An interval that is no longer is one of samples that agree.
+# Shares that differ by no more are the same.
 _NO_SPREAD = 1e-12
 # Share of the resamples that may lack a value before there is no interval.
 _MOST_UNDEFINED = 0.025
@@ -84,7 +84,10 @@ class Quantities:
         self._floor = [Cells(rows, samples) for rows in unchanged]
         self._weights = np.concatenate([np.ones((1, len(samples))), weights])
         self._covered = (np.arange(len(samples)) < unchanged_samples).astype(float)
-        self._ratios: dict[tuple[Cells, str, int], dict[str, NDArray[np.float64]]] = {}
+        self._ratios: dict[
+            tuple[Cells, str, int], dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+        ] = {}
+        self._agreeing: list[int] = []
 
     def has_checkpoint(self, stage: str) -> bool:
         """Whether a stage, ``DENOISING`` or ``OVERFITTING``, has a checkpoint after its start."""
@@ -94,12 +97,15 @@ class Quantities:
 
     def measure(
         self, compute: Callable[["Quantities"], NDArray[np.float64]]
-    ) -> tuple[NDArray[np.float64], int]:
-        """A statistic, and the fewest samples that one of its quantities rests on."""
-        self._fewest_samples = self._n_samples
+    ) -> tuple[NDArray[np.float64], int, int | None]:
+        """A statistic, the fewest samples of one of its quantities, and the fewest that agree in one.
+
+        See :func:`agreeing`.
+        """
+        self._fewest_samples, self._agreeing = self._n_samples, []
         with np.errstate(invalid="ignore", divide="ignore"):
             values = compute(self)
-        return values, self._fewest_samples
+        return values, self._fewest_samples, min(self._agreeing, default=None)
 
     def count(self, label: str, step: int) -> NDArray[np.float64]:
         """Number of interactions."""
@@ -153,16 +159,17 @@ class Quantities:
         if key not in self._ratios:
             rows = cells.rows(self.steps[step], label)
             self._ratios[key] = {
-                name: np.stack([numerator, denominator])
+                name: (numerator, denominator)
                 for order, name, numerator, denominator in ratios(
                     rows, "both", self._n_samples, self._n_players
                 )
                 if order is None
             }
-        ratio = self._ratios[key][metric]
+        numerator, denominator = self._ratios[key][metric]
         if covered_only:
-            ratio = ratio * self._covered
-        numerator, denominator = ratio
+            numerator, denominator = numerator * self._covered, denominator * self._covered
+        if (n := agreeing(metric, self._ratios[key])) is not None:
+            self._agreeing.append(n)
         self._fewest_samples = min(self._fewest_samples, int((denominator > 0).sum()))
         bottom = self._weights @ denominator
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -187,7 +194,6 @@ class Part(Generic[_Quantities]):
             `protocol`, the first entry over all samples.
         needs: stages that must have a checkpoint for the part to be defined.
         has_own_interval: ``compute`` gives (3,) the value and the ends of its interval instead.
-        of_shares: it is made of γ or ρ, which are shares of a sample.
     """
 
     finding: int
@@ -199,7 +205,6 @@ class Part(Generic[_Quantities]):
     compute: Callable[[_Quantities], NDArray[np.float64]]
     needs: tuple[str, ...] = ()
     has_own_interval: bool = False
-    of_shares: bool = False
 
     @property
     def name(self) -> str:
@@ -238,13 +243,11 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(1, 3, "high γ", "γ above chance: E_d − R_d", ">", 0,
          lambda q: q.gamma_above_chance(EMERGED, q.boundary)
          - q.gamma_above_chance(REMOVED, q.boundary),
-         needs=(DENOISING,),
-         of_shares=True),
+         needs=(DENOISING,)),
     Part(1, 4, "high ρ", "ρ above chance: E_d − R_d", ">", 0,
          lambda q: q.rho_above_chance(EMERGED, q.boundary)
          - q.rho_above_chance(REMOVED, q.boundary),
-         needs=(DENOISING,),
-         of_shares=True),
+         needs=(DENOISING,)),
     Part(2, 1, "many", "count beyond the churn floor: E_T − E_d", ">", 0,
          lambda q: q.count_beyond_floor(EMERGED, q.last)
          - q.count_beyond_floor(EMERGED, q.boundary),
@@ -255,13 +258,11 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(2, 3, "low γ", "γ above chance: E_d − E_T", ">", 0,
          lambda q: q.gamma_above_chance(EMERGED, q.boundary)
          - q.gamma_above_chance(EMERGED, q.last),
-         needs=BOTH_STAGES,
-         of_shares=True),
+         needs=BOTH_STAGES),
     Part(2, 4, "low ρ", "ρ above chance: E_d − E_T", ">", 0,
          lambda q: q.rho_above_chance(EMERGED, q.boundary)
          - q.rho_above_chance(EMERGED, q.last),
-         needs=BOTH_STAGES,
-         of_shares=True),
+         needs=BOTH_STAGES),
     Part(3, 1, "beyond noise", "count of R_d beyond the churn floor", ">", 0,
          lambda q: q.count_beyond_floor(REMOVED, q.boundary),
          needs=(DENOISING,)),
@@ -274,11 +275,9 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(4, 1, "high order", "mean order: R_T − P_T", ">", 0,
          lambda q: q.order(REMOVED, q.last) - q.order(PRESERVED, q.last)),
     Part(4, 2, "γ ≈ 0", "γ above chance of R_T", "<", 0.1,
-         lambda q: q.gamma_above_chance(REMOVED, q.last),
-         of_shares=True),
+         lambda q: q.gamma_above_chance(REMOVED, q.last)),
     Part(4, 3, "ρ ≈ 0", "ρ above chance of R_T", "<", 0.1,
-         lambda q: q.rho_above_chance(REMOVED, q.last),
-         of_shares=True),
+         lambda q: q.rho_above_chance(REMOVED, q.last)),
     Part(5, 1, "stable", "(count of P_d − count of P_T) / count of Ω_0", "<", 0.1,
          lambda q: (q.count(PRESERVED, q.boundary) - q.count(PRESERVED, q.last))
          / q.count(PRESERVED, FIRST),
@@ -286,14 +285,11 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(5, 2, "low order", "mean order: Ω_0 − P_T", ">", 0,
          lambda q: q.order(PRESERVED, FIRST) - q.order(PRESERVED, q.last)),
     Part(5, 3, "γ > 1/2", "γ of P_T", ">", 0.5,
-         lambda q: q.gamma(PRESERVED, q.last),
-         of_shares=True),
+         lambda q: q.gamma(PRESERVED, q.last)),
     Part(5, 4, "highest γ", "γ above chance: P_T − larger of E_T, R_T", ">", 0,
-         lambda q: _above_the_others(q.gamma_above_chance, q.last),
-         of_shares=True),
+         lambda q: _above_the_others(q.gamma_above_chance, q.last)),
     Part(5, 5, "highest ρ", "ρ above chance: P_T − larger of E_T, R_T", ">", 0,
-         lambda q: _above_the_others(q.rho_above_chance, q.last),
-         of_shares=True),
+         lambda q: _above_the_others(q.rho_above_chance, q.last)),
     Part(5, 6, "carry", "cross-entropy: smaller of E_T, R_T − larger of P_T, E_d", ">", 0,
          lambda q: np.minimum(q.cross_entropy(EMERGED, q.last), q.cross_entropy(REMOVED, q.last))
          - np.maximum(q.cross_entropy(PRESERVED, q.last), q.cross_entropy(EMERGED, q.boundary)),
@@ -321,34 +317,52 @@ def verdict_of(part: Part[Any], low: float | None, high: float | None, n_samples
     return "inconclusive"
 
 
+def agreeing(
+    metric: str, ratios_: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> int | None:
+    """Of how many γ or ρ all are the same, or None if they are not, or another metric.
+
+    Of γ they are as many as interactions, of ρ as samples.
+
+    Args:
+        metric: a metric of a class at a checkpoint.
+        ratios_: all metrics of that class, name to numerator and denominator, (samples,) each.
+    """
+    if metric not in ("gamma", "gamma_by_count", "rho"):
+        return None
+    numerator, denominator = ratios_[metric]
+    there = denominator > 0
+    if not there.any() or np.ptp(numerator[there] / denominator[there]) > _NO_SPREAD:
+        return None
+    if metric == "rho":
+        return int(there.sum())
+    return int(ratios_["count"][0][there].sum())
+
+
 def open_where_all_agree(
-    part: Part[Any],
     value: float | None,
     low: float | None,
     high: float | None,
-    n_samples: int,
+    n_agreeing: int | None,
     level: float,
 ) -> tuple[float | None, float | None]:
-    """Interval of a part, also where γ or ρ of all samples agree, so that they show no spread.
+    """Interval of a part, also where γ or ρ of all samples are the same, so that they show no spread.
 
-    A γ that is 0 in each of a few prompts may be one of 0.3. Of n shares that are all 0, or all 1, the mean
-    can be 1 − ((1 − level) / 2)^(1/n) away (Clopper and Pearson, Biometrika 26, 1934, where all agree).
-    What is made of counts may agree: there a sample has many interactions.
+    A γ that is 0 in each of a few prompts with one interaction may be one of 0.3. If n of a kind are all
+    so, or all not so, the share that is so can be 1 − ((1 − level) / 2)^(1/n) away from 1 or 0 (Clopper
+    and Pearson, Biometrika 26, 1934).
 
     Args:
-        part: the part.
-        value: its value over all samples.
+        value: value over all samples.
         low: lower end of its interval; None where there is none.
         high: upper end.
-        n_samples: the fewest samples that one of its quantities rests on.
+        n_agreeing: the fewest that agree in one of its quantities (:func:`agreeing`); None if none do.
         level: confidence level of the interval, between 0 and 1.
     """
-    if value is None or low is None or high is None or high - low > _NO_SPREAD:
+    if value is None or low is None or high is None or n_agreeing is None:
         return low, high
-    if not part.of_shares:
-        return low, high
-    reach = 1 - float((1 - level) / 2) ** (1 / n_samples)
-    return value - reach, value + reach
+    reach = 1 - float((1 - level) / 2) ** (1 / n_agreeing)
+    return min(low, value - reach), max(high, value + reach)
 
 
 def row_of(
@@ -420,14 +434,14 @@ def measure_parts(
         value = low = high = None
         n_samples = 0
         if all(map(quantities.has_checkpoint, part.needs)):
-            values, n_samples = quantities.measure(part.compute)
+            values, n_samples, n_agreeing = quantities.measure(part.compute)
             n_samples = min(n_samples, n_observed)
             value, low, high = (
                 [None if np.isnan(one) else float(one) for one in values]
                 if part.has_own_interval
                 else _interval(values, level)
             )
-            low, high = open_where_all_agree(part, value, low, high, n_samples, level)
+            low, high = open_where_all_agree(value, low, high, n_agreeing, level)
         records.append(row_of(part, value, low, high, n_samples))
     return pl.DataFrame(records)
 

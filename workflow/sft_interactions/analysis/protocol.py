@@ -8,7 +8,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sft_interactions.analysis.findings import Part, conclude, open_where_all_agree, row_of
+from sft_interactions.analysis.findings import (
+    Part,
+    agreeing,
+    conclude,
+    open_where_all_agree,
+    row_of,
+)
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.turnover import (
     KEPT,
@@ -91,6 +97,7 @@ class Quantities:
         )
         self._ratios: dict[tuple[str, int], dict[str, Ratio]] = {}
         self.fewest_samples = len(samples)
+        self.agreeing: list[int] = []
 
     def count(self, label: str, stage: int) -> NDArray[np.float64]:
         """Number of interactions a sample."""
@@ -132,6 +139,11 @@ class Quantities:
             }
         ratio = self._ratios[key][metric]
         self.fewest_samples = min(self.fewest_samples, int((ratio.denominator > 0).sum()))
+        of_class = {
+            name: (one.numerator, one.denominator) for name, one in self._ratios[key].items()
+        }
+        if (n := agreeing(metric, of_class)) is not None:
+            self.agreeing.append(n)
         bottom = self._weights @ ratio.denominator
         with np.errstate(invalid="ignore", divide="ignore"):
             means = (self._weights @ ratio.numerator) / bottom
@@ -167,20 +179,16 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(1, 2, "low order", "mean order: L₁ − N₁", ">", 0,
          lambda q: _difference(q.order, LOST, D, NEW, D)),
     Part(1, 3, "high γ", "γ above chance: N₁ − L₁", ">", 0,
-         lambda q: _difference(q.gamma_above_chance, NEW, D, LOST, D),
-         of_shares=True),
+         lambda q: _difference(q.gamma_above_chance, NEW, D, LOST, D)),
     Part(1, 4, "high ρ", "ρ above chance: N₁ − L₁", ">", 0,
-         lambda q: _difference(q.rho_above_chance, NEW, D, LOST, D),
-         of_shares=True),
+         lambda q: _difference(q.rho_above_chance, NEW, D, LOST, D)),
     Part(2, 1, "many", "(N₂ − L₂) / Ω_0", ">", 0, lambda q: _growth(q, O)),
     Part(2, 2, "high order", "mean order: N₂ − N₁", ">", 0,
          lambda q: _difference(q.order, NEW, O, NEW, D)),
     Part(2, 3, "low γ", "γ above chance: N₁ − N₂", ">", 0,
-         lambda q: _difference(q.gamma_above_chance, NEW, D, NEW, O),
-         of_shares=True),
+         lambda q: _difference(q.gamma_above_chance, NEW, D, NEW, O)),
     Part(2, 4, "low ρ", "ρ above chance: N₁ − N₂", ">", 0,
-         lambda q: _difference(q.rho_above_chance, NEW, D, NEW, O),
-         of_shares=True),
+         lambda q: _difference(q.rho_above_chance, NEW, D, NEW, O)),
     Part(3, 1, "falls", "fall of the loss rate at d", ">", 0,
          lambda q: np.array(q.stage.fall), has_own_interval=True),
     Part(3, 2, "most", "(G₁ − S) / (G₁ + G₂ − S)", ">", 0.5, _early),
@@ -188,20 +196,16 @@ PARTS: tuple[Part[Quantities], ...] = (
          lambda q: q.share_of_training(), has_own_interval=True),
     Part(4, 1, "high order", "mean order: (L₁ − K₁) − (L₂ − K₂)", ">", 0,
          lambda q: _difference(q.order, LOST, D, KEPT, D) - _difference(q.order, LOST, O, KEPT, O)),
-    Part(4, 2, "γ ≈ 0", "γ above chance of L₁", "<", 0.1, lambda q: q.gamma_above_chance(LOST, D),
-         of_shares=True),
-    Part(4, 3, "ρ ≈ 0", "ρ above chance of L₁", "<", 0.1, lambda q: q.rho_above_chance(LOST, D),
-         of_shares=True),
+    Part(4, 2, "γ ≈ 0", "γ above chance of L₁", "<", 0.1, lambda q: q.gamma_above_chance(LOST, D)),
+    Part(4, 3, "ρ ≈ 0", "ρ above chance of L₁", "<", 0.1, lambda q: q.rho_above_chance(LOST, D)),
     Part(5, 1, "stable", "(preserved to d − preserved to T) / Ω_0", "<", 0.1,
          lambda q: (q.count(PRESERVED, D) - q.count(PRESERVED, O)) / q.count(SALIENT, BEFORE)),
     Part(5, 2, "low order", "mean order: lost from Ω_0 − preserved", ">", 0,
          lambda q: _difference(q.order, GONE, O, PRESERVED, O)),
-    Part(5, 3, "γ > 1/2", "γ of the preserved", ">", 0.5, lambda q: q.gamma(PRESERVED, O),
-         of_shares=True),
+    Part(5, 3, "γ > 1/2", "γ of the preserved", ">", 0.5, lambda q: q.gamma(PRESERVED, O)),
     Part(5, 4, "highest γ", "γ above chance: preserved − larger of N₂, L₁", ">", 0,
          lambda q: q.gamma_above_chance(PRESERVED, O)
-         - np.maximum(q.gamma_above_chance(NEW, O), q.gamma_above_chance(LOST, D)),
-         of_shares=True),
+         - np.maximum(q.gamma_above_chance(NEW, O), q.gamma_above_chance(LOST, D))),
 )  # fmt: skip
 # The part that says that there is a denoising stage.
 STAGE_FOUND = "3.1 falls"
@@ -219,12 +223,14 @@ class Tested:
         observed: (samples,) which samples have an interaction at some checkpoint.
         values: part to what its interval is made of, float64 (1 + samples,), of all samples and without
             each; or (3,), the value and its interval. Empty without a checkpoint where the stage ends.
+        agreeing: part to the fewest γ or ρ of a quantity of it that are all the same, where they are.
     """
 
     stage: Stage
     parts: pl.DataFrame
     observed: NDArray[np.bool_]
     values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    agreeing: Mapping[str, int] = field(default_factory=dict)
 
 
 def examine(
@@ -249,26 +255,30 @@ def examine(
     quantities = None
     if stage.step is not None:
         quantities = Quantities(dynamics, samples, steps, stage, n_players)
-    records, computed = [], {}
+    records: list[dict[str, Any]] = []
+    computed: dict[str, NDArray[np.float64]] = {}
+    agree: dict[str, int] = {}
     for part in PARTS:
         value = low = high = None
         n_samples = 0
         if quantities is not None:
-            quantities.fewest_samples = int(there.sum())
+            quantities.fewest_samples, quantities.agreeing = int(there.sum()), []
             with np.errstate(invalid="ignore", divide="ignore"):
                 values = part.compute(quantities)
             n_samples, computed[part.name] = quantities.fewest_samples, values
+            if quantities.agreeing:
+                agree[part.name] = min(quantities.agreeing)
             value, low, high = (
                 values.tolist()
                 if part.has_own_interval
                 else interval(values[np.append(True, there)], level)
             )
-            low, high = open_where_all_agree(part, value, low, high, n_samples, level)
+            low, high = open_where_all_agree(value, low, high, agree.get(part.name), level)
         row = row_of(part, value, low, high, n_samples)
         if stage.answer == NONE and part.name == STAGE_FOUND:
             row["verdict"] = "contradicted"
         records.append(row)
-    return Tested(stage, _frame(records), there, computed)
+    return Tested(stage, _frame(records), there, computed, agree)
 
 
 def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
@@ -299,7 +309,9 @@ def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
                 value, low, high = values[:, 0].mean(), values[:, 1].min(), values[:, 2].max()
             else:
                 value, low, high = interval_over_seeds(values[:, np.append(True, there)], level)
-            low, high = open_where_all_agree(part, value, low, high, min(of_seeds), level)
+            agree = [one.agreeing.get(part.name) for one in tested]
+            n_agreeing = None if None in agree else min(n for n in agree if n is not None)
+            low, high = open_where_all_agree(value, low, high, n_agreeing, level)
         if not has_enough:
             low = high = None
         row = row_of(part, value, low, high, min(of_seeds))
