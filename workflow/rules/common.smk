@@ -6,8 +6,8 @@ from sft_interactions.analysis.choices import (
     choices,
     share_out,
 )
-from sft_interactions.figures.catalogue import FIGURES, FORMATS, drawn
 from sft_interactions.config import is_same_model
+from sft_interactions.figures.catalogue import FIGURES, FORMATS, drawn
 from sft_interactions.files import content_digest
 from sft_interactions.folder_dates import keep_dates
 from sft_interactions.models.checkpoint_files import (

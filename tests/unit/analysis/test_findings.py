@@ -13,7 +13,7 @@ from sft_interactions.analysis.findings import (
     open_where_all_agree,
     verdict_of,
 )
-from sft_interactions.analysis.metrics import compute_metrics
+from sft_interactions.analysis.metrics import Ratio, compute_metrics
 
 N = 4
 STEPS = [0, 10, 40]
@@ -227,19 +227,19 @@ def test_where_all_γ_agree_the_interval_is_that_of_so_many(n, reach):
 
 def test_what_agrees_is_counted():
     ones, none = np.ones(4), np.zeros(4)
-    count = np.array([1.0, 2.0, 3.0, 0.0]), ones
+    count = Ratio(None, "count", np.array([1.0, 2.0, 3.0, 0.0]), ones)
     there = np.array([1.0, 1.0, 1.0, 0.0])
     same = {
         "count": count,
-        "gamma": (none, there),
-        "rho": (there, there),
-        "mean_order": (ones, ones),
+        "gamma": Ratio(None, "gamma", none, there),
+        "rho": Ratio(None, "rho", there, there),
+        "mean_order": Ratio(None, "mean_order", ones, ones),
     }
     # Six interactions in three samples.
     assert [agreeing(name, same) for name in same] == [None, 6, 3, None]
-    other = {"count": count, "gamma": (np.array([0.0, 0.5, 0.0, 0.0]), there)}
-    assert agreeing("gamma", other) is None
-    assert agreeing("gamma", {"count": count, "gamma": (none, none)}) is None
+    for numerator, denominator in ((np.array([0.0, 0.5, 0.0, 0.0]), there), (none, none)):
+        other = {"count": count, "gamma": Ratio(None, "gamma", numerator, denominator)}
+        assert agreeing("gamma", other) is None
 
 
 def test_one_unshared_interaction_in_each_of_a_few_prompts_is_no_γ_of_0():

@@ -13,6 +13,7 @@ from sft_interactions.analysis.dynamics import EMERGED, PRESERVED, REMOVED
 from sft_interactions.analysis.metrics import (
     FEWEST_SAMPLES,
     Cells,
+    Ratio,
     bootstrap_weights,
     ratios,
 )
@@ -84,9 +85,7 @@ class Quantities:
         self._floor = [Cells(rows, samples) for rows in unchanged]
         self._weights = np.concatenate([np.ones((1, len(samples))), weights])
         self._covered = (np.arange(len(samples)) < unchanged_samples).astype(float)
-        self._ratios: dict[
-            tuple[Cells, str, int], dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-        ] = {}
+        self._ratios: dict[tuple[Cells, str, int], dict[str, Ratio]] = {}
         self._agreeing: list[int] = []
 
     def has_checkpoint(self, stage: str) -> bool:
@@ -159,13 +158,11 @@ class Quantities:
         if key not in self._ratios:
             rows = cells.rows(self.steps[step], label)
             self._ratios[key] = {
-                name: (numerator, denominator)
-                for order, name, numerator, denominator in ratios(
-                    rows, "both", self._n_samples, self._n_players
-                )
-                if order is None
+                ratio.metric: ratio
+                for ratio in ratios(rows, "both", self._n_samples, self._n_players)
+                if ratio.order is None
             }
-        numerator, denominator = self._ratios[key][metric]
+        *_, numerator, denominator = self._ratios[key][metric]
         if covered_only:
             numerator, denominator = numerator * self._covered, denominator * self._covered
         if (n := agreeing(metric, self._ratios[key])) is not None:
@@ -317,26 +314,24 @@ def verdict_of(part: Part[Any], low: float | None, high: float | None, n_samples
     return "inconclusive"
 
 
-def agreeing(
-    metric: str, ratios_: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-) -> int | None:
+def agreeing(metric: str, of_class: Mapping[str, Ratio]) -> int | None:
     """Of how many γ or ρ all are the same, or None if they are not, or another metric.
 
     Of γ they are as many as interactions, of ρ as samples.
 
     Args:
         metric: a metric of a class at a checkpoint.
-        ratios_: all metrics of that class, name to numerator and denominator, (samples,) each.
+        of_class: all metrics of that class by name.
     """
     if metric not in ("gamma", "gamma_by_count", "rho"):
         return None
-    numerator, denominator = ratios_[metric]
+    *_, numerator, denominator = of_class[metric]
     there = denominator > 0
     if not there.any() or np.ptp(numerator[there] / denominator[there]) > _NO_SPREAD:
         return None
     if metric == "rho":
         return int(there.sum())
-    return int(ratios_["count"][0][there].sum())
+    return int(of_class["count"].numerator[there].sum())
 
 
 def open_where_all_agree(

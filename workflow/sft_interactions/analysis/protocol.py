@@ -139,10 +139,7 @@ class Quantities:
             }
         ratio = self._ratios[key][metric]
         self.fewest_samples = min(self.fewest_samples, int((ratio.denominator > 0).sum()))
-        of_class = {
-            name: (one.numerator, one.denominator) for name, one in self._ratios[key].items()
-        }
-        if (n := agreeing(metric, of_class)) is not None:
+        if (n := agreeing(metric, self._ratios[key])) is not None:
             self.agreeing.append(n)
         bottom = self._weights @ ratio.denominator
         with np.errstate(invalid="ignore", divide="ignore"):
