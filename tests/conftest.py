@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,6 +10,12 @@ import torch
 from tiny_models import ARCHITECTURES, build_model, build_tokenizer
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_collection_finish():
+    # Every training ends with gc.collect, which otherwise goes through all that libraries and tests hold.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

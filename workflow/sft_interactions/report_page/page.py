@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -269,14 +269,28 @@ def _findings_of(run: RunOnPage, study: Study) -> list[dict[str, Any]]:
 def _part_on_page(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["part"] not in WORDS:
         raise ValueError(f"finding_parts: the page has no words for {part['part']}; add them")
-    figure = intervals.draw(
+    picture = _interval(
         part["value"],
         part["ci_low"],
         part["ci_high"],
         threshold=part["threshold"],
         claims_more=part["claim"].startswith(">"),
     )
+    return {**part, "words": WORDS[part["part"]], "picture": picture}
+
+
+@lru_cache(maxsize=1024)
+def _interval(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    *,
+    threshold: float,
+    claims_more: bool,
+) -> str:
+    """What :func:`~sft_interactions.figures.intervals.draw` draws, as :func:`_picture` gives it."""
+    figure = intervals.draw(value, low, high, threshold=threshold, claims_more=claims_more)
     file = io.BytesIO()
     with plain_style():
         figure.savefig(file, format="svg", metadata=UNDATED[".svg"])
-    return {**part, "words": WORDS[part["part"]], "picture": _picture(file.getvalue())}
+    return _picture(file.getvalue())
