@@ -188,9 +188,9 @@ def test_a_circle_inside_a_part_is_noticed():
     assert circle({**SOURCES, "analysis.metrics": f"{SOURCES['analysis.metrics']}\n{line}\n"})
 
 
-def loaded_after_importing(modules):
+def loaded_after_importing(modules, looked_for=frozenset(MAY_LOAD)):
     code = f"import sys, importlib\nfor name in {modules!r}: importlib.import_module(name)\n"
-    code += f"print(*sorted({set(MAY_LOAD)!r} & set(sys.modules)))"
+    code += f"print(*sorted({set(looked_for)!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=WORKFLOW, capture_output=True, text=True, check=True
     )
@@ -208,6 +208,16 @@ def loaded_after_importing(modules):
 def test_what_the_libraries_themselves_load(parts, libraries):
     modules = [f"{PACKAGE}.{module}" for module in SOURCES if part_of(module) in parts]
     assert loaded_after_importing(sorted(modules)) == libraries
+
+
+@pytest.mark.slow
+def test_jobs_that_find_no_stage_load_nothing_that_takes_longer_than_they_do():
+    # A study has a hundred jobs, each of which is a process that imports what it uses.
+    modules = [f"{PACKAGE}.{module}" for module in SOURCES if part_of(module) == "analysis"]
+    assert f"{PACKAGE}.analysis.sensitivity" in modules
+    assert loaded_after_importing(modules, {"ruptures", "scipy.stats", "scipy.special"}) == {
+        "scipy.special"
+    }
 
 
 def test_the_list_of_figures_is_read_without_matplotlib():

@@ -11,7 +11,6 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from ruptures import Dynp
 
 from sft_interactions.analysis.dynamics import CLASSES, REMOVED
 from sft_interactions.analysis.metrics import Cells, bootstrap_weights, ratios
@@ -122,6 +121,8 @@ def find_boundary(signals: NDArray[np.float64]) -> tuple[int, float]:
     increments = np.diff(signals, axis=0)
     if len(increments) < 2:
         return 1, 0.0
+    from ruptures import Dynp  # takes longer to import than all else that most jobs do with a stage
+
     index = Dynp(model="l2", min_size=1, jump=1).fit_predict(increments, n_bkps=1)[0]
     parts = increments[:index], increments[index:]
     within = sum(((part - part.mean(0)) ** 2).sum() for part in parts)

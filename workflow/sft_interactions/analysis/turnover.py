@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from sft_interactions.analysis.dynamics import EMERGED, KEY, PRESERVED
 from sft_interactions.analysis.metrics import FEWEST_SAMPLES
@@ -306,7 +306,7 @@ def bounds(
         n_statements: how many statements the level is to hold for together.
     """
     tail = (1 - level) / 2 / n_statements
-    reach = stats.t.ppf(1 - tail, len(values) - 2) * jackknife_error(values)
+    reach = stdtrit(len(values) - 2, 1 - tail) * jackknife_error(values)
     return values[0] - reach, values[0] + reach
 
 
@@ -343,7 +343,7 @@ def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[floa
     if variance == 0:
         return (float(mean[0]),) * 3
     freedom = variance**2 / (of_samples**2 / (n_samples - 1) + of_seeds**2 / (n_seeds - 1))
-    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5
+    reach = float(stdtrit(freedom, (1 + level) / 2)) * variance**0.5
     return float(mean[0]), float(mean[0]) - reach, float(mean[0]) + reach
 
 

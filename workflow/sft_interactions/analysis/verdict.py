@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from sft_interactions.analysis.dynamics import REMOVED
 from sft_interactions.analysis.metrics import FEWEST_SAMPLES, compute_metrics
@@ -211,7 +211,7 @@ def loss_change(sample_losses: pl.DataFrame, earlier: int, later: int, level: fl
         return Change(value, -np.inf, np.inf, n)
     residuals = differences - value * tokens
     error = float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum())
-    half = float(student.ppf((1 + level) / 2, n - 1)) * error
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
     return Change(value, value - half, value + half, n)
 
 
