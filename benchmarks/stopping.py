@@ -5,6 +5,7 @@
     python benchmarks/stopping.py --reading joint    the findings alone, by the joint reading; 40 s a run
     python benchmarks/stopping.py --reading default  the same, with noise bound and tie-break by default too
     python benchmarks/stopping.py --cores 8          samples are shared out; the tables are the same
+    python benchmarks/stopping.py --kept FOLDER      what is extracted is kept for the next time
 
 A finished run has losses.parquet, training.parquet and log_odds/step-*.parquet of all its checkpoints.
 Interactions are extracted here, under the settings of config/stopping.yaml. The tables go to --output;
@@ -12,9 +13,13 @@ those of another reading to a folder of its name there.
 """
 
 import argparse
+import hashlib
+import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +49,13 @@ from sft_interactions.analysis.turnover import tabulate as turnovers  # noqa: E4
 from sft_interactions.config import resolve  # noqa: E402
 from sft_interactions.extraction import extract  # noqa: E402
 from sft_interactions.extraction.interactions import to_values  # noqa: E402
+from sft_interactions.files import (  # noqa: E402
+    CHECKSUMS,
+    check_checksums,
+    content_digest,
+    digest_of_modules,
+    write_checksums,
+)
 from sft_interactions.parallel import Mapped, Workers, in_turn  # noqa: E402
 
 RELEASED, MENDED, ONLINE = (f"interactions, {way}" for way in ("as released", "mended", "online"))
@@ -67,6 +79,13 @@ PRIMARY = MENDED, SAME_PROMPTS
 DEFAULT = "default"  # the blocks extraction and optima of a study that has none
 NON_INFERIOR = 0.03  # nats
 PLATEAU = 0.05  # the training loss has to fall by this share
+# What decides, beside log-odds and settings, on interactions that are kept.
+MODULES = [
+    f"{part}.{path.stem}"
+    for part in ("analysis", "extraction")
+    for path in (ROOT / "workflow" / "sft_interactions" / part).glob("*.py")
+]
+LIBRARIES = ("highspy", "numpy", "polars", "scipy")
 LEAST_CHECKPOINTS = 3  # of a course that is judged as it arrives
 MANY_RUNS = 36  # the primary question is open until there are so many
 # Table to what its legend says of intervals, where they are not over prompts.
@@ -197,8 +216,57 @@ def read_interactions(
     return samples, reader.tables(optima["reading"])
 
 
+def keep_interactions(
+    kept: Path,
+    folder: Path,
+    steps: Sequence[int],
+    config: Mapping[str, Any],
+    mapped: Mapped = in_turn,
+) -> tuple[list[str], dict[int, tuple[pl.DataFrame, pl.DataFrame]]]:
+    """What :func:`read_interactions` gives; what is kept of the same log-odds, settings and code is read.
+
+    Args:
+        kept: folder that belongs to one machine, since others round otherwise.
+
+    Raises:
+        ValueError: a table there is damaged.
+    """
+    sources = [folder / "log_odds" / f"step-{step}.parquet" for step in steps]
+    about = [
+        {name: config[name] for name in ("extraction", "optima")},
+        [inspect.getsource(read_interactions), digest_of_modules(MODULES)],
+        {name: version(name) for name in LIBRARIES},
+        content_digest(sources),
+    ]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    place = kept / f"{folder.name}-{digest[:16]}"
+    paths = {
+        step: [place / f"step-{step}{ending}.parquet" for ending in ("", ".solve")]
+        for step in steps
+    }
+    if (place / CHECKSUMS).is_file():
+        check_checksums(place)
+        samples, _ = to_values(tables.read(sources[0], tables.LOG_ODDS), str(sources[0]))
+        # As they were written: the tables of a study have another order of rows.
+        return samples, {
+            step: (pl.read_parquet(of_interactions), pl.read_parquet(of_solve))
+            for step, (of_interactions, of_solve) in paths.items()
+        }
+    samples, found = read_interactions(folder, steps, config, mapped)
+    place.mkdir(parents=True, exist_ok=True)
+    for step, pair in found.items():
+        for table, path in zip(pair, paths[step], strict=True):
+            table.write_parquet(path)
+    write_checksums(place)
+    return samples, found
+
+
 def choose_by_interactions(
-    folder: Path, steps: Sequence[int], config: Mapping[str, Any], mapped: Mapped = in_turn
+    folder: Path,
+    steps: Sequence[int],
+    config: Mapping[str, Any],
+    mapped: Mapped = in_turn,
+    kept: Path | None = None,
 ) -> Judged:
     """The checkpoints that the three arms with interactions choose, and what the protocol finds.
 
@@ -207,8 +275,13 @@ def choose_by_interactions(
         steps: its checkpoints.
         config: the resolved study.
         mapped: shares the work out, see :class:`~sft_interactions.parallel.Mapped`.
+        kept: see :func:`keep_interactions`; None to keep nothing.
     """
-    samples, checkpoints = read_interactions(folder, steps, config, mapped)
+    samples, checkpoints = (
+        read_interactions(folder, steps, config, mapped)
+        if kept is None
+        else keep_interactions(kept, folder, steps, config, mapped)
+    )
     rule = config["salience"]
     salient = {
         step: select_salient(*pair, rule["rule"], rule["threshold"])
@@ -609,6 +682,7 @@ def main() -> int:
         "--reading", choices=[SINGLE, JOINT, DEFAULT], help="of the interactions; the study's"
     )
     parser.add_argument("--cores", type=int, default=1, help="processes that share the samples")
+    parser.add_argument("--kept", type=Path, help="folder of this machine for what is extracted")
     options = parser.parse_args()
     given, places = config_file.read([options.config])
     config = resolve(given, places)
@@ -641,7 +715,9 @@ def main() -> int:
     ]
     with Workers(options.cores) as workers:
         judged = [
-            choose_by_interactions(options.runs / run.name, run.steps, config, workers.map)
+            choose_by_interactions(
+                options.runs / run.name, run.steps, config, workers.map, options.kept
+            )
             for run in runs
         ]
     output = options.output or options.runs / "tables"

@@ -229,6 +229,42 @@ def test_the_joint_reading_of_a_run_changes_less_and_is_as_sparse():
     np.testing.assert_allclose(l1["joint"], l1["single"], rtol=2e-6)
 
 
+def test_what_was_extracted_is_kept_for_the_same_settings(tmp_path, monkeypatch):
+    reference = PATH.parents[1] / "results" / "reference" / "stopping"
+    folder, kept = reference / "smollm2-tweets-low-seed0", tmp_path / "kept"
+    config = resolve(*config_file.read([PATH.parents[1] / "config" / "stopping.yaml"]))
+    samples, found = stopping.read_interactions(folder, [0, 25], config)
+    assert stopping.keep_interactions(kept, folder, [0, 25], config)[0] == samples
+
+    def extract(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(stopping, "extract", extract)
+    again, tables = stopping.keep_interactions(kept, folder, [0, 25], config)
+    assert again == samples
+    for step in (0, 25):
+        for one, other in zip(tables[step], found[step], strict=True):
+            assert_frame_equal(one, other, check_exact=True)
+    # Others are extracted: another setting, run or checkpoint, and what was not finished.
+    other = {**config, "extraction": {**config["extraction"], "noise_ratio": 0.05}}
+    for place, steps, chosen in (
+        (folder, [0, 25], other),
+        (folder, [0, 50], config),
+        (reference / "smollm2-tweets-low-seed1", [0, 25], config),
+    ):
+        with pytest.raises(NotImplementedError):
+            stopping.keep_interactions(kept, place, steps, chosen)
+    (place,) = kept.iterdir()
+    file = place / "step-25.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + b"?" + content[201:])
+    with pytest.raises(ValueError, match=r"step-25\.parquet: this is not what was written"):
+        stopping.keep_interactions(kept, folder, [0, 25], config)
+    place.joinpath("SHA256SUMS").unlink()
+    with pytest.raises(NotImplementedError):
+        stopping.keep_interactions(kept, folder, [0, 25], config)
+
+
 @pytest.mark.slow
 def test_interactions_of_real_runs_are_judged(tmp_path):
     """The command itself, on one committed run of each task."""
