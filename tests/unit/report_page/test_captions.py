@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from sft_interactions.analysis.metrics import FEWEST_SAMPLES
 from sft_interactions.report_page.captions import render
 
 CAPTIONS = Path(__file__).parents[3] / "workflow" / "report"
@@ -53,5 +54,6 @@ def test_no_caption_tells_of_intervals_that_are_not_there(path):
     of_verdicts = {"findings", "finding-parts", "sensitivity", "stages", "survival"}
     if path.stem not in of_verdicts:
         assert "where there are five" in told
+        assert FEWEST_SAMPLES == 5
     told = " ".join(render(text, {**params, **none}, path.name).split())
     assert "since bootstrap.resamples is 0" in told

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -279,7 +279,7 @@ def _part_on_page(part: Mapping[str, Any]) -> dict[str, Any]:
     return {**part, "words": WORDS[part["part"]], "picture": picture}
 
 
-@lru_cache(maxsize=1024)
+@cache  # pages of one study, as tests make them, show the same parts
 def _interval(
     value: float | None,
     low: float | None,
