@@ -60,7 +60,8 @@ wrong_python = Python $(PYTHON_VERSION) is needed, and $(PYTHON) is $(or $(versi
 $(INSTALLED): envs/requirements.lock
 	$(if $(filter $(PYTHON_VERSION),$(version_found)),,$(error $(wrong_python)))
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement envs/requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement envs/requirements.lock
+	$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/.compiled.log 2>&1 || true # templates are no code
 	touch $@
 
 clean-environment:

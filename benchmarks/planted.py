@@ -1,7 +1,7 @@
 """How much of a known run is found again: planted AND-OR models, and readings of their log-odds.
 
     python benchmarks/planted.py              all parts; an hour and a half of one core
-    python benchmarks/planted.py --quick      the same with few players and samples; under a minute
+    python benchmarks/planted.py --quick      the same with few players and samples; two minutes
     python benchmarks/planted.py grid         one part: the readings that compete
     python benchmarks/planted.py joint        one part: which changes joint extraction makes least
     python benchmarks/planted.py readings     one part: more about some readings
@@ -1051,7 +1051,7 @@ QUICK = Size(
         Setting(5, 8, NOISES[1], scenario=name)
         for name in ("unchanged", "two_stages", "as_claimed")
     ],
-    runs=4,
+    runs=2,
     true=[Setting(5, 8, NOISES[1], scenario="as_claimed")],
     untrue=[Setting(5, 8, NOISES[1], scenario="unchanged")],
     repeated=[Setting(5, 8, NOISES[1], scenario=name) for name in ("unchanged", "as_claimed")],

@@ -40,6 +40,7 @@ CONFIG = {
         "lora_rank": 2,
     },
     "players": {"n": N},
+    "inference": {"checkpoints_per_job": 2},
     "bootstrap": {"resamples": 50},
     "stability": {"draws": 2, "samples": 2},  # fewer than are analysed
     "sensitivity": {

@@ -221,7 +221,9 @@ def _date_as_text(value: object) -> str:
 
 @cache
 def _read_schema() -> Mapping[str, Any]:
-    schema: Mapping[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text("utf-8"))
+    # Ten times as fast as the loader in Python; every Snakemake and most jobs read it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    schema: Mapping[str, Any] = yaml.load(SCHEMA_PATH.read_text("utf-8"), loader)
     return schema
 
 
