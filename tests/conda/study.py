@@ -10,6 +10,8 @@ folder = Path(sys.argv[1]).resolve()
 prepare(folder)
 file = folder / "config.yaml"
 config = yaml.safe_load(file.read_text())
+config["finetune"] |= {"steps": 3, "checkpoints": [0, 1, 3]}
+config["runs"]["gemma3-tiny"]["finetune"]["checkpoints"] = [0, 3]
 for given in (*config["models"].values(), *config["datasets"].values()):
     given["source"] = f"path:{folder / given['source'].removeprefix('path:')}"
 file.write_text(yaml.safe_dump(config))
