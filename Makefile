@@ -28,7 +28,7 @@ test: $(INSTALLED)
 coverage: $(INSTALLED)
 	$(VENV)/bin/pytest tests/unit --cov
 
-# Tiers: fast units (under a minute), all units, tiny workflows, a real LLM.
+# Tiers: fast units (minutes), all units, tiny workflows, a real LLM.
 fast: $(INSTALLED)
 	$(VENV)/bin/pytest tests/unit -m "not slow"
 
