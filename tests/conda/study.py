@@ -5,13 +5,15 @@ from pathlib import Path
 
 import yaml
 from kills.study import prepare
+from tiny_study import CONFIG, STEPS
 
 folder = Path(sys.argv[1]).resolve()
 prepare(folder)
 file = folder / "config.yaml"
 config = yaml.safe_load(file.read_text())
-config["finetune"] |= {"steps": 3, "checkpoints": [0, 1, 3]}
-config["runs"]["gemma3-tiny"]["finetune"]["checkpoints"] = [0, 3]
+# A short training does: nothing is stopped in the middle of it.
+config["finetune"] = CONFIG["finetune"]
+config["runs"]["gemma3-tiny"]["finetune"] = {"checkpoints": STEPS["gemma3-tiny"]}
 for given in (*config["models"].values(), *config["datasets"].values()):
     given["source"] = f"path:{folder / given['source'].removeprefix('path:')}"
 file.write_text(yaml.safe_dump(config))

@@ -99,7 +99,8 @@ def test_a_type_checker_sees_the_types_of_the_installed_package(installed, tmp_p
     script.write_text("import sft_interactions as si\nreveal_type(si.extract)\n")
     # What `make check` has found of other libraries, which under the same settings need not be read again.
     known = ROOT / ".mypy_cache"
-    shutil.copytree(known, cache) if known.is_dir() else cache.mkdir()
+    if known.is_dir():
+        shutil.copytree(known, cache)
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]
     done = subprocess.run(
         [*command, "--cache-dir", str(cache), str(script)],

@@ -221,7 +221,7 @@ def _date_as_text(value: object) -> str:
 
 @cache
 def _read_schema() -> Mapping[str, Any]:
-    # Ten times as fast as the loader in Python; every Snakemake and most jobs read it.
+    # The loader in C is several times as fast as that in Python; every call of Snakemake reads the schema.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     schema: Mapping[str, Any] = yaml.load(SCHEMA_PATH.read_text("utf-8"), loader)
     return schema
