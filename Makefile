@@ -15,13 +15,16 @@ study: $(INSTALLED)
 # once in a hundred runs.
 test coverage fast unit workflow llm: export MALLOC_PERTURB_ := 128
 
-# Side by side, since none of them keeps two cores busy: units, tests that share a finished study, all others.
-OF_A_STUDY := $(addprefix tests/workflow/test_,chain.py kills.py reruns.py workflow.py)
+# Side by side, since none of them keeps two cores busy. Two need a finished study, which the first to come makes.
+OF_A_STUDY := $(addprefix tests/workflow/test_,chain.py workflow.py)
+AFTER_UNITS := $(addprefix tests/workflow/test_,kills.py reruns.py)
 test: $(INSTALLED)
-	$(VENV)/bin/pytest tests/unit >.unit.log 2>&1 & units=$$!; \
+	export TINY_STUDY=$$(mktemp -d); trap 'rm -rf "$$TINY_STUDY"' EXIT; \
+	($(VENV)/bin/pytest tests/unit; units=$$?; \
+	  $(VENV)/bin/pytest $(AFTER_UNITS) --randomly-dont-reorganize && exit $$units) >.unit.log 2>&1 & units=$$!; \
 	$(VENV)/bin/pytest $(OF_A_STUDY) --randomly-dont-reorganize >.study.log 2>&1 & study=$$!; failed=0; \
-	$(VENV)/bin/pytest tests/workflow tests/llm $(addprefix --ignore=,$(OF_A_STUDY)) --randomly-dont-reorganize \
-	  || failed=1; \
+	$(VENV)/bin/pytest tests/workflow tests/llm $(addprefix --ignore=,$(OF_A_STUDY) $(AFTER_UNITS)) \
+	  --randomly-dont-reorganize || failed=1; \
 	wait $$study || failed=1; cat .study.log; wait $$units || failed=1; cat .unit.log; exit $$failed
 
 # Of units, which take a third longer so. Jobs of a workflow are processes that nobody traces.
@@ -52,6 +55,8 @@ docs: $(INSTALLED)
 
 install: $(INSTALLED)
 
+# Torch is half of all there is to unpack, so it comes beside the rest. The lock leaves nothing to find out.
+PIP_INSTALL = $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement
 # Looked at only where the environment is built.
 version_found = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 wrong_python = Python $(PYTHON_VERSION) is needed, and $(PYTHON) is $(or $(version_found),not there); give another one \
@@ -60,8 +65,10 @@ wrong_python = Python $(PYTHON_VERSION) is needed, and $(PYTHON) is $(or $(versi
 $(INSTALLED): envs/requirements.lock
 	$(if $(filter $(PYTHON_VERSION),$(version_found)),,$(error $(wrong_python)))
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement envs/requirements.lock
-	$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/.compiled.log 2>&1 || true # templates are no code
+	grep '^torch=' $< >$(VENV)/torch.txt; grep -v '^torch=' $< >$(VENV)/others.txt
+	$(PIP_INSTALL) $(VENV)/torch.txt & torch=$$!; $(PIP_INSTALL) $(VENV)/others.txt && wait $$torch
+	$(VENV)/bin/pip check --disable-pip-version-check
+	$(VENV)/bin/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib >$(VENV)/.compiled.log 2>&1 || true # templates are no code
 	touch $@
 
 clean-environment:
