@@ -15,16 +15,17 @@ study: $(INSTALLED)
 # once in a hundred runs.
 test coverage fast unit workflow llm: export MALLOC_PERTURB_ := 128
 
-# Side by side, since none of them keeps two cores busy. Two need a finished study, which the first to come makes.
-OF_A_STUDY := $(addprefix tests/workflow/test_,chain.py workflow.py)
-AFTER_UNITS := $(addprefix tests/workflow/test_,kills.py reruns.py)
+# Three of even length side by side, since none of them keeps two cores busy. Each has tests of a finished study,
+# which the first that needs it makes for all.
+AFTER_UNITS := tests/workflow/test_kills.py
+SECOND := $(addprefix tests/workflow/test_,chain.py workflow.py bad_input.py)
+THIRD := tests/workflow tests/llm $(addprefix --ignore=,$(AFTER_UNITS) $(SECOND))
 test: $(INSTALLED)
-	export TINY_STUDY=$$(mktemp -d); trap 'rm -rf "$$TINY_STUDY"' EXIT; \
-	($(VENV)/bin/pytest tests/unit; units=$$?; \
-	  $(VENV)/bin/pytest $(AFTER_UNITS) --randomly-dont-reorganize && exit $$units) >.unit.log 2>&1 & units=$$!; \
-	$(VENV)/bin/pytest $(OF_A_STUDY) --randomly-dont-reorganize >.study.log 2>&1 & study=$$!; failed=0; \
-	$(VENV)/bin/pytest tests/workflow tests/llm $(addprefix --ignore=,$(OF_A_STUDY) $(AFTER_UNITS)) \
-	  --randomly-dont-reorganize || failed=1; \
+	export TINY_STUDY=$$(mktemp -d); trap 'rm -rf "$$TINY_STUDY"' EXIT; failed=0; \
+	($(VENV)/bin/pytest tests/unit || failed=1; \
+	  $(VENV)/bin/pytest $(AFTER_UNITS) || failed=1; exit $$failed) >.unit.log 2>&1 & units=$$!; \
+	$(VENV)/bin/pytest $(SECOND) --randomly-dont-reorganize >.study.log 2>&1 & study=$$!; \
+	$(VENV)/bin/pytest $(THIRD) --randomly-dont-reorganize || failed=1; \
 	wait $$study || failed=1; cat .study.log; wait $$units || failed=1; cat .unit.log; exit $$failed
 
 # Of units, which take a third longer so. Jobs of a workflow are processes that nobody traces.
