@@ -245,7 +245,11 @@ def keep_interactions(
         for step in steps
     }
     if (place / CHECKSUMS).is_file():
-        check_checksums(place)
+        try:
+            check_checksums(place)
+        except ValueError as error:
+            what = str(error).partition(";")[0]
+            raise ValueError(f"{what}; delete {place}, and start again") from error
         samples, _ = to_values(tables.read(sources[0], tables.LOG_ODDS), str(sources[0]))
         # As they were written: the tables of a study have another order of rows.
         return samples, {

@@ -103,7 +103,10 @@ BROKEN = {
     "true as a number": ([row("York", True)], "row 1: char_start is True, not a whole number"),
     "a number with a point": ([row("York", 4.0)], "row 1: char_start is 4.0, not a whole number"),
     "a number as an id": ([{"sample_id": 7, "word": "York"}], "row 1: sample_id is 7, not text"),
-    "no column": ([{"sample": "a", "word": "York"}], "has no column sample_id; add it"),
+    "no column": (
+        [{"sample": "a", "word": "York"}],
+        "has no column sample_id (found: 'sample', 'word'); add it",
+    ),
 }
 
 
@@ -231,7 +234,17 @@ def test_a_jsonl_file_with_a_byte_order_mark(tmp_path):
 BROKEN_TEXT = {
     "csv, a field is missing": ("p.csv", "sample_id,word\na\n", "p.csv, line 2 has 1 fields"),
     "csv, a mark is open": ("p.csv", 'sample_id,word\na,"York\n', "p.csv, line 2 cannot be read"),
-    "csv, semicolons": ("p.csv", "sample_id;word\na;York\n", "has no column sample_id; add it"),
+    "csv, semicolons": (
+        "p.csv",
+        "sample_id;word\na;York\n",
+        "(found: 'sample_id;word'); add it, and separate the columns of a csv file by commas",
+    ),
+    "csv, a name with a slip": (
+        "p.csv",
+        "sample_id,word,char_strat\na,York,4\n",
+        "has a column 'char_strat', which says nothing; name it one of sample_id, word, char_start",
+    ),
+    "csv, names alone": ("p.csv", "sample_id,word\n", "p.csv has no row; add one"),
     "csv, a column twice": ("p.csv", "sample_id,word,word\na,b,c\n", "2 columns named 'word'"),
     "csv, no number": (
         "p.csv",

@@ -70,9 +70,15 @@ class OwnPlayers:
             ) from error
         except ValueError as error:
             raise ValueError(f"players.choice: {error}") from error
+        if not rows:
+            raise ValueError(f"players.choice: {self.path} has no row; add one for every player")
         found = dict.fromkeys(column for row in rows for column in row)
         if "sample_id" not in found:
-            raise ValueError(f"players.choice: {self.path} has no column sample_id; add it")
+            columns = ", ".join(map(repr, found))
+            raise ValueError(
+                f"players.choice: {self.path} has no column sample_id (found: {columns}); add it, and "
+                "separate the columns of a csv file by commas"
+            )
         for column in found:
             if column not in _COLUMNS:
                 raise ValueError(
@@ -178,11 +184,12 @@ def _spelling(word: str, text: str) -> str:
 
 def _read_csv(path: Path) -> Iterable[dict[str, Any]]:
     names, rows = read_separated(path, ",", quoted=True)
-    places = {column: find_column(path, names, column) for column in _COLUMNS if column in names}
-    if "sample_id" not in places:
-        return []
+    places = {column: find_column(path, names, column) for column in names}
     return [
-        {column: _cell(fields[place], _COLUMNS[column]) for column, place in places.items()}
+        {
+            column: _cell(fields[place], _COLUMNS.get(column, str))
+            for column, place in places.items()
+        }
         for _, fields in rows
     ]
 
