@@ -1,6 +1,8 @@
 import json
+from argparse import Namespace
 
 import pytest
+import torch
 from bad_input import refused
 from trainer_folders import give_tokenizer, write_checkpoint
 
@@ -135,6 +137,19 @@ def test_earlier_answers_of_trl_may_be_written_by_a_template_that_is_not_saved(f
     make(folder, TURNS, THINKS)
     make(folder, ANSWERED, THINKS + "{%- generation %}{% endgeneration %}")
     make(folder, ANSWERED, "{{ messages }}")
+
+
+@pytest.mark.parametrize(("is_set", "asks"), [(False, False), (True, True)])
+def test_earlier_answers_of_trl_are_known_where_its_settings_are(folder, is_set, asks):
+    make(folder, ANSWERED, THINKS)
+    card(folder / "mine", "trl")
+    settings = Namespace(assistant_only_loss=is_set)
+    torch.save(settings, folder / "mine" / "training_args.bin")
+    if asks:
+        with pytest.raises(ValueError, match="is of TRL, which with assistant_only_loss"):
+            make(folder, ANSWERED, THINKS)
+    else:
+        make(folder, ANSWERED, THINKS)
 
 
 def test_tags_are_those_of_the_front_matter_alone(folder):

@@ -31,6 +31,7 @@ from sft_interactions.own_run.trainers import (
     check_llama_factory,
     check_texts,
 )
+from sft_interactions.own_run.training_args import values_of
 
 _T = TypeVar("_T")
 
@@ -414,12 +415,12 @@ def _template_of(
             )
         return f"path:{Path(asked).resolve()}", "given as template"
     if found.has_template and found.tokenizer is not None:
-        _check_template_was_used(found.folder, found.tokenizer, found.trainer, data)
+        _check_template_was_used(found, found.tokenizer, data)
         return "chat", f"the chat template in {found.tokenizer}"
     if found.tokenizer is None and source.startswith("path:"):
         base = Path(source.removeprefix("path:"))
         if base.is_dir() and chat_template_of(base) is not None:
-            _check_template_was_used(found.folder, base, found.trainer, data)
+            _check_template_was_used(found, base, data)
             return "chat", f"the chat template in {base}, since the trainer has saved no tokenizer"
     texts = ""
     if data.between is not None:
@@ -434,15 +435,18 @@ def _template_of(
     )
 
 
-def _check_template_was_used(
-    output: Path, tokenizer: Path, trainer: str | None, data: HeldOut
-) -> None:
+def _check_template_was_used(found: TrainerOutput, tokenizer: Path, data: HeldOut) -> None:
     """Check that the trainer has written rows of this form by the chat template that it saved."""
-    if trainer == LLAMA_FACTORY:
+    output, folders = found.folder, (*found.checkpoints.values(), found.folder)
+    if found.trainer == LLAMA_FACTORY:
         check_llama_factory(tokenizer, output)
     elif "turns" not in data.columns:
-        check_texts(trainer, output)
-    elif trainer == TRL and data.answered_before is not None:
+        check_texts(found.trainer, output)
+    elif (
+        found.trainer == TRL
+        and data.answered_before is not None
+        and values_of("assistant_only_loss", folders) != {False}
+    ):
         check_earlier_answers(tokenizer, output, data.answered_before)
 
 

@@ -25,6 +25,7 @@ from sft_interactions.models.checkpoint_files import (
     weight_files_of,
 )
 from sft_interactions.own_run.trainers import find_trainer, front_matter_of, read_tags
+from sft_interactions.own_run.training_args import other_loss
 
 # Names of bases that are quantised; what was trained on one is added to the weights before that.
 _QUANTISED = re.compile(r"(4-?bit|8-?bit|int[48]|nf4|fp8|gptq|awq|gguf)", re.IGNORECASE)
@@ -126,7 +127,11 @@ def read_output(output: Path) -> TrainerOutput:
     losses = {} if with_losses is None else _losses_in(states[with_losses])
     why = None
     if with_losses is not None:
-        why = _other_loss(states[with_losses], tags) or _router_loss(checkpoints[with_losses])
+        why = (
+            _other_loss(states[with_losses], tags)
+            or _router_loss(checkpoints[with_losses])
+            or other_loss((*checkpoints.values(), output))
+        )
     if with_losses is not None and why:
         losses = {}
         notes.append(f"the losses in {checkpoints[with_losses] / 'trainer_state.json'} {why}")
