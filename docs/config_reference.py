@@ -112,7 +112,8 @@ class Reference:
                 " ".join(whole["description"].split()),
             )
             if "$ref" not in value:
-                yield from self._rows(value, f"{prefix}{key}.")
+                for one in (value, *value.get("oneOf", ())):
+                    yield from self._rows(one, f"{prefix}{key}.")
                 yield from self._rows(value.get("items", {}), f"{prefix}{key}[].")
 
     def _link(self, value: Schema) -> str:

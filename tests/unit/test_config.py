@@ -975,6 +975,8 @@ def properties(schema, path=""):
     for name in ("additionalProperties", "items"):
         if isinstance(schema.get(name), dict):
             yield from properties(schema[name], f"{path}.*")
+    for part in schema.get("oneOf", ()):
+        yield from properties(part, path)
     for name, part in schema.get("$defs", {}).items():
         yield from properties(part, f"$defs.{name}")
 
@@ -983,6 +985,39 @@ def test_every_key_is_described():
     for path, key, part in properties(SCHEMA):
         part = SCHEMA["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
         assert len(part.get("description", "")) > 8, f"{path}.{key}"
+
+
+def keywords(schema):
+    """Every keyword of a schema and of those inside it."""
+    for key, value in schema.items():
+        yield key
+        if key in ("properties", "$defs", "patternProperties"):
+            inside = value.values()
+        elif key in ("default", "const", "enum"):
+            inside = ()
+        else:
+            inside = value if isinstance(value, list) else [value]
+        for one in inside:
+            if isinstance(one, dict):
+                yield from keywords(one)
+
+
+def test_no_keyword_of_the_schema_is_a_slip():
+    """Such as the rest of a description that has a comma, and no quotation marks."""
+    known = set(study_config.Draft202012Validator.VALIDATORS)
+    known |= {
+        "$schema",
+        "$id",
+        "$defs",
+        "title",
+        "description",
+        "default",
+        "format",
+        "then",
+        "else",
+    }
+    assert set(keywords(SCHEMA)) <= known
+    assert "up to" in set(keywords(yaml.safe_load("{description: As many, up to: 3}")))
 
 
 def test_every_block_refuses_unknown_keys():

@@ -175,7 +175,9 @@ def schema_of(names):
         entry = resolved(entry)
         entry = entry.get("items", entry)
         name = name.removesuffix("[]")
-        entry = entry.get("properties", {}).get(name) or entry.get("additionalProperties")
+        blocks = [entry, *(one for one in entry.get("oneOf", ()) if "properties" in one)]
+        known = {key: part for block in blocks for key, part in block.get("properties", {}).items()}
+        entry = known.get(name) or entry.get("additionalProperties")
         if not isinstance(entry, dict):
             return None
     return resolved(entry)

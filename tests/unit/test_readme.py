@@ -1,4 +1,4 @@
-"""The numbers of README.md are those of the committed tables."""
+"""The numbers of README.md, and of docs/gallery.md where a table has them, are those of the tables."""
 
 import re
 from itertools import product
@@ -19,19 +19,24 @@ def readme():
     return " ".join((ROOT / "README.md").read_text("utf-8").split())
 
 
+@pytest.fixture(scope="module")
+def gallery():
+    return " ".join((ROOT / "docs" / "gallery.md").read_text("utf-8").split())
+
+
 def folder(study, model):
     (found,) = (REFERENCE / study / "runs").glob(f"{model}-*")
     return found
 
 
-def metric(study, model, name, label, step):
-    """A metric over all orders, AND and OR together."""
+def metric(study, model, name, label, step, order=None):
+    """A metric over all orders, or of one, AND and OR together."""
     table = pl.read_parquet(folder(study, model) / "metrics.parquet")
     return table.row(
         by_predicate=(pl.col("step") == step)
         & (pl.col("class") == label)
         & (pl.col("kind") == "both")
-        & pl.col("order").is_null()
+        & pl.col("order").eq_missing(order)
         & (pl.col("metric") == name),
         named=True,
     )["value"]
@@ -541,3 +546,65 @@ def test_planted_runs(readme):
         f"{percent[3]} of what is called removed; of what is preserved, {percent[1]} is found"
         in readme
     )
+
+
+def test_counts_in_the_gallery(gallery):
+    def count(model, label, step):
+        return metric("tweets", model, "count", label, step)
+
+    before, at_6, at_the_end = (count("smollm2", "preserved", step) for step in (0, 6, 72))
+    removed = [count("smollm2", "removed", step) for step in (6, 72)]
+    assert removed[0] / before == pytest.approx(0.5, abs=0.05)
+    assert removed[0] == before - at_6
+    back = before - at_the_end - removed[1]
+    first, last = (count("smollm2", "emerged", step) for step in (6, 72))
+    assert (
+        f"at step 6 half of the {before:.0f} interactions a prompt are removed, at the end "
+        f"{removed[1]:.0f}; {at_the_end:.0f} are preserved, and {back:.0f} had gone and came back. "
+        f"Newly emerged ones grow from {first:.0f} to {last:.0f}" in gallery
+    )
+    removed = [count("gemma3", "removed", step) for step in (6, 72)]
+    emerged = [count("gemma3", "emerged", step) for step in (6, 72)]
+    assert (
+        f"{removed[0]:.0f} of {count('gemma3', 'preserved', 0):.0f} interactions are removed at step 6, "
+        f"{removed[1]:.0f} at the end. As many as {emerged[0]:.0f} are new at step 6 already, and their "
+        f"number falls to {emerged[1]:.0f}" in gallery
+    )
+    strengths = [metric("tweets", "gemma3", "strength_total", "emerged", step) for step in (18, 72)]
+    assert in_words(round(strengths[1] / strengths[0])) + "fold from step 18 on" in gallery
+
+
+def test_shares_in_the_gallery(gallery):
+    def share(model, name, label, step):
+        return [
+            f"{metric('tweets', model, name + end, label, step):.2f}" for end in ("", "_chance")
+        ]
+
+    of_order_8, total = (
+        metric("tweets", "smollm2", "strength_total", "preserved", 0, order) for order in (8, None)
+    )
+    assert (
+        f"the AND of all eight words is the largest part ({100 * of_order_8 / total:.0f} %)"
+        in gallery
+    )
+    gamma, chance = share("smollm2", "gamma", "preserved", 0)
+    assert (
+        f"class is {gamma} before SFT, but so few strong interactions reach {chance} by" in gallery
+    )
+    assert "in ρ: {} against {}".format(*share("smollm2", "rho", "emerged", 72)) in gallery
+    rho, chance = share("gemma3", "rho", "preserved", 72)
+    assert f"at the end ({rho}) is what so few interactions have by chance ({chance})" in gallery
+    loss = metric("tweets", "smollm2", "cross_entropy", "emerged", 72)
+    assert f"target most clearly ({loss:.2f} at the end" in gallery
+
+
+def test_salient_interactions_in_the_gallery(gallery):
+    found = {}
+    for line in (REFERENCE / "tweets" / "tables" / "sparsity.md").read_text("utf-8").splitlines():
+        run, step, what, value, *_ = ([cell.strip() for cell in line.split("|")[1:-1]] + [""] * 4)[
+            :4
+        ]
+        if (step, what) == ("18", "salient interactions"):
+            found[run] = float(value)
+    smollm2, gemma = found["smollm2-tweets"], found["gemma3-tweets"]
+    assert f"On average {smollm2:.0f} (SmolLM2) and {gemma:.0f} (Gemma) are salient" in gallery
