@@ -89,7 +89,7 @@ def test_a_dollar_in_the_text_is_not_mathematics(explained):
 @pytest.mark.parametrize(
     ("players", "message"),
     [
-        (["film"], "1 given; name at least two"),
+        (["film"], "1 given; name 2 to 16 words"),
         (["film", "rain"], "'rain' is 0 times"),
         (["film", "wonderful,"], "'wonderful,' is 0 times"),
         (["film", "film"], "'film' is named twice"),
@@ -98,6 +98,12 @@ def test_a_dollar_in_the_text_is_not_mathematics(explained):
 def test_unknown_players_are_refused(tiny_models, chat_tokenizer, players, message):
     with pytest.raises(ValueError, match=message):
         si.explain(tiny_models["llama"], chat_tokenizer, TEXT, "positive", players=players)
+
+
+def test_too_many_players_are_refused_before_the_model_is_asked(chat_tokenizer):
+    words = [f"word{chr(97 + number)}" for number in range(17)]
+    with pytest.raises(ValueError, match="17 given; name 2 to 16 words"):
+        si.explain(None, chat_tokenizer, " ".join(words), "positive", players=words)
 
 
 def test_a_masked_lm_is_refused(chat_tokenizer):

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,10 +126,12 @@ class InteractionCallback(TrainerCallback):
         folder: str | Path | None = None,
     ) -> None:
         self.prompts = _checked(prompts)
-        if every != "save" and (isinstance(every, str | bool) or every < 1):
+        if every != "save" and not _is_count(every):
             raise ValueError(f"every is {every!r}; give 'save' or a number of steps")
-        if patience < 1:
-            raise ValueError(f"patience is {patience}; give 1 at least")
+        if not _is_count(patience):
+            raise ValueError(f"patience is {patience!r}; give a whole number, 1 at least")
+        if not isinstance(stop_training, bool):
+            raise ValueError(f"stop_training is {stop_training!r}; give True or False")
         if method not in ("prefix_tree", "full_length"):
             raise ValueError(f"method is {method!r}; give prefix_tree or full_length")
         if (reference_model is None) != (reference_tokenizer is None):
@@ -480,6 +483,10 @@ def _read_kept(file: Path, digest: str) -> dict[int, NDArray[np.float32]]:
         int(step): to_values(part, str(file))[1].astype(np.float32)
         for (step,), part in parts.items()
     }
+
+
+def _is_count(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 1
 
 
 def _checked(prompts: Sequence[Any]) -> list[tuple[str, str]]:

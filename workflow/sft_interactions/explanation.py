@@ -157,8 +157,9 @@ def explain(
         progress: called with the number of maskings that have just been evaluated, of 2^n.
 
     Raises:
-        ValueError: the model is not a causal LM; a player is not a word of ``prompt`` or occurs more than
-            once, there are fewer than two, the text has too few words, or the tokenizer does not fit (see
+        ValueError: the model is not a causal LM; a player is not a word of ``prompt`` or occurs
+            more than once, there are fewer than two or more than can be analysed, the text has too
+            few words, or the tokenizer does not fit (see
             :func:`~sft_interactions.models.prompts.make_prompt`).
     """
     if players is None:
@@ -228,8 +229,8 @@ def _find_players(prompt: str, players: Sequence[str]) -> list[Word]:
     twice = next((player for player in players if list(players).count(player) > 1), None)
     if twice is not None:
         raise ValueError(f"players: {twice!r} is named twice; name each word once")
-    if len(found) < 2:
-        raise ValueError(f"players: {len(found)} given; name at least two words")
+    if not MIN_PLAYERS <= len(found) <= MAX_PLAYERS:
+        raise ValueError(f"players: {len(found)} given; name {MIN_PLAYERS} to {MAX_PLAYERS} words")
     return sorted(found, key=lambda word: word.start)
 
 

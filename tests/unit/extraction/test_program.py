@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -310,6 +311,46 @@ def test_errors_name_what_is_wrong(random_v):
     for ratio in (-0.1, np.nan):
         with pytest.raises(ValueError, match="noise_ratio"):
             extract(v, noise_ratio=ratio)
+
+
+MASKED = np.ma.masked_array([0, 1, 999, 3], mask=[False, False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("v", "message"),
+    [
+        (MASKED[None], "v has values that are masked; fill"),
+        (np.array([[0, 1, 1 + 5j, 3]]), "v is complex128; give real"),
+        ([["0", "1", "1", "3"]], "v is <U1; give real"),
+        (np.zeros((1, 4), "timedelta64[s]"), r"v is timedelta64\[s\]; give real"),
+        (
+            pl.DataFrame({"0": [0.0], "3": [3.0], "1": [1.0], "2": [1.0]}),
+            r"v has the columns 0, 3, 1, 2, \.\.\.; put them in the order of the masks, 0 to 3",
+        ),
+    ],
+)
+def test_what_is_no_table_of_numbers_is_refused(v, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        extract(v)
+
+
+def test_masked_bounds_and_effects_are_refused():
+    with pytest.raises(ValueError, match=r"^noise_bound has values that are masked"):
+        extract(np.tile([0.0, 1, 1, 3], (4, 1)), noise_bound=MASKED)
+    with pytest.raises(ValueError, match=r"^or_effects has values that are masked"):
+        reconstruct(0.0, np.zeros(4), MASKED)
+    with pytest.raises(ValueError, match=r"^and_effects has values that are masked"):
+        reconstruct(0.0, MASKED, np.zeros(4))
+
+
+def test_a_data_frame_is_its_columns_in_order():
+    v = [0.0, 1.0, 1.0, 3.0]
+    expected = extract([v], noise_ratio=0).and_effects
+    for names in ("0123", "abcd"):
+        frame = pl.DataFrame({name: [value] for name, value in zip(names, v, strict=True)})
+        assert np.array_equal(extract(frame, noise_ratio=0).and_effects, expected)
+    for kind in (np.float32, np.int64, object):
+        assert np.array_equal(extract(np.array([v], kind), noise_ratio=0).and_effects, expected)
 
 
 def test_an_exact_fit_of_too_many_players_is_refused():

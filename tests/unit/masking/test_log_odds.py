@@ -15,9 +15,10 @@ from tiny_prompts import (
     embedding,
     evaluate,
     make_ids,
+    make_prompt,
 )
 
-from sft_interactions.masking.log_odds import MaskedPrompt, log_odds
+from sft_interactions.masking.log_odds import MaskedPrompt, log_odds, masked_log_odds
 
 
 def test_log_odds_where_p_is_one_in_float32():
@@ -160,3 +161,71 @@ def test_adapters(model, merged):
     tree = evaluate(adapted, owners, targets)
     np.testing.assert_allclose(tree, whole, atol=ROUNDING)
     assert np.abs(whole - evaluate(model, owners, targets)).max() > 0.05
+
+
+@pytest.fixture
+def with_adapter(tiny_models):
+    """A model with an adapter that has dropout, as after a training."""
+    settings = LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj"], init_lora_weights=False)
+    return get_peft_model(copy.deepcopy(tiny_models["llama"]), settings).train()
+
+
+@pytest.mark.parametrize("method", ["prefix_tree", "full_length"])
+def test_dropout_at_work_is_refused(with_adapter, method):
+    owners = OWNERS["neighbouring players"]
+    mask_embedding = torch.zeros(with_adapter.config.hidden_size)
+    prompt = make_prompt(owners, [17])
+    with pytest.raises(
+        ValueError, match=r"in training mode, and has dropout \(.+\); call model\.eval"
+    ):
+        masked_log_odds(with_adapter, prompt, mask_embedding, method=method)
+    with_adapter.eval()
+    first, again = (
+        masked_log_odds(with_adapter, prompt, mask_embedding, method=method) for _ in range(2)
+    )
+    assert np.array_equal(first, again)
+    for module in with_adapter.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with_adapter.train()
+    assert np.array_equal(
+        masked_log_odds(with_adapter, prompt, mask_embedding, method=method), first
+    )
+
+
+def test_dropout_that_is_a_number_is_refused(tiny_models):
+    model = copy.deepcopy(tiny_models["llama"])
+    model.model.layers[1].self_attn.attention_dropout = 0.1
+    assert evaluate(model, OWNERS["neighbouring players"], [17]).shape == (8,)
+    with pytest.raises(ValueError, match=r"has dropout \(model\.layers\.1\.self_attn\); call"):
+        evaluate(model.train(), OWNERS["neighbouring players"], [17])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda vector: vector[0], r"the shape \(\); give \(\d+,\)"),
+        (lambda vector: vector[:1], r"the shape \(1,\); give \(\d+,\)"),
+        (lambda vector: vector.expand(8, -1), r"the shape \(8, \d+\); give"),
+        (lambda vector: vector * torch.nan, "not finite; give others"),
+    ],
+)
+def test_a_mask_embedding_that_is_none_is_refused(tiny_models, change, message):
+    model = tiny_models["llama"]
+    vector = change(torch.ones(model.config.hidden_size))
+    with pytest.raises(ValueError, match=f"^mask_embedding has .*{message}"):
+        masked_log_odds(model, make_prompt(OWNERS["neighbouring players"], [17]), vector)
+
+
+@pytest.mark.parametrize("mask", [-1, 8])
+def test_a_mask_of_other_players_is_refused(tiny_models, mask):
+    with pytest.raises(
+        ValueError, match=f"^masks has {mask}, and the prompt 3 players; give 0 to 7"
+    ):
+        evaluate(
+            tiny_models["llama"],
+            OWNERS["neighbouring players"],
+            [17],
+            method="full_length",
+            masks=[7, mask],
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,12 +103,15 @@ def reconstruct(
         float64 (..., 2^n), in the units of the effects.
 
     Raises:
-        ValueError: the last axis is no power of two.
+        ValueError: the last axis is no power of two, or what is given has values that are masked, or no
+            real numbers.
     """
-    or_effects = np.asarray(or_effects, dtype=np.float64)
-    constant = np.asarray(bias, dtype=np.float64) + or_effects.sum(axis=-1)
+    or_effects = _real("or_effects", or_effects)
+    constant = _real("bias", bias) + or_effects.sum(axis=-1)
     phi: NDArray[np.float64] = (
-        constant[..., None] + subset_sums(and_effects) - complement(subset_sums(or_effects))
+        constant[..., None]
+        + subset_sums(_real("and_effects", and_effects))
+        - complement(subset_sums(or_effects))
     )
     return phi
 
@@ -183,11 +186,12 @@ def extract(
         The solutions, in the order of the rows of v.
 
     Raises:
-        ValueError: v has a wrong shape or number of players, or a row (named) is not finite, or has
-            too few digits for its range; an unknown tie-break, solver or noise scale; a noise_ratio or
-            a noise bound that is negative or not finite; noise bounds that are not one a row, or that are
-            beside a ratio or a scale; a noise bound of 0 with n ≥ 15, which would need dense matrices
-            beyond 16 GiB.
+        ValueError: v has a wrong shape or number of players, or values that are masked or no real
+            numbers, or, as a data frame, columns with numbers that are not the masks in their
+            order; a row (named) is not finite, or has too few digits for its range; an unknown tie-
+            break, solver or noise scale; a noise_ratio or a noise bound that is negative or not
+            finite; noise bounds that are not one a row, or that are beside a ratio or a scale; a
+            noise bound of 0 with n ≥ 15, which would need dense matrices beyond 16 GiB.
         RuntimeError: no solution is found, not even by HiGHS, or the one that is found leaves its
             noise bound.
     """
@@ -246,7 +250,7 @@ def _resolved_bounds(
         raise ValueError(
             "noise_bound: noise_ratio or noise_scale is given too; give one or the other"
         )
-    bounds = np.array(noise_bound, dtype=np.float64)
+    bounds = _real("noise_bound", noise_bound).copy()
     if bounds.shape != (len(v),):
         raise ValueError(
             f"noise_bound has the shape {bounds.shape}, v has {len(v)} rows; give one bound a row"
@@ -270,13 +274,38 @@ def _check_digits(v: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
         )
 
 
+def _real(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """An argument as float64.
+
+    Raises:
+        ValueError: some of it is masked, or it holds no real numbers.
+    """
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has values that are masked; fill them in, or drop their rows")
+    array = np.asarray(values)
+    if array.dtype.kind not in "biufO":
+        raise ValueError(f"{name} is {array.dtype}; give real numbers")
+    return array.astype(np.float64, copy=False)
+
+
+def _check_columns(v: Any) -> None:
+    """Raise ValueError where the columns of a data frame are named by numbers that are not the masks."""
+    names = [str(name) for name in getattr(v, "columns", ())]
+    if any(name.isdecimal() for name in names) and names != list(map(str, range(len(names)))):
+        raise ValueError(
+            f"v has the columns {', '.join(names[:4])}, ...; put them in the order of the masks, 0 to "
+            f"{len(names) - 1}, or give v without names"
+        )
+
+
 def _checked(v: ArrayLike) -> NDArray[np.float64]:
     """v as float64 (B, 2^n).
 
     Raises:
         ValueError: see `extract`.
     """
-    values = np.asarray(v, dtype=np.float64)
+    values = _real("v", v)
+    _check_columns(v)
     if values.ndim != 2:
         raise ValueError(f"v must have the shape (problems, 2^n), not {values.shape}")
     if not len(values):

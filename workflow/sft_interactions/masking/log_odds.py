@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import PreTrainedModel
 
 from sft_interactions.masking.memory import BatchSize, is_out_of_memory
@@ -110,8 +111,9 @@ def masked_log_odds(
 
     Raises:
         NotBranchableError: the model cannot be evaluated as a prefix tree.
-        ValueError: there is no such method, or it takes no masks; the prompt is longer than the model
-            can read; or not even the smallest batch fits in memory.
+        ValueError: there is no such method, or it takes no masks; a mask is of other players; the mask
+            embedding has another shape, or is not finite; the model is in training mode and has dropout;
+            the prompt is longer than the model can read; or not even the smallest batch fits in memory.
     """
     if method not in ("prefix_tree", "full_length"):
         raise ValueError(f"method {method!r} is neither prefix_tree nor full_length")
@@ -119,10 +121,14 @@ def masked_log_odds(
         raise ValueError(
             "method prefix_tree takes no masks; use full_length for some maskings only"
         )
+    _check_masks(masks, prompt.n)
     model = transformers_model(model)
+    _check_mode(model)
     check_length(prompt.n_tokens, position_limit(model.config), "the prompt")
     batch = batch or BatchSize.of_device(model.device)
     inputs = MaskedInputs(model, prompt, mask_embedding)
+    if not torch.isfinite(inputs.mask_embedding).all():
+        raise ValueError("mask_embedding has numbers that are not finite; give others")
     order = torch.arange(2**prompt.n) if masks is None else torch.tensor(list(masks))
     values = torch.full((len(order),), torch.nan, dtype=torch.float32, device=model.device)
 
@@ -153,11 +159,39 @@ def masked_log_odds(
         batch.halve(evaluation.batch_tokens)
 
 
+def _check_masks(masks: Sequence[int] | None, n: int) -> None:
+    for mask in masks or ():
+        if not 0 <= mask < 2**n:
+            raise ValueError(f"masks has {mask}, and the prompt {n} players; give 0 to {2**n - 1}")
+
+
+def _check_mode(model: nn.Module) -> None:
+    """Check that no dropout is at work, which would make v random."""
+    for name, module in model.named_modules():
+        if module.training and _drops(module):
+            raise ValueError(
+                f"the model is in training mode, and has dropout ({name or type(module).__name__}); call "
+                "model.eval() before"
+            )
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module has dropout of its own: that is its `p`, or a number that is named after it."""
+    own = vars(module)
+    named = [value for name, value in own.items() if "drop" in name]
+    if "Dropout" in type(module).__name__:
+        named.append(own.get("p"))
+    return any(isinstance(value, float) and value > 0 for value in named)
+
+
 class MaskedInputs:
     """Embeddings of a prompt, and of what is read of its target, under any mask.
 
     Args:
         mask_embedding: (hidden,).
+
+    Raises:
+        ValueError: the mask embedding has another shape.
 
     Attributes:
         targets: (m,) int64, the scored tokens.
@@ -174,6 +208,11 @@ class MaskedInputs:
         self.embeddings = model.get_input_embeddings()(torch.tensor(ids, device=model.device))
         background = [-1] * (len(prompt.target_token_ids) - 1)
         self.owners = torch.tensor([*prompt.player_of_token, *background], device=model.device)
+        if mask_embedding.shape != self.embeddings.shape[1:]:
+            raise ValueError(
+                f"mask_embedding has the shape {tuple(mask_embedding.shape)}; give "
+                f"{tuple(self.embeddings.shape[1:])}, as an embedding of the model has"
+            )
         self.mask_embedding = mask_embedding.to(self.embeddings)
 
     def masked(self, masks: torch.Tensor, start: int, stop: int) -> torch.Tensor:
