@@ -65,6 +65,12 @@ def test_the_last_question_and_its_answer_are_prompt_and_response(cells, system,
         [ASKED[0], {**ASKED[1], "training": False}],
         [ASKED[0], {**ASKED[1], "loss": False}],
         [ASKED[0], {**ASKED[1], "loss": 0.0}],
+        [ASKED[0], {**ASKED[1], "weight": "0"}],
+        [ASKED[0], {**ASKED[1], "weight": " 0.0"}],
+        [ASKED[0], {**ASKED[1], "train": "False"}],
+        [ASKED[0], {**ASKED[1], "loss": "no"}],
+        [ASKED[0], {**ASKED[1], "loss_scale": 0}],
+        [ASKED[0], {**ASKED[1], "weight": 1, "loss_scale": "0"}],
     ],
 )
 def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(turns):
@@ -88,6 +94,15 @@ def test_a_conversation_without_a_question_and_its_answer_at_the_end_is_none(tur
             [[ASKED[0], {**ASKED[1], "reasoning_content": "Hm."}]],
             None,
             "a turn has reasoning_content beside its text, which chat templates write",
+        ),
+        *(
+            (
+                [[ASKED[0], {**ASKED[1], "loss_scale": value}]],
+                None,
+                f"row 7: turns: loss_scale is {str(value)!r} in the last answer, so whether that is to be "
+                "learned is not known; write true or false",
+            )
+            for value in ("some", "", -1, float("nan"), [0])
         ),
         ([[SYSTEM, *ASKED]], "Be long.", "and so has the column `system`; drop one"),
     ],
@@ -168,7 +183,7 @@ def test_conversations_that_are_left_out_are_told(tmp_path, caplog):
     assert "1 of 3 conversations do not end with a user's turn and the answer to it" in caplog.text
 
 
-@pytest.mark.parametrize("weight", [1, 0.5, None])
+@pytest.mark.parametrize("weight", [1, 0.5, None, True, "1", "true", "Yes"])
 def test_an_answer_that_is_to_be_learned_is_a_response(weight):
     """The earlier one may be left out of a training; it is read."""
     turns = [ASKED[0], {**ASKED[1], "weight": 0}, ASKED[0], {**ASKED[1], "weight": weight}]

@@ -202,3 +202,110 @@ def test_a_table_with_tabs_whose_fields_are_quoted_is_refused(tmp_path):
         csv.writer(file, delimiter="\t").writerows([["prompt", "response"], ['say "q"', "a"]])
     with refused("line 2: .* has them doubled inside"):
         read_heldout(path, {})
+
+
+@pytest.mark.bad_input(of="data")
+@pytest.mark.parametrize("mark", [True, False, 1, "False"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"prompt": TURNS[:1], "completion": TURNS[1:]},
+        {"messages": TURNS},
+    ],
+    ids=["texts", "two columns of turns", "messages"],
+)
+def test_responses_that_are_not_wanted_are_not_taken(tmp_path, row, mark):
+    path = write(tmp_path / "rows.jsonl", [row, {**row, "label": mark}])
+    message = (
+        rf"row 2: label is {str(mark).lower()} beside .*; keep the rows with label true and drop"
+    )
+    with refused(message):
+        read_heldout(path, {})
+    given = {"turns": "messages"} if "messages" in row else {}
+    with refused(message):
+        read_heldout(path, given or {"prompt": "prompt", "target": "completion"})
+    # What tells classes is no such mark.
+    write(path, [{**row, "label": mark}, {**row, "label": "a class"}])
+    assert read_heldout(path, {}).unread == ["label"]
+
+
+@pytest.mark.bad_input(of="data")
+@pytest.mark.parametrize(
+    ("form", "name", "cell"),
+    [
+        ({"question": "q", "answer": "a"}, "choices", ["a", "b"]),
+        ({"question": "q", "answer": "a"}, "options", {"text": ["a", "b"], "label": ["A", "B"]}),
+        ({"question": "q", "answer": "a"}, "title", "t"),
+        ({"text": "t", "label": "l"}, "text_pair", "u"),
+        ({"text": "t", "label": "l"}, "hypothesis", "u"),
+        ({"input": "i", "output": "o"}, "knowledge", "k"),
+        ({"input": "i", "output": "o"}, "premise", "k"),
+    ],
+)
+def test_lists_and_second_texts_are_not_left_out_of_a_prompt(tmp_path, form, name, cell):
+    prompt, target = form
+    path = write(tmp_path / "rows.jsonl", [{**form, name: "[]"}, {**form, name: cell}])
+    with refused(f"has the column {name} beside .*; add prompt=COLUMN target=COLUMN"):
+        read_heldout(path, {})
+    found = read_heldout(path, {"prompt": prompt, "target": target})
+    assert found.unread == [name]
+    found = read_heldout(path, {"prompt": name, "target": target})
+    assert (found.columns["prompt"], found.unread) == (name, [prompt])
+
+
+@pytest.mark.bad_input(of="data")
+def test_a_second_column_of_responses_is_not_left_out(tmp_path):
+    row = {"prompt": "q", "completion": "a", "response": "b"}
+    path = write(tmp_path / "rows.jsonl", [{**row, "response": None}, row])
+    with refused(
+        "row 2: the columns completion and response may both be the response; add prompt="
+    ):
+        read_heldout(path, {})
+    given = {"prompt": "prompt", "target": "response"}
+    assert read_heldout(path, given).columns == given
+    turns = {**row, "prompt": TURNS[:1], "completion": TURNS[1:]}
+    with refused("row 1: the columns completion and response may both .*; drop the one"):
+        read_heldout(write(path, [turns]), {})
+    # The same once more is no other one.
+    for same in (row, turns):
+        write(path, [{**same, "response": "a"}])
+        assert read_heldout(path, {}).unread == ["response"]
+
+
+@pytest.mark.bad_input(of="data")
+def test_a_text_beside_turns_is_not_left_out_unless_they_say_it(tmp_path):
+    row = {"messages": TURNS, "context": "c"}
+    path = write(tmp_path / "rows.jsonl", [{**row, "context": ""}, row])
+    with refused(
+        "has the column context beside messages, .*; add turns=messages to --config, or drop"
+    ):
+        read_heldout(path, {})
+    assert read_heldout(path, {"turns": "messages"}).unread == ["context"]
+    pair = {"prompt": TURNS[:1], "completion": TURNS[1:], "choices": ["c"]}
+    with refused(
+        "has the column choices beside completion, prompt, .*; drop it, if the training did"
+    ):
+        read_heldout(write(path, [pair]), {})
+    parts = [{"role": "user", "content": [{"type": "text", "text": "c: q"}]}, TURNS[1]]
+    write(path, [{"messages": parts, "context": " c", "choices": ["a", "q"]}])
+    assert read_heldout(path, {}).unread == ["context", "choices"]
+
+
+@pytest.mark.bad_input(of="data")
+@pytest.mark.parametrize("weight", [0, 0.0, "0", False])
+@pytest.mark.parametrize("name", ["weight", "loss_scale"])
+def test_rows_that_are_not_to_be_learned_are_refused(tmp_path, name, weight):
+    path = write(tmp_path / "rows.jsonl", [{"messages": TURNS}, {"messages": TURNS, name: weight}])
+    for given in ({}, {"turns": "messages"}):
+        with refused(f"row 2: {name} is 0, so it is not to be learned, .*; leave such rows out"):
+            read_heldout(path, given)
+    write(path, [{"messages": TURNS, name: 0.5}, {"messages": TURNS, name: None}])
+    assert read_heldout(path, {}).unread == [name]
+
+
+def test_columns_that_are_not_read_are_known(tmp_path):
+    row = {"id": 7, "prompt": "q", "completion": "a", "system": "s", "source": "w", "empty": ""}
+    path = write(tmp_path / "rows.jsonl", [{**row, "source": None}, row])
+    assert read_heldout(path, {}).unread == ["id", "source"]
+    assert read_heldout(write(path, [FORMS["alpaca"][0]]), {}).unread == []

@@ -445,3 +445,17 @@ def test_other_notes_of_a_trainer_do_not_hide_its_losses(tmp_path):
     write_checkpoint(tmp_path / "mine", 10, history=history)
     found = read_output(tmp_path / "mine")
     assert (found.losses, found.notes) == ({10: 1.5}, [])
+
+
+def test_weights_of_no_known_step_are_told(output):
+    for name in ("checkpoint-20-merged", "final"):
+        shutil.copytree(output / "checkpoint-20", output / name)
+    write_checkpoint(output / "logs", 5)
+    (output / "best").symlink_to(output / "checkpoint-20")
+    found = read_output(output)
+    assert list(found.checkpoints) == [10, 20, 100]
+    assert found.notes == [
+        f"{output / name} holds weights and is of no known step; it is left out (call it "
+        "checkpoint-STEP if it is one)"
+        for name in ("checkpoint-20-merged", "final")
+    ]

@@ -160,6 +160,34 @@ def test_tags_are_those_of_the_front_matter_alone(folder):
     assert read_tags(output, []) == set()
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "tags:\n  - trl\n  - gkd",
+        "tags: [trl, gkd]",
+        "tags:\n- \"trl\"\n- 'gkd'",
+        "tags:\n- TRL\n- GKD # of distillation",
+        "datasets:\n- dpo\ntags: trl, gkd",
+        "model: a: b\ntags:\n- trl\n- GKD",
+        "license: 2020-13-45\ntags:\n- trl\n- gkd",
+    ],
+    ids=["indented", "in a line", "quoted", "capitals", "text", "no YAML", "no date"],
+)
+def test_tags_are_read_however_they_are_written(folder, lines):
+    output = folder / "mine"
+    (output / "README.md").write_text(f"---\n{lines}\n---\n# Runs\n")
+    assert read_tags(output, []) == {"trl", "gkd"}
+    assert find_trainer(output, read_tags(output, [])) == "TRL"
+
+
+@pytest.mark.parametrize(
+    "lines", ["tags:", "tags: {}", "tags: [1, [trl]]", "license: mit", "", "a"]
+)
+def test_a_model_card_without_tags_has_none(folder, lines):
+    (folder / "mine" / "README.md").write_text(f"---\n{lines}\n---\n")
+    assert read_tags(folder / "mine", []) == set()
+
+
 def test_the_template_of_the_base_is_no_better_known(folder):
     """As where the tokenizer was removed from the checkpoints."""
     (folder / "base").mkdir()
@@ -183,6 +211,15 @@ def test_of_other_trainers_how_columns_are_joined_is_told_to_be_a_guess(folder):
     content, told = make(folder, TEXT, "{{ messages }}")
     assert "separator" not in content["datasets"]["heldout"]
     assert not any("a guess" in line for line in told)
+
+
+def test_columns_that_are_not_read_are_told(folder):
+    _, told = make(folder, {**TEXT, "id": 1, "two\nlines": "x"}, "{{ messages }}")
+    assert f"the columns id, two lines of {folder / 'heldout.jsonl'} are not read" in told
+    _, told = make(folder, {**TEXT, "id": 1}, "{{ messages }}")
+    assert f"the column id of {folder / 'heldout.jsonl'} is not read" in told
+    _, told = make(folder, TEXT, "{{ messages }}")
+    assert not any("not read" in line for line in told)
 
 
 @pytest.mark.parametrize("template", [DEFAULT, QWEN], ids=["default", "qwen"])

@@ -4,6 +4,7 @@ Imports the standard library only.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,8 @@ ROLES = {
 # The keys of a turn: of OpenAI and transformers, and of ShareGPT.
 _KEYS = (("role", "content"), ("from", "value"))
 # What says of a turn, by 0 or false, that a training leaves it out: of OpenAI, axolotl and ms-swift.
-_WEIGHTS = ("weight", "train", "training", "loss")
+_WEIGHTS = ("weight", "train", "training", "loss", "loss_scale")
+_YES, _NO = ("true", "yes"), ("false", "no")
 # What a turn may have beside its text, and some chat templates write.
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
@@ -45,14 +47,15 @@ def split_conversation(
         it, or has turns of others, such as tools, or where that answer is not to be learned.
 
     Raises:
-        ValueError: a cell holds no turns, or the system's text is there twice.
+        ValueError: a cell holds no turns, the system's text is there twice, or whether the answer is to be
+            learned is not understood.
     """
     given = [turn for cell in cells for turn in _turns_of(cell, where)]
     turns = [_read_turn(turn, where) for turn in given]
     known = [turn for turn in turns if turn is not None]
     if len(known) < len(turns) or [turn["role"] for turn in known[-2:]] != ["user", "assistant"]:
         return None
-    if any(given[-1].get(key) == 0 for key in _WEIGHTS):
+    if not all(_is_learned(given[-1], key, where) for key in _WEIGHTS):
         return None
     earlier = known[:-2]
     if system is not None and system.strip(BLANKS):
@@ -63,6 +66,26 @@ def split_conversation(
         earlier = [{"role": "system", "content": system}, *earlier]
     prompt, response = (turn["content"].strip(BLANKS) for turn in known[-2:])
     return write_earlier(earlier), prompt, response
+
+
+def _is_learned(turn: Mapping[str, Any], key: str, where: str) -> bool:
+    """Whether a training learns an answer, by one of the keys that may tell it."""
+    value = turn.get(key)
+    if value is None:
+        return True
+    word = str(value).strip().casefold()
+    if word in (*_YES, *_NO):
+        return word in _YES
+    try:
+        weight = float(word)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"{where}: turns: {key} is {str(value)[:60]!r} in the last answer, so whether that is to be "
+            "learned is not known; write true or false"
+        )
+    return weight > 0
 
 
 def foreign_roles(cells: Sequence[Any], where: str) -> set[str]:

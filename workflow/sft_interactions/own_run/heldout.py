@@ -41,7 +41,21 @@ _OF_PROMPTS = (
     "query",
     "passage",
     "document",
+    "choices",
+    "options",
+    "title",
+    "text_pair",
+    "knowledge",
+    "premise",
+    "hypothesis",
 )
+# Columns of responses, of which a row has one.
+_RESPONSES = ("completion", "response", "output", "answer")
+# Columns that tell responses which are wanted from others, of TRL and of LLaMA-Factory, and what they hold.
+_WANTED = ("label", "kto_tag")
+_YES_OR_NO = ("true", "false", "0", "1", "0.0", "1.0")
+# Columns that leave a row out of a training by 0.
+_WEIGHTS = ("weight", "loss_scale")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "system_prompt")
 # Columns that trainers put into a prompt besides.
@@ -74,6 +88,7 @@ class HeldOut:
             ``end`` of the prompt, start of the ``response``, ``last`` of the response; without those that
             no row has.
         answered_before: the first row, from 1 on, with an answer before its last one, if there is one.
+        unread: further columns, in which something stands.
     """
 
     columns: dict[str, Any]
@@ -83,6 +98,7 @@ class HeldOut:
     between: str | None
     blank: Mapping[str, int] = field(default_factory=dict)
     answered_before: int | None = None
+    unread: Sequence[str] = ()
 
 
 def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
@@ -113,8 +129,10 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
     rows = _rows_of(path)
     if not rows:
         raise ValueError(f"heldout: {path} has no rows; name another file")
-    columns, why = _columns_of(path, _filled(rows), given)
+    columns, why = _columns_of(path, rows, given)
     _refuse_unread(path, rows, columns)
+    _refuse_unwanted(path, rows, columns)
+    _refuse_weightless(path, rows, columns)
     prompt = columns.get("prompt")
     return HeldOut(
         columns=columns,
@@ -124,6 +142,11 @@ def read_heldout(path: Path, given: Mapping[str, str]) -> HeldOut:
         between=_between(rows, prompt, columns["target"]) if isinstance(prompt, str) else None,
         blank=_blank_rows([_texts_of(row, columns) for row in rows]),
         answered_before=_first(_n_answers(row, columns.get("turns", [])) > 1 for row in rows),
+        unread=[
+            name
+            for name, cell in _filled(rows).items()
+            if _holds(cell) and name not in _names_in(columns)
+        ],
     )
 
 
@@ -175,14 +198,15 @@ def _filled(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in rows:
         for name, cell in row.items():
-            if not found.get(name):
+            if not _holds(found.get(name)):
                 found[name] = cell
     return found
 
 
 def _columns_of(
-    path: Path, row: Mapping[str, Any], given: Mapping[str, str]
+    path: Path, rows: Sequence[Mapping[str, Any]], given: Mapping[str, str]
 ) -> tuple[dict[str, Any], str]:
+    row = _filled(rows)
     for key in _COLUMN_KEYS:
         if key in given and given[key] not in row:
             raise ValueError(
@@ -190,8 +214,9 @@ def _columns_of(
             )
     told = _told(given)
     found, why = told or _found(row) or ({}, "")
-    if found and not told and "turns" not in found:
-        _refuse_partial(path, row, found)
+    if found and not told:
+        _refuse_partial(path, rows, found)
+        _refuse_second(path, rows, found)
     if not found:
         raise ValueError(
             f"heldout: which columns of {path} are prompt and response is not known ({', '.join(row)}); "
@@ -237,18 +262,118 @@ def _found(row: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     return None
 
 
-def _refuse_partial(path: Path, row: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _names_in(columns: Mapping[str, Any]) -> list[str]:
+    """The columns that are read."""
+    return [
+        name
+        for value in columns.values()
+        for name in ([value] if isinstance(value, str) else value)
+    ]
+
+
+def _refuse_partial(
+    path: Path, rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]
+) -> None:
     """Refuse a form that was found by itself and leaves out texts that may belong to the prompt."""
-    read = {
-        name for value in found.values() for name in ([value] if isinstance(value, str) else value)
-    }
-    left = [name for name in _OF_PROMPTS if _holds(row.get(name)) and name not in read]
+    read, turns = _names_in(found), found.get("turns")
+    left = [
+        name
+        for name in _OF_PROMPTS
+        if name not in read and any(_may_belong(row, name, turns) for row in rows)
+    ]
     if left:
+        mend = (
+            "add prompt=COLUMN target=COLUMN to --config (of several columns make one, as the training "
+            "did), or drop it"
+        )
+        if turns is not None:
+            is_one = isinstance(turns, str)
+            mend = f"{f'add turns={turns} to --config, or ' if is_one else ''}drop it"
+            mend += ", if the training did not use it"
         raise ValueError(
             f"heldout: {path} has the column {left[0]} beside {', '.join(sorted(read))}, and whether it is "
-            "a part of the prompt is not known; add prompt=COLUMN target=COLUMN to --config (of several "
-            "columns make one, as the training did), or drop it"
+            f"a part of the prompt is not known; {mend}"
         )
+
+
+def _may_belong(row: Mapping[str, Any], name: str, turns: str | Sequence[str] | None) -> bool:
+    """Whether a cell holds what may belong to the prompt, and what its turns do not say themselves."""
+    if not _holds(row.get(name)) or turns is None:
+        return _holds(row.get(name))
+    said = [
+        text
+        for turn in _turns(row, turns)
+        for text in _texts_in(turn.get("content", turn.get("value")))
+    ]
+    return not all(any(text.strip() in one for one in said) for text in _texts_in(row[name]))
+
+
+def _texts_in(cell: Any) -> Iterator[str]:
+    """All that a cell says, be it in a list or by names."""
+    if isinstance(cell, Mapping | list):
+        for part in cell.values() if isinstance(cell, Mapping) else cell:
+            yield from _texts_in(part)
+    elif cell is not None:
+        yield str(cell)
+
+
+def _refuse_second(path: Path, rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
+    """Refuse a form that was found by itself where a further column may be that of the responses."""
+    if isinstance(found.get("turns"), str):
+        return
+    target = found["target"] if "target" in found else found["turns"][-1]
+    ask = "add prompt=COLUMN target=COLUMN to --config, or " if "target" in found else ""
+    for name in _RESPONSES:
+        number = _first(_is_another(row, name, found) for row in rows)
+        if number is not None and name != target:
+            raise ValueError(
+                f"heldout: {path}: row {number}: the columns {target} and {name} may both be the response; "
+                f"{ask}drop the one that was not trained on"
+            )
+
+
+def _is_another(row: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> bool:
+    """Whether a cell holds something, and not the response once more."""
+    return _holds(row.get(name)) and row[name] != _texts_of(row, found)[1]
+
+
+def _refuse_unwanted(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]
+) -> None:
+    """Refuse rows that say of each response whether it is wanted, as those of KTO do."""
+    if columns.get("target", _RESPONSES[0]) not in _RESPONSES:
+        return
+    for name in _WANTED:
+        cells = [row.get(name) for row in rows]
+        marked = [cell for cell in cells if cell is not None and cell != ""]
+        are_marks = all(str(cell).strip().lower() in _YES_OR_NO for cell in marked)
+        if marked and are_marks and name not in _names_in(columns):
+            number = cells.index(marked[0]) + 1
+            raise ValueError(
+                f"heldout: {path}: row {number}: {name} is {str(marked[0]).lower()} beside "
+                f"{', '.join(_names_in(columns))}, as where a training (KTO) is told which responses are "
+                f"wanted, and it is not read; keep the rows with {name} true and drop the column"
+            )
+
+
+def _refuse_weightless(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]
+) -> None:
+    """Refuse rows that a training leaves out by their weight."""
+    for name in _WEIGHTS:
+        number = _first(_is_zero(row.get(name)) for row in rows)
+        if number is not None and name not in _names_in(columns):
+            raise ValueError(
+                f"heldout: {path}: row {number}: {name} is 0, so it is not to be learned, and the column "
+                "is not read; leave such rows out, or drop the column if the training did not use it"
+            )
+
+
+def _is_zero(cell: Any) -> bool:
+    try:
+        return cell is not None and float(str(cell)) == 0
+    except ValueError:
+        return cell is False or str(cell).strip().lower() == "false"
 
 
 def _holds_turns(cell: Any) -> bool:

@@ -368,6 +368,12 @@ def _notes_on(
             "text, and that no column holds tools or earlier turns; what the system is told is read if "
             "system=COLUMN names its column"
         )
+    if data.unread:
+        names = ", ".join(" ".join(name.split()) or repr(name) for name in data.unread)
+        is_one = len(data.unread) == 1
+        notes.append(
+            f"the column{'' if is_one else 's'} {names} of {heldout} {'is' if is_one else 'are'} not read"
+        )
     if data.joins and trainer != LLAMA_FACTORY:
         notes.append(
             f"the columns {', '.join(data.columns['prompt'])} are joined by an empty line, which is a "

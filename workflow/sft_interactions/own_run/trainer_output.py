@@ -5,6 +5,7 @@ not loaded. Imports PyYAML only.
 """
 
 import math
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,7 @@ def read_output(output: Path) -> TrainerOutput:
     if last is not None:
         checkpoints[last] = output
         states[last] = _state_of(last, output)
+    notes += _notes_on_others(output, folders)
     tokenizer = next(
         (
             folder
@@ -188,6 +190,20 @@ def _find_checkpoints(output: Path) -> dict[int, Path]:
 
 def _has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*ADAPTER_WEIGHTS, *FULL_WEIGHTS))
+
+
+def _notes_on_others(output: Path, folders: Mapping[int, Path]) -> list[str]:
+    """Notes on folders with weights that are not named after a step, but for links to those that are."""
+    known = {folder.resolve() for folder in folders.values()}
+    return [
+        f"{folder} holds weights and is of no known step; it is left out (call it checkpoint-STEP if it is "
+        "one)"
+        for folder in sorted(path for path in output.iterdir() if path.is_dir())
+        if step_in_name(folder) is None
+        and folder.resolve() not in known
+        and os.access(folder, os.X_OK)
+        and _has_weights(folder)
+    ]
 
 
 def _kind_of(folder: Path) -> str:

@@ -1,12 +1,14 @@
 """Trainers that may write a prompt otherwise than the chat template in their folder says.
 
-Imports the standard library only.
+Imports PyYAML only.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from sft_interactions.models.checkpoint_files import chat_template_of, read_json
 
@@ -41,13 +43,27 @@ def find_trainer(output: Path, tags: Collection[str]) -> str | None:
 
 
 def read_tags(output: Path, checkpoints: Iterable[Path]) -> set[str]:
-    """The tags of the model cards that trainers write, in the output folder or in checkpoints."""
+    """The tags of the model cards that trainers write, in lower case, of output folder and checkpoints."""
     tags: set[str] = set()
     for folder in (output, *checkpoints):
         card = folder / "README.md"
         if card.is_file():
-            tags |= set(re.findall(r"^- *(\S+) *$", front_matter_of(card), re.M))
+            tags |= {tag.casefold() for tag in _tags_in(front_matter_of(card))}
     return tags
+
+
+def _tags_in(front_matter: str) -> list[str]:
+    """The tags in the front matter of a model card; of one that is no YAML, lines that look like them."""
+    try:
+        content = yaml.safe_load(front_matter)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, Mapping):
+        return re.findall(r"^- *(\S+) *$", front_matter, re.M)
+    tags = content.get("tags")
+    if isinstance(tags, str):
+        return re.findall(r"[^\s,]+", tags)
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def front_matter_of(card: Path) -> str:
