@@ -205,7 +205,7 @@ def test_a_table_with_tabs_whose_fields_are_quoted_is_refused(tmp_path):
 
 
 @pytest.mark.bad_input(of="data")
-@pytest.mark.parametrize("mark", [True, False, 1, "False"])
+@pytest.mark.parametrize("mark", [True, False, "False"])
 @pytest.mark.parametrize(
     "row",
     [
@@ -226,8 +226,9 @@ def test_responses_that_are_not_wanted_are_not_taken(tmp_path, row, mark):
     with refused(message):
         read_heldout(path, given or {"prompt": "prompt", "target": "completion"})
     # What tells classes is no such mark.
-    write(path, [{**row, "label": mark}, {**row, "label": "a class"}])
-    assert read_heldout(path, {}).unread == ["label"]
+    for labels in ((mark, "a class"), (0, 1)):
+        write(path, [{**row, "label": label} for label in labels])
+        assert read_heldout(path, {}).unread == ["label"]
 
 
 @pytest.mark.bad_input(of="data")

@@ -51,9 +51,10 @@ _OF_PROMPTS = (
 )
 # Columns of responses, of which a row has one.
 _RESPONSES = ("completion", "response", "output", "answer")
-# Columns that tell responses which are wanted from others, of TRL and of LLaMA-Factory, and what they hold.
+# Columns that tell responses which are wanted from others, of TRL and of LLaMA-Factory, and what they hold;
+# 0 and 1 are more often the numbers of classes.
 _WANTED = ("label", "kto_tag")
-_YES_OR_NO = ("true", "false", "0", "1", "0.0", "1.0")
+_YES_OR_NO = ("true", "false")
 # Columns that leave a row out of a training by 0.
 _WEIGHTS = ("weight", "loss_scale")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
