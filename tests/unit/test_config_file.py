@@ -87,6 +87,7 @@ UNSEEN = (
     "begins or ends with a character that cannot be seen; remove it, or put the text between straight "
     "quotation marks if it is meant"
 )
+TAGGED = "has a tag before it; write the value without the tag"
 PASTED = (
     "not YAML: a blank at its beginning or after its colon is none of YAML's, as web pages have them; "
     "write plain blanks"
@@ -122,8 +123,23 @@ PASTED = (
         ("a: .nan\n", "line 1: a: nan is not a finite number; write a finite one"),
         ("a:\n- 1\n- -.inf\n", "line 3: a.1: -inf is not a finite number; write a finite one"),
         ("a: " + "9" * 5000, "line 1: a: a number of 5000 digits; write a shorter one"),
+        ("a: .Inf\n", "line 1: a: inf is not a finite number; write a finite one"),
+        ("a: -.INF\n", "line 1: a: -inf is not a finite number; write a finite one"),
+        ("a: .NaN\n", "line 1: a: nan is not a finite number; write a finite one"),
+        ("a: 1\nb: !!bool yes\n", f"line 2: b: 'yes' {TAGGED}"),
+        ("a: [!!int 0b11]\n", f"line 1: a.0: '0b11' {TAGGED}"),
+        ("a: !!float foo\n", f"line 1: a: 'foo' {TAGGED}"),
+        ("a: !!str\n", f"line 1: a: '' {TAGGED}"),
+        ("a: ! 5\n", f"line 1: a: '5' {TAGGED}"),
+        ("a: &x !!int '5'\nb: *x\n", f"line 1: a: '5' {TAGGED}"),
+        ("!!int foo: 1\n", f"line 1: a key: 'foo' {TAGGED}"),
+        ("!!merge foo: {a: 1}\n", f"line 1: a key: 'foo' {TAGGED}"),
         ("a: !x 1\n", "line 1: a: the tag !x is not known here; remove it"),
         ("a: !x {b: 1}\n", "line 1: a: the tag !x is not known here; remove it"),
+        (
+            "a: &a {x: 1}\nb: &b {x: 2}\nc:\n  <<: *a\n  y: 1\n  <<: *b\n",
+            "line 6: the key << stands twice; write one with both blocks, as in <<: [*a, *b]",
+        ),
         ("a:\n  <<: 3\n", "line 2: << names no block of keys; correct it"),
         ("? [a]\n: 1\n", "line 1: the key that is a block is not a text; put it in quotes"),
         (
@@ -191,6 +207,11 @@ def test_merge_keys_and_aliases(tmp_path):
         "mine": {"b": 3, "a": 1},
         "same": {"a": 1, "b": 2},
     }
+
+
+def test_of_blocks_merged_by_one_key_the_first_counts(tmp_path):
+    text = "a: &a {x: 1}\nb: &b {x: 2, y: 3}\nc:\n  <<: [*a, *b]\n"
+    assert read([write(tmp_path, text)])[0]["c"] == {"x": 1, "y": 3}
 
 
 def test_files_and_command_line_are_laid_over_one_another(tmp_path):

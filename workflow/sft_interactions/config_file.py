@@ -70,8 +70,19 @@ _PLAIN_WORDS = (
 _OWNER = "made_by.json"
 
 
+class _Tagged(yaml.ScalarNode):
+    """A value with a tag before it, such as ``!!int``."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser with the plain words of YAML 1.2."""
+    """PyYAML's parser with the plain words of YAML 1.2, which tells values that have a tag."""
+
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        tag = self.peek_event().tag  # type: ignore[no-untyped-call]
+        node = super().compose_scalar_node(anchor)
+        if tag is None:
+            return node
+        return _Tagged(node.tag, node.value, node.start_mark, node.end_mark, node.style)
 
 
 _Loader.yaml_implicit_resolvers = {}  # none of those of YAML 1.1
@@ -389,9 +400,16 @@ class _File:
     def _mapping(self, node: yaml.MappingNode, where: str) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         merged: dict[str, Any] = {}
+        has_merge = False
         for key_node, value_node in node.value:
-            if key_node.tag == _TAG + "merge":
-                merged |= self._merged(value_node, where)
+            if key_node.tag == _TAG + "merge" and not isinstance(key_node, _Tagged):
+                if has_merge:
+                    raise ConfigError(
+                        f"{self._line(key_node)}: the key << stands twice; write one with both blocks, "
+                        "as in <<: [*a, *b]"
+                    )
+                has_merge = True
+                merged = self._merged(value_node, where)
                 continue
             key = self._key(key_node)
             if key in plain:
@@ -414,6 +432,8 @@ class _File:
         return found
 
     def _key(self, node: yaml.Node) -> str:
+        if isinstance(node, _Tagged):
+            self._refuse_tag(node, "a key")
         if isinstance(node, yaml.ScalarNode) and node.tag in (_TAG + "str", _TAG + "int"):
             return str(self._value(node, "a key"))
         shown = node.value if isinstance(node, yaml.ScalarNode) else "that is a block"
@@ -439,6 +459,8 @@ class _File:
     def _value(self, node: yaml.Node, where: str) -> Any:
         if not isinstance(node, yaml.ScalarNode):
             return self._entered(node, where)
+        if isinstance(node, _Tagged):
+            self._refuse_tag(node, where)
         text: str = node.value
         match node.tag.removeprefix(_TAG):
             case "null":
@@ -452,6 +474,22 @@ class _File:
             case "str" | "merge":
                 return self._checked(node, where)
         raise self._unknown(node, where)
+
+    def _refuse_tag(self, node: yaml.ScalarNode, where: str) -> None:
+        """Refuse a tag, but that of a text before one: what stands after it need not be of its kind.
+
+        Raises:
+            ConfigError: always else.
+        """
+        kind = node.tag.removeprefix(_TAG)
+        if kind == node.tag:
+            raise self._unknown(node, where)
+        if kind == "str" and node.value:
+            return
+        raise ConfigError(
+            f"{self._line(node)}: {where}: {node.value[:60]!r} has a tag before it; write the value "
+            "without the tag"
+        )
 
     def _unknown(self, node: yaml.Node, where: str) -> ConfigError:
         return ConfigError(
@@ -468,7 +506,7 @@ class _File:
             ) from error
 
     def _finite(self, node: yaml.ScalarNode, where: str) -> float:
-        number = float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
+        number = float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
         if not math.isfinite(number):
             raise ConfigError(
                 f"{self._line(node)}: {where}: {number} is not a finite number; write a finite one"

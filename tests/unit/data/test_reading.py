@@ -72,6 +72,23 @@ def test_a_tsv_whose_marks_are_not_those_of_a_program_is_text(tmp_path, cell):
     assert load(f"path:{tmp_path}/t.tsv")[0] == ('"a ""b"""', ["x"])
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        '"a"\tx\nb\ty\n"c"\tz\n',
+        '"a"\tx\n',
+        '"\tx\n"\ty\n',
+        '"a"\tx\n"b"\ty\nNAN\tz\n',
+        '"a \\"b\\""\tx\nc "d"\ty\n',
+        '"C:\\"\tx\nb\ty\n',
+    ],
+)
+def test_a_tsv_with_some_fields_between_marks_is_text(tmp_path, rows):
+    (tmp_path / "t.tsv").write_text(f"text\tlabel\n{rows}")
+    pairs = [row.split("\t") for row in rows.splitlines()]
+    assert load(f"path:{tmp_path}/t.tsv") == [(text, [label]) for text, label in pairs]
+
+
 @pytest.mark.bad_input(of="data")
 def test_tsv_quotation_marks_are_text(tmp_path):
     (tmp_path / "t.tsv").write_text('"half a quote\t1\tid\nwhole "quote"\t0\tid\n')
@@ -366,6 +383,14 @@ def test_line_ends_and_quotation_marks_inside_of_fields(tmp_path):
     ]
 
 
+def test_a_blank_before_a_mark_inside_of_a_field(tmp_path):
+    """Programs quote such a field as a whole, and double its marks."""
+    cells = [' "a", "b"', ' "c" ', 'd, "e"', '5 "f"']
+    frame = pl.DataFrame({"text": cells, "label": ["x"] * 4})
+    frame.write_csv(tmp_path / "t.csv")
+    assert load(f"path:{tmp_path}/t.csv") == [(cell.strip(), ["x"]) for cell in cells]
+
+
 def test_text_is_kept_but_at_its_ends(tmp_path):
     text = "\u200f a\u200f\u00a0\u200bb \x00c\td e\u0301 👨‍👩‍👧\u200b\u2066"
     source = write_jsonl(tmp_path / "t.jsonl", [{"text": text, "label": "\ufeffyes\u200e"}])
@@ -475,6 +500,54 @@ REFUSED = {
         "text,label,text\na,x,b\n",
         {},
         "t.csv has 2 columns named 'text'; rename all but one",
+    ),
+    "csv with a blank before a mark": (
+        "t.csv",
+        'text,label\n"good, really", "positive"\n',
+        {},
+        "t.csv, line 2: a blank stands before the quotation mark of '\"positive\"'; drop the blank",
+    ),
+    "csv with a blank before a mark in its header": (
+        "t.csv",
+        '"text",\t"label"\n"good","positive"\n',
+        {},
+        "t.csv, line 1: a blank stands before the quotation mark of '\"label\"'; drop the blank",
+    ),
+    "csv with a blank before a mark at the end of a long row": (
+        "t.csv",
+        'text,label\r\n"a\r\nb, ""c""", "x" \r\n',
+        {},
+        "t.csv, line 3: a blank stands before the quotation mark of '\"x\"'; drop the blank",
+    ),
+    "quoted tsv with a blank before a mark": (
+        "t.tsv",
+        'text\tlabel\na\t "x"\n',
+        {"quoted": True},
+        "t.tsv, line 2: a blank stands before the quotation mark of '\"x\"'; drop the blank",
+    ),
+    "tsv of which all fields are quoted": (
+        "t.tsv",
+        '"text"\t"label"\n"a"\t"x"\n"b"\t"y"\n',
+        {},
+        "t.tsv, line 1: '\"text\"' stands between quotation marks, as do all .*: set it, or save .* csv",
+    ),
+    "tsv without names of which all texts are quoted": (
+        "t.tsv",
+        '1\t"a"\n2\t"b"\n',
+        {"columns": ["label", "text"]},
+        "t.tsv, line 1: '\"a\"' stands between quotation marks, as do all .* quoted: true: set it",
+    ),
+    "tsv of a quoted column with numbers and gaps": (
+        "t.tsv",
+        'text\tlabel\n"a"\tx\nNA\ty\n\tz\n-5.5e3\tx\n"b c"\ty\n',
+        {},
+        "t.tsv, line 2: '\"a\"' stands between quotation marks, as do all .* quoted: true: set it",
+    ),
+    "tsv as R writes it": (
+        "t.tsv",
+        'text\tlabel\nplain\tx\n"He said \\"hi\\""\ty\n',
+        {},
+        r"t.tsv, line 3: .* after backslashes inside, as R writes a field; save .* csv, or with .* quoted",
     ),
     "csv with quotation marks as tsv": (
         "t.tsv",

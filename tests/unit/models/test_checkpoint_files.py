@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from bad_input import refused
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 from tiny_models import build_model, have_equal_weights
 from transformers import (
@@ -21,6 +22,8 @@ from transformers import (
 )
 
 from sft_interactions.models.checkpoint_files import (
+    SCALES,
+    SILENT_SETTINGS,
     check_checkpoint,
     check_model,
     check_own_tokenizer,
@@ -644,6 +647,35 @@ def test_lora_of_another_base_is_told_by_its_sizes(
         rf"{shape[0]} x {shape[1]}, and \d+ x \d+ are .*, so the adapter {told}; name the mod"
     ):
         check_checkpoint(adapter, model_folders["llama"])
+
+
+NEEDED_SETTINGS = [
+    *SCALES.items(),
+    *((kind, key) for kind, keys in SILENT_SETTINGS.items() for key in keys),
+]
+
+
+@pytest.mark.bad_input(of="folder")
+@pytest.mark.parametrize(("peft_type", "key"), NEEDED_SETTINGS)
+def test_no_setting_that_an_adapter_depends_on_is_a_default_of_peft(tmp_path, peft_type, key):
+    settings = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
+    needed = {name: getattr(settings, name) for kind, name in NEEDED_SETTINGS if kind == peft_type}
+    path = tmp_path / "adapter_config.json"
+    save_file({"x": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
+    path.write_text(json.dumps({"peft_type": peft_type, **needed}))
+    check_checkpoint(tmp_path)
+    del needed[key]
+    path.write_text(json.dumps({"peft_type": peft_type, **needed}))
+    with refused(rf"adapter_config\.json: {key} is missing, .* that it was trained with"):
+        check_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("peft_type", ["RANDLORA", "VERA"])
+def test_random_matrices_that_are_saved_need_no_seed(tmp_path, peft_type):
+    settings = {"peft_type": peft_type, "save_projection": True, "randlora_alpha": 640}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    save_file({"x": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
+    check_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("module", ["model.layers.1.self_attn.q_proj", "lm_head", "model.other"])

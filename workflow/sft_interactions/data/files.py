@@ -17,6 +17,15 @@ _UTF_8 = "utf-8-sig"
 _LONGEST_FIELD = 2**31 - 1
 # A field between quotation marks, which are doubled inside.
 _DOUBLED = re.compile(r'"(?:[^"]|"")*"', re.DOTALL)
+# One that has a backslash before those inside.
+_ESCAPED = re.compile(r'"(?:[^"]|(?<=\\)")*"', re.DOTALL)
+# What programs that quote text leave as it is: numbers, and what R writes for a missing value.
+_UNQUOTED = re.compile(r"NA|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_BLANK_BEFORE_MARK = re.compile(r'\s+".*"\s*', re.DOTALL)
+_QUOTED_FIX = (
+    "in tsv files they are text, unless the data set has quoted: true: set it, or save the file "
+    "as csv"
+)
 
 # First bytes of files that hold others.
 _UNPACK = "unpack it, and name the file that comes of it"
@@ -109,20 +118,26 @@ def read_separated(
 
     Raises:
         ValueError: a row has another number of fields than the first one, or a quotation mark is out of
-            place, or doubled; the message names the line.
+            place, after a blank, or written by a program that quotes; the message names the line.
     """
     csv.field_size_limit(_LONGEST_FIELD)
+    text = io.StringIO(read_text(path, encoding), newline="").readlines()
     lines = csv.reader(
-        io.StringIO(read_text(path, encoding), newline=""),
+        text,
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         strict=True,
     )
     rows: list[tuple[str, list[str]]] = []
+    before = 0
     try:
         for fields in lines:
             if fields:
                 rows.append((f"line {lines.line_num}", fields))
+            if quoted and any(map(_BLANK_BEFORE_MARK.fullmatch, fields)):
+                row = "".join(text[before : lines.line_num])
+                _refuse_blank_before_mark(f"{path}, line {lines.line_num}", row, delimiter)
+            before = lines.line_num
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {lines.line_num} cannot be read: {error}; correct its quotation marks"
@@ -131,7 +146,7 @@ def read_separated(
     if not rows:
         raise ValueError(f"{path} is empty; name another file")
     if not quoted:
-        _refuse_quoted(path, rows)
+        _refuse_marks_inside(path, rows)
     width = len(rows[0][1])
     for place, fields in rows:
         if len(fields) != width:
@@ -139,24 +154,68 @@ def read_separated(
                 f"{path}, {place} has {len(fields)} fields, the first line {width}; correct that line or "
                 "its quotation marks"
             )
+    if not quoted:
+        _refuse_quoted_columns(path, rows, header=header)
     return (rows[0][1], rows[1:]) if header else ([], rows)
 
 
-def _refuse_quoted(path: Path, rows: Sequence[tuple[str, list[str]]]) -> None:
-    """Refuse fields between quotation marks that are doubled inside, as programs for tables write them.
+def _refuse_blank_before_mark(where: str, row: str, delimiter: str) -> None:
+    """Refuse a field that would be read with its quotation marks, since a blank stands before them.
+
+    One that is quoted as a whole, and has such text inside, is read right.
+
+    Args:
+        row: as the file has it.
+    """
+    for field in re.findall(rf'(?:^|{delimiter})("(?:[^"]|"")*"|[^{delimiter}]*)', row):
+        if _BLANK_BEFORE_MARK.fullmatch(field):
+            raise ValueError(
+                f"{where}: a blank stands before the quotation mark of {field.strip()[:60]!r}; drop the "
+                "blank, or, if the marks are text, put the whole field between marks and double these"
+            )
+
+
+def _refuse_marks_inside(path: Path, rows: Sequence[tuple[str, list[str]]]) -> None:
+    """Refuse fields between quotation marks with marks inside as programs for tables write them.
 
     Where quotation marks are text, some field has them otherwise.
     """
     marked = [(place, field) for place, fields in rows for field in fields if '"' in field]
-    if not all(_DOUBLED.fullmatch(field) for _, field in marked):
-        return
-    for place, field in marked:
-        if '""' in field[1:-1]:
+    if all(_DOUBLED.fullmatch(field) for _, field in marked):
+        for place, field in marked:
+            if '""' in field[1:-1]:
+                raise ValueError(
+                    f"{path}, {place}: {field[:60]!r} stands between quotation marks and has them doubled "
+                    f"inside, as pandas and Excel write a field; {_QUOTED_FIX}"
+                )
+    if all(_ESCAPED.fullmatch(field) for _, field in marked):
+        for place, field in marked:
+            if r"\"" in field[1:-1]:
+                raise ValueError(
+                    f"{path}, {place}: {field[:60]!r} stands between quotation marks and has them after "
+                    "backslashes inside, as R writes a field; save the file as csv, or with marks doubled "
+                    '(in R: qmethod = "double") and quoted: true in the data set'
+                )
+
+
+def _refuse_quoted_columns(
+    path: Path, rows: Sequence[tuple[str, list[str]]], *, header: bool
+) -> None:
+    """Refuse a column of which every field stands between quotation marks; its name need not."""
+    for column, name in enumerate(rows[0][1]):
+        cells = rows[1:] if header and not _is_quoted(name) else rows
+        filled = [(place, fields[column]) for place, fields in cells if fields[column]]
+        texts = [(place, field) for place, field in filled if not _UNQUOTED.fullmatch(field)]
+        if len(texts) > 1 and all(_is_quoted(field) for _, field in texts):
+            place, field = texts[0]
             raise ValueError(
-                f"{path}, {place}: {field[:60]!r} stands between quotation marks and has them doubled "
-                "inside, as pandas and Excel write a field; in tsv files they are text, unless the data "
-                "set has quoted: true: set it, or save the file as csv"
+                f"{path}, {place}: {field[:60]!r} stands between quotation marks, as do all fields of its "
+                f"column, as R and pandas can write them; {_QUOTED_FIX}"
             )
+
+
+def _is_quoted(field: str) -> bool:
+    return len(field) > 1 and field[0] == field[-1] == '"'
 
 
 def find_column(path: Path, names: list[str], column: str) -> int:

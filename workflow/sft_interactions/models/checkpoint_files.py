@@ -151,11 +151,23 @@ NO_WEIGHTS = "copy or train it again"
 SCALES = {
     "ADALORA": "lora_alpha",
     "FOURIERFT": "scaling",
+    "GRALORA": "alpha",
     "LOHA": "alpha",
     "LOKR": "alpha",
     "LORA": "lora_alpha",
     "RANDLORA": "randlora_alpha",
     "WAVEFT": "scaling",
+}
+# What else an adapter's effect depends on and its tensors do not tell, likewise with defaults of PEFT.
+SILENT_SETTINGS = {
+    "FOURIERFT": ("random_loc_seed",),
+    "HRA": ("apply_GS",),
+    "OFT": ("use_cayley_neumann", "num_cayley_neumann_terms", "eps"),
+    "RANDLORA": ("projection_prng_key", "sparse", "very_sparse"),
+    "ROAD": ("group_size",),
+    "VBLORA": ("topk",),
+    "VERA": ("projection_prng_key",),
+    "WAVEFT": ("random_loc_seed", "wavelet_family", "use_idwt"),
 }
 
 
@@ -606,6 +618,7 @@ def _check_adapter(folder: Path) -> dict[str, tuple[int, ...]]:
     _check_addition(where, settings)
     weights = _only_one_set(folder, ADAPTER_WEIGHTS)
     _check_scale(where, settings)
+    _check_silent_settings(where, settings)
     found = dict(_check_weights(weights))
     if weights.suffix == ".safetensors" and not found:
         raise ValueError(f"{weights}: holds no tensor; save the adapter again")
@@ -665,6 +678,17 @@ def _check_scale(where: Path, settings: Json) -> None:
             f"{where}: {key} {found}, and the adapter is scaled by it; write the one that it was trained "
             "with"
         )
+
+
+def _check_silent_settings(where: Path, settings: Json) -> None:
+    if settings.get("save_projection"):  # random matrices are in the file, and not drawn again
+        return
+    for key in SILENT_SETTINGS.get(settings["peft_type"], ()):
+        if key not in settings:
+            raise ValueError(
+                f"{where}: {key} is missing, and the adapter does something else by PEFT's default; write "
+                "the one that it was trained with"
+            )
 
 
 def is_multimodal(folder: str | Path) -> bool:
