@@ -1,3 +1,4 @@
+import numpy as np
 import polars as pl
 import pytest
 
@@ -7,7 +8,7 @@ from sft_interactions.analysis.dynamics import (
     salient_at,
     split_draws,
 )
-from sft_interactions.tables import CLASS, KIND
+from sft_interactions.tables import CLASS, KIND, KIND_OR_BIAS
 
 SALIENT = {"sample_id": pl.String, "kind": KIND, "pattern": pl.UInt32, "order": pl.UInt8}
 
@@ -116,6 +117,68 @@ def test_samples_are_apart_and_steps_are_sorted():
     )
     at_8 = rows.filter(step=8).select("sample_id", "class", "effect").rows()
     assert sorted(at_8) == [("a", "removed", 2.0), ("b", "emerged", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (["0", "500", "1000"], "salient: the step '0' is of type str; give every step as an int"),
+        ([0.0, 0.5, 1.0], "salient: the step 0.0 is of type float; give every step as an int"),
+        ([False, True], "salient: the step False is of type bool; give"),
+        ([0, np.bool_(True)], r"salient: the step np\.True_ is of type bool; give"),
+        ([0, "1"], "salient: the step '1' is of type str; give"),
+        ([], "salient: no step is there; give the tables of one checkpoint or more"),
+    ],
+)
+def test_steps_that_are_no_numbers_of_steps_are_refused(steps, message):
+    with pytest.raises(ValueError, match=message):
+        classify({step: salient(("and", 3, 1.0)) for step in steps})
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_steps_may_be_integers_of_numpy(dtype):
+    at_steps = {2: salient(("and", 3, 1.0)), 10: salient(), 30: salient(("or", 3, 1.0))}
+    rows = classify({dtype(step): at_steps[step] for step in (10, 30, 2)})
+    assert rows.equals(classify(at_steps))
+    assert rows.schema["step"] == pl.Int64
+
+
+def with_bias(rows):
+    bias = rows.head(1).with_columns(
+        pl.lit("bias").alias("kind"), pattern=pl.lit(0, pl.UInt32), order=pl.lit(0, pl.UInt8)
+    )
+    return pl.concat([rows.with_columns(pl.col("kind").cast(pl.String)), bias]).with_columns(
+        pl.col("kind").cast(KIND_OR_BIAS)
+    )
+
+
+def test_the_bias_is_no_interaction():
+    rows = salient(("and", 3, 1.0))
+    message = r"salient\[5\]: sample a has a row of the bias, .*; give what select_salient returns"
+    with pytest.raises(ValueError, match=message):
+        classify({0: rows, 5: with_bias(rows)})
+    with pytest.raises(ValueError, match="reference: sample a has a row of the bias"):
+        add_generalizability(classify({0: rows}), with_bias(rows), 3)
+
+
+def test_an_interaction_that_is_there_twice_is_refused():
+    rows = salient(("and", 3, 1.0), ("or", 3, 1.0))
+    twice = pl.concat([rows, salient(("or", 3, 0.5), ("and", 5, 1.0))])
+    message = "sample a has the OR interaction of pattern 3 twice; give every interaction once"
+    with pytest.raises(ValueError, match=rf"salient\[5\]: {message}"):
+        classify({0: rows, 5: twice})
+    with pytest.raises(ValueError, match=f"reference: {message}"):
+        add_generalizability(classify({0: rows}), twice, 3)
+
+
+def test_fewer_players_than_an_order_are_refused():
+    rows, reference = classify({0: salient(("and", 3, 1.0))}), salient(("or", 7, 1.0))
+    message = "has an interaction of order 3, n_players is 2; give the number of players of these"
+    with pytest.raises(ValueError, match=f"reference: sample a {message}"):
+        add_generalizability(rows, reference, 2)
+    with pytest.raises(ValueError, match=f"rows: sample a {message}"):
+        add_generalizability(classify({0: reference}), salient(), 2)
+    assert add_generalizability(rows, reference, 3)["generalizable"].to_list() == [False]
 
 
 def generalized(rows, reference, n=3):

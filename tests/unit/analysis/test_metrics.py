@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 import tracemalloc
 
 import numpy as np
@@ -240,6 +241,45 @@ def test_samples_without_salient_interactions_count_in_the_means():
     assert metrics(0, "preserved", "count") == 5 / 4
     assert metrics.row(0, "preserved", "count")["n_samples"] == 4
     assert metrics(0, "preserved", "rho") == pytest.approx((1 / 4 + 1) / 2)
+
+
+REFUSED = [
+    ({"samples": "b"}, "samples: a, which {} has, is missing; give all samples of the run"),
+    ({"samples": "cd"}, "samples: a, which {} has, is missing"),
+    ({"steps": [0]}, "steps: 10, which {} has, is missing; give all steps of the run"),
+    ({"steps": [10, 20]}, "steps: 0, which {} has, is missing"),
+    (
+        {"n_players": 2},
+        "{}: sample a has an interaction of order 3, n_players is 2; give the number",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), REFUSED)
+@pytest.mark.parametrize(
+    ("place", "rows"),
+    [
+        ("dynamics", {"dynamics": HAND_MADE}),
+        ("unchanged[1]", {"unchanged": [HAND_MADE.clear(), HAND_MADE]}),
+        ("readings['joint']", {"readings": {"joint": HAND_MADE}}),
+    ],
+)
+def test_samples_steps_and_players_of_another_run_are_refused(changed, message, place, rows):
+    settings = {"samples": "ab", "steps": STEPS, "n_players": N, **changed}
+    tables_of_run = {"dynamics": HAND_MADE.clear(), **rows}
+    with pytest.raises(ValueError, match=re.escape(message.format(place))):
+        compute_metrics(**tables_of_run, **settings, resamples=0, level=0.95, seed=0)
+
+
+def test_a_sample_that_is_there_twice_is_refused():
+    with pytest.raises(ValueError, match="samples: a is there twice; name every sample once"):
+        Metrics(HAND_MADE, samples=("a", "b", "a"))
+
+
+def test_a_step_without_salient_interactions_counts_none():
+    metrics = Metrics(HAND_MADE.filter(step=0))
+    assert metrics(0, "preserved", "count") == 5 / 2
+    assert metrics(10, "preserved", "count") == 0
 
 
 def test_churn_floor_is_the_mean_over_draws():

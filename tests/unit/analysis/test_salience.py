@@ -1,3 +1,5 @@
+import math
+
 import polars as pl
 import pytest
 import yaml
@@ -119,11 +121,43 @@ def test_unknown_rule():
         ("max_effect", 1.5, "max_effect is a share .*, above 0 and at most 1, not 1.5"),
         ("log_odds_difference", 0, "above 0, not 0"),
         ("top_k", 2.5, "a number of interactions a sample, a whole number above 0, not 2.5"),
+        ("absolute", -1.0, "absolute is in log-odds, above 0, not -1"),
+        *((rule, math.nan, f"{rule} is .* above 0.*, not nan") for rule in RULES),
+        *((rule, math.inf, f"{rule} is .* above 0.*, not inf") for rule in RULES),
     ],
 )
 def test_a_threshold_that_a_rule_does_not_allow(rule, threshold, message):
     with pytest.raises(ValueError, match=message):
         select_salient(INTERACTIONS, SOLVE, rule, threshold)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_solve_table_of_other_samples_is_refused(rule):
+    for frame in (SHARED, SHARED.lazy()):
+        message = "solve: sample b of the interactions is missing; give the two tables of the same"
+        with pytest.raises(ValueError, match=message):
+            select_salient(frame, SOLVE.filter(sample_id="a"), rule, 1)
+        message = "solve: sample a is there twice; give the rows of one checkpoint"
+        with pytest.raises(ValueError, match=message):
+            select_salient(frame, pl.concat([SOLVE, SOLVE.filter(sample_id="a")]), rule, 1)
+
+
+def test_a_sample_without_interactions_is_in_the_solve_table_alone():
+    # Of b the bias is left, of a nothing.
+    rows = INTERACTIONS.filter(sample_id="b", kind="bias")
+    assert select_salient(rows, SOLVE, "log_odds_difference", 0.1).is_empty()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("effect", [math.nan, math.inf, -math.inf, None])
+def test_an_effect_that_is_not_finite_is_refused(rule, effect):
+    is_chosen = (pl.col("sample_id") == "b") & (pl.col("kind") == "or")
+    broken = pl.when(is_chosen).then(pl.lit(effect, pl.Float64)).otherwise("effect")
+    rows = SHARED.with_columns(effect=broken)
+    message = "interactions: sample b has an effect that is not finite; extract it anew"
+    for frame in (rows, rows.lazy()):
+        with pytest.raises(ValueError, match=message):
+            select_salient(frame, SOLVE, rule, 1)
 
 
 def test_a_rule_of_ones_own(monkeypatch):

@@ -1,7 +1,8 @@
 """Preserved, emerged and removed interactions along the checkpoints of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import comb
+from numbers import Integral
 
 import polars as pl
 
@@ -26,7 +27,13 @@ def classify(salient: Mapping[int, pl.DataFrame]) -> pl.DataFrame:
     Returns:
         Rows (sample_id, step, class, kind, pattern, order, effect); the effect of a removed
         interaction is the one it had at the first step.
+
+    Raises:
+        ValueError: there is no step, one is not an int, or a table has the bias or an interaction twice.
     """
+    _check_steps(salient)
+    for step, rows in salient.items():
+        _check_salient(rows, f"salient[{step}]")
     steps = sorted(salient)
     before = salient[steps[0]]
     preserved = before
@@ -40,6 +47,53 @@ def classify(salient: Mapping[int, pl.DataFrame]) -> pl.DataFrame:
             _labelled(before.join(now, on=KEY, how="anti"), step, REMOVED),
         ]
     return pl.concat(parts)
+
+
+def _check_steps(steps: Collection[int]) -> None:
+    if not steps:
+        raise ValueError("salient: no step is there; give the tables of one checkpoint or more")
+    for step in steps:
+        # An integer of numpy is Integral, too, and its bool is not.
+        if isinstance(step, bool) or not isinstance(step, Integral):
+            raise ValueError(
+                f"salient: the step {step!r} is of type {type(step).__name__}; give every step as an int"
+            )
+
+
+def _check_salient(rows: pl.DataFrame, name: str) -> None:
+    bias = rows.filter(pl.col("kind").cast(pl.String) == "bias")
+    if len(bias):
+        raise ValueError(
+            f"{name}: sample {bias['sample_id'][0]} has a row of the bias, which is no interaction; give "
+            "what select_salient returns"
+        )
+    repeated = rows.select(KEY).is_duplicated()
+    if repeated.any():
+        sample, kind, pattern = rows.filter(repeated).select(KEY).row(0)
+        raise ValueError(
+            f"{name}: sample {sample} has the {kind.upper()} interaction of pattern {pattern} twice; give "
+            "every interaction once"
+        )
+
+
+def check_orders(rows: pl.DataFrame, n_players: int, name: str) -> None:
+    """Check that no interaction has more players than a prompt.
+
+    Args:
+        rows: rows with sample_id and order.
+        n_players: number of players of a prompt.
+        name: what the rows are, for the message.
+
+    Raises:
+        ValueError: one has.
+    """
+    above = rows.filter(pl.col("order") > n_players)
+    if len(above):
+        sample, order = above.select("sample_id", "order").row(0)
+        raise ValueError(
+            f"{name}: sample {sample} has an interaction of order {order}, n_players is {n_players}; give "
+            "the number of players of these prompts"
+        )
 
 
 def _labelled(rows: pl.DataFrame, step: int, label: str) -> pl.DataFrame:
@@ -77,6 +131,10 @@ def add_generalizability(
 
     Returns:
         ``rows`` with the columns generalizable (boolean) and chance (float64).
+
+    Raises:
+        ValueError: with a reference, an order is above ``n_players``, or the reference has the bias or an
+            interaction twice.
     """
     rows = rows.drop("generalizable", "chance", strict=False)
     if reference is None:
@@ -84,6 +142,9 @@ def add_generalizability(
             pl.lit(None, pl.Boolean).alias("generalizable"),
             pl.lit(None, pl.Float64).alias("chance"),
         )
+    check_orders(rows, n_players, "rows")
+    check_orders(reference, n_players, "reference")
+    _check_salient(reference, "reference")
     sign = (pl.col("effect") > 0).alias("positive")
     reference = reference.with_columns(sign)
     patterns = pl.DataFrame(

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.dynamics import CLASSES, PRESERVED
+from sft_interactions.analysis.dynamics import CLASSES, PRESERVED, check_orders
 
 KINDS = ("and", "or", "both")
 # Nothing is told of fewer: a bootstrap of so few says little.
@@ -144,7 +144,17 @@ def compute_metrics(
     Returns:
         Rows (step, class, kind, order, metric, value, ci_low, ci_high, n_samples); ``order`` null
         means all orders.
+
+    Raises:
+        ValueError: a sample is there twice; or ``dynamics``, a draw or a reading has a sample or step that
+            ``samples`` or ``steps`` lacks, or an order above ``n_players``.
     """
+    _check_once(samples)
+    of_draws = {f"unchanged[{draw}]": rows for draw, rows in enumerate(unchanged)}
+    of_readings = {f"readings[{name!r}]": rows for name, rows in (readings or {}).items()}
+    for name, rows in {"dynamics": dynamics, **of_draws, **of_readings}.items():
+        _check_known(rows, samples, steps, name)
+        check_orders(rows, n_players, name)
     weights = bootstrap_weights(len(samples), resamples, seed)
     n_covered = len(samples) if unchanged_samples is None else unchanged_samples
     covered = (np.arange(len(samples)) < n_covered).astype(float)
@@ -178,6 +188,25 @@ def compute_metrics(
                         metric = f"{ratio.metric}_{name}"
                         records.append((step, label, "both", None, metric, *summary))
     return pl.DataFrame(records, schema=dict(tables.METRICS.columns), orient="row")
+
+
+def _check_once(samples: Sequence[str]) -> None:
+    named = pl.Series(list(samples))
+    twice = named.filter(named.is_duplicated())
+    if len(twice):
+        raise ValueError(f"samples: {twice[0]} is there twice; name every sample once")
+
+
+def _check_known(
+    rows: pl.DataFrame, samples: Sequence[str], steps: Sequence[int], name: str
+) -> None:
+    for column, known in (("sample_id", samples), ("step", steps)):
+        others = sorted(set(rows[column].unique()) - set(known))
+        if others:
+            argument = f"{column.removesuffix('_id')}s"
+            raise ValueError(
+                f"{argument}: {others[0]}, which {name} has, is missing; give all {argument} of the run"
+            )
 
 
 def _floors(

@@ -6,6 +6,7 @@ texts and limits to the config schema (CONTRIBUTING.md); nothing else knows the 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -148,13 +149,14 @@ def select_salient(
         without ``share``.
 
     Raises:
-        ValueError: unknown rule, a threshold or share that the rule does not allow, or no ``share`` where
-            the rule needs it.
+        ValueError: unknown rule, a threshold or share that the rule does not allow, no ``share`` where the
+            rule needs it, an effect that is not finite, or ``solve`` lacks a sample or has one twice.
     """
     if rule not in RULES:
         raise ValueError(f"unknown salience rule {rule!r}; choose from {', '.join(RULES)}")
     _check_threshold(rule, threshold)
     effects = interactions.lazy().filter(pl.col("kind") != "bias")
+    _check_samples(effects, solve)
     salient = RULES[rule].keep(effects, solve, threshold)
     if RULES[rule].starts_from is not None:
         salient = _with_share(salient, rule, stable_share)
@@ -215,11 +217,38 @@ def _with_share(salient: pl.LazyFrame, rule: str, stable_share: float) -> pl.Laz
 def _check_threshold(name: str, threshold: float) -> None:
     rule = RULES[name]
     too_large = rule.maximum is not None and threshold > rule.maximum
-    if threshold <= 0 or too_large or (rule.is_whole and threshold != int(threshold)):
+    if (
+        not isfinite(threshold)
+        or threshold <= 0
+        or too_large
+        or (rule.is_whole and threshold != int(threshold))
+    ):
         limits = "above 0" if rule.maximum is None else f"above 0 and at most {rule.maximum:g}"
         raise ValueError(
             f"the threshold of the salience rule {name} is {rule.threshold}, "
             f"{'a whole number ' if rule.is_whole else ''}{limits}, not {threshold:g}"
+        )
+
+
+def _check_samples(effects: pl.LazyFrame, solve: pl.DataFrame) -> None:
+    twice = solve["sample_id"].filter(solve["sample_id"].is_duplicated())
+    if len(twice):
+        raise ValueError(
+            f"solve: sample {twice[0]} is there twice; give the rows of one checkpoint"
+        )
+    is_finite = pl.col("effect").is_finite().fill_null(False).all().alias("is_finite")
+    samples = _collect(effects.group_by("sample_id").agg(is_finite)).sort("sample_id")
+    missing = samples.join(solve, on="sample_id", how="anti", maintain_order="left")
+    if len(missing):
+        raise ValueError(
+            f"solve: sample {missing['sample_id'][0]} of the interactions is missing; give the two tables "
+            "of the same checkpoint"
+        )
+    broken = samples.filter(~pl.col("is_finite"))
+    if len(broken):
+        raise ValueError(
+            f"interactions: sample {broken['sample_id'][0]} has an effect that is not finite; extract it "
+            "anew"
         )
 
 
