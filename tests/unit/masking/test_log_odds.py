@@ -207,13 +207,12 @@ def test_dropout_that_is_a_number_is_refused(tiny_models):
         (lambda vector: vector[0], r"the shape \(\); give \(\d+,\)"),
         (lambda vector: vector[:1], r"the shape \(1,\); give \(\d+,\)"),
         (lambda vector: vector.expand(8, -1), r"the shape \(8, \d+\); give"),
-        (lambda vector: vector * torch.nan, "not finite; give others"),
     ],
 )
 def test_a_mask_embedding_that_is_none_is_refused(tiny_models, change, message):
     model = tiny_models["llama"]
     vector = change(torch.ones(model.config.hidden_size))
-    with pytest.raises(ValueError, match=f"^mask_embedding has .*{message}"):
+    with pytest.raises(ValueError, match=f"^mask_embedding has {message}"):
         masked_log_odds(model, make_prompt(OWNERS["neighbouring players"], [17]), vector)
 
 

@@ -112,8 +112,8 @@ def masked_log_odds(
     Raises:
         NotBranchableError: the model cannot be evaluated as a prefix tree.
         ValueError: there is no such method, or it takes no masks; a mask is of other players; the mask
-            embedding has another shape, or is not finite; the model is in training mode and has dropout;
-            the prompt is longer than the model can read; or not even the smallest batch fits in memory.
+            embedding has another shape; the model is in training mode and has dropout; the prompt is
+            longer than the model can read; or not even the smallest batch fits in memory.
     """
     if method not in ("prefix_tree", "full_length"):
         raise ValueError(f"method {method!r} is neither prefix_tree nor full_length")
@@ -127,8 +127,6 @@ def masked_log_odds(
     check_length(prompt.n_tokens, position_limit(model.config), "the prompt")
     batch = batch or BatchSize.of_device(model.device)
     inputs = MaskedInputs(model, prompt, mask_embedding)
-    if not torch.isfinite(inputs.mask_embedding).all():
-        raise ValueError("mask_embedding has numbers that are not finite; give others")
     order = torch.arange(2**prompt.n) if masks is None else torch.tensor(list(masks))
     values = torch.full((len(order),), torch.nan, dtype=torch.float32, device=model.device)
 
