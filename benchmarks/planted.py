@@ -1041,7 +1041,7 @@ FULL = Size(
     ],
 )
 QUICK = Size(
-    competition=[Setting(5, 3, NOISES[1], n_checkpoints=3)],
+    competition=[Setting(5, 3, noise, n_checkpoints=3) for noise in NOISES[:2]],
     described=[Setting(5, 3, NOISES[1], n_checkpoints=3)],
     compared=[Setting(5, 4, NOISES[1], n_checkpoints=3)],
     blocks=(2,),
