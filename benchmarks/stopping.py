@@ -245,11 +245,7 @@ def keep_interactions(
         for step in steps
     }
     if (place / CHECKSUMS).is_file():
-        try:
-            check_checksums(place)
-        except ValueError as error:
-            what = str(error).partition(";")[0]
-            raise ValueError(f"{what}; delete {place}, and start again") from error
+        check_checksums(place, mend=f"delete {place}, and start again")
         samples, _ = to_values(tables.read(sources[0], tables.LOG_ODDS), str(sources[0]))
         # As they were written: the tables of a study have another order of rows.
         return samples, {

@@ -40,12 +40,15 @@ def _lines_of_checksums(folder: Path) -> Iterable[tuple[str, str]]:
             yield name, digest
 
 
-def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None:
+def check_checksums(
+    folder: str | Path, leave_out: Collection[str] = (), *, mend: str | None = None
+) -> None:
     """Check that the files of a folder are what was written; without ``SHA256SUMS`` nothing is known.
 
     Args:
         folder: a model or a checkpoint.
         leave_out: endings of files that are not looked at.
+        mend: what the message says to do; by default what mends a study.
 
     Raises:
         ValueError: a file is another one, or missing.
@@ -58,7 +61,7 @@ def check_checksums(folder: str | Path, leave_out: Collection[str] = ()) -> None
         if not (name and file.is_file() and _sha256(file) == digest):
             raise ValueError(
                 f"{file}: this is not what was written (a damaged disk or copy, or a change by another "
-                f"program); {_mend(folder)}"
+                f"program); {mend or _mend(folder)}"
             )
 
 

@@ -55,7 +55,7 @@ def split_conversation(
     known = [turn for turn in turns if turn is not None]
     if len(known) < len(turns) or [turn["role"] for turn in known[-2:]] != ["user", "assistant"]:
         return None
-    if not all(_is_learned(given[-1], key, where) for key in _WEIGHTS):
+    if not _learns(given[-1], where):
         return None
     earlier = known[:-2]
     if system is not None and system.strip(BLANKS):
@@ -68,24 +68,35 @@ def split_conversation(
     return write_earlier(earlier), prompt, response
 
 
-def _is_learned(turn: Mapping[str, Any], key: str, where: str) -> bool:
-    """Whether a training learns an answer, by one of the keys that may tell it."""
-    value = turn.get(key)
-    if value is None:
+def is_learned(mark: Any) -> bool | None:
+    """Whether a weight, or a yes or no, says that a training learns an answer; None if it says neither.
+
+    Without a mark it does.
+    """
+    if mark is None:
         return True
-    word = str(value).strip().casefold()
+    word = str(mark).strip().casefold()
     if word in (*_YES, *_NO):
         return word in _YES
     try:
         weight = float(word)
     except ValueError:
-        weight = math.nan
-    if not 0 <= weight < math.inf:
-        raise ValueError(
-            f"{where}: turns: {key} is {str(value)[:60]!r} in the last answer, so whether that is to be "
-            "learned is not known; write true or false"
-        )
-    return weight > 0
+        return None
+    return weight > 0 if 0 <= weight < math.inf else None
+
+
+def _learns(turn: Mapping[str, Any], where: str) -> bool:
+    """Whether a training learns an answer, by all keys that may tell it."""
+    for key in _WEIGHTS:
+        learned = is_learned(turn.get(key))
+        if learned is None:
+            raise ValueError(
+                f"{where}: turns: {key} is {str(turn[key])[:60]!r} in the last answer, so whether that is "
+                "to be learned is not known; write true or false"
+            )
+        if not learned:
+            return False
+    return True
 
 
 def foreign_roles(cells: Sequence[Any], where: str) -> set[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sft_interactions.data.conversations import is_learned
 from sft_interactions.data.files import (
     read_json_array,
     read_json_lines,
@@ -283,14 +284,14 @@ def _refuse_partial(
         if name not in read and any(_may_belong(row, name, turns) for row in rows)
     ]
     if left:
-        mend = (
-            "add prompt=COLUMN target=COLUMN to --config (of several columns make one, as the training "
-            "did), or drop it"
-        )
-        if turns is not None:
-            is_one = isinstance(turns, str)
-            mend = f"{f'add turns={turns} to --config, or ' if is_one else ''}drop it"
-            mend += ", if the training did not use it"
+        mend = "drop it, if the training did not use it"
+        if turns is None:
+            mend = (
+                "add prompt=COLUMN target=COLUMN to --config (of several columns make one, as the training "
+                "did), or drop it"
+            )
+        elif isinstance(turns, str):
+            mend = f"add turns={turns} to --config, or {mend}"
         raise ValueError(
             f"heldout: {path} has the column {left[0]} beside {', '.join(sorted(read))}, and whether it is "
             f"a part of the prompt is not known; {mend}"
@@ -299,8 +300,10 @@ def _refuse_partial(
 
 def _may_belong(row: Mapping[str, Any], name: str, turns: str | Sequence[str] | None) -> bool:
     """Whether a cell holds what may belong to the prompt, and what its turns do not say themselves."""
-    if not _holds(row.get(name)) or turns is None:
-        return _holds(row.get(name))
+    if not _holds(row.get(name)):
+        return False
+    if turns is None:
+        return True
     said = [
         text
         for turn in _turns(row, turns)
@@ -362,19 +365,12 @@ def _refuse_weightless(
 ) -> None:
     """Refuse rows that a training leaves out by their weight."""
     for name in _WEIGHTS:
-        number = _first(_is_zero(row.get(name)) for row in rows)
+        number = _first(is_learned(row.get(name)) is False for row in rows)
         if number is not None and name not in _names_in(columns):
             raise ValueError(
                 f"heldout: {path}: row {number}: {name} is 0, so it is not to be learned, and the column "
                 "is not read; leave such rows out, or drop the column if the training did not use it"
             )
-
-
-def _is_zero(cell: Any) -> bool:
-    try:
-        return cell is not None and float(str(cell)) == 0
-    except ValueError:
-        return cell is False or str(cell).strip().lower() == "false"
 
 
 def _holds_turns(cell: Any) -> bool:

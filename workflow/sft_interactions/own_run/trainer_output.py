@@ -26,7 +26,7 @@ from sft_interactions.models.checkpoint_files import (
     weight_files_of,
 )
 from sft_interactions.own_run.trainers import find_trainer, front_matter_of, read_tags
-from sft_interactions.own_run.training_args import other_loss
+from sft_interactions.own_run.training_args import why_no_cross_entropy
 
 # Names of bases that are quantised; what was trained on one is added to the weights before that.
 _QUANTISED = re.compile(r"(4-?bit|8-?bit|int[48]|nf4|fp8|gptq|awq|gguf)", re.IGNORECASE)
@@ -132,7 +132,7 @@ def read_output(output: Path) -> TrainerOutput:
         why = (
             _other_loss(states[with_losses], tags)
             or _router_loss(checkpoints[with_losses])
-            or other_loss((*checkpoints.values(), output))
+            or why_no_cross_entropy((*checkpoints.values(), output))
         )
     if with_losses is not None and why:
         losses = {}

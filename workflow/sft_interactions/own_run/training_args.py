@@ -77,7 +77,7 @@ def values_of(name: str, folders: Iterable[Path]) -> set[Any]:
     return {one[name] for one in settings if name in one}
 
 
-def other_loss(folders: Iterable[Path]) -> str | None:
+def why_no_cross_entropy(folders: Iterable[Path]) -> str | None:
     """Why the losses of a training are no cross-entropy, by its settings; None if they may be.
 
     Args:
