@@ -58,6 +58,8 @@ install: $(INSTALLED)
 
 # Torch is half of all there is to unpack, so it comes beside the rest. The lock leaves nothing to find out.
 PIP_INSTALL = $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement
+# All of it, since jobs may be told to write no bytecode. Templates are no code, so that it never ends well.
+COMPILE = $(VENV)/bin/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib >$(VENV)/.compiled.log 2>&1 || true
 # Looked at only where the environment is built.
 version_found = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 wrong_python = Python $(PYTHON_VERSION) is needed, and $(PYTHON) is $(or $(version_found),not there); give another one \
@@ -69,7 +71,7 @@ $(INSTALLED): envs/requirements.lock
 	grep '^torch=' $< >$(VENV)/torch.txt; grep -v '^torch=' $< >$(VENV)/others.txt
 	$(PIP_INSTALL) $(VENV)/torch.txt & torch=$$!; $(PIP_INSTALL) $(VENV)/others.txt && wait $$torch
 	$(VENV)/bin/pip check --disable-pip-version-check
-	$(VENV)/bin/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib >$(VENV)/.compiled.log 2>&1 || true # templates are no code
+	$(COMPILE)
 	touch $@
 
 clean-environment:

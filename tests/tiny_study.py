@@ -1,8 +1,11 @@
 """A study of two tiny LLMs and a dozen sentences, and Snakemake on it from the command line."""
 
+import atexit
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -80,14 +83,63 @@ def environment(folder):
 
 def snakemake(folder, config, *arguments):
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
-    command += ["--configfile", str(folder / "config.yaml"), "--directory", str(folder)]
-    command += ["--cores", "2"]
+    given = ["-s", str(ROOT / "Snakefile"), "--configfile", str(folder / "config.yaml")]
+    given += ["--directory", str(folder), "--cores", "2", *arguments]
+    return run_snakemake(*given, env=environment(folder))
+
+
+def run_snakemake(*arguments, env, cwd=None):
+    """Snakemake as from the command line: its exit status, and all that it said as one text.
+
+    Args:
+        arguments: of the command line.
+        env: settings of the shell, all of them.
+        cwd: the folder where it is started, by default the present one.
+    """
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    if not _ONLY_PLANS.isdisjoint(arguments) and _read_at_start(env) == _OURS:
+        with tempfile.NamedTemporaryFile() as said:
+            started = (arguments, dict(env), str(cwd or Path.cwd()), said.name)
+            process = _FORKS.Process(target=_plan, args=started)
+            process.start()
+            process.join()
+            told = Path(said.name).read_text()
+            return subprocess.CompletedProcess(command, process.exitcode, told)
     return subprocess.run(
-        [*command, *arguments],
-        env=environment(folder),
+        command,
+        env=env,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=3600,  # against a hang; a machine may be slow
     )
+
+
+def _read_at_start(env):
+    """Settings of the shell that Python reads when it starts, and never again."""
+    return {key: env[key] for key in env if key.startswith(("PYTHON", "LC_", "LANG"))}
+
+
+def _plan(arguments, env, folder, said):
+    """Let Snakemake plan in this process, and write all that it says into a file."""
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(folder)
+    output = os.open(said, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    sys.argv = ["snakemake", *arguments]
+    from snakemake import cli
+
+    try:
+        cli.main()
+    finally:
+        atexit._run_exitfuncs()
+
+
+# Half of the time of a plan is that of loading Snakemake, which a fork has at once.
+_ONLY_PLANS = {"--dry-run", "--detailed-summary"}
+_OURS = _read_at_start(os.environ)
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["pytest", "snakemake.cli", "snakemake_executor_plugin_slurm"])

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import torch
 from bad_input import assert_one_line
 from peft import LoraConfig, get_peft_model
 from tiny_models import build_model, build_tokenizer
-from tiny_study import ROOT, environment
+from tiny_study import ROOT, environment, run_snakemake
 from transformers import (
     AutoModelForCausalLM,
     Trainer,
@@ -111,15 +109,8 @@ def run(tmp_path_factory):
 
 
 def own(folder, *arguments, cores=2, target=("own",)):
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
-    command += ["--directory", str(folder), "--cores", str(cores), *target, *arguments]
-    return subprocess.run(
-        command,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    given = ["-s", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", str(cores)]
+    return run_snakemake(*given, *target, *arguments, env=environment(folder))
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +227,11 @@ def test_a_new_checkpoint_is_picked_up(run, tmp_path):
 @pytest.mark.bad_input(of="data")
 def test_prompts_that_the_full_analysis_would_not_find_stop_the_preview(run, tmp_path):
     shutil.copy(run[0] / "heldout.jsonl", tmp_path)
-    brought = [f"output={run[0] / 'mine'}", f"heldout={tmp_path / 'heldout.jsonl'}", "words=9"]
+    but_the_last = [f"checkpoint-{step}" for step in STEPS[:-1]]
+    output = shutil.copytree(
+        run[0] / "mine", tmp_path / "mine", ignore=shutil.ignore_patterns(*but_the_last)
+    )
+    brought = [f"output={output}", f"heldout={tmp_path / 'heldout.jsonl'}", "words=9"]
     done = own(tmp_path, "--config", *brought)
     assert done.returncode != 0
     (line,) = {line for line in done.stdout.splitlines() if "rows wanted" in line}
@@ -248,13 +243,11 @@ def test_prompts_that_the_full_analysis_would_not_find_stop_the_preview(run, tmp
 
 def test_the_full_study_uses_the_config_as_it_is(previewed):
     folder, _, _ = previewed
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--dry-run"]
-    command += ["--directory", str(folder), "--cores", "2", "--configfile", "config/mine.yaml"]
-    done = subprocess.run(
-        command, cwd=folder, env=environment(folder), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.M))
+    given = ["-s", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2", "--dry-run"]
+    given += ["--configfile", "config/mine.yaml"]
+    done = run_snakemake(*given, env=environment(folder), cwd=folder)
+    assert done.returncode == 0, done.stdout[-3000:]
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.M))
     assert jobs["inference"] == str(1 + len(STEPS))
 
 

@@ -2,12 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from tiny_study import run_snakemake
 
 from sft_interactions.figures import style
 from sft_interactions.figures.catalogue import FIGURES
@@ -35,15 +34,8 @@ FIGURES_SMK = (ROOT / "workflow" / "rules" / "figures.smk").read_text()
 
 
 def dry_run(*arguments):
-    command = [sys.executable, "-m", "snakemake", "--dry-run", *arguments]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = run_snakemake("--dry-run", *arguments, env=os.environ, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
 
 

@@ -998,3 +998,14 @@ def test_a_job_of_a_batch_system_stops_where_the_config_was_changed(tmp_path, mo
     same = snakemake(tmp_path, config, *job)
     assert same.returncode == 0, same.stdout
     assert split.exists()
+
+
+def test_jobs_that_wait_are_looked_at_when_another_has_ended(own_study):
+    folder, config = own_study
+    for path in (folder / "results" / "tables").glob("*.csv"):
+        path.unlink()
+    done = snakemake(folder, config, "tables", "--cores", "1", "--verbose")
+    assert done.returncode == 0, done.stdout[-3000:]
+    n_jobs = done.stdout.count("\nFinished jobid: ")
+    assert n_jobs > 5
+    assert done.stdout.count("\nResources before job selection: ") <= n_jobs

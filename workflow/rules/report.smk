@@ -68,6 +68,11 @@ onstart:
         config_file.note_owner(RESULTS, configfiles, digest(config))
     # After Snakemake has set what the signal does.
     processes.end_jobs_when_stopped()
+    # With any limit of jobs a second, Snakemake looks for jobs that can start once a second for each job that has
+    # ended, until it does nothing else. So not with its own limit, 100, which no study reaches.
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 onerror:
