@@ -15,15 +15,13 @@ study: $(INSTALLED)
 # once in a hundred runs.
 test coverage fast unit workflow llm: export MALLOC_PERTURB_ := 128
 
-# Three of even length side by side, since none of them keeps two cores busy. Each has tests of a finished study,
-# which the first that needs it makes for all.
-AFTER_UNITS := tests/workflow/test_kills.py
+# Three of even length side by side, since none of them keeps two cores busy. Two have tests of a finished study,
+# which the first that needs it makes for both.
 SECOND := $(addprefix tests/workflow/test_,chain.py workflow.py bad_input.py)
-THIRD := tests/workflow tests/llm $(addprefix --ignore=,$(AFTER_UNITS) $(SECOND))
+THIRD := tests/workflow tests/llm $(addprefix --ignore=,$(SECOND))
 test: $(INSTALLED)
 	export TINY_STUDY=$$(mktemp -d); trap 'rm -rf "$$TINY_STUDY"' EXIT; failed=0; \
-	($(VENV)/bin/pytest tests/unit || failed=1; \
-	  $(VENV)/bin/pytest $(AFTER_UNITS) || failed=1; exit $$failed) >.unit.log 2>&1 & units=$$!; \
+	$(VENV)/bin/pytest tests/unit >.unit.log 2>&1 & units=$$!; \
 	$(VENV)/bin/pytest $(SECOND) --randomly-dont-reorganize >.study.log 2>&1 & study=$$!; \
 	$(VENV)/bin/pytest $(THIRD) --randomly-dont-reorganize || failed=1; \
 	wait $$study || failed=1; cat .study.log; wait $$units || failed=1; cat .unit.log; exit $$failed

@@ -224,6 +224,14 @@ def test_the_list_of_figures_is_read_without_matplotlib():
     assert loaded_after_importing([f"{PACKAGE}.figures.catalogue"]) == set()
 
 
+def test_a_checkpoint_that_is_the_model_itself_is_linked_without_a_library_of_models():
+    script = ast.parse((WORKFLOW / "scripts" / "own_checkpoints.py").read_text())
+    imports = [node for node in script.body if isinstance(node, ast.ImportFrom)]
+    modules = [node.module for node in imports if node.module.startswith(PACKAGE)]
+    assert modules
+    assert loaded_after_importing(modules, {"torch", "transformers"}) == set()
+
+
 def test_what_the_rules_import_needs_no_library_but_those_of_snakemake():
     # Snakemake may lie in an environment of its own, see docs/clusters.md.
     rules = [WORKFLOW.parent / "Snakefile", *WORKFLOW.glob("rules/*.smk")]
