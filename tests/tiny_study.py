@@ -61,6 +61,8 @@ CONFIG = {
         },
     },
 }
+# In seconds, against a hang; a machine may be slow.
+LONGEST = 3600
 # Of nobody; it is looked for in all that a study writes.
 HF_TOKEN = "hf_" + "TokenThatNobodyHas" * 2
 
@@ -102,7 +104,8 @@ def run_snakemake(*arguments, env, cwd=None):
             started = (arguments, dict(env), str(cwd or Path.cwd()), said.name)
             process = _FORKS.Process(target=_plan, args=started)
             process.start()
-            process.join()
+            process.join(LONGEST)
+            process.kill()
             told = Path(said.name).read_text()
             return subprocess.CompletedProcess(command, process.exitcode, told)
     return subprocess.run(
@@ -112,7 +115,7 @@ def run_snakemake(*arguments, env, cwd=None):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=3600,  # against a hang; a machine may be slow
+        timeout=LONGEST,
     )
 
 

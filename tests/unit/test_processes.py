@@ -131,6 +131,8 @@ def begin(script):
     )
 
 
+# With a limit, since Python then waits in short pieces: of a signal that comes just before a wait without end it
+# hears after that wait.
 PARENT = """
 import signal, subprocess, sys, time
 sys.path.insert(0, {package!r})
@@ -139,7 +141,7 @@ signal.signal(signal.SIGTERM, lambda *_: print("and then as before", flush=True)
 processes.end_jobs_when_stopped()
 job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 print(job.pid, flush=True)
-print(job.wait(), flush=True)
+print(job.wait(timeout=3600), flush=True)
 """
 
 
@@ -193,7 +195,7 @@ job = subprocess.Popen(
 )
 try:
     print(job.pid, flush=True)
-    job.wait()
+    job.wait(timeout=3600)
 except KeyboardInterrupt:
     print(job.wait(), flush=True)
 """
