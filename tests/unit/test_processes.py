@@ -131,8 +131,8 @@ def begin(script):
     )
 
 
-# With a limit, since Python then waits in short pieces: of a signal that comes just before a wait without end it
-# hears after that wait.
+# With a limit, since Python then waits in short pieces: of a signal just before a wait without end it hears
+# after that wait.
 PARENT = """
 import signal, subprocess, sys, time
 sys.path.insert(0, {package!r})
