@@ -69,7 +69,7 @@ onstart:
     # After Snakemake has set what the signal does.
     processes.end_jobs_when_stopped()
     # With any limit of jobs a second, Snakemake looks for jobs that can start once a second for each job that has
-    # ended, until it does nothing else. So not with its own limit, 100, which no study reaches.
+    # ended, until it does nothing else (snakemake/snakemake#3744). So there is none, unless another one is given.
     limit = workflow.scheduling_settings.max_jobs_per_timespan
     if limit and (limit.max_jobs, limit.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None

@@ -5,14 +5,14 @@ from sft_interactions.files import link_as_given
 from sft_interactions.models.checkpoint_files import files_of
 
 start(snakemake)
-base, model = Path(snakemake.input.model), snakemake.params.model
+base = Path(snakemake.input.model)
 if snakemake.params.folder == "base":
     folder = base
 else:
     # Here, since it takes seconds to load the libraries of models, and no model is looked at above.
     from sft_interactions.models.own_checkpoints import check_own_checkpoints
 
-    folder = Path(snakemake.params.folder)
+    folder, model = Path(snakemake.params.folder), snakemake.params.model
     check_own_checkpoints(
         {int(snakemake.wildcards.step): folder},
         base,
