@@ -311,11 +311,10 @@ rule metrics:
         runtime=growing(30),
     params:
         steps=steps_of_run,
-        bootstrap=config["bootstrap"],
+        level=config["bootstrap"]["level"],
         n_players=config["players"]["n"],
         unchanged_samples=config["stability"]["samples"],
         draws=config["stability"]["draws"],
-        seed=config["seed"],
     message:
         "Computing the metrics of {wildcards.run}"
     script:
@@ -382,11 +381,10 @@ rule findings:
         size=size_of(RUNS),
         runs=list(RUNS),
         steps=steps_of(RUNS),
-        bootstrap=config["bootstrap"],
+        level=config["bootstrap"]["level"],
         n_players=config["players"]["n"],
         unchanged_samples=config["stability"]["samples"],
         draws=config["stability"]["draws"],
-        seed=config["seed"],
     message:
         "Testing the five findings"
     script:
@@ -461,8 +459,7 @@ rule verdict:
         losses_are=[losses_are(run) for run in RUNS],
         with_losses=RUNS_WITHOUT_LOSSES,
         skipped=[steps_without_interactions(run) for run in RUNS],
-        bootstrap=config["bootstrap"],
-        seed=config["seed"],
+        level=config["bootstrap"]["level"],
         noise_samples=config["stability"]["samples"],
         n_players=config["players"]["n"],
         players=PLAYERS_ARE,

@@ -31,7 +31,6 @@ rule fig2:
         labels=labels_of(MAIN_RUNS),
         tuned=[run in TUNED_RUNS for run in MAIN_RUNS],
         level=config["bootstrap"]["level"],
-        has_intervals=config["bootstrap"]["resamples"] > 0,
     message:
         f"Drawing {FIGURES['fig2'].title}"
     script:

@@ -18,7 +18,6 @@ rule metrics_table:
         runs=list(RUNS),
         level=config["bootstrap"]["level"],
         size=size_of(RUNS),
-        has_intervals=config["bootstrap"]["resamples"] > 0,
     message:
         "Tabulating the metrics of all runs"
     script:
@@ -37,6 +36,7 @@ use rule metrics_table as stages_table with:
         f"{RESULTS}/benchmarks/tables/stages.tsv"
     params:
         batches=[batches_of(run) for run in RUNS],
+        has_intervals=config["bootstrap"]["resamples"] > 0,
         removed_share=config["stages"]["removed_share"],
     message:
         "Tabulating where the denoising stages end"
@@ -70,8 +70,6 @@ use rule metrics_table as faithfulness_table with:
     params:
         steps=steps_of(RUNS),
         salience=config["salience"],
-        bootstrap=config["bootstrap"],
-        seed=config["seed"],
     message:
         "Tabulating faithfulness"
 
@@ -89,9 +87,7 @@ use rule metrics_table as sparsity_table with:
     params:
         steps=steps_of(RUNS),
         salience=config["salience"],
-        bootstrap=config["bootstrap"],
         n_players=config["players"]["n"],
-        seed=config["seed"],
     message:
         "Tabulating sparsity"
 

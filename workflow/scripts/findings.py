@@ -27,8 +27,7 @@ for run, steps, dynamics, unchanged, solve, stages in zip(
         tables.read_json(stages),
         params.n_players,
         unchanged_samples=params.unchanged_samples,
-        seed=params.seed,
-        **params.bootstrap,
+        level=params.level,
     )
     measured.append(rows.with_columns(run=pl.lit(run)))
 parts = tables.check(pl.concat(measured), tables.FINDING_PARTS, "finding_parts")

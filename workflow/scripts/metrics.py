@@ -14,10 +14,9 @@ metrics = compute_metrics(
     tables.read(files.solve, tables.SOLVE, ["sample_id"])["sample_id"].to_list(),
     params.steps,
     params.n_players,
-    seed=params.seed,
     unchanged=split_draws(unchanged, params.draws),
     readings={name: rows for (name,), rows in readings.items()},
     unchanged_samples=params.unchanged_samples,
-    **params.bootstrap,
+    level=params.level,
 )
 tables.write(metrics, snakemake.output[0], tables.METRICS, **provenance)

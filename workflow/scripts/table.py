@@ -59,15 +59,13 @@ match snakemake.rule:
             interactions=files.interactions,
             solve=files.solve,
         )
-        table = faithfulness.tabulate(
-            checkpoints, params.salience, seed=params.seed, **params.bootstrap
-        )
+        table = faithfulness.tabulate(checkpoints, params.salience, level=params.level)
     case "sparsity_table":
         checkpoints = checkpoints_by_run(
             params.runs, params.steps, interactions=files.interactions, solve=files.solve
         )
         table = sparsity.tabulate(
-            checkpoints, params.n_players, params.salience, seed=params.seed, **params.bootstrap
+            checkpoints, params.n_players, params.salience, level=params.level
         )
     case "sensitivity_table":
         tested = [tables.read(path, tables.SENSITIVITY) for path in files.sensitivity]

@@ -38,7 +38,7 @@ for run, title, steps, ended, skipped, losses_are, *paths in zip(
     losses = read_stages(stages)["evidence"]["validation_loss"]
     n_covered = min(params.noise_samples, len(samples))
     covered = metrics_of_covered(
-        rows, samples, n_covered, steps, params.n_players, seed=params.seed, **params.bootstrap
+        rows, samples, n_covered, steps, params.n_players, level=params.level
     )
     facts.append(
         Facts(
@@ -51,14 +51,14 @@ for run, title, steps, ended, skipped, losses_are, *paths in zip(
             metrics=overall_metrics(tables.read(metrics, tables.METRICS)),
             covered=covered,
             n_covered=n_covered,
-            stage=detect(rows, samples, steps, params.bootstrap["level"]),
+            stage=detect(rows, samples, steps, params.level),
             losses={int(step): loss for step, loss in losses.items()},
             whose_losses=losses_are,
             sample_losses=counted_losses(tables.read(with_losses[run], tables.LOSSES))
             if run in with_losses
             else None,
             skipped=skipped,
-            level=params.bootstrap["level"],
+            level=params.level,
             read=(*read, response),
             n_parts=int(tables.read_metadata(prompts)["part_of_response"]),
         )

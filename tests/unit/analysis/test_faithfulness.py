@@ -61,7 +61,7 @@ def test_a_sample_of_another_data_set_is_replaced_by_the_first(best, chosen, sho
 
 
 def test_table_has_the_errors_of_all_and_of_the_salient_interactions(best):
-    table = tabulate([{5: best}], NONE, resamples=20, level=0.95, seed=0)
+    table = tabulate([{5: best}], NONE, level=0.95)
     assert table.select("run", "step", "interactions").rows() == [
         (best.label, 5, "all"),
         (best.label, 5, "salient"),
@@ -76,7 +76,7 @@ def test_errors_are_relative_to_the_range_and_undefined_without_one():
     errors = relative_errors(values + 1, values)
     np.testing.assert_allclose(errors[:5], 0.25)
     assert np.isnan(errors[5]).all()
-    found = summarize_errors(errors, resamples=20, level=0.95, seed=0)
+    found = summarize_errors(errors, level=0.95)
     assert found == {
         "mean_error": 0.25,
         "ci_low": 0.25,
@@ -84,5 +84,5 @@ def test_errors_are_relative_to_the_range_and_undefined_without_one():
         "largest_error": 0.25,
         "n_samples": 5,
     }
-    few = summarize_errors(errors[1:], resamples=20, level=0.95, seed=0)
+    few = summarize_errors(errors[1:], level=0.95)
     assert (few["mean_error"], few["ci_low"], few["n_samples"]) == (0.25, None, 4)

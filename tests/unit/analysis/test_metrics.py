@@ -6,12 +6,12 @@ import tracemalloc
 import numpy as np
 import polars as pl
 import pytest
+import scipy.stats
 
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import (
     Cells,
     _signs,
-    bootstrap_weights,
     compute_metrics,
     ratios,
     summarize,
@@ -44,7 +44,7 @@ HAND_MADE = dynamics(
 
 class Metrics:
     def __init__(self, rows, samples=("a", "b"), **options):
-        settings = {"resamples": 0, "level": 0.95, "seed": 0, **options}
+        settings = {"level": 0.95, **options}
         self.table = compute_metrics(rows, samples, STEPS, N, **settings)
 
     def row(self, step, label, metric, kind="both", order=None):
@@ -220,7 +220,7 @@ def test_an_empty_class_has_a_count_but_no_ratio(metrics):
 
 
 def test_without_any_interaction_nothing_is_nan():
-    metrics = Metrics(HAND_MADE.clear(), resamples=10)
+    metrics = Metrics(HAND_MADE.clear())
     assert metrics(0, "preserved", "count") == 0
     assert metrics(0, "preserved", "rho") is None
     assert not metrics.table["value"].is_nan().any()
@@ -230,7 +230,7 @@ def test_gamma_is_unknown_without_a_reference():
     rows = HAND_MADE.with_columns(
         generalizable=pl.lit(None, pl.Boolean), chance=pl.lit(None, pl.Float64)
     )
-    metrics = Metrics(rows, resamples=10)
+    metrics = Metrics(rows)
     for metric in ("gamma", "gamma_chance"):
         assert metrics(0, "preserved", metric) is None
     assert metrics(0, "preserved", "rho") is not None
@@ -268,7 +268,7 @@ def test_samples_steps_and_players_of_another_run_are_refused(changed, message, 
     settings = {"samples": "ab", "steps": STEPS, "n_players": N, **changed}
     tables_of_run = {"dynamics": HAND_MADE.clear(), **rows}
     with pytest.raises(ValueError, match=re.escape(message.format(place))):
-        compute_metrics(**tables_of_run, **settings, resamples=0, level=0.95, seed=0)
+        compute_metrics(**tables_of_run, **settings, level=0.95)
 
 
 def test_a_sample_that_is_there_twice_is_refused():
@@ -324,65 +324,62 @@ def test_no_churn_floor_without_draws(metrics):
     assert metrics.row(10, "emerged", "churn_floor") is None
 
 
-def test_bootstrap_is_deterministic_and_depends_on_its_seed():
-    one, two = (Metrics(HAND_MADE, resamples=50).table for _ in range(2))
-    assert one.equals(two)
-    assert (bootstrap_weights(9, 50, 1) == bootstrap_weights(9, 50, 1)).all()
-    assert (bootstrap_weights(9, 50, 1) != bootstrap_weights(9, 50, 2)).any()
-
-
 def test_intervals_hold_their_value(metrics):
     assert metrics.table["ci_low"].null_count() == len(metrics.table)
     copies = [HAND_MADE.with_columns(pl.col("sample_id") + str(n)) for n in range(5)]
     samples = [f"{name}{n}" for n in range(5) for name in "ab"]
-    table = Metrics(pl.concat(copies), samples, resamples=200).table.drop_nulls("value")
+    table = Metrics(pl.concat(copies), samples).table.drop_nulls("value")
     assert (table["n_samples"] >= 5).all()
     assert table["ci_low"].null_count() == 0
     assert (table["ci_low"] <= table["value"] + 1e-12).all()
     assert (table["value"] <= table["ci_high"] + 1e-12).all()
 
 
-def test_weights_are_draws_with_replacement():
-    weights = bootstrap_weights(7, 100, 0)
-    assert weights.shape == (100, 7)
-    assert (weights.sum(1) == 7).all()
-    assert weights.max() > 1
-    assert bootstrap_weights(7, 0, 0).shape == (0, 7)
-
-
 def test_summary_of_a_constant_is_that_constant():
     ones = np.ones(8)
-    weights = bootstrap_weights(8, 100, 0)
-    assert summarize(3 * ones, ones, weights, 0.95) == (3, 3, 3, 8)
+    assert summarize(3 * ones, ones, 0.95) == (3, 3, 3, 8)
 
 
-def test_summary_is_a_percentile_interval():
-    values = np.arange(40.0)
-    weights = bootstrap_weights(40, 2000, 0)
-    value, low, high, used = summarize(values, np.ones(40), weights, 0.9)
-    spread = 1.645 * values.std() / math.sqrt(40)
-    assert (value, used) == (19.5, 40)
-    assert low == pytest.approx(19.5 - spread, abs=0.3)
-    assert high == pytest.approx(19.5 + spread, abs=0.3)
+@pytest.mark.parametrize("n", [5, 8, 40])
+def test_the_interval_of_a_mean_is_that_of_student(n):
+    values = np.random.default_rng(n).normal(2.0, size=n)
+    found = summarize(values, np.ones(n), 0.9, (-np.inf, np.inf))
+    error = values.std(ddof=1) / math.sqrt(n)
+    assert found.value == pytest.approx(values.mean())
+    expected = scipy.stats.t.interval(0.9, n - 1, loc=values.mean(), scale=error)
+    assert (found.ci_low, found.ci_high) == pytest.approx(expected)
 
 
-def test_resamples_without_a_denominator_are_left_out():
-    denominator = np.append(np.ones(5), np.zeros(35))
-    weights = bootstrap_weights(40, 2000, 0)
-    assert (weights @ denominator == 0).any()
-    assert summarize(2 * denominator, denominator, weights, 0.95) == (2, 2, 2, 5)
+def test_samples_without_a_denominator_are_no_observations():
+    values, ones = np.arange(8.0), np.ones(8)
+    alone = summarize(values, ones, 0.95)
+    with_others = summarize(np.append(values, [5.0, 0.0]), np.append(ones, [0.0, 0.0]), 0.95)
+    assert with_others == alone
+    assert alone.n_samples == 8
 
 
-@pytest.mark.parametrize(("used", "has_interval"), [(4, False), (5, True)])
+def test_no_interval_reaches_beyond_what_is_possible():
+    values, ones = np.array([0.0, 0.0, 0.0, 0.0, 1.0]), np.ones(5)
+    assert summarize(values, ones, 0.95, (-np.inf, np.inf)).ci_low < 0
+    assert summarize(values, ones, 0.95).ci_low == 0
+    assert summarize(1 - values, ones, 0.95, (0.0, 1.0)).ci_high == 1
+
+
+@pytest.mark.parametrize(("used", "has_interval"), [(0, False), (1, False), (4, False), (5, True)])
 def test_few_samples_have_no_interval(used, has_interval):
     denominator = np.append(np.ones(used), np.zeros(8 - used))
-    found = summarize(np.arange(8.0) * denominator, denominator, bootstrap_weights(8, 50, 0), 0.95)
-    assert found.value == np.arange(used).mean()
+    found = summarize(np.arange(8.0) * denominator, denominator, 0.95)
+    assert found.value == (np.arange(used).mean() if used else None)
     assert found.n_samples == used
     assert (found.ci_low is not None, found.ci_high is not None) == (has_interval, has_interval)
 
 
-def test_resamples_that_all_lack_the_class_give_no_interval():
-    denominator = np.append(np.ones(5), np.zeros(5))
-    weights = np.array([denominator[::-1]] * 3)
-    assert summarize(denominator, denominator, weights, 0.95) == (1, None, None, 5)
+@pytest.mark.parametrize("n", [5, 8, 16])
+def test_intervals_of_few_samples_hold_the_mean_as_often_as_they_say(n):
+    ones = np.ones(n)
+    found = [
+        summarize(values, ones, 0.95, (-np.inf, np.inf))
+        for values in np.random.default_rng(0).poisson(8, size=(2000, n)) - 8.0
+    ]
+    held = np.mean([one.ci_low <= 0 <= one.ci_high for one in found])
+    assert 0.93 <= held <= 0.97

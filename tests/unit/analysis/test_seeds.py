@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 from sample_tables import dynamics_of
 
+from sft_interactions.analysis.intervals import interval_over_seeds, leave_one_out
 from sft_interactions.analysis.metrics import compute_metrics
 from sft_interactions.analysis.seeds import compute_metrics_over_seeds
-from sft_interactions.analysis.turnover import interval_over_seeds, leave_one_out
 
 SAMPLES = list("abcdef")
 STEPS = [0, 10]
@@ -48,7 +48,7 @@ def test_the_value_is_the_mean_over_seeds_and_the_interval_that_of_the_protocol(
 def test_metrics_are_those_of_single_runs():
     runs = [run_of([1, 2, 3, 4, 5, 6]), run_of([2, 2, 4, 4, 6, 6]), run_of([3, 3, 3, 3, 3, 3])]
     singles = [
-        compute_metrics(one, SAMPLES, STEPS, N, resamples=0, level=0.95, seed=0).filter(
+        compute_metrics(one, SAMPLES, STEPS, N, level=0.95).filter(
             pl.col("order").is_null(), kind="both"
         )
         for one in runs

@@ -505,7 +505,7 @@ def test_a_study_of_stable_interactions_has_them_under_every_choice(values, nois
     bootstrap = TESTED["bootstrap"]
     stages = detect_stages(dynamics, {}, SAMPLES, list(values), 3, share=0.9, seed=0, **bootstrap)
     parts = measure_parts(
-        dynamics, floor, SAMPLES, list(values), stages, 3, unchanged_samples=6, seed=0, **bootstrap
+        dynamics, floor, SAMPLES, list(values), stages, 3, unchanged_samples=6, level=0.95
     )
     expected = conclude(parts.with_columns(run=pl.lit(""))).drop("run")
     assert found.equals(expected.select(found.columns))

@@ -57,7 +57,7 @@ def test_tables_of_checkpoints_are_read(tmp_path):
     assert read.n_salient == len(salient) / len(SAMPLES)
     assert [strengths[0] for strengths in read.strengths] == [1.0] * len(SAMPLES)
 
-    table = tabulate([checkpoints], N, SALIENCE, resamples=20, level=0.95, seed=0)
+    table = tabulate([checkpoints], N, SALIENCE, level=0.95)
     assert table["step"].unique(maintain_order=True).to_list() == list(STEPS)
     assert set(table["possible"]) == {n_possible(N)}
     assert table.filter(step=BEST, quantity="salient")["value"].item() == read.n_salient
@@ -68,7 +68,7 @@ def test_counts():
     rows = interactions({**of_sample, **{2 * name: one for name, one in of_sample.items()}})
     salient = rows.filter(pl.col("kind") != "bias", pl.col("effect").abs() >= 1.5)
     table = solve(dict.fromkeys(["a", "b", "c", "aa", "bb", "cc"], 1.0))
-    found = summarize_counts(rows, salient, table, resamples=50, level=0.9, seed=0)
+    found = summarize_counts(rows, salient, table, level=0.9)
     values = dict(found.select("quantity", "value").rows())
     assert values["nonzero"] == pytest.approx(5 / 3)
     assert values["salient"] == pytest.approx(2 / 3)
@@ -84,7 +84,7 @@ def test_counts():
 
 def summarize(rows, salient, samples):
     table = solve(dict.fromkeys(samples, 1.0))
-    return summarize_counts(rows, salient, table, resamples=50, level=0.9, seed=0)
+    return summarize_counts(rows, salient, table, level=0.9)
 
 
 def test_strength_is_that_of_the_salient_rows_under_any_rule():
@@ -117,9 +117,9 @@ def test_what_comes_from_samples_with_a_small_difference():
     salient = rows.filter(pl.col("kind") != "bias", pl.col("effect") >= 1)
     # On a quarter of the range a difference is not small.
     table = solve({"a": 0.24, "b": 0.25, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0})
-    found = summarize_counts(rows, salient, table, resamples=50, level=0.9, seed=0)
+    found = summarize_counts(rows, salient, table, level=0.9)
     values = dict(found.select("quantity", "value").rows())
     assert values["small_difference"] == pytest.approx(1 / 3)
     assert values["salient_of_small_difference"] == pytest.approx(3 / 5)
-    none = summarize_counts(rows, salient.clear(), table, resamples=50, level=0.9, seed=0)
+    none = summarize_counts(rows, salient.clear(), table, level=0.9)
     assert none.filter(quantity="salient_of_small_difference")["value"].to_list() == [None]

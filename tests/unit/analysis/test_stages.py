@@ -7,11 +7,13 @@ from tiny_models import build_model
 from tiny_training import Rows, build_trainer
 
 from sft_interactions import tables
+from sft_interactions.analysis import intervals, stages
 from sft_interactions.analysis.runs import tell_few_checkpoints
 from sft_interactions.analysis.stages import (
     LEAST_ERROR,
     Training,
     _precision,
+    bootstrap_weights,
     detect_stages,
     find_boundary,
     find_stages,
@@ -163,6 +165,30 @@ def test_validation_losses_are_those_of_the_steps_that_have_one():
 def detect(counts, losses=None, **options):
     settings = {"share": 0.9, "resamples": 100, "level": 0.95, "seed": 0, **options}
     return detect_stages(courses(counts), losses or {}, SAMPLES, STEPS, N, **settings)
+
+
+@pytest.fixture(autouse=True)
+def two_samples_have_an_interval(monkeypatch):
+    """So that what is expected can be reckoned by hand."""
+    monkeypatch.setattr(stages, "FEWEST_SAMPLES", 2)
+
+
+def test_fewer_than_five_samples_have_no_interval(monkeypatch):
+    monkeypatch.setattr(stages, "FEWEST_SAMPLES", intervals.FEWEST_SAMPLES)
+    found = detect([[0, 5, 10, 10], [0, 5, 10, 10]])
+    assert (found["boundary_step"], found["best_checkpoint_step"]) == (20, 20)
+    assert found["ci_low_step"] is found["ci_high_step"] is None
+    assert found["evidence"]["best_ci_low_step"] is found["evidence"]["best_ci_high_step"] is None
+
+
+def test_weights_are_draws_with_replacement():
+    weights = bootstrap_weights(7, 100, 0)
+    assert weights.shape == (100, 7)
+    assert (weights.sum(1) == 7).all()
+    assert weights.max() > 1
+    assert bootstrap_weights(7, 0, 0).shape == (0, 7)
+    assert (bootstrap_weights(9, 50, 1) == bootstrap_weights(9, 50, 1)).all()
+    assert (bootstrap_weights(9, 50, 1) != bootstrap_weights(9, 50, 2)).any()
 
 
 def test_samples_that_agree_leave_no_uncertainty():

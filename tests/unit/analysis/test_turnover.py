@@ -8,6 +8,7 @@ from scipy import stats
 
 from sft_interactions import tables
 from sft_interactions.analysis import turnover
+from sft_interactions.analysis.intervals import bounds, interval, leave_one_out
 from sft_interactions.analysis.turnover import (
     KEPT,
     LAST,
@@ -16,13 +17,10 @@ from sft_interactions.analysis.turnover import (
     NONE,
     UNKNOWN,
     Stage,
-    bounds,
     detect,
     find_changes,
     gone_for_good,
-    interval,
     kept_by_chance,
-    leave_one_out,
     omega,
     preserved_with_sign,
     seen_once,

@@ -497,7 +497,7 @@ def test_what_is_gone_in_some_prompts_is_that_of_their_table_alone():
     dynamics = add_generalizability(
         classify({0: salient(0), 10: salient(1), 40: salient(2)}), None, 5
     )
-    settings = {"resamples": 100, "level": 0.95, "seed": 0}
+    settings = {"level": 0.95}
     found = metrics_of_covered(dynamics, samples, 4, [0, 10, 40], 5, **settings)
     row = found.filter(step=40, metric="count", **{"class": "removed"}).row(0, named=True)
     assert row["value"] == (0 + 2 + 4 + 6) / 4

@@ -12,12 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import CLASSES, EMERGED, KEY
+from sft_interactions.analysis.intervals import rate
 from sft_interactions.analysis.turnover import (
     SIGNED_KEY,
     count,
     kept_by_chance,
     omega,
-    rate,
     with_sign,
 )
 

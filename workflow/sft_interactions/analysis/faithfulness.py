@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.metrics import bootstrap_weights, summarize
+from sft_interactions.analysis.metrics import summarize
 from sft_interactions.analysis.runs import Checkpoint
 from sft_interactions.analysis.salience import Salience, read_salient
 from sft_interactions.extraction.interactions import to_values
@@ -141,16 +141,12 @@ def relative_errors(phi: NDArray[np.float64], values: NDArray[np.float64]) -> ND
         return np.where(size[:, None] > 0, (phi - values) / size[:, None], np.nan)
 
 
-def summarize_errors(
-    errors: NDArray[np.float64], *, resamples: int, level: float, seed: int
-) -> dict[str, float | int | None]:
-    """Mean over samples of their mean |error|, with its bootstrap interval; and the largest |error|.
+def summarize_errors(errors: NDArray[np.float64], *, level: float) -> dict[str, float | int | None]:
+    """Mean over samples of their mean |error|, with its interval; and the largest |error|.
 
     Args:
         errors: what :func:`relative_errors` returns.
-        resamples: number of bootstrap resamples over samples.
         level: confidence level of the interval.
-        seed: of the resamples.
 
     Returns:
         ``mean_error``, ``ci_low``, ``ci_high``, ``largest_error`` (None where no error is defined) and
@@ -158,8 +154,7 @@ def summarize_errors(
     """
     known = np.isfinite(errors[:, 0])
     size = np.abs(np.where(known[:, None], errors, 0))
-    weights = bootstrap_weights(len(errors), resamples, seed)
-    value, low, high, used = summarize(size.mean(axis=1), known.astype(float), weights, level)
+    value, low, high, used = summarize(size.mean(axis=1), known.astype(float), level)
     return {
         "mean_error": value,
         "ci_low": low,
@@ -173,16 +168,14 @@ def tabulate(
     runs: Sequence[Mapping[int, Checkpoint]],
     salience: Salience,
     *,
-    resamples: int,
     level: float,
-    seed: int,
 ) -> pl.DataFrame:
     """Errors of the logical models at all checkpoints of some runs.
 
     Args:
         runs: for each run step to checkpoint, with its tables as for :func:`read_log_odds`.
         salience: as for :func:`read_log_odds`.
-        resamples: as for :func:`summarize_errors`, like ``level`` and ``seed``.
+        level: as for :func:`summarize_errors`.
 
     Returns:
         Rows (run, step, interactions, mean_error, ci_low, ci_high, largest_error, n_samples);
@@ -194,7 +187,7 @@ def tabulate(
             log_odds = read_log_odds(checkpoint, salience)
             for interactions, phi in (("all", log_odds.logical), ("salient", log_odds.salient)):
                 errors = relative_errors(phi, log_odds.llm)
-                summary = summarize_errors(errors, resamples=resamples, level=level, seed=seed)
+                summary = summarize_errors(errors, level=level)
                 about = {"run": checkpoint.label, "step": step, "interactions": interactions}
                 records.append({**about, **summary})
     return pl.DataFrame(records)

@@ -10,13 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import EMERGED, PRESERVED, REMOVED
-from sft_interactions.analysis.metrics import (
-    FEWEST_SAMPLES,
-    Cells,
-    Ratio,
-    bootstrap_weights,
-    ratios,
-)
+from sft_interactions.analysis.intervals import FEWEST_SAMPLES, bounds, interval
+from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.stages import Boundary
 from sft_interactions.analysis.turnover import observed
 
@@ -37,14 +32,14 @@ BOTH_STAGES = (DENOISING, OVERFITTING)
 FIRST = 0
 # Shares that differ by no more are the same.
 _NO_SPREAD = 1e-12
-# Share of the resamples that may lack a value before there is no interval.
-_MOST_UNDEFINED = 0.025
+# At this level a run must lose more than noise for the share of what it loses to have an interval.
+_CERTAIN = 0.95
 
 
 class Quantities:
-    """Means over samples of what the parts are made of, for all samples and for every resample.
+    """Means over samples of what the parts are made of, over all samples and without each.
 
-    Every method that takes a class and the index of a checkpoint returns float64 (1 + resamples,), the
+    Every method that takes a class and the index of a checkpoint returns float64 (1 + samples,), the
     first entry over all samples; NaN where undefined. In names of statistics d is ``boundary`` and T
     is ``last``.
 
@@ -56,7 +51,6 @@ class Quantities:
         stages: where the denoising stage ends.
         n_players: number of players of a prompt.
         unchanged_samples: how many samples, the first of ``samples``, the draws cover.
-        weights: (resamples, samples) how often each resample draws each sample.
         gamma: metric that is taken for γ.
 
     Attributes:
@@ -74,7 +68,6 @@ class Quantities:
         n_players: int,
         *,
         unchanged_samples: int,
-        weights: NDArray[np.float64],
         gamma: str = "gamma",
     ) -> None:
         self.steps = sorted(steps)
@@ -83,7 +76,8 @@ class Quantities:
         self._n_samples = self._fewest_samples = len(samples)
         self._cells = Cells(dynamics, samples)
         self._floor = [Cells(rows, samples) for rows in unchanged]
-        self._weights = np.concatenate([np.ones((1, len(samples))), weights])
+        self._weights = np.concatenate([np.ones((1, len(samples))), 1.0 - np.eye(len(samples))])
+        self.observed = observed(dynamics, samples)
         self._covered = (np.arange(len(samples)) < unchanged_samples).astype(float)
         self._ratios: dict[tuple[Cells, str, int], dict[str, Ratio]] = {}
         self._agreeing: list[int] = []
@@ -187,8 +181,8 @@ class Part(Generic[_Quantities]):
         statistic: what is measured, in words.
         side: side of the threshold on which the paper claims the value to lie, ``>`` or ``<``.
         threshold: what it is compared with.
-        compute: the statistic from the quantities, float64 (1 + resamples,) here and (1 + samples,) in
-            `protocol`, the first entry over all samples.
+        compute: the statistic from the quantities, float64 (1 + samples,), over all
+            samples and without each.
         needs: stages that must have a checkpoint for the part to be defined.
         has_own_interval: ``compute`` gives (3,) the value and the ends of its interval instead.
     """
@@ -212,13 +206,13 @@ class Part(Generic[_Quantities]):
 def _share_by_boundary(q: Quantities) -> NDArray[np.float64]:
     """Of what the preserved lose beyond the churn floor, the share that is lost by the boundary.
 
-    A run that loses no more than noise has no such share, and one of which more than a few resamples do not
-    has no interval of it: that of the others would be too sure.
+    A run that loses no more than noise has no such share, and one of which that is not certain has no
+    interval of it.
     """
     by_boundary, by_end = (q.count_beyond_floor(PRESERVED, step) for step in (q.boundary, q.last))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(by_end < 0, by_boundary / by_end, np.nan)
-    if np.isnan(share[1:]).sum() > _MOST_UNDEFINED * (len(share) - 1):
+    if bounds(by_end[np.append(True, q.observed)], _CERTAIN)[1] >= 0:
         share[1:] = np.nan
     return share
 
@@ -387,9 +381,7 @@ def measure_parts(
     n_players: int,
     *,
     unchanged_samples: int,
-    resamples: int,
     level: float,
-    seed: int,
     gamma: str = "gamma",
 ) -> pl.DataFrame:
     """Test every part of every finding on one run.
@@ -403,9 +395,7 @@ def measure_parts(
         stages: boundary_step, ci_low_step and ci_high_step of the run's ``stages.json``.
         n_players: number of players of a prompt.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover.
-        resamples: bootstrap resamples (percentile intervals at ``level``); 0 leaves all inconclusive.
         level: confidence level of the intervals, between 0 and 1.
-        seed: seed of the bootstrap.
         gamma: metric that is taken for γ.
 
     Returns:
@@ -419,11 +409,11 @@ def measure_parts(
         stages,
         n_players,
         unchanged_samples=unchanged_samples,
-        weights=bootstrap_weights(len(samples), resamples, seed),
         gamma=gamma,
     )
     # The others add nothing to a ratio of counts.
-    n_observed = int(observed(dynamics, samples).sum())
+    there = np.append(True, quantities.observed)
+    n_observed = int(quantities.observed.sum())
     records = []
     for part in PARTS:
         value = low = high = None
@@ -434,28 +424,11 @@ def measure_parts(
             value, low, high = (
                 [None if np.isnan(one) else float(one) for one in values]
                 if part.has_own_interval
-                else _interval(values, level)
+                else interval(values[there], level, n_samples)
             )
             low, high = open_where_all_agree(value, low, high, n_agreeing, level)
         records.append(row_of(part, value, low, high, n_samples))
     return pl.DataFrame(records)
-
-
-def _interval(
-    values: NDArray[np.float64], level: float
-) -> tuple[float | None, float | None, float | None]:
-    """Value and percentile interval of a statistic; None where undefined.
-
-    Args:
-        values: (1 + resamples,), the first entry over all samples.
-    """
-    if not np.isfinite(values[0]):
-        return None, None, None
-    drawn = values[1:][np.isfinite(values[1:])]
-    if not drawn.size:
-        return float(values[0]), None, None
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(values[0]), float(low), float(high)
 
 
 def conclude(parts: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Counts, strengths and quality of the three classes, with bootstrap intervals over samples.
+"""Counts, strengths and quality of the three classes, with intervals over samples.
 
 Equations of arXiv 2605.17967.
 """
@@ -6,7 +6,7 @@ Equations of arXiv 2605.17967.
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from sft_interactions import tables
 from sft_interactions.analysis.dynamics import CLASSES, PRESERVED, check_orders
+from sft_interactions.analysis.intervals import rate
 
 KINDS = ("and", "or", "both")
-# Nothing is told of fewer: a bootstrap of so few says little.
-FEWEST_SAMPLES = 5
 # Metrics that are given for each reading too.
 READ = (
     "count",
@@ -30,13 +29,6 @@ READ = (
 )
 _FLOORS = {"count": "churn_floor", "rho": "rho_churn_floor", "gamma": "gamma_churn_floor"}
 _SIGN_DRAWS = 512
-
-
-class Bootstrap(TypedDict):
-    """Settings of the bootstrap, as the block ``bootstrap`` of a config has them."""
-
-    resamples: int
-    level: float
 
 
 class Ratio(NamedTuple):
@@ -60,7 +52,7 @@ class Summary(NamedTuple):
 
     Attributes:
         value: the ratio of the sums.
-        ci_low: lower end of its percentile bootstrap interval; None below ``FEWEST_SAMPLES``.
+        ci_low: lower end of its interval (`intervals`); None below ``FEWEST_SAMPLES``.
         ci_high: upper end.
         n_samples: number of samples with a denominator.
     """
@@ -98,16 +90,14 @@ def compute_metrics(
     steps: Sequence[int],
     n_players: int,
     *,
-    resamples: int,
     level: float,
-    seed: int,
     unchanged: Sequence[pl.DataFrame] = (),
     unchanged_samples: int | None = None,
     readings: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
     """Metrics of every checkpoint, class and kind, over all samples.
 
-    Every metric is a ratio of two sums over samples, so one bootstrap serves all:
+    Every metric is a ratio of two sums over samples:
 
     - ``count``, ``strength_positive``, ``strength_negative``, ``strength_total``: means over all
       samples, also by order; effects in log-odds.
@@ -133,9 +123,7 @@ def compute_metrics(
         samples: all analysed samples, also those without a salient interaction.
         steps: analysed checkpoints.
         n_players: number of players of a prompt.
-        resamples: bootstrap resamples (percentile intervals at ``level``); 0 for no intervals.
         level: confidence level of the intervals, between 0 and 1.
-        seed: seed of the bootstrap.
         unchanged: draws of a run in which nothing but noise changes, in the form of ``dynamics``;
             without any there is no churn floor.
         unchanged_samples: how many samples, the first of ``samples``, those draws cover; None for all.
@@ -155,7 +143,6 @@ def compute_metrics(
     for name, rows in {"dynamics": dynamics, **of_draws, **of_readings}.items():
         _check_known(rows, samples, steps, name)
         check_orders(rows, n_players, name)
-    weights = bootstrap_weights(len(samples), resamples, seed)
     n_covered = len(samples) if unchanged_samples is None else unchanged_samples
     covered = (np.arange(len(samples)) < n_covered).astype(float)
     cells = Cells(dynamics, samples)
@@ -170,7 +157,7 @@ def compute_metrics(
                 rows, kind, len(samples), n_players
             ):
                 if applies:
-                    summary = summarize(numerator, denominator, weights, level)
+                    summary = summarize(numerator, denominator, level, _possible(metric))
                 elif order is None:
                     summary = Summary(None, None, None, 0)
                 else:
@@ -179,13 +166,18 @@ def compute_metrics(
         if applies:
             floors = _floors([draw.rows(step, label) for draw in draws], len(samples), n_players)
             for metric, (numerator, denominator) in floors.items():
-                summary = summarize(numerator * covered, denominator * covered, weights, level)
+                summary = summarize(
+                    numerator * covered, denominator * covered, level, _possible(metric)
+                )
                 records.append((step, label, "both", None, metric, *summary))
             for name, of_reading in read.items():
                 for ratio in ratios(of_reading.rows(step, label), "both", len(samples), n_players):
                     if ratio.order is None and ratio.metric in READ:
-                        summary = summarize(ratio.numerator, ratio.denominator, weights, level)
-                        metric = f"{ratio.metric}_{name}"
+                        metric = ratio.metric
+                        summary = summarize(
+                            ratio.numerator, ratio.denominator, level, _possible(metric)
+                        )
+                        metric = f"{metric}_{name}"
                         records.append((step, label, "both", None, metric, *summary))
     return pl.DataFrame(records, schema=dict(tables.METRICS.columns), orient="row")
 
@@ -314,37 +306,30 @@ def _random_rho(
     )
 
 
-def bootstrap_weights(n_samples: int, resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each resample draws each sample, (resamples, n_samples)."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    drawn = generator.integers(0, n_samples, (resamples, n_samples))
-    counts = [np.bincount(row, minlength=n_samples) for row in drawn]
-    return np.array(counts, dtype=np.float64).reshape(resamples, n_samples)
+def _possible(metric: str) -> tuple[float, float]:
+    """The least and the largest value that a metric can have."""
+    if metric == "contribution":
+        return -np.inf, np.inf
+    if metric == "strength_negative":
+        return -np.inf, 0.0
+    return 0.0, 1.0 if metric.startswith(("gamma", "rho")) else np.inf
 
 
 def summarize(
     numerator: NDArray[np.float64],
     denominator: NDArray[np.float64],
-    weights: NDArray[np.float64],
     level: float,
+    possible: tuple[float, float] = (0.0, np.inf),
 ) -> Summary:
-    """Ratio of sums over samples with its percentile bootstrap interval.
+    """Ratio of sums over samples with its interval.
 
     Args:
         numerator: (samples,).
         denominator: (samples,).
-        weights: (resamples, samples), see :func:`bootstrap_weights`; without a resample there is no
-            interval.
         level: confidence level of the interval, between 0 and 1.
+        possible: least and largest value that the ratio can have, beyond which no interval reaches.
     """
-    used = int((denominator > 0).sum())
-    if not used:
-        return Summary(None, None, None, 0)
-    value = float(numerator.sum() / denominator.sum())
-    bottoms = weights @ denominator
-    drawn = bottoms > 0
-    if used < FEWEST_SAMPLES or not drawn.any():
-        return Summary(value, None, None, used)
-    resampled = (weights @ numerator)[drawn] / bottoms[drawn]
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Summary(value, float(low), float(high), used)
+    value, low, high = rate(numerator, denominator, level)
+    if low is not None and high is not None:
+        low, high = max(low, possible[0]), min(high, possible[1])
+    return Summary(value, low, high, int((denominator > 0).sum()))

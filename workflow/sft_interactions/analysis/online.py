@@ -148,10 +148,9 @@ class OnlineRun:
         """Count, ρ and γ of all salient interactions of a step, as metrics have them of a class."""
         places = pl.DataFrame({"sample_id": self.samples, "row": range(len(self.samples))})
         rows = turnover.omega(dynamics, step).join(places, on="sample_id")
-        no_resamples = np.empty((0, len(self.samples)))
         n = n_players(next(iter(self._log_odds.values())).shape[1])
         found = {
-            ratio.metric: summarize(ratio.numerator, ratio.denominator, no_resamples, 0.0).value
+            ratio.metric: summarize(ratio.numerator, ratio.denominator, self.reading.level).value
             for ratio in ratios(rows, "both", len(self.samples), n)
             if ratio.order is None
         }

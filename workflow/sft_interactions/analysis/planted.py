@@ -514,7 +514,7 @@ def metric_errors(
         metric is not defined at any checkpoint.
     """
     values = [
-        compute_metrics(rows, samples, steps, n_players, resamples=0, level=0.95, seed=0).filter(
+        compute_metrics(rows, samples, steps, n_players, level=0.95).filter(
             pl.col("metric").is_in(MEASURED),
             pl.col("order").is_null(),
             pl.col("kind") == "both",

@@ -15,6 +15,7 @@ from sft_interactions.analysis.findings import (
     open_where_all_agree,
     row_of,
 )
+from sft_interactions.analysis.intervals import interval, interval_over_seeds
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.turnover import (
     KEPT,
@@ -25,8 +26,6 @@ from sft_interactions.analysis.turnover import (
     detect,
     find_changes,
     gone_for_good,
-    interval,
-    interval_over_seeds,
     observed,
     preserved_with_sign,
     seen_once,
@@ -282,7 +281,7 @@ def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
     """Test every part of every finding on repeats of one fine-tuning with other seeds.
 
     A part has a value where it has one in every repeat: the mean. Its interval takes the samples and the
-    seeds as drawn (:func:`~sft_interactions.analysis.turnover.interval_over_seeds`); of parts with an
+    seeds as drawn (:func:`~sft_interactions.analysis.intervals.interval_over_seeds`); of parts with an
     interval of their own it reaches from the least to the largest end. Of fewer than `FEWEST_SEEDS`
     repeats all is inconclusive.
 

@@ -8,9 +8,9 @@ import polars as pl
 
 from sft_interactions import tables
 from sft_interactions.analysis.dynamics import CLASSES, PRESERVED
+from sft_interactions.analysis.intervals import interval_over_seeds, leave_one_out
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.protocol import FEWEST_SEEDS
-from sft_interactions.analysis.turnover import interval_over_seeds, leave_one_out
 
 
 def compute_metrics_over_seeds(
@@ -25,7 +25,7 @@ def compute_metrics_over_seeds(
 
     The metric of a seed is that of :func:`~sft_interactions.analysis.metrics.compute_metrics`; one that a
     seed lacks is null. The interval takes samples and seeds as drawn
-    (:func:`~sft_interactions.analysis.turnover.interval_over_seeds`). A percentile bootstrap of three seeds
+    (:func:`~sft_interactions.analysis.intervals.interval_over_seeds`). A bootstrap of three seeds
     reaches from the least to the largest of them, and holds the true value too seldom.
 
     Args:

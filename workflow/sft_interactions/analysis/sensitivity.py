@@ -11,7 +11,7 @@ from sft_interactions import tables
 from sft_interactions.analysis.choices import CERTAIN, JOINT, SINGLE, Choice
 from sft_interactions.analysis.dynamics import KEY, REMOVED, add_generalizability, classify
 from sft_interactions.analysis.findings import conclude, measure_parts
-from sft_interactions.analysis.metrics import Bootstrap, compute_metrics
+from sft_interactions.analysis.metrics import compute_metrics
 from sft_interactions.analysis.readings import L1_TOLERANCE
 from sft_interactions.analysis.salience import RULES, Salience, select_salient
 from sft_interactions.analysis.selection import Selection, Selector
@@ -22,7 +22,7 @@ from sft_interactions.analysis.stability import (
     UnchangedRun,
     noise_perturbation,
 )
-from sft_interactions.analysis.stages import detect_stages
+from sft_interactions.analysis.stages import Bootstrap, detect_stages
 from sft_interactions.extraction.interactions import check_certificates, from_extraction
 from sft_interactions.extraction.joint import extract_joint
 from sft_interactions.extraction.program import Extraction, extract
@@ -67,9 +67,7 @@ def vary_salience(
             samples,
             sorted(checkpoints),
             n_players,
-            resamples=0,
             level=0.95,
-            seed=0,
         )
         chosen = metrics.filter(
             pl.col("metric").is_in(SHOWN), pl.col("order").is_null(), pl.col("kind") == "both"
@@ -431,9 +429,8 @@ def findings_of_classes(
         stages,
         n_players,
         unchanged_samples=unchanged_samples,
-        seed=seed,
+        level=bootstrap["level"],
         gamma=gamma,
-        **bootstrap,
     )
     return conclude(parts.with_columns(run=pl.lit(""))).select(
         pl.lit(stages["boundary_step"], pl.Int64).alias("boundary_step"), pl.exclude("run")

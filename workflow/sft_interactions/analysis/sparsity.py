@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.metrics import bootstrap_weights, summarize
+from sft_interactions.analysis.metrics import summarize
 from sft_interactions.analysis.runs import Checkpoint
 from sft_interactions.analysis.salience import Salience, read_salient
 
@@ -69,9 +69,7 @@ def summarize_counts(
     salient: pl.DataFrame,
     solve: pl.DataFrame,
     *,
-    resamples: int,
     level: float,
-    seed: int,
 ) -> pl.DataFrame:
     """Counts of interactions a sample and the strength of the salient ones, means over samples.
 
@@ -84,9 +82,7 @@ def summarize_counts(
         interactions: rows of an ``interactions`` table.
         salient: those of them that are salient, under any rule.
         solve: rows of the ``solve`` table of the same checkpoint, one a sample.
-        resamples: bootstrap resamples; 0 for no intervals.
         level: confidence level of the intervals, between 0 and 1.
-        seed: seed of the bootstrap.
 
     Returns:
         Rows (quantity, value, ci_low, ci_high, n_samples).
@@ -102,17 +98,19 @@ def summarize_counts(
     )
     ones = np.ones(len(samples))
     filled = (total > 0).astype(float)
-    weights = bootstrap_weights(len(samples), resamples, seed)
     ratios = {
-        "nonzero": (nonzero, ones),
-        "salient": (kept, ones),
-        "for_strength": (enough, ones),
-        "salient_strength": (kept_total / np.where(filled, total, 1), filled),
-        "small_difference": (small, ones),
-        "salient_of_small_difference": (small * kept, kept),
+        "nonzero": (nonzero, ones, np.inf),
+        "salient": (kept, ones, np.inf),
+        "for_strength": (enough, ones, np.inf),
+        "salient_strength": (kept_total / np.where(filled, total, 1), filled, 1.0),
+        "small_difference": (small, ones, 1.0),
+        "salient_of_small_difference": (small * kept, kept, 1.0),
     }
     return pl.DataFrame(
-        [(name, *summarize(*ratio, weights, level)) for name, ratio in ratios.items()],
+        [
+            (name, *summarize(numerator, denominator, level, (0.0, most)))
+            for name, (numerator, denominator, most) in ratios.items()
+        ],
         schema=["quantity", "value", "ci_low", "ci_high", "n_samples"],
         orient="row",
     )
@@ -163,9 +161,7 @@ def tabulate(
     n_players: int,
     salience: Salience,
     *,
-    resamples: int,
     level: float,
-    seed: int,
 ) -> pl.DataFrame:
     """Counts of interactions at all checkpoints of some runs (:func:`summarize_counts`).
 
@@ -187,9 +183,7 @@ def tabulate(
                 interactions,
                 read_salient(paths["interactions"], paths["solve"], salience),
                 solve,
-                resamples=resamples,
                 level=level,
-                seed=seed,
             )
             run = pl.lit(checkpoint.label).alias("run")
             parts.append(summary.select(run, pl.lit(step).alias("step"), pl.all()))

@@ -13,7 +13,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import CLASSES, REMOVED
-from sft_interactions.analysis.metrics import Cells, bootstrap_weights, ratios
+from sft_interactions.analysis.intervals import FEWEST_SAMPLES
+from sft_interactions.analysis.metrics import Cells, ratios
+from sft_interactions.analysis.turnover import observed
 
 DETECTOR = "change_point"
 LEAST_ERROR = 0.01
@@ -184,6 +186,21 @@ def scale_signals(
     return signals
 
 
+class Bootstrap(TypedDict):
+    """Settings of the bootstrap, as the block ``bootstrap`` of a config has them."""
+
+    resamples: int
+    level: float
+
+
+def bootstrap_weights(n_samples: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each resample draws each sample, (resamples, n_samples)."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn = generator.integers(0, n_samples, (resamples, n_samples))
+    counts = [np.bincount(row, minlength=n_samples) for row in drawn]
+    return np.array(counts, dtype=np.float64).reshape(resamples, n_samples)
+
+
 def detect_stages(
     dynamics: pl.DataFrame,
     losses: Mapping[int, float],
@@ -209,7 +226,8 @@ def detect_stages(
         n_players: number of players of a prompt.
         share: the share of the largest count of removed interactions that is removed by the
             checkpoint where the search for the boundary ends.
-        resamples: bootstrap resamples; without any there is no interval.
+        resamples: bootstrap resamples; without any there is no interval, nor of fewer samples with
+            interactions than ``FEWEST_SAMPLES``.
         level: confidence level of the interval, between 0 and 1.
         seed: seed of the bootstrap.
     """
@@ -225,7 +243,7 @@ def detect_stages(
     course, removed = _stack(signals, list(signals)) * precision, means["count", REMOVED]
     end, best = find_stages(course, removed, share)
     at_boundary = low = best_low = high = best_high = None
-    if resamples:
+    if resamples and observed(dynamics, samples).sum() >= FEWEST_SAMPLES:
         found = [
             find_stages(drawn_course * precision, draw["count", REMOVED], share)
             for drawn_course, draw in zip(courses, drawn, strict=True)

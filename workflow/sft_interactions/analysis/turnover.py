@@ -11,10 +11,9 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from sft_interactions.analysis.dynamics import EMERGED, KEY, PRESERVED
-from sft_interactions.analysis.metrics import FEWEST_SAMPLES
+from sft_interactions.analysis.intervals import FEWEST_SAMPLES, bounds, leave_one_out, rate
 
 LOST, NEW, KEPT = CHANGES = ("lost", "new", "kept")
 # Answers of the detector other than a checkpoint.
@@ -278,88 +277,6 @@ def _falls(rates: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack(
         [rates[:, :cut].mean(axis=1) - rates[:, cut:].mean(axis=1) for cut in cuts], axis=1
     )
-
-
-def leave_one_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums over samples, (1 + samples, ...): of all, then without each."""
-    whole = values.sum(axis=0, keepdims=True)
-    return np.concatenate([whole, whole - values])
-
-
-def jackknife_error(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard error of a statistic (1 + samples, ...): of all samples, then without each."""
-    without = values[1:]
-    n = len(without)
-    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-    error: NDArray[np.float64] = np.sqrt((n - 1) / n * spread)
-    return error
-
-
-def bounds(
-    values: NDArray[np.float64], level: float, n_statements: int = 1
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of the jackknife interval of a statistic, for so many statements at once (Bonferroni).
-
-    Args:
-        values: as for :func:`jackknife_error`.
-        level: confidence level, between 0 and 1.
-        n_statements: how many statements the level is to hold for together.
-    """
-    tail = (1 - level) / 2 / n_statements
-    reach = stdtrit(len(values) - 2, 1 - tail) * jackknife_error(values)
-    return values[0] - reach, values[0] + reach
-
-
-def interval(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
-    """Value and interval of a statistic (1 + observed samples,); None where undefined or on too few."""
-    if not np.isfinite(values[0]):
-        return None, None, None
-    if len(values) - 1 < FEWEST_SAMPLES or not np.isfinite(values).all():
-        return float(values[0]), None, None
-    low, high = bounds(values, level)
-    return float(values[0]), float(low), float(high)
-
-
-def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
-    """Mean over seeds of a statistic, and its interval; None where undefined or on too little.
-
-    Its variance is that of the mean over samples (jackknife, a sample left out of all seeds at once), and
-    that of the values of the seeds over their number; the degrees of freedom are Welch's. The second part
-    has some of the first in it, so the interval is rather too wide.
-
-    Args:
-        values: (seeds, 1 + samples), see :func:`interval`.
-        level: confidence level, between 0 and 1.
-    """
-    mean = values.mean(axis=0)
-    if not np.isfinite(mean[0]):
-        return None, None, None
-    n_seeds, n_samples = len(values), values.shape[1] - 1
-    if n_samples < FEWEST_SAMPLES or n_seeds < 2 or not np.isfinite(values).all():
-        return float(mean[0]), None, None
-    of_samples = float(jackknife_error(mean)) ** 2
-    of_seeds = float(values[:, 0].var(ddof=1)) / n_seeds
-    variance = of_samples + of_seeds
-    if variance == 0:
-        return (float(mean[0]),) * 3
-    freedom = variance**2 / (of_samples**2 / (n_samples - 1) + of_seeds**2 / (n_seeds - 1))
-    reach = float(stdtrit(freedom, (1 + level) / 2)) * variance**0.5
-    return float(mean[0]), float(mean[0]) - reach, float(mean[0]) + reach
-
-
-def rate(
-    numerator: NDArray[np.float64], denominator: NDArray[np.float64], level: float
-) -> tuple[float | None, ...]:
-    """Ratio of two sums over samples and its interval, see :func:`interval`.
-
-    Args:
-        numerator: (samples,).
-        denominator: (samples,); those of 0 do not count.
-        level: confidence level of the interval, between 0 and 1.
-    """
-    there = denominator > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return interval(leave_one_out(numerator[there]) / leave_one_out(denominator[there]), level)
 
 
 def _counts(

@@ -15,7 +15,8 @@ import polars as pl
 from scipy.special import stdtrit
 
 from sft_interactions.analysis.dynamics import REMOVED
-from sft_interactions.analysis.metrics import FEWEST_SAMPLES, compute_metrics
+from sft_interactions.analysis.intervals import FEWEST_SAMPLES
+from sft_interactions.analysis.metrics import compute_metrics
 from sft_interactions.analysis.runs import overall_metrics
 from sft_interactions.analysis.turnover import LAST, NONE, Stage
 from sft_interactions.verdict_table import SENTENCES
@@ -222,9 +223,7 @@ def metrics_of_covered(
     steps: Sequence[int],
     n_players: int,
     *,
-    resamples: int,
     level: float,
-    seed: int,
 ) -> pl.DataFrame | None:
     """What :class:`Facts` has as ``covered``, of the last checkpoint; None where all samples are covered.
 
@@ -234,9 +233,7 @@ def metrics_of_covered(
         n_covered: how many of them, the first, the churn floor covers.
         steps: analysed checkpoints, sorted, the first before SFT.
         n_players: number of players of a prompt.
-        resamples: see :func:`~sft_interactions.analysis.metrics.compute_metrics`.
-        level: see there.
-        seed: see there.
+        level: see :func:`~sft_interactions.analysis.metrics.compute_metrics`.
     """
     if n_covered >= len(samples):
         return None
@@ -248,9 +245,7 @@ def metrics_of_covered(
         pl.col("step") == steps[-1],
     )
     ends = [steps[0], steps[-1]]
-    return overall_metrics(
-        compute_metrics(rows, covered, ends, n_players, resamples=resamples, level=level, seed=seed)
-    )
+    return overall_metrics(compute_metrics(rows, covered, ends, n_players, level=level))
 
 
 def judge(facts: Facts) -> Verdict:

@@ -168,12 +168,12 @@ def stage_handles(runs: Iterable[Run]) -> list[Artist]:
 
 
 def band_handle(level: float) -> Artist:
-    """Legend entry of the bands, which are bootstrap intervals."""
+    """Legend entry of the bands, which are intervals over samples."""
     return Patch(facecolor=GREY, alpha=2 * BAND_ALPHA, linewidth=0, label=interval_name(level))
 
 
 def bar_handle(level: float) -> Artist:
-    """Legend entry of the thin upright lines, which are bootstrap intervals."""
+    """Legend entry of the thin upright lines, which are intervals over samples."""
     return Line2D(
         [],
         [],
@@ -186,8 +186,8 @@ def bar_handle(level: float) -> Artist:
 
 
 def interval_name(level: float) -> str:
-    """Such as ``95 % bootstrap interval``."""
-    return f"{100 * level:g} % bootstrap interval"
+    """Such as ``95 % interval``."""
+    return f"{100 * level:g} % interval"
 
 
 def samples_name(counts: Iterable[int]) -> str:
