@@ -45,6 +45,7 @@ from sft_interactions.analysis.dynamics import (  # noqa: E402
 )
 from sft_interactions.analysis.findings import Part, conclude  # noqa: E402
 from sft_interactions.analysis.intervals import interval  # noqa: E402
+from sft_interactions.analysis.metrics import Cells, ratios, summarize  # noqa: E402
 from sft_interactions.analysis.planted import (  # noqa: E402
     SCENARIOS,
     PlantedRun,
@@ -656,6 +657,8 @@ FLOOR: ChurnFloor = {"samples": 8, "churn_noise": 1e-3, "draws": 2}
 # Whose coverage is measured: of all tables, and two that they do not have (docs/validity.md).
 INTERVALS = ("jackknife", "bootstrap", "expanded bootstrap")
 BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
+# Whose coverage is measured, of both kinds and all orders.
+METRICS = ("count", "strength_total", "gamma", "rho", "mean_order", "contribution", "cross_entropy")
 
 
 def plant_and_extract(
@@ -963,6 +966,74 @@ def run_coverage(
     return records
 
 
+def run_coverage_of_metrics(
+    setting: Setting, reading: Reading, blocks: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Print how often the intervals of `metrics` hold the value of all samples."""
+    run = setting.plant()
+    n_samples, dynamics = len(run.samples), Reader(run).dynamics(reading)
+    cells = Cells(dynamics, run.samples)
+    # By metric and block size: of every checkpoint and class, blocks with an interval and those that hold.
+    held: dict[tuple[str, int], list[NDArray[np.int64]]] = {}
+    for step, label in product(run.steps, CLASSES):
+        for ratio in ratios(cells.rows(step, label), "both", n_samples, run.n_players):
+            if ratio.order is not None or ratio.metric not in METRICS:
+                continue
+            whole = ratio.denominator.sum()
+            for block in blocks if whole else ():
+                found = [
+                    summarize(
+                        ratio.numerator[start : start + block],
+                        ratio.denominator[start : start + block],
+                        BOOTSTRAP["level"],
+                        (-np.inf, np.inf),
+                    )
+                    for start in range(0, n_samples - block + 1, block)
+                ]
+                ends = np.array(
+                    [(one.ci_low, one.ci_high) for one in found if one.ci_low is not None]
+                ).reshape(-1, 2)
+                value = ratio.numerator.sum() / whole
+                holds = (ends[:, 0] <= value) & (value <= ends[:, 1])
+                counts = np.array([len(found), len(ends), holds.sum()])
+                held.setdefault((ratio.metric, block), []).append(counts)
+    records = []
+    for block, metric in product(blocks, METRICS):
+        of_cells = np.array(held[metric, block])
+        with_any = of_cells[of_cells[:, 1] > 0]
+        shares = with_any[:, 2] / with_any[:, 1]
+        records.append(
+            {
+                "samples": block,
+                "metric": metric,
+                "cells": len(of_cells),
+                "with_interval": float(of_cells[:, 1].sum() / of_cells[:, 0].sum()),
+                "jackknife": float(shares.mean()),
+                "least": float(shares.min()),
+            }
+        )
+    print_table(
+        [
+            "samples",
+            "metric",
+            "checkpoints and classes",
+            "have an interval",
+            "jackknife holds it",
+            "least of them",
+        ],
+        [
+            [
+                row["samples"],
+                row["metric"],
+                row["cells"],
+                *(f"{100 * row[key]:.1f} %" for key in ("with_interval", "jackknife", "least")),
+            ]
+            for row in records
+        ],
+    )
+    return records
+
+
 def ends_of_bootstrap(n_samples: int) -> tuple[float, float]:
     """Quantiles of the resamples that are the ends of a 95 % interval.
 
@@ -1134,6 +1205,11 @@ def main() -> int:
             {"scenario": setting.scenario, **record}
             for setting, blocks, boundary in size.coverage
             for record in run_coverage(setting, chosen, blocks, boundary)
+        ]
+        found["coverage of metrics"] = [
+            {"scenario": setting.scenario, **record}
+            for setting, blocks, _ in size.coverage
+            for record in run_coverage_of_metrics(setting, chosen, blocks)
         ]
     print(f"{time.process_time() - start:.0f} s of CPU")
     if options.output:

@@ -29,6 +29,8 @@ READ = (
 )
 _FLOORS = {"count": "churn_floor", "rho": "rho_churn_floor", "gamma": "gamma_churn_floor"}
 _SIGN_DRAWS = 512
+# Rounding alone is no width of an interval.
+_NO_WIDTH = 1e-12
 
 
 class Ratio(NamedTuple):
@@ -52,7 +54,8 @@ class Summary(NamedTuple):
 
     Attributes:
         value: the ratio of the sums.
-        ci_low: lower end of its interval (`intervals`); None below ``FEWEST_SAMPLES``.
+        ci_low: lower end of its interval (`intervals`); None below ``FEWEST_SAMPLES``, and where all
+            samples are alike.
         ci_high: upper end.
         n_samples: number of samples with a denominator.
     """
@@ -321,7 +324,7 @@ def summarize(
     level: float,
     possible: tuple[float, float] = (0.0, np.inf),
 ) -> Summary:
-    """Ratio of sums over samples with its interval.
+    """Ratio of sums over samples with its interval, if they differ.
 
     Args:
         numerator: (samples,).
@@ -331,5 +334,8 @@ def summarize(
     """
     value, low, high = rate(numerator, denominator, level)
     if low is not None and high is not None:
-        low, high = max(low, possible[0]), min(high, possible[1])
+        if high - low <= _NO_WIDTH * max(1.0, abs(high)):
+            low = high = None
+        else:
+            low, high = max(low, possible[0]), min(high, possible[1])
     return Summary(value, low, high, int((denominator > 0).sum()))
