@@ -45,7 +45,7 @@ from sft_interactions.analysis.dynamics import (  # noqa: E402
 )
 from sft_interactions.analysis.findings import Part, conclude  # noqa: E402
 from sft_interactions.analysis.intervals import interval  # noqa: E402
-from sft_interactions.analysis.metrics import Cells, ratios, summarize  # noqa: E402
+from sft_interactions.analysis.metrics import Cells, ratios, summarize, support  # noqa: E402
 from sft_interactions.analysis.planted import (  # noqa: E402
     SCENARIOS,
     PlantedRun,
@@ -657,7 +657,7 @@ FLOOR: ChurnFloor = {"samples": 8, "churn_noise": 1e-3, "draws": 2}
 # Whose coverage is measured: of all tables, and two that they do not have (docs/validity.md).
 INTERVALS = ("jackknife", "bootstrap", "expanded bootstrap")
 BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
-# Whose coverage is measured, of both kinds and all orders.
+# Whose coverage is measured, of both kinds; the first two of single orders too.
 METRICS = ("count", "strength_total", "gamma", "rho", "mean_order", "contribution", "cross_entropy")
 
 
@@ -973,12 +973,14 @@ def run_coverage_of_metrics(
     run = setting.plant()
     n_samples, dynamics = len(run.samples), Reader(run).dynamics(reading)
     cells = Cells(dynamics, run.samples)
-    # By metric and block size: of every checkpoint and class, blocks with an interval and those that hold.
-    held: dict[tuple[str, int], list[NDArray[np.int64]]] = {}
+    # By block size and metric: of every checkpoint and class, blocks, those with an interval, and those
+    # whose interval holds the value.
+    held: dict[tuple[int, str], list[NDArray[np.int64]]] = {}
     for step, label in product(run.steps, CLASSES):
         for ratio in ratios(cells.rows(step, label), "both", n_samples, run.n_players):
-            if ratio.order is not None or ratio.metric not in METRICS:
+            if ratio.metric not in (METRICS if ratio.order is None else METRICS[:2]):
                 continue
+            name = ratio.metric if ratio.order is None else f"{ratio.metric} of one order"
             whole = ratio.denominator.sum()
             for block in blocks if whole else ():
                 found = [
@@ -986,7 +988,7 @@ def run_coverage_of_metrics(
                         ratio.numerator[start : start + block],
                         ratio.denominator[start : start + block],
                         BOOTSTRAP["level"],
-                        (-np.inf, np.inf),
+                        support(ratio.metric),
                     )
                     for start in range(0, n_samples - block + 1, block)
                 ]
@@ -996,10 +998,10 @@ def run_coverage_of_metrics(
                 value = ratio.numerator.sum() / whole
                 holds = (ends[:, 0] <= value) & (value <= ends[:, 1])
                 counts = np.array([len(found), len(ends), holds.sum()])
-                held.setdefault((ratio.metric, block), []).append(counts)
+                held.setdefault((block, name), []).append(counts)
     records = []
-    for block, metric in product(blocks, METRICS):
-        of_cells = np.array(held[metric, block])
+    for (block, metric), counts_of_cells in sorted(held.items()):
+        of_cells = np.array(counts_of_cells)
         with_any = of_cells[of_cells[:, 1] > 0]
         shares = with_any[:, 2] / with_any[:, 1]
         records.append(
@@ -1008,7 +1010,7 @@ def run_coverage_of_metrics(
                 "metric": metric,
                 "cells": len(of_cells),
                 "with_interval": float(of_cells[:, 1].sum() / of_cells[:, 0].sum()),
-                "jackknife": float(shares.mean()),
+                "holds": float(shares.mean()),
                 "least": float(shares.min()),
             }
         )
@@ -1016,17 +1018,17 @@ def run_coverage_of_metrics(
         [
             "samples",
             "metric",
-            "checkpoints and classes",
+            "cells",
             "have an interval",
-            "jackknife holds it",
-            "least of them",
+            "it holds the value",
+            "in the least of the cells",
         ],
         [
             [
                 row["samples"],
                 row["metric"],
                 row["cells"],
-                *(f"{100 * row[key]:.1f} %" for key in ("with_interval", "jackknife", "least")),
+                *(f"{100 * row[key]:.1f} %" for key in ("with_interval", "holds", "least")),
             ]
             for row in records
         ],

@@ -62,8 +62,30 @@ def interval(
     return float(values[0]), float(low), float(high)
 
 
+def interval_of_logarithm(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
+    """Value and interval of a statistic of one sign with a long tail: that of its logarithm.
+
+    None where undefined, and for the ends on too few samples, or where the statistic is 0 of all samples or
+    without one.
+
+    Args:
+        values: (1 + observed samples,), as for :func:`jackknife_error`.
+        level: confidence level, between 0 and 1.
+    """
+    if not np.isfinite(values[0]):
+        return None, None, None
+    value = float(values[0])
+    if len(values) - 1 < FEWEST_SAMPLES or not (values * np.sign(value) > 0).all():
+        return value, None, None
+    low, high = np.exp(bounds(np.log(np.abs(values)), level))
+    return (value, float(low), float(high)) if value > 0 else (value, -float(high), -float(low))
+
+
 def rate(
-    numerator: NDArray[np.float64], denominator: NDArray[np.float64], level: float
+    numerator: NDArray[np.float64],
+    denominator: NDArray[np.float64],
+    level: float,
+    of_logarithm: bool = False,
 ) -> tuple[float | None, ...]:
     """Ratio of sums over samples, with its interval; None where undefined or on too few.
 
@@ -71,10 +93,12 @@ def rate(
         numerator: (samples,).
         denominator: (samples,), 0 for a sample that is no observation.
         level: confidence level, between 0 and 1.
+        of_logarithm: whether the interval is :func:`interval_of_logarithm`.
     """
     there = denominator > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        return interval(leave_one_out(numerator[there]) / leave_one_out(denominator[there]), level)
+        values = leave_one_out(numerator[there]) / leave_one_out(denominator[there])
+    return interval_of_logarithm(values, level) if of_logarithm else interval(values, level)
 
 
 def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:

@@ -160,7 +160,7 @@ def compute_metrics(
                 rows, kind, len(samples), n_players
             ):
                 if applies:
-                    summary = summarize(numerator, denominator, level, _possible(metric))
+                    summary = summarize(numerator, denominator, level, support(metric))
                 elif order is None:
                     summary = Summary(None, None, None, 0)
                 else:
@@ -170,7 +170,7 @@ def compute_metrics(
             floors = _floors([draw.rows(step, label) for draw in draws], len(samples), n_players)
             for metric, (numerator, denominator) in floors.items():
                 summary = summarize(
-                    numerator * covered, denominator * covered, level, _possible(metric)
+                    numerator * covered, denominator * covered, level, support(metric)
                 )
                 records.append((step, label, "both", None, metric, *summary))
             for name, of_reading in read.items():
@@ -178,7 +178,7 @@ def compute_metrics(
                     if ratio.order is None and ratio.metric in READ:
                         metric = ratio.metric
                         summary = summarize(
-                            ratio.numerator, ratio.denominator, level, _possible(metric)
+                            ratio.numerator, ratio.denominator, level, support(metric)
                         )
                         metric = f"{metric}_{name}"
                         records.append((step, label, "both", None, metric, *summary))
@@ -309,20 +309,37 @@ def _random_rho(
     )
 
 
-def _possible(metric: str) -> tuple[float, float]:
-    """The least and the largest value that a metric can have."""
+class Support(NamedTuple):
+    """What is known of a metric before it is measured.
+
+    Attributes:
+        least: the least value that it can have.
+        largest: the largest.
+        of_logarithm: whether its interval is that of its logarithm, since it has a long tail
+            (docs/validity.md, "Intervals").
+    """
+
+    least: float = 0.0
+    largest: float = np.inf
+    of_logarithm: bool = False
+
+
+def support(metric: str) -> Support:
+    """What is known of a metric, which is named as in :func:`ratios`."""
+    of_logarithm = metric.startswith(("strength", "gamma"))
     if metric == "contribution":
-        return -np.inf, np.inf
+        return Support(-np.inf)
     if metric == "strength_negative":
-        return -np.inf, 0.0
-    return 0.0, 1.0 if metric.startswith(("gamma", "rho")) else np.inf
+        return Support(-np.inf, 0.0, of_logarithm)
+    largest = 1.0 if metric.startswith(("gamma", "rho")) else np.inf
+    return Support(0.0, largest, of_logarithm)
 
 
 def summarize(
     numerator: NDArray[np.float64],
     denominator: NDArray[np.float64],
     level: float,
-    possible: tuple[float, float] = (0.0, np.inf),
+    known: Support = Support(),
 ) -> Summary:
     """Ratio of sums over samples with its interval, if they differ.
 
@@ -330,12 +347,12 @@ def summarize(
         numerator: (samples,).
         denominator: (samples,).
         level: confidence level of the interval, between 0 and 1.
-        possible: least and largest value that the ratio can have, beyond which no interval reaches.
+        known: of the ratio; no interval reaches beyond its least and largest value.
     """
-    value, low, high = rate(numerator, denominator, level)
+    value, low, high = rate(numerator, denominator, level, known.of_logarithm)
     if low is not None and high is not None:
         if high - low <= _NO_WIDTH * max(1.0, abs(high)):
             low = high = None
         else:
-            low, high = max(low, possible[0]), min(high, possible[1])
+            low, high = max(low, known.least), min(high, known.largest)
     return Summary(value, low, high, int((denominator > 0).sum()))
