@@ -909,11 +909,10 @@ def planted_value(name: str, run: PlantedRun, stage: Stage) -> float:
 
 
 def run_coverage(
-    setting: Setting, reading: Reading, blocks: Sequence[int], boundary: int
+    run: PlantedRun, dynamics: pl.DataFrame, blocks: Sequence[int], boundary: int
 ) -> list[dict[str, Any]]:
     """Print how often the intervals of the protocol's statistics hold the value of all samples."""
-    run = setting.plant()
-    dynamics, samples = Reader(run).dynamics(reading), list(run.samples)
+    samples = list(run.samples)
     stage = Stage(str(boundary), boundary, boundary, boundary, (0.0, 0.0, 0.0))
     parts = [part for part in PARTS_OF_PROTOCOL if not part.has_own_interval]
 
@@ -967,11 +966,10 @@ def run_coverage(
 
 
 def run_coverage_of_metrics(
-    setting: Setting, reading: Reading, blocks: Sequence[int]
+    run: PlantedRun, dynamics: pl.DataFrame, blocks: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Print how often the intervals of `metrics` hold the value of all samples."""
-    run = setting.plant()
-    n_samples, dynamics = len(run.samples), Reader(run).dynamics(reading)
+    n_samples = len(run.samples)
     cells = Cells(dynamics, run.samples)
     # By block size and metric: of every checkpoint and class, blocks, those with an interval, and those
     # whose interval holds the value.
@@ -1130,8 +1128,13 @@ FULL = Size(
     ],
     groups=40,
     coverage=[
-        (Setting(6, 1600, NOISES[1], scenario=name), (5, 8, 16, 32), boundary)
-        for name, boundary in (("two_stages", 2), ("slow_removal", 1))
+        (Setting(6, 1600, NOISES[1], scenario=name, seed=seed), (5, 8, 16, 32), boundary)
+        for name, seed, boundary in (
+            ("two_stages", 0, 2),
+            ("slow_removal", 0, 1),
+            ("as_claimed", 1, 2),
+            ("mixed", 1, 1),
+        )
     ],
 )
 QUICK = Size(
@@ -1203,16 +1206,16 @@ def main() -> int:
     if "seeds" in parts:
         found["seeds"] = run_seeds(size.repeated, chosen, size.groups)
     if "coverage" in parts:
-        found["coverage"] = [
-            {"scenario": setting.scenario, **record}
-            for setting, blocks, boundary in size.coverage
-            for record in run_coverage(setting, chosen, blocks, boundary)
-        ]
-        found["coverage of metrics"] = [
-            {"scenario": setting.scenario, **record}
-            for setting, blocks, _ in size.coverage
-            for record in run_coverage_of_metrics(setting, chosen, blocks)
-        ]
+        found["coverage"], found["coverage of metrics"] = [], []
+        for setting, blocks, boundary in size.coverage:
+            run = setting.plant()
+            dynamics = Reader(run).dynamics(chosen)
+            print(f"\n{setting.scenario}, seed {setting.seed}")
+            whose = {"scenario": setting.scenario, "seed": setting.seed}
+            for row in run_coverage(run, dynamics, blocks, boundary):
+                found["coverage"].append({**whose, **row})
+            for row in run_coverage_of_metrics(run, dynamics, blocks):
+                found["coverage of metrics"].append({**whose, **row})
     print(f"{time.process_time() - start:.0f} s of CPU")
     if options.output:
         options.output.write_text(json.dumps(found, indent=1))

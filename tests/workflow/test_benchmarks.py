@@ -113,6 +113,9 @@ def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
     for row in found["coverage"]:
         assert 0 <= row["jackknife"] <= 1
         assert row["blocks"] == 4
+    for row in found["coverage of metrics"]:
+        assert row["least"] <= row["holds"] <= 1
+        assert row["with_interval"] > 0
 
 
 @pytest.fixture(scope="module")

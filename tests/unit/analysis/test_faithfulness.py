@@ -79,8 +79,8 @@ def test_errors_are_relative_to_the_range_and_undefined_without_one():
     found = summarize_errors(errors, level=0.95)
     assert found == {
         "mean_error": 0.25,
-        "ci_low": 0.25,
-        "ci_high": 0.25,
+        "ci_low": None,
+        "ci_high": None,
         "largest_error": 0.25,
         "n_samples": 5,
     }

@@ -11,14 +11,17 @@ import scipy.stats
 from sft_interactions import tables
 from sft_interactions.analysis.metrics import (
     Cells,
+    Support,
     _signs,
     compute_metrics,
     ratios,
     summarize,
+    support,
 )
 
 N = 3
 STEPS = [0, 10]
+ANYTHING = Support(-np.inf)
 
 
 def dynamics(*rows):
@@ -326,24 +329,66 @@ def test_no_churn_floor_without_draws(metrics):
 
 def test_intervals_hold_their_value(metrics):
     assert metrics.table["ci_low"].null_count() == len(metrics.table)
-    copies = [HAND_MADE.with_columns(pl.col("sample_id") + str(n)) for n in range(5)]
+    copies = [
+        HAND_MADE.with_columns(pl.col("sample_id") + str(n), pl.col("effect") * (1 + n / 10))
+        for n in range(5)
+    ]
     samples = [f"{name}{n}" for n in range(5) for name in "ab"]
     table = Metrics(pl.concat(copies), samples).table.drop_nulls("value")
     assert (table["n_samples"] >= 5).all()
-    assert table["ci_low"].null_count() == 0
-    assert (table["ci_low"] <= table["value"] + 1e-12).all()
-    assert (table["value"] <= table["ci_high"] + 1e-12).all()
+    have = table.drop_nulls("ci_low")
+    assert {"count", "strength_total", "gamma", "rho", "cross_entropy"} <= set(have["metric"])
+    assert (have["ci_low"] <= have["value"] + 1e-12).all()
+    assert (have["value"] <= have["ci_high"] + 1e-12).all()
+    assert have["ci_high"].null_count() == 0
 
 
-def test_summary_of_a_constant_is_that_constant():
+@pytest.mark.parametrize("of_logarithm", [False, True])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1.0, 3.0, 1e6])
+def test_samples_that_are_alike_give_no_interval(value, of_logarithm):
     ones = np.ones(8)
-    assert summarize(3 * ones, ones, 0.95) == (3, 3, 3, 8)
+    known = Support(of_logarithm=of_logarithm)
+    assert summarize(value * ones, ones, 0.95, known) == (pytest.approx(value), None, None, 8)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_strengths_and_gamma_have_the_interval_of_their_logarithm(sign):
+    """The error of the logarithm, by leaving out each sample in turn."""
+    values, ones = np.array([0.1, 0.2, 0.2, 0.9, 1.6, 0.4]), np.ones(6)
+    without = np.log([np.delete(values, place).mean() for place in range(6)])
+    error = math.sqrt(5 / 6 * ((without - without.mean()) ** 2).sum())
+    factor = math.exp(scipy.stats.t.ppf(0.975, 5) * error)
+    mean = values.mean()
+    for metric in ("strength_positive", "strength_total") if sign > 0 else ("strength_negative",):
+        found = summarize(sign * values, ones, 0.95, support(metric))
+        ends = sorted([sign * mean / factor, sign * mean * factor])
+        assert (found.ci_low, found.ci_high) == pytest.approx(ends)
+    if sign > 0:
+        found = summarize(values, ones, 0.95, support("gamma"))
+        assert (found.ci_low, found.ci_high) == pytest.approx((mean / factor, 1.0))
+        assert summarize(values, ones, 0.95, support("count")).ci_low == 0
+
+
+def test_one_sample_that_alone_is_not_zero_gives_no_interval_of_a_logarithm():
+    values, ones = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 2.0]), np.ones(6)
+    assert summarize(values, ones, 0.95, support("strength_total"))[1:3] == (None, None)
+    assert summarize(values + np.eye(6)[0], ones, 0.95, support("strength_total")).ci_low > 0
+
+
+def test_of_each_metric_is_known_what_it_can_be():
+    read = ("count", "strength_positive", "mean_order", "cross_entropy", "strength_total_single")
+    assert {support(metric).least for metric in read} == {0.0}
+    assert {support(metric).largest for metric in read} == {math.inf}
+    for metric in ("gamma", "rho", "gamma_chance", "rho_churn_floor"):
+        assert support(metric)[:2] == (0.0, 1.0)
+    assert support("contribution") == (-math.inf, math.inf, False)
+    assert support("strength_negative") == (-math.inf, 0.0, True)
 
 
 @pytest.mark.parametrize("n", [5, 8, 40])
 def test_the_interval_of_a_mean_is_that_of_student(n):
     values = np.random.default_rng(n).normal(2.0, size=n)
-    found = summarize(values, np.ones(n), 0.9, (-np.inf, np.inf))
+    found = summarize(values, np.ones(n), 0.9, ANYTHING)
     error = values.std(ddof=1) / math.sqrt(n)
     assert found.value == pytest.approx(values.mean())
     expected = scipy.stats.t.interval(0.9, n - 1, loc=values.mean(), scale=error)
@@ -360,9 +405,9 @@ def test_samples_without_a_denominator_are_no_observations():
 
 def test_no_interval_reaches_beyond_what_is_possible():
     values, ones = np.array([0.0, 0.0, 0.0, 0.0, 1.0]), np.ones(5)
-    assert summarize(values, ones, 0.95, (-np.inf, np.inf)).ci_low < 0
+    assert summarize(values, ones, 0.95, ANYTHING).ci_low < 0
     assert summarize(values, ones, 0.95).ci_low == 0
-    assert summarize(1 - values, ones, 0.95, (0.0, 1.0)).ci_high == 1
+    assert summarize(1 - values, ones, 0.95, Support(largest=1.0)).ci_high == 1
 
 
 @pytest.mark.parametrize(("used", "has_interval"), [(0, False), (1, False), (4, False), (5, True)])
@@ -378,7 +423,7 @@ def test_few_samples_have_no_interval(used, has_interval):
 def test_intervals_of_few_samples_hold_the_mean_as_often_as_they_say(n):
     ones = np.ones(n)
     found = [
-        summarize(values, ones, 0.95, (-np.inf, np.inf))
+        summarize(values, ones, 0.95, ANYTHING)
         for values in np.random.default_rng(0).poisson(8, size=(2000, n)) - 8.0
     ]
     held = np.mean([one.ci_low <= 0 <= one.ci_high for one in found])

@@ -77,9 +77,9 @@ def test_counts():
     assert values["small_difference"] == values["salient_of_small_difference"] == 0
     assert found["n_samples"].to_list() == [6, 6, 6, 4, 6, 2]
     inside = found.filter(pl.col("value").is_between("ci_low", "ci_high"))
-    # Nothing is told of fewer than five.
-    assert inside["n_samples"].to_list() == [6, 6, 6, 6]
-    assert found["ci_low"].null_count() == 2
+    # Nothing is told of fewer than five, nor where all are alike.
+    assert inside["quantity"].to_list() == ["nonzero", "salient", "for_strength"]
+    assert found["ci_low"].null_count() == 3
 
 
 def summarize(rows, salient, samples):

@@ -324,6 +324,9 @@ class Support(NamedTuple):
     of_logarithm: bool = False
 
 
+POSITIVE = Support()
+
+
 def support(metric: str) -> Support:
     """What is known of a metric, which is named as in :func:`ratios`."""
     of_logarithm = metric.startswith(("strength", "gamma"))
@@ -339,7 +342,7 @@ def summarize(
     numerator: NDArray[np.float64],
     denominator: NDArray[np.float64],
     level: float,
-    known: Support = Support(),
+    known: Support = POSITIVE,
 ) -> Summary:
     """Ratio of sums over samples with its interval, if they differ.
 

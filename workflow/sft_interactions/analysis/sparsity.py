@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions import tables
-from sft_interactions.analysis.metrics import summarize
+from sft_interactions.analysis.metrics import Support, summarize
 from sft_interactions.analysis.runs import Checkpoint
 from sft_interactions.analysis.salience import Salience, read_salient
 
@@ -108,7 +108,7 @@ def summarize_counts(
     }
     return pl.DataFrame(
         [
-            (name, *summarize(numerator, denominator, level, (0.0, most)))
+            (name, *summarize(numerator, denominator, level, Support(largest=most)))
             for name, (numerator, denominator, most) in ratios.items()
         ],
         schema=["quantity", "value", "ci_low", "ci_high", "n_samples"],
