@@ -19,7 +19,8 @@ PAGE = (ROOT / "docs" / "reruns.md").read_text()
 # By the first cell of the table in docs/reruns.md: what is laid over the config.
 CHANGES = {
     "a label of a run, `figures`": {"runs": {"gemma3-tiny": {"label": "Gemma"}}},
-    "`bootstrap`": {"bootstrap": {"resamples": 60}},
+    "`bootstrap.resamples`": {"bootstrap": {"resamples": 60}},
+    "`bootstrap.level`": {"bootstrap": {"level": 0.8}},
     "`stages`": {"stages": {"removed_share": 0.7}},
     "`stability`": {"stability": {"draws": 3}},
     "`salience`": {"salience": {"threshold": 0.2}},

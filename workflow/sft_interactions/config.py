@@ -422,7 +422,7 @@ def _check_resamples(bootstrap: Mapping[str, Any]) -> Iterator[str]:
     if 0 < resamples < fewest:
         yield (
             f"bootstrap.resamples: {resamples} are too few for intervals at the level {level}; set at "
-            f"least {fewest}, or 0 for no intervals"
+            f"least {fewest}, or 0 for none"
         )
 
 
