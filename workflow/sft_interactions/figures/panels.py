@@ -102,6 +102,10 @@ def draw_floor(
             continue
         if metric == "count":
             low, high = np.zeros_like(value), value
+        else:
+            # Of one checkpoint between others without an interval there would be a line.
+            beside = np.convolve(np.isfinite(high), [1, 0, 1], mode="same") > 0
+            high = np.where(beside, high, np.nan)
         axes.fill_between(
             positions, low, high, edgecolor=GREY, gid=f"{name}:{label}", **_FLOOR_STYLE
         )
