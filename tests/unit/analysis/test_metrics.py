@@ -352,14 +352,18 @@ def test_samples_that_are_alike_give_no_interval(value, of_logarithm):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_strengths_and_gamma_have_the_interval_of_their_logarithm(sign):
+def test_what_has_a_long_tail_has_the_interval_of_its_logarithm(sign):
     """The error of the logarithm, by leaving out each sample in turn."""
     values, ones = np.array([0.1, 0.2, 0.2, 0.9, 1.6, 0.4]), np.ones(6)
     without = np.log([np.delete(values, place).mean() for place in range(6)])
     error = math.sqrt(5 / 6 * ((without - without.mean()) ** 2).sum())
     factor = math.exp(scipy.stats.t.ppf(0.975, 5) * error)
     mean = values.mean()
-    for metric in ("strength_positive", "strength_total") if sign > 0 else ("strength_negative",):
+    for metric in (
+        ("strength_positive", "strength_total", "cross_entropy")
+        if sign > 0
+        else ("strength_negative",)
+    ):
         found = summarize(sign * values, ones, 0.95, support(metric))
         ends = sorted([sign * mean / factor, sign * mean * factor])
         assert (found.ci_low, found.ci_high) == pytest.approx(ends)

@@ -329,7 +329,7 @@ POSITIVE = Support()
 
 def support(metric: str) -> Support:
     """What is known of a metric, which is named as in :func:`ratios`."""
-    of_logarithm = metric.startswith(("strength", "gamma"))
+    of_logarithm = metric.startswith(("strength", "gamma", "cross_entropy"))
     if metric == "contribution":
         return Support(-np.inf)
     if metric == "strength_negative":
