@@ -379,8 +379,9 @@ def test_what_the_data_determine(readme):
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         if len(cells) > 4 and (model := cells[0].partition("-")[0]) in determined:
             determined[model].append(cells[4])
-    assert determined["smollm2"] == ["no"] * 5
-    assert "none of SmolLM2's five verdicts in study 3 is the same under every tie-break" in readme
+    assert len(determined["smollm2"]) == 5
+    assert determined["smollm2"].count("yes") == 1
+    assert "one of SmolLM2's five verdicts in study 3 is the same under every tie-break" in readme
     assert f"of Gemma's {in_words(determined['gemma3'].count('yes'))} are" in readme
 
 
