@@ -16,6 +16,7 @@ from random_runs import (
 )
 
 from sft_interactions.figures import quality
+from sft_interactions.figures.panels import beside_another
 from sft_interactions.figures.style import CLASSES
 
 
@@ -77,6 +78,15 @@ def test_a_floor_of_one_checkpoint_alone_draws_no_line():
     drawn = [part for axes in figure.axes for part in axes.collections if part.get_gid()]
     assert drawn
     assert sum(len(path.vertices) for part in drawn for path in part.get_paths()) == 0
+
+
+@pytest.mark.parametrize(
+    ("there", "beside"),
+    [("1", "0"), ("01", "10"), ("11", "11"), ("010", "101"), ("110", "111"), ("01001", "10110")],
+)
+def test_what_is_beside_another_checkpoint(there, beside):
+    found = beside_another(np.array([digit == "1" for digit in there]))
+    assert "".join(str(int(one)) for one in found) == beside
 
 
 def test_a_panel_holds_one_class_alone():

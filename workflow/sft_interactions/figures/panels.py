@@ -82,6 +82,13 @@ def draw_line(
     )
 
 
+def beside_another(there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether the checkpoint before or after has something, (checkpoints,) as ``there``."""
+    edged = np.pad(there, 1)
+    beside: NDArray[np.bool_] = edged[:-2] | edged[2:]
+    return beside
+
+
 def draw_floor(
     axes: Axes,
     run: Run,
@@ -104,8 +111,7 @@ def draw_floor(
             low, high = np.zeros_like(value), value
         else:
             # Of one checkpoint between others without an interval there would be a line.
-            beside = np.convolve(np.isfinite(high), [1, 0, 1], mode="same") > 0
-            high = np.where(beside, high, np.nan)
+            high = np.where(beside_another(np.isfinite(high)), high, np.nan)
         axes.fill_between(
             positions, low, high, edgecolor=GREY, gid=f"{name}:{label}", **_FLOOR_STYLE
         )
