@@ -72,8 +72,8 @@ def test_a_churn_floor_is_drawn_where_there_is_one():
 
 def test_a_floor_of_one_checkpoint_alone_draws_no_line():
     run = with_churn_floor(make_run())
-    lone = pl.col("metric").str.contains("_churn_floor") & (pl.col("step") != run.steps[-2])
-    ends = [pl.when(~lone).then(pl.col(end)).alias(end) for end in ("ci_low", "ci_high")]
+    elsewhere = pl.col("metric").str.contains("_churn_floor") & (pl.col("step") != run.steps[-2])
+    ends = [pl.when(~elsewhere).then(pl.col(end)).alias(end) for end in ("ci_low", "ci_high")]
     figure = quality.draw([replace(run, metrics=run.metrics.with_columns(ends))], level=0.95)
     drawn = [part for axes in figure.axes for part in axes.collections if part.get_gid()]
     assert drawn
