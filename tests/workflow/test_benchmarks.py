@@ -111,7 +111,7 @@ def test_planted_runs_are_read_and_a_reading_is_chosen(tmp_path):
     for name in ("one seed", "three seeds"):
         assert sum(over_seeds["unchanged"][f"{name} {k} supported"] for k in range(1, 6)) == 0
     for row in found["coverage"]:
-        assert 0 <= row["jackknife"] <= 1
+        assert 0 <= row["printed"] <= 1
         assert row["blocks"] == 4
     for row in found["coverage of metrics"]:
         assert row["least"] <= row["holds"] <= 1

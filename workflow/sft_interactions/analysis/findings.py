@@ -10,7 +10,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_interactions.analysis.dynamics import EMERGED, PRESERVED, REMOVED
-from sft_interactions.analysis.intervals import FEWEST_SAMPLES, bounds, interval
+from sft_interactions.analysis.intervals import (
+    FEWEST_SAMPLES,
+    Share,
+    Shares,
+    bounds,
+    interval,
+    larger,
+)
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.stages import Boundary
 from sft_interactions.analysis.turnover import observed
@@ -40,8 +47,8 @@ class Quantities:
     """Means over samples of what the parts are made of, over all samples and without each.
 
     Every method that takes a class and the index of a checkpoint returns float64 (1 + samples,), the
-    first entry over all samples; NaN where undefined. In names of statistics d is ``boundary`` and T
-    is ``last``.
+    first entry over all samples; NaN where undefined. Those of γ return it as a share, which has an
+    interval of its own kind. In names of statistics d is ``boundary`` and T is ``last``.
 
     Args:
         dynamics: rows of a ``dynamics`` table.
@@ -89,8 +96,8 @@ class Quantities:
         return self.boundary < self.last
 
     def measure(
-        self, compute: Callable[["Quantities"], NDArray[np.float64]]
-    ) -> tuple[NDArray[np.float64], int, int | None]:
+        self, compute: Callable[["Quantities"], NDArray[np.float64] | Shares]
+    ) -> tuple[NDArray[np.float64] | Shares, int, int | None]:
         """A statistic, the fewest samples of one of its quantities, and the fewest that agree in one.
 
         See :func:`agreeing`.
@@ -117,14 +124,16 @@ class Quantities:
         """Mean order."""
         return self._mean("mean_order", label, step, self._cells)
 
-    def gamma(self, label: str, step: int) -> NDArray[np.float64]:
+    def gamma(self, label: str, step: int) -> Shares:
         """γ (Eq. 9)."""
-        return self._mean(self._gamma, label, step, self._cells)
+        gamma = self._mean(self._gamma, label, step, self._cells)
+        return Shares((Share(1.0, gamma, gamma),))
 
-    def gamma_above_chance(self, label: str, step: int) -> NDArray[np.float64]:
+    def gamma_above_chance(self, label: str, step: int) -> Shares:
         """γ less its chance level."""
+        gamma = self._mean(self._gamma, label, step, self._cells)
         chance = self._mean(f"{self._gamma}_chance", label, step, self._cells)
-        return self.gamma(label, step) - chance
+        return Shares((Share(1.0, gamma - chance, gamma),))
 
     def rho_above_chance(self, label: str, step: int) -> NDArray[np.float64]:
         """ρ (Eq. 10) less its chance level."""
@@ -182,7 +191,7 @@ class Part(Generic[_Quantities]):
         side: side of the threshold on which the paper claims the value to lie, ``>`` or ``<``.
         threshold: what it is compared with.
         compute: the statistic from the quantities, float64 (1 + samples,), over all
-            samples and without each.
+            samples and without each; of γ the shares that it is the sum of.
         needs: stages that must have a checkpoint for the part to be defined.
         has_own_interval: ``compute`` gives (3,) the value and the ends of its interval instead.
     """
@@ -193,7 +202,7 @@ class Part(Generic[_Quantities]):
     statistic: str
     side: Literal[">", "<"]
     threshold: float
-    compute: Callable[[_Quantities], NDArray[np.float64]]
+    compute: Callable[[_Quantities], NDArray[np.float64] | Shares]
     needs: tuple[str, ...] = ()
     has_own_interval: bool = False
 
@@ -217,11 +226,12 @@ def _share_by_boundary(q: Quantities) -> NDArray[np.float64]:
     return share
 
 
-def _above_the_others(
-    quantity: Callable[[str, int], NDArray[np.float64]], step: int
-) -> NDArray[np.float64]:
-    """A quantity of the preserved interactions less the larger one of the other two classes."""
-    return quantity(PRESERVED, step) - np.maximum(quantity(EMERGED, step), quantity(REMOVED, step))
+def _rho_above_the_others(q: Quantities) -> NDArray[np.float64]:
+    """ρ above chance of the preserved interactions less the larger one of the other two classes."""
+    preserved, *others = (
+        q.rho_above_chance(label, q.last) for label in (PRESERVED, EMERGED, REMOVED)
+    )
+    return preserved - np.maximum(*others)
 
 
 PARTS: tuple[Part[Quantities], ...] = (
@@ -278,9 +288,10 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(5, 3, "γ > 1/2", "γ of P_T", ">", 0.5,
          lambda q: q.gamma(PRESERVED, q.last)),
     Part(5, 4, "highest γ", "γ above chance: P_T − larger of E_T, R_T", ">", 0,
-         lambda q: _above_the_others(q.gamma_above_chance, q.last)),
+         lambda q: q.gamma_above_chance(PRESERVED, q.last)
+         - larger(q.gamma_above_chance(EMERGED, q.last), q.gamma_above_chance(REMOVED, q.last))),
     Part(5, 5, "highest ρ", "ρ above chance: P_T − larger of E_T, R_T", ">", 0,
-         lambda q: _above_the_others(q.rho_above_chance, q.last)),
+         _rho_above_the_others),
     Part(5, 6, "carry", "cross-entropy: smaller of E_T, R_T − larger of P_T, E_d", ">", 0,
          lambda q: np.minimum(q.cross_entropy(EMERGED, q.last), q.cross_entropy(REMOVED, q.last))
          - np.maximum(q.cross_entropy(PRESERVED, q.last), q.cross_entropy(EMERGED, q.boundary)),
@@ -423,7 +434,7 @@ def measure_parts(
             n_samples = min(n_samples, n_observed)
             value, low, high = (
                 [None if np.isnan(one) else float(one) for one in values]
-                if part.has_own_interval
+                if part.has_own_interval and not isinstance(values, Shares)
                 else interval(values[there], level, n_samples)
             )
             low, high = open_where_all_agree(value, low, high, n_agreeing, level)

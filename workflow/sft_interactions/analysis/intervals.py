@@ -1,8 +1,12 @@
 """Intervals over samples: the delete-one jackknife with Student's t, for all tables alike."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import expit, logit, stdtrit
 
 # Of fewer there is no interval: it would hold its value less often than it says (docs/validity.md).
 FEWEST_SAMPLES = 5
@@ -21,6 +25,109 @@ def jackknife_error(values: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
     error: NDArray[np.float64] = np.sqrt((n - 1) / n * spread)
     return error
+
+
+class Share(NamedTuple):
+    """A share with a sign, alone or less something.
+
+    Attributes:
+        sign: 1 or -1.
+        values: float64 (1 + samples,) the share, or what it is above something else, such as chance.
+        share: float64 (1 + samples,) the share, between 0 and 1.
+    """
+
+    sign: float
+    values: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+    def stretched(self, reach: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The values with their sign, once for the lower end of an interval and once for the upper one.
+
+        They are as far from each other as the share's logit asks for on that side. Where the share is 0 or
+        1, of all samples or without one, that is not known, and they are as they were.
+
+        Args:
+            reach: of an interval, in standard errors.
+        """
+        signed = self.sign * self.values
+        inside = ((self.share > 0) & (self.share < 1)).all()
+        error = jackknife_error(self.share) if inside else 0.0
+        if not error:
+            return signed, signed
+        at = logit(self.share)
+        far = reach * jackknife_error(at)
+        below, above = (
+            np.abs(expit(at[0] + side) - self.share[0]) / (reach * error) for side in (-far, far)
+        )
+        return (below * signed, above * signed)[:: int(self.sign)]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A sum of shares, each with a sign."""
+
+    terms: tuple[Share, ...]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """float64 (1 + samples,)."""
+        total: NDArray[np.float64] = np.sum([one.sign * one.values for one in self.terms], axis=0)
+        return total
+
+    def __sub__(self, other: "Shares") -> "Shares":
+        return Shares((*self.terms, *(one._replace(sign=-one.sign) for one in other.terms)))
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> "Shares":
+        return Shares(
+            tuple(Share(one.sign, one.values[chosen], one.share[chosen]) for one in self.terms)
+        )
+
+    def errors(self, reach: float) -> tuple[float, float]:
+        """Standard error of the sum towards below and above.
+
+        The reach of the sum is made of those of its terms, with their correlation (MOVER: Zou and Donner,
+        Statistics in Medicine 27, 2008).
+        """
+        sides = zip(*(one.stretched(reach) for one in self.terms), strict=True)
+        below, above = (float(jackknife_error(np.sum(side, axis=0))) for side in sides)
+        return below, above
+
+    @classmethod
+    def mean(cls, several: Sequence["Shares"]) -> "Shares":
+        """Mean of sums of the same terms."""
+        return cls(
+            tuple(
+                Share(
+                    of_term[0].sign,
+                    np.mean([one.values for one in of_term], axis=0),
+                    np.mean([one.share for one in of_term], axis=0),
+                )
+                for of_term in zip(*(one.terms for one in several), strict=True)
+            )
+        )
+
+
+def values_of(statistic: NDArray[np.float64] | Shares) -> NDArray[np.float64]:
+    """float64 (1 + samples,) of a statistic, whatever its interval."""
+    return statistic.values if isinstance(statistic, Shares) else statistic
+
+
+def larger(one: Shares, other: Shares) -> Shares:
+    """The one whose value over all samples is larger; that which is undefined, if one is."""
+    return other if other.values[0] > one.values[0] or np.isnan(other.values[0]) else one
+
+
+def _ends(
+    values: NDArray[np.float64] | Shares, value: float, reach: float, variance: float = 0.0
+) -> tuple[float, float]:
+    """Ends of an interval of so many standard errors, with a variance besides that of the samples."""
+    if isinstance(values, Shares):
+        below, above = values.errors(reach)
+    else:
+        below = above = float(jackknife_error(values))
+    return value - reach * (below**2 + variance) ** 0.5, value + reach * (
+        above**2 + variance
+    ) ** 0.5
 
 
 def bounds(
@@ -44,22 +151,23 @@ def bounds(
 
 
 def interval(
-    values: NDArray[np.float64], level: float, n_samples: int | None = None
+    values: NDArray[np.float64] | Shares, level: float, n_samples: int | None = None
 ) -> tuple[float | None, ...]:
     """Value and interval of a statistic; None where undefined or on too few samples.
 
     Args:
-        values: (1 + observed samples,), as for :func:`jackknife_error`.
+        values: (1 + observed samples,), as for :func:`jackknife_error`; or a sum of shares.
         level: confidence level, between 0 and 1.
         n_samples: how many of the samples the statistic rests on; None for all.
     """
-    if not np.isfinite(values[0]):
+    of_all = values_of(values)
+    if not np.isfinite(of_all[0]):
         return None, None, None
-    n = len(values) - 1 if n_samples is None else n_samples
-    if n < FEWEST_SAMPLES or not np.isfinite(values).all():
-        return float(values[0]), None, None
-    low, high = bounds(values, level, n_samples=n)
-    return float(values[0]), float(low), float(high)
+    value = float(of_all[0])
+    n = len(of_all) - 1 if n_samples is None else n_samples
+    if n < FEWEST_SAMPLES or not np.isfinite(of_all).all():
+        return value, None, None
+    return value, *_ends(values, value, float(stdtrit(n - 1, (1 + level) / 2)))
 
 
 def interval_of_logarithm(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
@@ -101,7 +209,9 @@ def rate(
     return interval_of_logarithm(values, level) if of_logarithm else interval(values, level)
 
 
-def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
+def interval_over_seeds(
+    values: Sequence[NDArray[np.float64]] | Sequence[Shares], level: float
+) -> tuple[float | None, ...]:
     """Mean over seeds of a statistic, and its interval; None where undefined or on too little.
 
     Its variance is that of the mean over samples (jackknife, a sample left out of all seeds at once), and
@@ -109,20 +219,22 @@ def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[floa
     has some of the first in it, so the interval is rather too wide.
 
     Args:
-        values: (seeds, 1 + samples), see :func:`interval`.
+        values: one a seed, see :func:`interval`.
         level: confidence level, between 0 and 1.
     """
-    mean = values.mean(axis=0)
+    of_all = np.stack([values_of(one) for one in values])
+    mean = of_all.mean(axis=0)
     if not np.isfinite(mean[0]):
         return None, None, None
-    n_seeds, n_samples = len(values), values.shape[1] - 1
-    if n_samples < FEWEST_SAMPLES or n_seeds < 2 or not np.isfinite(values).all():
-        return float(mean[0]), None, None
+    value, n_seeds, n_samples = float(mean[0]), len(of_all), of_all.shape[1] - 1
+    if n_samples < FEWEST_SAMPLES or n_seeds < 2 or not np.isfinite(of_all).all():
+        return value, None, None
     of_samples = float(jackknife_error(mean)) ** 2
-    of_seeds = float(values[:, 0].var(ddof=1)) / n_seeds
+    of_seeds = float(of_all[:, 0].var(ddof=1)) / n_seeds
     variance = of_samples + of_seeds
     if variance == 0:
-        return (float(mean[0]),) * 3
+        return (value,) * 3
     freedom = variance**2 / (of_samples**2 / (n_samples - 1) + of_seeds**2 / (n_seeds - 1))
-    reach = float(stdtrit(freedom, (1 + level) / 2)) * variance**0.5
-    return float(mean[0]), float(mean[0]) - reach, float(mean[0]) + reach
+    reach = float(stdtrit(freedom, (1 + level) / 2))
+    shares = [one for one in values if isinstance(one, Shares)]
+    return value, *_ends(Shares.mean(shares) if shares else mean, value, reach, of_seeds)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,13 @@ from sft_interactions.analysis.findings import (
     open_where_all_agree,
     row_of,
 )
-from sft_interactions.analysis.intervals import interval, interval_over_seeds
+from sft_interactions.analysis.intervals import (
+    Share,
+    Shares,
+    interval,
+    interval_over_seeds,
+    larger,
+)
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.turnover import (
     KEPT,
@@ -43,7 +49,7 @@ class Quantities:
     """What the parts are made of, for all samples and without each.
 
     Every method that takes a set and a stage returns float64 (1 + samples,), the first entry over all
-    samples; NaN where undefined.
+    samples; NaN where undefined. Those of γ return it as a share, which has an interval of its own kind.
 
     Args:
         dynamics: rows of a ``dynamics`` table.
@@ -106,13 +112,16 @@ class Quantities:
         """Mean order."""
         return self._mean("mean_order", label, stage)
 
-    def gamma(self, label: str, stage: int) -> NDArray[np.float64]:
+    def gamma(self, label: str, stage: int) -> Shares:
         """γ (Eq. 9)."""
-        return self._mean("gamma", label, stage)
+        gamma = self._mean("gamma", label, stage)
+        return Shares((Share(1.0, gamma, gamma),))
 
-    def gamma_above_chance(self, label: str, stage: int) -> NDArray[np.float64]:
+    def gamma_above_chance(self, label: str, stage: int) -> Shares:
         """γ less its chance level."""
-        return self.gamma(label, stage) - self._mean("gamma_chance", label, stage)
+        gamma = self._mean("gamma", label, stage)
+        above = gamma - self._mean("gamma_chance", label, stage)
+        return Shares((Share(1.0, above, gamma),))
 
     def rho_above_chance(self, label: str, stage: int) -> NDArray[np.float64]:
         """ρ (Eq. 10) less its chance level."""
@@ -146,13 +155,12 @@ class Quantities:
         return np.where(bottom > 0, means, np.nan)
 
 
+_Value = TypeVar("_Value", NDArray[np.float64], Shares)
+
+
 def _difference(
-    quantity: Callable[[str, int], NDArray[np.float64]],
-    one: str,
-    first: int,
-    other: str,
-    second: int,
-) -> NDArray[np.float64]:
+    quantity: Callable[[str, int], _Value], one: str, first: int, other: str, second: int
+) -> _Value:
     return quantity(one, first) - quantity(other, second)
 
 
@@ -201,7 +209,7 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(5, 3, "γ > 1/2", "γ of the preserved", ">", 0.5, lambda q: q.gamma(PRESERVED, O)),
     Part(5, 4, "highest γ", "γ above chance: preserved − larger of N₂, L₁", ">", 0,
          lambda q: q.gamma_above_chance(PRESERVED, O)
-         - np.maximum(q.gamma_above_chance(NEW, O), q.gamma_above_chance(LOST, D))),
+         - larger(q.gamma_above_chance(NEW, O), q.gamma_above_chance(LOST, D))),
 )  # fmt: skip
 # The part that says that there is a denoising stage.
 STAGE_FOUND = "3.1 falls"
@@ -218,15 +226,54 @@ class Tested:
         parts: rows of the ``finding_parts`` table without ``run``, in the order of ``PARTS``.
         observed: (samples,) which samples have an interaction at some checkpoint.
         values: part to what its interval is made of, float64 (1 + samples,), of all samples and without
-            each; or (3,), the value and its interval. Empty without a checkpoint where the stage ends.
+            each; or shares; or (3,), the value and its interval. Empty without a checkpoint where the stage
+            ends.
         agreeing: part to the fewest γ or ρ of a quantity of it that are all the same, where they are.
     """
 
     stage: Stage
     parts: pl.DataFrame
     observed: NDArray[np.bool_]
-    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    values: Mapping[str, NDArray[np.float64] | Shares] = field(default_factory=dict)
     agreeing: Mapping[str, int] = field(default_factory=dict)
+
+
+class Measured(NamedTuple):
+    """A part of a finding in a run.
+
+    Attributes:
+        values: see :class:`Tested`.
+        interval: value and ends of the interval, None where there is none.
+        n_samples: the fewest of a quantity of it.
+        agreeing: see :class:`Tested`; None where they are not the same.
+    """
+
+    values: NDArray[np.float64] | Shares
+    interval: tuple[float | None, ...]
+    n_samples: int
+    agreeing: int | None
+
+
+def measure(
+    part: Part[Quantities], quantities: Quantities, there: NDArray[np.bool_], level: float
+) -> Measured:
+    """Measure a part with its interval.
+
+    Args:
+        there: (samples,) which samples have an interaction at some checkpoint.
+        level: confidence level of the interval, between 0 and 1.
+    """
+    quantities.fewest_samples, quantities.agreeing = int(there.sum()), []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = part.compute(quantities)
+    n_agreeing = min(quantities.agreeing, default=None)
+    value, low, high = (
+        values.tolist()
+        if part.has_own_interval and not isinstance(values, Shares)
+        else interval(values[np.append(True, there)], level)
+    )
+    low, high = open_where_all_agree(value, low, high, n_agreeing, level)
+    return Measured(values, (value, low, high), quantities.fewest_samples, n_agreeing)
 
 
 def examine(
@@ -252,24 +299,17 @@ def examine(
     if stage.step is not None:
         quantities = Quantities(dynamics, samples, steps, stage, n_players)
     records: list[dict[str, Any]] = []
-    computed: dict[str, NDArray[np.float64]] = {}
+    computed: dict[str, NDArray[np.float64] | Shares] = {}
     agree: dict[str, int] = {}
     for part in PARTS:
         value = low = high = None
         n_samples = 0
         if quantities is not None:
-            quantities.fewest_samples, quantities.agreeing = int(there.sum()), []
-            with np.errstate(invalid="ignore", divide="ignore"):
-                values = part.compute(quantities)
-            n_samples, computed[part.name] = quantities.fewest_samples, values
-            if quantities.agreeing:
-                agree[part.name] = min(quantities.agreeing)
-            value, low, high = (
-                values.tolist()
-                if part.has_own_interval
-                else interval(values[np.append(True, there)], level)
-            )
-            low, high = open_where_all_agree(value, low, high, agree.get(part.name), level)
+            found = measure(part, quantities, there, level)
+            n_samples, computed[part.name] = found.n_samples, found.values
+            if found.agreeing is not None:
+                agree[part.name] = found.agreeing
+            value, low, high = found.interval
         row = row_of(part, value, low, high, n_samples)
         if stage.answer == NONE and part.name == STAGE_FOUND:
             row["verdict"] = "contradicted"
@@ -300,11 +340,13 @@ def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
     for part, of_seeds in zip(PARTS, n_samples, strict=True):
         value = low = high = None
         if all(part.name in one.values for one in tested):
-            values = np.stack([one.values[part.name] for one in tested])
+            found = [one.values[part.name] for one in tested]
             if part.has_own_interval:
-                value, low, high = values[:, 0].mean(), values[:, 1].min(), values[:, 2].max()
+                own = np.stack([one for one in found if not isinstance(one, Shares)])
+                value, low, high = own[:, 0].mean(), own[:, 1].min(), own[:, 2].max()
             else:
-                value, low, high = interval_over_seeds(values[:, np.append(True, there)], level)
+                chosen = np.append(True, there)
+                value, low, high = interval_over_seeds([one[chosen] for one in found], level)
             agree = [one.agreeing.get(part.name) for one in tested]
             n_agreeing = None if None in agree else min(n for n in agree if n is not None)
             low, high = open_where_all_agree(value, low, high, n_agreeing, level)
