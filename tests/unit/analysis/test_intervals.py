@@ -102,7 +102,7 @@ def test_seeds_that_differ_have_their_variance_on_either_side():
 
 
 def test_a_rare_share_is_held_where_the_plain_interval_is_too_short():
-    """A tenth is shared of effects of unequal size; eight samples with six each, one of which shares some."""
+    """A tenth is shared of effects of unequal size; eight samples with six each, one with a shared one."""
     draw = np.random.default_rng(0)
     held = []
     for _ in range(1000):
