@@ -659,9 +659,9 @@ EARLY = "3.2 most"
 # The scenario in which every part of every finding is so.
 WITH_EVERY_PART = "as_claimed"
 FLOOR: ChurnFloor = {"samples": 8, "churn_noise": 1e-3, "draws": 2}
-# Whose coverage is measured: what tables have, and three that they do not have (docs/validity.md). The
-# jackknife differs from it in the parts about γ alone.
-INTERVALS = ("printed", "jackknife", "bootstrap", "expanded bootstrap")
+# Whose coverage is measured: what tables have, and three that they do not have (docs/validity.md). That
+# of the logit differs from what they have in the parts about γ alone.
+INTERVALS = ("printed", "logit", "bootstrap", "expanded bootstrap")
 BOOTSTRAP: Bootstrap = {"resamples": 500, "level": 0.95}
 # Whose coverage is measured, of both kinds; the first two of single orders too.
 METRICS = ("count", "strength_total", "gamma", "rho", "mean_order", "contribution", "cross_entropy")
@@ -941,11 +941,11 @@ def run_coverage(
                 found = measure(part, some, there, level)
                 if found.interval[1] is None:
                     continue
-                plain = interval(values_of(found.values)[np.append(True, there)], level)
+                by_logit = interval(found.values[np.append(True, there)], level)
                 drawn = resampled(some, part, block)
                 for name, (low, high) in (
                     ("printed", found.interval[1:]),
-                    ("jackknife", open_where_all_agree(*plain, found.agreeing, level)),
+                    ("logit", open_where_all_agree(*by_logit, found.agreeing, level)),
                     ("bootstrap", np.nanquantile(drawn, ends_of_bootstrap(0))),
                     ("expanded bootstrap", np.nanquantile(drawn, ends_of_bootstrap(block))),
                 ):

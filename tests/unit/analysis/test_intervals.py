@@ -65,13 +65,21 @@ def test_a_share_that_is_none_or_all_without_a_sample_has_the_plain_interval(hit
     assert interval(found, 0.95) == pytest.approx(interval(found.values, 0.95))
 
 
+def test_the_larger_of_two_is_so_without_each_sample_too():
+    small, large = shares_of(HITS, SIZES, chance=0.02), shares_of(*OTHER)
+    close = shares_of(np.roll(HITS, 3), SIZES)
+    (found,) = larger(small, large).terms
+    np.testing.assert_array_equal(found.values, large.values)
+    np.testing.assert_array_equal(found.share, large.terms[0].share)
+    (found,) = larger(close, small).terms
+    np.testing.assert_array_equal(found.values, np.maximum(small.values, close.values))
+    np.testing.assert_array_equal(found.share, close.terms[0].share)
+
+
 def test_the_larger_of_two_is_undefined_if_one_is():
-    small, large = shares_of(HITS, SIZES), shares_of(*OTHER)
-    nothing = Shares((Share(1.0, np.full(9, np.nan), np.full(9, np.nan)),))
-    assert larger(small, large) is large
-    assert larger(large, small) is large
-    assert larger(small, nothing) is larger(nothing, small) is nothing
-    assert interval(large - nothing, 0.95) == (None, None, None)
+    one, nothing = shares_of(HITS, SIZES), Shares((Share(1.0, *np.full((2, 9), np.nan)),))
+    for found in (larger(one, nothing), larger(nothing, one)):
+        assert interval(one - found, 0.95) == (None, None, None)
 
 
 def test_fewer_than_five_samples_have_none():

@@ -17,6 +17,7 @@ from sft_interactions.analysis.intervals import (
     bounds,
     interval,
     larger,
+    values_of,
 )
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.stages import Boundary
@@ -47,8 +48,8 @@ class Quantities:
     """Means over samples of what the parts are made of, over all samples and without each.
 
     Every method that takes a class and the index of a checkpoint returns float64 (1 + samples,), the
-    first entry over all samples; NaN where undefined. Those of γ return it as a share, which has an
-    interval of its own kind. In names of statistics d is ``boundary`` and T is ``last``.
+    first entry over all samples; NaN where undefined. Those of γ return it as a share. In names of
+    statistics d is ``boundary`` and T is ``last``.
 
     Args:
         dynamics: rows of a ``dynamics`` table.
@@ -435,7 +436,7 @@ def measure_parts(
             value, low, high = (
                 [None if np.isnan(one) else float(one) for one in values]
                 if part.has_own_interval and not isinstance(values, Shares)
-                else interval(values[there], level, n_samples)
+                else interval(values_of(values)[there], level, n_samples)
             )
             low, high = open_where_all_agree(value, low, high, n_agreeing, level)
         records.append(row_of(part, value, low, high, n_samples))

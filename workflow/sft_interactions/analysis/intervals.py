@@ -113,8 +113,13 @@ def values_of(statistic: NDArray[np.float64] | Shares) -> NDArray[np.float64]:
 
 
 def larger(one: Shares, other: Shares) -> Shares:
-    """The one whose value over all samples is larger; that which is undefined, if one is."""
-    return other if other.values[0] > one.values[0] or np.isnan(other.values[0]) else one
+    """The larger one of two shares, of all samples and without each; NaN where one is undefined.
+
+    Its interval is stretched by the one that is larger over all samples.
+    """
+    (first,), (second,) = one.terms, other.terms
+    share = first.share if first.values[0] >= second.values[0] else second.share
+    return Shares((Share(1.0, np.maximum(first.values, second.values), share),))
 
 
 def _ends(

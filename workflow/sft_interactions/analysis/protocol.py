@@ -21,6 +21,7 @@ from sft_interactions.analysis.intervals import (
     interval,
     interval_over_seeds,
     larger,
+    values_of,
 )
 from sft_interactions.analysis.metrics import Cells, Ratio, ratios
 from sft_interactions.analysis.turnover import (
@@ -49,7 +50,7 @@ class Quantities:
     """What the parts are made of, for all samples and without each.
 
     Every method that takes a set and a stage returns float64 (1 + samples,), the first entry over all
-    samples; NaN where undefined. Those of γ return it as a share, which has an interval of its own kind.
+    samples; NaN where undefined. Those of γ return it as a share.
 
     Args:
         dynamics: rows of a ``dynamics`` table.
@@ -270,7 +271,7 @@ def measure(
     value, low, high = (
         values.tolist()
         if part.has_own_interval and not isinstance(values, Shares)
-        else interval(values[np.append(True, there)], level)
+        else interval(values_of(values)[np.append(True, there)], level)
     )
     low, high = open_where_all_agree(value, low, high, n_agreeing, level)
     return Measured(values, (value, low, high), quantities.fewest_samples, n_agreeing)
@@ -346,7 +347,9 @@ def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
                 value, low, high = own[:, 0].mean(), own[:, 1].min(), own[:, 2].max()
             else:
                 chosen = np.append(True, there)
-                value, low, high = interval_over_seeds([one[chosen] for one in found], level)
+                value, low, high = interval_over_seeds(
+                    [values_of(one)[chosen] for one in found], level
+                )
             agree = [one.agreeing.get(part.name) for one in tested]
             n_agreeing = None if None in agree else min(n for n in agree if n is not None)
             low, high = open_where_all_agree(value, low, high, n_agreeing, level)
