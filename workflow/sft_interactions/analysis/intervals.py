@@ -75,7 +75,8 @@ class Shares:
         return total
 
     def __sub__(self, other: "Shares") -> "Shares":
-        return Shares((*self.terms, *(one._replace(sign=-one.sign) for one in other.terms)))
+        flipped = (Share(-one.sign, one.values, one.share) for one in other.terms)
+        return Shares((*self.terms, *flipped))
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> "Shares":
         return Shares(
