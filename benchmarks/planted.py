@@ -923,11 +923,7 @@ def run_coverage(
     stage = Stage(str(boundary), boundary, boundary, boundary, (0.0, 0.0, 0.0))
     parts = [part for part in PARTS_OF_PROTOCOL if not part.has_own_interval]
 
-    def quantities(chosen: Sequence[str]) -> Quantities:
-        rows = dynamics.filter(pl.col("sample_id").is_in(chosen))
-        return Quantities(rows, chosen, run.steps, stage, run.n_players)
-
-    whole = quantities(samples)
+    whole = Quantities(dynamics, samples, run.steps, stage, run.n_players)
     truth = [float(values_of(part.compute(whole))[0]) for part in parts]
     records = []
     level = BOOTSTRAP["level"]
@@ -935,8 +931,9 @@ def run_coverage(
         held = {name: np.zeros((len(parts), 2)) for name in INTERVALS}
         for start in range(0, len(samples) - block + 1, block):
             chosen = samples[start : start + block]
-            some = quantities(chosen)
-            there = observed(dynamics.filter(pl.col("sample_id").is_in(chosen)), chosen)
+            rows = dynamics.filter(pl.col("sample_id").is_in(chosen))
+            some = Quantities(rows, chosen, run.steps, stage, run.n_players)
+            there = observed(rows, chosen)
             for place, (part, value) in enumerate(zip(parts, truth, strict=True)):
                 found = measure(part, some, there, level)
                 if found.interval[1] is None:

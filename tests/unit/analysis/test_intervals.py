@@ -6,22 +6,20 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from sft_interactions.analysis.intervals import (
-    Share,
     Shares,
     interval,
-    interval_over_seeds,
     jackknife_error,
     larger,
     leave_one_out,
 )
 
 
-def shares_of(hits, sizes, sign=1.0, chance=0.0):
+def shares_of(hits, sizes, chance=0.0):
     """A share of all samples and without each."""
     share = leave_one_out(np.asarray(hits, dtype=float)) / leave_one_out(
         np.asarray(sizes, dtype=float)
     )
-    return Shares((Share(sign, share - chance, share),))
+    return Shares.of(share, chance)
 
 
 HITS, SIZES = [1, 0, 2, 1, 0, 1, 3, 0], [9, 11, 8, 10, 12, 9, 10, 7]
@@ -77,7 +75,7 @@ def test_the_larger_of_two_is_so_without_each_sample_too():
 
 
 def test_the_larger_of_two_is_undefined_if_one_is():
-    one, nothing = shares_of(HITS, SIZES), Shares((Share(1.0, *np.full((2, 9), np.nan)),))
+    one, nothing = shares_of(HITS, SIZES), Shares.of(np.full(9, np.nan))
     for found in (larger(one, nothing), larger(nothing, one)):
         assert interval(one - found, 0.95) == (None, None, None)
 
@@ -86,27 +84,6 @@ def test_fewer_than_five_samples_have_none():
     value, low, high = interval(shares_of(HITS[:4], SIZES[:4]), 0.95)
     assert value is not None
     assert low is high is None
-
-
-def test_seeds_that_agree_have_the_interval_of_one():
-    one = shares_of(HITS, SIZES) - shares_of(*OTHER)
-    assert interval_over_seeds([one] * 3, 0.95) == pytest.approx(interval(one, 0.95))
-
-
-def test_seeds_that_differ_have_their_variance_on_either_side():
-    seeds = [shares_of(np.roll(HITS, 1) + k, SIZES) for k in range(3)]
-    value, low, high = interval_over_seeds(seeds, 0.95)
-    values = np.stack([one.values for one in seeds])
-    assert value == pytest.approx(values[:, 0].mean())
-    of_samples = jackknife_error(values.mean(axis=0)) ** 2
-    of_seeds = values[:, 0].var(ddof=1) / 3
-    freedom = (of_samples + of_seeds) ** 2 / (of_samples**2 / 7 + of_seeds**2 / 2)
-    reach = stats.t.ppf(0.975, freedom)
-    share = np.mean([one.terms[0].share for one in seeds], axis=0)
-    at, far = logit(share[0]), reach * jackknife_error(logit(share))
-    for end, side in ((low, -far), (high, far)):
-        of_share = (expit(at + side) - share[0]) / reach
-        assert abs(end - value) == pytest.approx(reach * (of_share**2 + of_seeds) ** 0.5)
 
 
 def test_a_rare_share_is_held_where_the_plain_interval_is_too_short():

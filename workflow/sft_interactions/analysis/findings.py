@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sft_interactions.analysis.dynamics import EMERGED, PRESERVED, REMOVED
 from sft_interactions.analysis.intervals import (
     FEWEST_SAMPLES,
-    Share,
     Shares,
+    Statistic,
     bounds,
     interval,
     larger,
@@ -127,14 +127,15 @@ class Quantities:
 
     def gamma(self, label: str, step: int) -> Shares:
         """γ (Eq. 9)."""
-        gamma = self._mean(self._gamma, label, step, self._cells)
-        return Shares((Share(1.0, gamma, gamma),))
+        return Shares.of(self._mean(self._gamma, label, step, self._cells))
 
     def gamma_above_chance(self, label: str, step: int) -> Shares:
         """γ less its chance level."""
-        gamma = self._mean(self._gamma, label, step, self._cells)
-        chance = self._mean(f"{self._gamma}_chance", label, step, self._cells)
-        return Shares((Share(1.0, gamma - chance, gamma),))
+        gamma, chance = (
+            self._mean(metric, label, step, self._cells)
+            for metric in (self._gamma, f"{self._gamma}_chance")
+        )
+        return Shares.of(gamma, chance)
 
     def rho_above_chance(self, label: str, step: int) -> NDArray[np.float64]:
         """ρ (Eq. 10) less its chance level."""
@@ -227,12 +228,9 @@ def _share_by_boundary(q: Quantities) -> NDArray[np.float64]:
     return share
 
 
-def _rho_above_the_others(q: Quantities) -> NDArray[np.float64]:
-    """ρ above chance of the preserved interactions less the larger one of the other two classes."""
-    preserved, *others = (
-        q.rho_above_chance(label, q.last) for label in (PRESERVED, EMERGED, REMOVED)
-    )
-    return preserved - np.maximum(*others)
+def _above_the_others(quantity: Callable[[str, int], Statistic], step: int) -> Statistic:
+    """A quantity of the preserved interactions less the larger one of the other two classes."""
+    return quantity(PRESERVED, step) - larger(quantity(EMERGED, step), quantity(REMOVED, step))
 
 
 PARTS: tuple[Part[Quantities], ...] = (
@@ -289,10 +287,9 @@ PARTS: tuple[Part[Quantities], ...] = (
     Part(5, 3, "γ > 1/2", "γ of P_T", ">", 0.5,
          lambda q: q.gamma(PRESERVED, q.last)),
     Part(5, 4, "highest γ", "γ above chance: P_T − larger of E_T, R_T", ">", 0,
-         lambda q: q.gamma_above_chance(PRESERVED, q.last)
-         - larger(q.gamma_above_chance(EMERGED, q.last), q.gamma_above_chance(REMOVED, q.last))),
+         lambda q: _above_the_others(q.gamma_above_chance, q.last)),
     Part(5, 5, "highest ρ", "ρ above chance: P_T − larger of E_T, R_T", ">", 0,
-         _rho_above_the_others),
+         lambda q: _above_the_others(q.rho_above_chance, q.last)),
     Part(5, 6, "carry", "cross-entropy: smaller of E_T, R_T − larger of P_T, E_d", ">", 0,
          lambda q: np.minimum(q.cross_entropy(EMERGED, q.last), q.cross_entropy(REMOVED, q.last))
          - np.maximum(q.cross_entropy(PRESERVED, q.last), q.cross_entropy(EMERGED, q.boundary)),
@@ -434,8 +431,8 @@ def measure_parts(
             values, n_samples, n_agreeing = quantities.measure(part.compute)
             n_samples = min(n_samples, n_observed)
             value, low, high = (
-                [None if np.isnan(one) else float(one) for one in values]
-                if part.has_own_interval and not isinstance(values, Shares)
+                [None if np.isnan(one) else float(one) for one in values_of(values)]
+                if part.has_own_interval
                 else interval(values_of(values)[there], level, n_samples)
             )
             low, high = open_where_all_agree(value, low, high, n_agreeing, level)

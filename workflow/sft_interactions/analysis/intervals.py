@@ -1,8 +1,7 @@
 """Intervals over samples: the delete-one jackknife with Student's t, for all tables alike."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +67,11 @@ class Shares:
 
     terms: tuple[Share, ...]
 
+    @classmethod
+    def of(cls, share: NDArray[np.float64], chance: NDArray[np.float64] | float = 0.0) -> "Shares":
+        """One share, (1 + samples,), or what it is above chance."""
+        return cls((Share(1.0, share - chance, share),))
+
     @property
     def values(self) -> NDArray[np.float64]:
         """float64 (1 + samples,)."""
@@ -93,19 +97,8 @@ class Shares:
         below, above = (float(jackknife_error(np.sum(side, axis=0))) for side in sides)
         return below, above
 
-    @classmethod
-    def mean(cls, several: Sequence["Shares"]) -> "Shares":
-        """Mean of sums of the same terms."""
-        return cls(
-            tuple(
-                Share(
-                    of_term[0].sign,
-                    np.mean([one.values for one in of_term], axis=0),
-                    np.mean([one.share for one in of_term], axis=0),
-                )
-                for of_term in zip(*(one.terms for one in several), strict=True)
-            )
-        )
+
+Statistic = TypeVar("Statistic", NDArray[np.float64], Shares)
 
 
 def values_of(statistic: NDArray[np.float64] | Shares) -> NDArray[np.float64]:
@@ -113,27 +106,16 @@ def values_of(statistic: NDArray[np.float64] | Shares) -> NDArray[np.float64]:
     return statistic.values if isinstance(statistic, Shares) else statistic
 
 
-def larger(one: Shares, other: Shares) -> Shares:
-    """The larger one of two shares, of all samples and without each; NaN where one is undefined.
+def larger(one: Statistic, other: Statistic) -> Statistic:
+    """The larger one of two statistics, of all samples and without each; NaN where one is undefined.
 
-    Its interval is stretched by the one that is larger over all samples.
+    Of two shares the one that is larger over all samples stretches the interval.
     """
+    if not isinstance(one, Shares):
+        return np.maximum(one, other)
     (first,), (second,) = one.terms, other.terms
     share = first.share if first.values[0] >= second.values[0] else second.share
     return Shares((Share(1.0, np.maximum(first.values, second.values), share),))
-
-
-def _ends(
-    values: NDArray[np.float64] | Shares, value: float, reach: float, variance: float = 0.0
-) -> tuple[float, float]:
-    """Ends of an interval of so many standard errors, with a variance besides that of the samples."""
-    if isinstance(values, Shares):
-        below, above = values.errors(reach)
-    else:
-        below = above = float(jackknife_error(values))
-    return value - reach * (below**2 + variance) ** 0.5, value + reach * (
-        above**2 + variance
-    ) ** 0.5
 
 
 def bounds(
@@ -173,7 +155,12 @@ def interval(
     n = len(of_all) - 1 if n_samples is None else n_samples
     if n < FEWEST_SAMPLES or not np.isfinite(of_all).all():
         return value, None, None
-    return value, *_ends(values, value, float(stdtrit(n - 1, (1 + level) / 2)))
+    if isinstance(values, Shares):
+        reach = float(stdtrit(n - 1, (1 + level) / 2))
+        below, above = values.errors(reach)
+        return value, value - reach * below, value + reach * above
+    low, high = bounds(values, level, n_samples=n)
+    return value, float(low), float(high)
 
 
 def interval_of_logarithm(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
@@ -215,9 +202,7 @@ def rate(
     return interval_of_logarithm(values, level) if of_logarithm else interval(values, level)
 
 
-def interval_over_seeds(
-    values: Sequence[NDArray[np.float64]] | Sequence[Shares], level: float
-) -> tuple[float | None, ...]:
+def interval_over_seeds(values: NDArray[np.float64], level: float) -> tuple[float | None, ...]:
     """Mean over seeds of a statistic, and its interval; None where undefined or on too little.
 
     Its variance is that of the mean over samples (jackknife, a sample left out of all seeds at once), and
@@ -225,22 +210,20 @@ def interval_over_seeds(
     has some of the first in it, so the interval is rather too wide.
 
     Args:
-        values: one a seed, see :func:`interval`.
+        values: (seeds, 1 + samples), see :func:`interval`.
         level: confidence level, between 0 and 1.
     """
-    of_all = np.stack([values_of(one) for one in values])
-    mean = of_all.mean(axis=0)
+    mean = values.mean(axis=0)
     if not np.isfinite(mean[0]):
         return None, None, None
-    value, n_seeds, n_samples = float(mean[0]), len(of_all), of_all.shape[1] - 1
-    if n_samples < FEWEST_SAMPLES or n_seeds < 2 or not np.isfinite(of_all).all():
-        return value, None, None
+    n_seeds, n_samples = len(values), values.shape[1] - 1
+    if n_samples < FEWEST_SAMPLES or n_seeds < 2 or not np.isfinite(values).all():
+        return float(mean[0]), None, None
     of_samples = float(jackknife_error(mean)) ** 2
-    of_seeds = float(of_all[:, 0].var(ddof=1)) / n_seeds
+    of_seeds = float(values[:, 0].var(ddof=1)) / n_seeds
     variance = of_samples + of_seeds
     if variance == 0:
-        return (value,) * 3
+        return (float(mean[0]),) * 3
     freedom = variance**2 / (of_samples**2 / (n_samples - 1) + of_seeds**2 / (n_seeds - 1))
-    reach = float(stdtrit(freedom, (1 + level) / 2))
-    shares = [one for one in values if isinstance(one, Shares)]
-    return value, *_ends(Shares.mean(shares) if shares else mean, value, reach, of_seeds)
+    reach = float(stdtrit(freedom, (1 + level) / 2)) * variance**0.5
+    return float(mean[0]), float(mean[0]) - reach, float(mean[0]) + reach

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,8 +16,8 @@ from sft_interactions.analysis.findings import (
     row_of,
 )
 from sft_interactions.analysis.intervals import (
-    Share,
     Shares,
+    Statistic,
     interval,
     interval_over_seeds,
     larger,
@@ -115,14 +115,13 @@ class Quantities:
 
     def gamma(self, label: str, stage: int) -> Shares:
         """γ (Eq. 9)."""
-        gamma = self._mean("gamma", label, stage)
-        return Shares((Share(1.0, gamma, gamma),))
+        return Shares.of(self._mean("gamma", label, stage))
 
     def gamma_above_chance(self, label: str, stage: int) -> Shares:
         """γ less its chance level."""
-        gamma = self._mean("gamma", label, stage)
-        above = gamma - self._mean("gamma_chance", label, stage)
-        return Shares((Share(1.0, above, gamma),))
+        return Shares.of(
+            self._mean("gamma", label, stage), self._mean("gamma_chance", label, stage)
+        )
 
     def rho_above_chance(self, label: str, stage: int) -> NDArray[np.float64]:
         """ρ (Eq. 10) less its chance level."""
@@ -156,12 +155,9 @@ class Quantities:
         return np.where(bottom > 0, means, np.nan)
 
 
-_Value = TypeVar("_Value", NDArray[np.float64], Shares)
-
-
 def _difference(
-    quantity: Callable[[str, int], _Value], one: str, first: int, other: str, second: int
-) -> _Value:
+    quantity: Callable[[str, int], Statistic], one: str, first: int, other: str, second: int
+) -> Statistic:
     return quantity(one, first) - quantity(other, second)
 
 
@@ -269,8 +265,8 @@ def measure(
         values = part.compute(quantities)
     n_agreeing = min(quantities.agreeing, default=None)
     value, low, high = (
-        values.tolist()
-        if part.has_own_interval and not isinstance(values, Shares)
+        values_of(values).tolist()
+        if part.has_own_interval
         else interval(values_of(values)[np.append(True, there)], level)
     )
     low, high = open_where_all_agree(value, low, high, n_agreeing, level)
@@ -341,15 +337,11 @@ def examine_over_seeds(tested: Sequence[Tested], level: float) -> pl.DataFrame:
     for part, of_seeds in zip(PARTS, n_samples, strict=True):
         value = low = high = None
         if all(part.name in one.values for one in tested):
-            found = [one.values[part.name] for one in tested]
+            values = np.stack([values_of(one.values[part.name]) for one in tested])
             if part.has_own_interval:
-                own = np.stack([one for one in found if not isinstance(one, Shares)])
-                value, low, high = own[:, 0].mean(), own[:, 1].min(), own[:, 2].max()
+                value, low, high = values[:, 0].mean(), values[:, 1].min(), values[:, 2].max()
             else:
-                chosen = np.append(True, there)
-                value, low, high = interval_over_seeds(
-                    [values_of(one)[chosen] for one in found], level
-                )
+                value, low, high = interval_over_seeds(values[:, np.append(True, there)], level)
             agree = [one.agreeing.get(part.name) for one in tested]
             n_agreeing = None if None in agree else min(n for n in agree if n is not None)
             low, high = open_where_all_agree(value, low, high, n_agreeing, level)

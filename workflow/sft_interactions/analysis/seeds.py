@@ -69,7 +69,7 @@ def _summarize(
     is_defined = np.stack([one.denominator > 0 for one in of_seeds])
     values = np.divide(tops, bottoms, out=np.full_like(tops, np.nan), where=bottoms > 0)
     there = np.append(True, is_defined.any(axis=0))
-    value, low, high = interval_over_seeds(list(values[:, there]), level)
+    value, low, high = interval_over_seeds(values[:, there], level)
     if len(of_seeds) < FEWEST_SEEDS:
         low = high = None
     return value, low, high, int(is_defined.sum())
