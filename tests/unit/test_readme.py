@@ -1,4 +1,4 @@
-"""The numbers of README.md, and of docs/gallery.md where a table has them, are those of the tables."""
+"""Numbers of README.md, docs/results.md and, where a table has them, docs/gallery.md are of the tables."""
 
 import re
 from itertools import product
@@ -16,7 +16,22 @@ NAMES = {"smollm2": "SmolLM2", "gemma3": "Gemma"}
 
 @pytest.fixture(scope="module")
 def readme():
-    return " ".join((ROOT / "README.md").read_text("utf-8").split())
+    """Both pages that say what small LLMs show; no sentence is on both."""
+    pages = (ROOT / "README.md", ROOT / "docs" / "results.md")
+    return " ".join(" ".join(page.read_text("utf-8") for page in pages).split())
+
+
+def test_no_number_is_on_both_pages():
+    """Where it stood twice, these tests would find the right one and miss the other."""
+    pages = [
+        " ".join((ROOT / page).read_text("utf-8").split())
+        for page in ("README.md", "docs/results.md")
+    ]
+    told = [
+        {one for one in re.split(r"(?<=[.;:]) ", page) if re.search(r"\d", one)} for page in pages
+    ]
+    assert all(len(one) > 20 for one in told)
+    assert not {one for one in told[0] & told[1] if len(one.split()) > 3}
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +267,7 @@ def test_every_claim_of_the_paper(readme, by_part):
     assert all(
         by_part[part]["inconclusive"] == by_part["1.3 high γ"]["inconclusive"] for part in others
     )
-    assert f"Another {in_words(len(others))} parts compare with a second LLM" in readme
+    assert f"{in_words(len(others)).capitalize()} of the parts compare with a second LLM" in readme
     rows = [
         f"| {claim} | {' | '.join(cells)} |"
         for part, claim in CLAIMS.items()
