@@ -16,7 +16,12 @@ from tiny_models import have_equal_weights
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from sft_interactions.models import finetuning, training_store
-from sft_interactions.models.examples import IGNORED, ResponseCollator, make_example
+from sft_interactions.models.examples import (
+    IGNORED,
+    ResponseCollator,
+    make_example,
+    parts_of_batch,
+)
 from sft_interactions.models.finetuning import add_adapters, finetune
 from sft_interactions.models.loading import check_fit, load_base, load_checkpoint
 
@@ -141,6 +146,72 @@ def test_batch_is_padded_on_the_left_with_labels_on_the_response():
     ignored = [IGNORED] * 3
     assert batch["labels"].tolist() == [[*ignored, 9], [IGNORED, 10, 11, 12]]
     assert batch["logits_to_keep"] == 4
+
+
+def test_parts_of_a_batch_have_little_padding_and_all_of_it():
+    batch = ResponseCollator(PAD)(EXAMPLES)
+    parts = parts_of_batch(batch)
+    shapes = [tuple(part["input_ids"].shape) for part in parts]
+    assert shapes == [(1, 11), (1, 7), (1, 5), (1, 3)]
+    for part, example in zip(parts, [EXAMPLES[row] for row in (0, 2, 3, 1)], strict=True):
+        alone = ResponseCollator(PAD)([example])
+        assert part.keys() == alone.keys()
+        for key, value in alone.items():
+            assert torch.equal(torch.as_tensor(part[key]), torch.as_tensor(value)), key
+
+
+def test_examples_of_similar_length_share_a_part():
+    similar = [make_example([1, *range(20, 20 + n)], [7] * m, 64) for n, m in ((8, 3), (9, 1))]
+    batch = ResponseCollator(PAD)([*similar, EXAMPLES[1]])
+    first, second = parts_of_batch(batch)
+    together = ResponseCollator(PAD)(similar)
+    for key, value in together.items():
+        assert torch.equal(torch.as_tensor(first[key]), torch.as_tensor(value)), key
+    assert second["input_ids"].tolist() == [[1, 21, 9]]
+    (whole,) = parts_of_batch(together)
+    assert whole is together
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_in_parts_is_trained_on_as_a_whole_one(
+    model_folders, tmp_path, monkeypatch, accumulation
+):
+    changes = {"batch_size": 4 // accumulation, "gradient_accumulation": accumulation}
+    sizes = []
+
+    def parts(batch):
+        sizes.append(len(found := parts_of_batch(batch)))
+        return found
+
+    found = {}
+    for way, function in (("parts", parts), ("whole", lambda batch: [batch])):
+        monkeypatch.setattr(finetuning, "parts_of_batch", function)
+        rows = train(model_folders["llama"], tmp_path / way, **changes)
+        found[way] = rows, load_checkpoint(model_folders["llama"], tmp_path / way / "step-4", CPU)
+    assert max(sizes) > 1
+    for name in ("train_loss", "validation_loss"):
+        one, other = (
+            [row[name] for row in rows if row[name] is not None] for rows, _ in found.values()
+        )
+        assert one == pytest.approx(other, rel=1e-4)
+    one, other = (logits(model) for _, model in found.values())
+    start = logits(load_checkpoint(model_folders["llama"], tmp_path / "whole/step-0", CPU))
+    assert (one - start).abs().max() > 1e-2
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def test_a_loss_that_is_no_sum_over_examples_is_that_of_a_whole_batch(
+    model_folders, tmp_path, monkeypatch
+):
+    def never(batch):
+        raise AssertionError
+
+    monkeypatch.setattr(finetuning, "parts_of_batch", never)
+    config = tmp_path / "model"
+    shutil.copytree(model_folders["llama"], config)
+    settings = json.loads((config / "config.json").read_text("utf-8"))
+    (config / "config.json").write_text(json.dumps({**settings, "output_router_logits": True}))
+    assert train(config, tmp_path / "checkpoints")[-1]["train_loss"] > 0
 
 
 def test_loss_is_that_of_unpadded_examples(model):

@@ -15,6 +15,8 @@ from sft_interactions.models.prompts import encode
 from sft_interactions.models.templates import Frame
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
+# How long an example is at least, in parts of the longest one that it shares a part of a batch with.
+_SHORTEST = 0.75
 
 Example = dict[str, list[int]]
 
@@ -128,3 +130,31 @@ class ResponseCollator:
             "labels": labels,
             "logits_to_keep": kept,
         }
+
+
+def parts_of_batch(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """Parts of a batch, each of examples of similar length, which need less padding.
+
+    The sum of a loss over the parts is that over the batch.
+
+    Args:
+        batch: as :class:`ResponseCollator` makes it.
+    """
+    lengths = batch["attention_mask"].sum(1).tolist()
+    parts: list[list[int]] = [[]]
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if parts[-1] and lengths[row] < _SHORTEST * lengths[parts[-1][0]]:
+            parts.append([])
+        parts[-1].append(row)
+    if len(parts) == 1:
+        return [batch]
+    found = []
+    for rows in parts:
+        labels = batch["labels"][rows]
+        kept = int((labels != IGNORED).sum(1).max()) + 1
+        tokens = {
+            key: batch[key][rows, -lengths[rows[0]] :]
+            for key in ("input_ids", "attention_mask", "position_ids")
+        }
+        found.append({**tokens, "labels": labels[:, -kept:], "logits_to_keep": kept})
+    return found

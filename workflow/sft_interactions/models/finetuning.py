@@ -28,7 +28,7 @@ from transformers import (
 
 from sft_interactions.files import link, write_checksums
 from sft_interactions.models.adapters import experts_are_not_missed, targets_ends, untie_if
-from sft_interactions.models.examples import Example, ResponseCollator
+from sft_interactions.models.examples import Example, ResponseCollator, parts_of_batch
 from sft_interactions.models.loading import load_base, multiply_head_once
 from sft_interactions.models.losses import mean_response_loss
 from sft_interactions.models.packed_linear import PackedLinear, can_pack
@@ -119,7 +119,26 @@ def _finite(loss: float, which: str, step: int) -> float:
 
 
 class _Trainer(Trainer):
-    """Saves weights as the checkpoints have them."""
+    """Saves weights as the checkpoints have them; on a CPU it takes a batch in parts of similar lengths."""
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        # A GPU is faster with one large batch. A loss is a sum over parts if it is divided by the tokens of
+        # the whole batch, and has nothing besides that is one of a batch.
+        is_sum = (
+            self.model_accepts_loss_kwargs
+            and num_items_in_batch is not None
+            and not getattr(getattr(model, "config", None), "output_router_logits", False)
+        )
+        parts = parts_of_batch(inputs) if self.args.use_cpu and is_sum else [inputs]
+        losses = [
+            super(_Trainer, self).training_step(model, one, num_items_in_batch) for one in parts
+        ]
+        return torch.stack(losses).sum()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         _save_weights(self.model, str(output_dir))
