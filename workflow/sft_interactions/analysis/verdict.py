@@ -579,7 +579,7 @@ def write_page(facts: Sequence[Facts], verdicts: Sequence[Verdict]) -> str:
         ]
     blocks.append(
         "How these sentences are made: docs/verdict.md. The checkpoint is that of the lowest validation "
-        "loss because interactions have chosen worse ones so far (docs/stopping.md)."
+        "loss because interactions chose worse ones in a study (docs/stopping.md)."
     )
     return "\n\n".join(blocks) + "\n"
 
